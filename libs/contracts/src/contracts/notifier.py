@@ -1,0 +1,63 @@
+"""Events the notifier writes."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import AwareDatetime, Field
+
+from contracts.payload import Identifier, Line, Message, Payload, Text
+
+
+class Channel(StrEnum):
+    SLACK = "slack"
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+
+
+class SubscriptionCreated(Message):
+    """Who hears of what, and where. Secrets never travel."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.created.v1"
+    subscription_id: Identifier
+    owner: Line
+    channel: Channel
+    address: Line
+    types: tuple[Line, ...]
+    workspace: Line
+    model: Line
+
+
+class SubscriptionRemoved(Message):
+    TYPE: ClassVar[str] = "hallmark.subscription.removed.v1"
+    subscription_id: Identifier
+    removed_by: Line
+
+
+class Attempt(Payload):
+    delivery_id: Identifier
+    subscription_id: Identifier
+    event_id: Identifier
+    event_type: Line
+    attempt: Annotated[int, Field(ge=1)]
+    latency_ms: Annotated[float, Field(ge=0)]
+    detail: Text = ""
+
+
+class DeliverySucceeded(Message, Attempt):
+    TYPE: ClassVar[str] = "hallmark.delivery.succeeded.v1"
+
+
+class DeliveryFailed(Message, Attempt):
+    """One try failed; another is due."""
+
+    TYPE: ClassVar[str] = "hallmark.delivery.failed.v1"
+    next_attempt_at: AwareDatetime
+
+
+class DeliveryDead(Message, Attempt):
+    """No try is left, or the receiver refused for good."""
+
+    TYPE: ClassVar[str] = "hallmark.delivery.dead.v1"
+
+
+EVENTS = (SubscriptionCreated, SubscriptionRemoved, DeliverySucceeded, DeliveryFailed, DeliveryDead)

@@ -1,0 +1,36 @@
+"""The strict base of every payload, and the constrained types that payloads share."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+
+class Payload(BaseModel):
+    """A frozen value that refuses unknown fields, NaN and infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64")
+
+
+class Message(Payload):
+    """A payload that travels on its own: an event or a command, named by its CloudEvents type."""
+
+    TYPE: ClassVar[str]
+
+
+# PostgreSQL cannot store NUL in text, so no string may hold it.
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+Workspace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
+# MLflow refuses "/" and ":" too; a leading dot would be a path step in a URL.
+ModelName = Annotated[
+    str,
+    StringConstraints(max_length=200, pattern=r"^[^/:.\x00-\x20\x7f](?:[^/:\x00-\x1f\x7f]*[^/:\x00-\x20\x7f])?$"),
+]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
+VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
+Metrics = dict[Key, float]
+Scalar = bool | int | float | Text | None
