@@ -5,9 +5,9 @@ Source: cloudevents/spec 1.0.2, spec.md and bindings/kafka-protocol-binding.md s
 """
 
 import builtins
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from sys import version_info
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.payload import Identifier, Line, Message
 
-if version_info >= (3, 14):
+if sys.version_info >= (3, 14):
     from uuid import uuid7
 else:
     from uuid_utils.compat import uuid7

@@ -1,0 +1,1 @@
+"""Plumbing of a Hallmark service. No business word in it."""

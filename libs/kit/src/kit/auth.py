@@ -1,0 +1,180 @@
+"""Who is calling, and what they may do. Every service checks tokens itself; there is no shared session."""
+
+import asyncio
+import fnmatch
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import structlog
+import yaml
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+from pydantic import ValidationError
+
+from contracts.access import ALLOWED, Action, Role
+from contracts.payload import Payload
+from kit.errors import Transient
+from kit.problems import Problem
+
+log = structlog.get_logger()
+ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
+LEEWAY_SECONDS = 30
+MIN_REFRESH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Principal:
+    """A verified caller. `issued_at` is when they proved who they are (epoch seconds)."""
+
+    subject: str
+    groups: frozenset[str]
+    kind: str
+    issued_at: int
+    method: str
+
+
+class KeySource:
+    """A JWKS from a file or a URL, read again when a key id is unknown (keys rotate with overlap)."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._keys: KeySet | None = None
+        self._read_at = 0.0
+        self._lock = asyncio.Lock()
+
+    async def keys(self, kid: str | None = None) -> KeySet:
+        """Raises Transient when the keys cannot be read and none are known."""
+        async with self._lock:
+            known = self._keys is not None and (kid is None or any(k.kid == kid for k in self._keys.keys))
+            if not known and (self._keys is None or time.monotonic() - self._read_at > MIN_REFRESH_SECONDS):
+                try:
+                    self._keys = KeySet.import_key_set(await self._read())
+                    self._read_at = time.monotonic()
+                except (OSError, ValueError, httpx2.HTTPError, JoseError) as error:
+                    if self._keys is None:
+                        raise Transient(f"cannot read keys from {self._location}: {error!r}") from error
+                    log.warning("keys not refreshed", location=self._location, error=repr(error))
+            assert self._keys is not None
+            return self._keys
+
+    async def _read(self) -> Any:
+        if self._location.startswith(("http://", "https://")):
+            async with httpx2.AsyncClient(timeout=5) as client:
+                response = await client.get(self._location)
+                response.raise_for_status()
+                return response.json()
+        return json.loads(await asyncio.to_thread(Path(self._location).read_text))
+
+
+class Verifier:
+    """Checks a bearer token: signature, issuer, audience, expiry."""
+
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str) -> None:
+        self._keys = keys
+        self._claims = jwt.JWTClaimsRegistry(
+            leeway=LEEWAY_SECONDS,
+            iss={"essential": True, "value": issuer},
+            aud={"essential": True, "value": audience},
+            sub={"essential": True},
+            exp={"essential": True},
+            iat={"essential": True},
+        )
+
+    async def principal(self, authorization: str | None) -> Principal:
+        """The caller named by an `Authorization` header.
+
+        Raises:
+            Problem: 401, with what is wrong but nothing of the token.
+        """
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Problem(401, "unauthenticated", "send 'Authorization: Bearer <token>' (hallmark token create)")
+        try:
+            keys = await self._keys.keys(_kid(token))
+            claims = jwt.decode(token.strip(), keys, algorithms=ALGORITHMS).claims
+            self._claims.validate(claims)
+            return Principal(
+                subject=_text(claims["sub"]),
+                groups=frozenset(_text(group) for group in claims.get("groups", ())),
+                kind=_text(claims.get("kind", "person")),
+                issued_at=int(claims.get("auth_time") or claims["iat"]),
+                method=_text(claims.get("amr", ["token"])[0]),
+            )
+        except JoseError as error:
+            code = "token-expired" if error.error == "expired_token" else "token-invalid"
+            raise Problem(401, code, f"the token was refused: {error.error}") from error
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise Problem(401, "token-invalid", "the token was refused: malformed") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or len(value) > 200 or not value.isprintable():
+        raise ValueError("a claim is not a printable text of 1 to 200 characters")
+    return value
+
+
+def _kid(token: str) -> str | None:
+    import base64
+
+    header = token.strip().split(".")[0]
+    kid = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))).get("kid")
+    return kid if isinstance(kid, str) else None
+
+
+class Grant(Payload):
+    """One line of the access file: a group holds a role on workspaces and models (glob patterns)."""
+
+    group: str
+    role: Role
+    workspace: str = "*"
+    model: str = "*"
+
+
+class AccessFile(Payload):
+    roles: tuple[Grant, ...]
+
+
+class Access:
+    """Maps groups to roles. Denied is the default. Everybody with a valid token is in the group `everyone`."""
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        self._grants = tuple(grants)
+
+    @classmethod
+    def load(cls, path: Path) -> "Access":
+        """Reads the YAML access file.
+
+        Raises:
+            ValueError: the file is missing or malformed; the text says where.
+        """
+        try:
+            return cls(AccessFile.model_validate(yaml.safe_load(path.read_text())).roles)
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            raise ValueError(f"access file {path}: {error}") from error
+
+    def roles(self, principal: Principal, workspace: str, model: str = "*") -> set[Role]:
+        groups = principal.groups | {"everyone"}
+        return {
+            g.role
+            for g in self._grants
+            if g.group in groups and fnmatch.fnmatchcase(workspace, g.workspace) and fnmatch.fnmatchcase(model, g.model)
+        }
+
+    def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
+        """Raises Problem 403 unless a role of the caller allows the action there."""
+        roles = self.roles(principal, workspace, model)
+        if not any(action in ALLOWED[role] for role in roles):
+            have = ", ".join(sorted(roles)) or "no role"
+            needed = ", ".join(sorted(role for role, actions in ALLOWED.items() if action in actions))
+            raise Problem(
+                403,
+                "forbidden",
+                f"{principal.subject} may not {action.replace('_', ' ')} in {workspace}/{model}: "
+                f"has {have}; needs one of {needed}",
+            )

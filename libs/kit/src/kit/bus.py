@@ -1,0 +1,315 @@
+"""Kafka in: the broker, its subscribers, retry, dead letters, and a drain before partitions move.
+
+FastStream's acknowledgement policies lose or loop (measured in `reference/stack.md`, section 1.2), so every record is
+handled here until it is done or parked, and only then acknowledged:
+transient errors are retried without limit, permanent ones are parked at once, unknown ones after a few tries.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.annotations import KafkaMessage
+from faststream.kafka.prometheus import KafkaPrometheusMiddleware
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+
+from contracts.envelope import Envelope, EnvelopeError, now
+from contracts.topics import Topic
+from kit.errors import Permanent, is_transient
+from kit.settings import Settings
+
+log = structlog.get_logger()
+UNKNOWN_ERROR_TRIES = 5
+MAX_BACKOFF_SECONDS = 15.0
+STALE_AFTER_SECONDS = 60.0
+PARKED = Counter("hallmark_dead_letters_total", "Records parked on a dead-letter topic", ["service", "topic", "code"])
+RETRIES = Counter("hallmark_consumer_retries_total", "Tries after the first", ["service", "topic"])
+LAG = Gauge("hallmark_consumer_lag", "Records behind the end of the partition", ["service", "topic", "partition"])
+
+
+@dataclass(frozen=True)
+class Record:
+    """A Kafka record as it came. `topic` is the contract's name, without a deployment's prefix."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    value: bytes | None
+
+    @property
+    def place(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def envelope(self) -> Envelope:
+        """Raises EnvelopeError."""
+        return Envelope.from_kafka(self.key, self.headers, self.value)
+
+    def header(self, name: str) -> str | None:
+        """The first header of that name as text, or None."""
+        for given, value in self.headers:
+            if given.lower() == name and value is not None:
+                return value.decode(errors="replace")
+        return None
+
+
+class Handler(Protocol):
+    """Takes one record. Raising decides its fate: see `kit.errors`."""
+
+    async def __call__(self, record: Record) -> None: ...
+
+    async def parked(self, record: Record, error: Permanent) -> None:
+        """Runs after the record was parked; must stand a repetition."""
+        ...
+
+
+class Interrupted(Exception):
+    """The consumer is stopping or losing the partition: leave the record for the next owner."""
+
+
+async def tolerant_parser(record: Any, original: Callable[[Any], Awaitable[Any]]) -> Any:
+    """FastStream decodes headers outside every middleware: a null or non-UTF-8 one would make the record vanish."""
+    headers = [(name, (value or b"").decode(errors="backslashreplace").encode()) for name, value in record.headers]
+    message = await original(replace(record, headers=headers))
+    message.raw_message = record
+    return message
+
+
+class Bus:
+    """The Kafka side of one service. Subscribe first, then `start`."""
+
+    def __init__(self, settings: Settings, service: str, *, registry: CollectorRegistry = REGISTRY) -> None:
+        self.service = service
+        self._settings = settings
+        self._subscriptions: list[_Subscription] = []
+        self._parking: AIOKafkaProducer | None = None
+        self._parking_lock = asyncio.Lock()
+        self.broker = KafkaBroker(
+            settings.kafka_bootstrap,
+            parser=tolerant_parser,
+            decoder=_raw_body,
+            graceful_timeout=settings.graceful_seconds,
+            allow_auto_create_topics=False,
+            acks="all",
+            enable_idempotence=settings.kafka_idempotence,
+            middlewares=_middlewares(settings, service, registry),
+            logger=None,
+        )
+
+    def subscribe(self, topic: Topic, handler: Handler) -> None:
+        """One record at a time per partition owner, in order; parallel by partitions and replicas only."""
+        subscription = _Subscription(self, topic, handler)
+        prefix, settings = self._settings.topic_prefix, self._settings
+        group = f"{prefix}{self.service}.{topic.name}"
+        subscription.subscriber = self.broker.subscriber(
+            prefix + topic.name,
+            group_id=group,
+            group_instance_id=f"{group}-{settings.instance}",
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            no_reply=True,
+            listener=subscription,
+            title=f"{self.service}:{topic.name}",
+        )
+        subscription.subscriber(subscription.receive)
+        self._subscriptions.append(subscription)
+
+    async def start(self) -> None:
+        """Raises KafkaError when the cluster is away; a half-started broker is stopped first."""
+        try:
+            await self.broker.start()
+        except BaseException:
+            await self.broker.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Lets in-flight records finish, tells waiting retries to give up, then leaves the groups."""
+        for subscription in self._subscriptions:
+            subscription.interrupt.set()
+        await self.broker.stop()
+        if self._parking is not None:
+            await self._parking.stop()
+
+    async def park(self, topic: Topic, record: Record, error: Permanent, attempts: int) -> None:
+        """Writes the record, as it came, to the dead-letter topic with the reason in its headers."""
+        notes = {
+            "dlt_code": error.code,
+            "dlt_error": error.detail[:4000],
+            "dlt_attempts": str(attempts),
+            "dlt_origin": record.place,
+            "dlt_service": self.service,
+            "dlt_at": now().isoformat(),
+        }
+        headers = [(name, value or b"") for name, value in record.headers if not name.startswith("dlt_")]
+        headers += [(name, text.encode()) for name, text in notes.items()]
+        producer = await self._parking_producer()
+        target = self._settings.topic_prefix + topic.dead_letter(self.service)
+        await producer.send_and_wait(target, value=record.value, key=record.key, headers=headers)
+        PARKED.labels(self.service, topic.name, error.code).inc()
+        log.warning("record parked", place=record.place, code=error.code, detail=error.detail, target=target)
+
+    async def _parking_producer(self) -> AIOKafkaProducer:
+        async with self._parking_lock:
+            if self._parking is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._settings.kafka_bootstrap,
+                    acks="all",
+                    enable_idempotence=self._settings.kafka_idempotence,
+                    max_request_size=5_000_000,
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._parking = producer
+        return self._parking
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """Per topic: assigned partitions, seconds since the last fetch, and whether that is alive.
+
+        The broker's ping stays green with a dead consumer, so liveness looks at the consumer itself.
+        """
+        return {s.topic.name: s.health(self.service) for s in self._subscriptions}
+
+
+class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """One topic's consumer: handles records and, before partitions move, waits for the one in flight."""
+
+    def __init__(self, bus: Bus, topic: Topic, handler: Handler) -> None:
+        self.topic = topic
+        self.subscriber: Any = None
+        self.interrupt = asyncio.Event()
+        self._bus = bus
+        self._handler = handler
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._unassigned_since = _clock()
+
+    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        # aiokafka awaits this before it rejoins: without it the record in flight runs on two members.
+        self.interrupt.set()
+        await self._idle.wait()
+
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
+        self.interrupt.clear()
+        self._unassigned_since = _clock()
+
+    async def receive(self, body: bytes, message: KafkaMessage) -> None:
+        raw = message.raw_message
+        assert not isinstance(raw, tuple)
+        record = _record(raw, self.topic)
+        self._idle.clear()
+        try:
+            with structlog.contextvars.bound_contextvars(place=record.place):
+                await self._handle(record)
+        finally:
+            self._idle.set()
+
+    async def _handle(self, record: Record) -> None:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                await self._handler(record)
+            except Exception as error:
+                permanent = permanent_of(error, attempts)
+                if permanent is None:
+                    log.warning("record failed; trying again", attempts=attempts, error=repr(error))
+                    await self._back_off(attempts)
+                    continue
+                await self._give_up(record, permanent, attempts)
+            return
+
+    async def _give_up(self, record: Record, error: Permanent, attempts: int) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                await self._bus.park(self.topic, record, error, attempts)
+                await self._handler.parked(record, error)
+            except Exception as trouble:
+                log.warning("cannot park; trying again", error=repr(trouble), tries=tries)
+                await self._back_off(tries)
+                continue
+            return
+
+    async def _back_off(self, attempts: int) -> None:
+        """Waits a growing, jittered while.
+
+        Raises:
+            Interrupted: the consumer stops or loses the partition meanwhile.
+        """
+        RETRIES.labels(self._bus.service, self.topic.name).inc()
+        pause = min(0.1 * 2 ** min(attempts, 10), MAX_BACKOFF_SECONDS) * random.uniform(0.8, 1.2)  # noqa: S311
+        try:
+            await asyncio.wait_for(self.interrupt.wait(), pause)
+        except TimeoutError:
+            return
+        raise Interrupted(self.topic.name)
+
+    def health(self, service: str) -> dict[str, Any]:
+        consumer = self.subscriber.consumer
+        assigned = sorted(consumer.assignment()) if consumer is not None else []
+        if not assigned:
+            idle = _clock() - self._unassigned_since
+            return {"partitions": 0, "alive": idle < STALE_AFTER_SECONDS, "idle_seconds": round(idle, 1)}
+        fetched = []
+        for tp in assigned:
+            last = consumer.last_poll_timestamp(tp)
+            fetched.append(last / 1000 if last else 0.0)
+            end = consumer.highwater(tp)
+            if end is not None:
+                position = consumer._subscription.subscription.assignment.state_value(tp)
+                behind = end - position.position if position is not None and position.has_valid_position else 0
+                LAG.labels(service, self.topic.name, tp.partition).set(max(behind, 0))
+        age = now().timestamp() - max(fetched) if max(fetched) else _clock() - self._unassigned_since
+        return {"partitions": len(assigned), "alive": age < STALE_AFTER_SECONDS, "idle_seconds": round(age, 1)}
+
+
+def permanent_of(error: Exception, attempts: int) -> Permanent | None:
+    """The reason to park after this failure, or None to try again."""
+    if isinstance(error, Permanent):
+        return error
+    if isinstance(error, EnvelopeError):
+        return Permanent("bad-event", str(error))
+    if is_transient(error) or attempts < UNKNOWN_ERROR_TRIES:
+        return None
+    return Permanent("unexpected-error", repr(error))
+
+
+def _record(raw: "ConsumerRecord[bytes | None, bytes | None]", topic: Topic) -> Record:
+    return Record(
+        topic=topic.name,
+        partition=raw.partition,
+        offset=raw.offset,
+        timestamp_ms=raw.timestamp,
+        key=raw.key,
+        headers=tuple(raw.headers),
+        value=raw.value,
+    )
+
+
+async def _raw_body(message: Any) -> bytes:
+    return bytes(message.body)
+
+
+def _middlewares(settings: Settings, service: str, registry: CollectorRegistry) -> list[Any]:
+    middlewares: list[Any] = [KafkaPrometheusMiddleware(registry=registry, app_name=service)]
+    if settings.otlp_endpoint:
+        from faststream.kafka.opentelemetry import KafkaTelemetryMiddleware
+
+        middlewares.insert(0, KafkaTelemetryMiddleware())
+    return middlewares
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()

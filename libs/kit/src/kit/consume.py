@@ -1,0 +1,98 @@
+"""The two ways to take records effectively once: events by their sequence, commands by their id."""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.envelope import Envelope, EnvelopeError
+from contracts.topics import Topic
+from kit.bus import Bus, Record, permanent_of
+from kit.db import Database
+from kit.errors import Permanent
+from kit.inbox import Admission, Inbox
+
+log = structlog.get_logger()
+Apply = Callable[[AsyncConnection, Envelope], Awaitable[None]]
+Answer = Callable[[AsyncConnection, Record, Permanent], Awaitable[None]]
+EARLY = Gauge("hallmark_consumer_early_records", "Records waiting for a predecessor", ["consumer"])
+
+
+class Ordered:
+    """Applies the events of each stream in sequence order, each once. `apply` ignores types it does not know."""
+
+    def __init__(self, db: Database, inbox: Inbox, bus: Bus, topic: Topic, apply: Apply) -> None:
+        self._db, self._inbox, self._bus, self._topic, self._apply = db, inbox, bus, topic, apply
+        self._consumer = topic.name
+
+    async def __call__(self, record: Record) -> None:
+        envelope = record.envelope()
+        if envelope.sequence is None:
+            raise Permanent("sequence-missing", "an event needs the attribute 'sequence'")
+        async with self._db.transaction() as tx:
+            admission = await self._inbox.admit(tx, self._consumer, envelope)
+            if admission is Admission.NEXT:
+                await self._apply(tx, envelope)
+            elif admission is Admission.EARLY:
+                EARLY.labels(self._consumer).set(await self._inbox.count_early(tx))
+                log.error("gap in a stream", stream=envelope.key, sequence=envelope.sequence)
+        await self._drain(envelope.key)
+
+    async def _drain(self, stream: str) -> None:
+        """Applies what came early and is due now, one transaction each."""
+        attempts = 0
+        while True:
+            attempts += 1
+            taken: Envelope | None = None
+            try:
+                async with self._db.transaction() as tx:
+                    taken = await self._inbox.take_early(tx, self._consumer, stream)
+                    if taken is None:
+                        return
+                    await self._apply(tx, taken)
+                    EARLY.labels(self._consumer).set(await self._inbox.count_early(tx))
+                attempts = 0
+            except Exception as error:
+                permanent = permanent_of(error, attempts)
+                if taken is None or permanent is None:
+                    raise
+                await self._bus.park(self._topic, _stored(self._topic, taken), permanent, attempts)
+                async with self._db.transaction() as tx:
+                    await self._inbox.take_early(tx, self._consumer, stream)
+
+    async def parked(self, record: Record, error: Permanent) -> None:
+        """A parked event must not hold up its stream: progress moves over it."""
+        try:
+            envelope = record.envelope()
+        except EnvelopeError:
+            return
+        if envelope.sequence is not None:
+            async with self._db.transaction() as tx:
+                await self._inbox.admit(tx, self._consumer, envelope)
+            await self._drain(envelope.key)
+
+
+class Once:
+    """Applies each record once by its event id, in any order. `answer` tells the sender of a refusal."""
+
+    def __init__(self, db: Database, inbox: Inbox, consumer: str, apply: Apply, answer: Answer | None = None) -> None:
+        self._db, self._inbox, self._consumer, self._apply, self._answer = db, inbox, consumer, apply, answer
+
+    async def __call__(self, record: Record) -> None:
+        envelope = record.envelope()
+        async with self._db.transaction() as tx:
+            if await self._inbox.once(tx, self._consumer, envelope.id):
+                await self._apply(tx, envelope)
+
+    async def parked(self, record: Record, error: Permanent) -> None:
+        if self._answer is None:
+            return
+        async with self._db.transaction() as tx:
+            if await self._inbox.once(tx, self._consumer, f"parked:{record.place}"):
+                await self._answer(tx, record, error)
+
+
+def _stored(topic: Topic, envelope: Envelope) -> Record:
+    """A record that was kept in the table of early ones; its place in Kafka is no longer known."""
+    return Record(topic.name, -1, -1, 0, envelope.key.encode(), tuple(envelope.headers()), envelope.value)

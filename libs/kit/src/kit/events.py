@@ -1,0 +1,158 @@
+"""Append: the event row and its outbox row, in the caller's transaction (laws 1 and 3)."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from opentelemetry.propagate import inject
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.envelope import Envelope, now, schema_name
+from contracts.payload import Message
+from kit.db import Mechanism, mark_appended
+from kit.errors import Transient
+
+
+class Conflict(Transient):
+    """Another transaction appended to the stream first; load again and decide again."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Who caused the events, and in answer to what."""
+
+    actor: str
+    correlationid: str | None = None
+    causationid: str | None = None
+
+
+@dataclass(frozen=True)
+class New:
+    """An event about to be appended."""
+
+    message: Message
+    subject: str
+
+
+class EventLog:
+    """The event table of one service, which writes one topic."""
+
+    def __init__(self, tables: Mechanism, *, topic: str, source: str) -> None:
+        self.tables = tables
+        self.topic = topic
+        self.source = source
+
+    async def lock(self, tx: AsyncConnection, stream: str) -> int:
+        """Takes the stream for this transaction and gives its last sequence (0: none yet).
+
+        Writers of one stream wait for one another here instead of failing; the unique constraint on
+        (stream, sequence) remains the guarantee.
+        """
+        await tx.execute(
+            sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"),
+            {"key": f"{self.tables.schema}:{stream}"},
+        )
+        event = self.tables.event
+        last = await tx.scalar(sa.select(sa.func.max(event.c.sequence)).where(event.c.stream == stream))
+        return int(last or 0)
+
+    async def append(
+        self, tx: AsyncConnection, stream: str, expected: int, news: Sequence[New], cause: Cause
+    ) -> list[Envelope]:
+        """Appends after sequence `expected`.
+
+        Raises:
+            Conflict: the stream has moved on.
+        """
+        at = now()
+        carrier: dict[str, str] = {}
+        inject(carrier)
+        envelopes = [
+            Envelope.of(
+                new.message,
+                source=self.source,
+                subject=new.subject,
+                key=stream,
+                sequence=expected + n,
+                correlationid=cause.correlationid,
+                causationid=cause.causationid,
+                actor=cause.actor,
+                traceparent=carrier.get("traceparent"),
+                time=at,
+            )
+            for n, new in enumerate(news, start=1)
+        ]
+        if not envelopes:
+            return []
+        try:
+            await tx.execute(sa.insert(self.tables.event), [_event_row(e) for e in envelopes])
+        except IntegrityError as error:
+            raise Conflict(f"stream {stream} moved past sequence {expected}") from error
+        await self.enqueue(tx, envelopes)
+        return envelopes
+
+    async def enqueue(self, tx: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        """Puts records into the outbox; the relay is woken when the transaction commits."""
+        await tx.execute(sa.insert(self.tables.outbox), [outbox_row(self.topic, e) for e in envelopes])
+        await mark_appended(tx)
+
+    async def read(self, tx: AsyncConnection, *, stream: str | None = None, page: int = 500) -> AsyncIterator[Envelope]:
+        """All events in commit order per stream; call it in a snapshot."""
+        event = self.tables.event
+        after = 0
+        while True:
+            query = sa.select(event).where(event.c.position > after).order_by(event.c.position).limit(page)
+            if stream is not None:
+                query = query.where(event.c.stream == stream)
+            rows = (await tx.execute(query)).all()
+            for row in rows:
+                yield self.envelope(row)
+            if len(rows) < page:
+                return
+            after = rows[-1].position
+
+    def envelope(self, row: Any) -> Envelope:
+        """The record of a stored event, byte for byte what was published first."""
+        return Envelope(
+            id=str(row.id),
+            source=self.source,
+            type=row.type,
+            subject=row.subject,
+            time=row.at,
+            dataschema=schema_name(row.type),
+            key=row.stream,
+            sequence=row.sequence,
+            correlationid=row.correlationid,
+            causationid=row.causationid,
+            actor=row.actor,
+            traceparent=row.traceparent,
+            value=row.data.encode(),
+        )
+
+
+def _event_row(envelope: Envelope) -> dict[str, Any]:
+    return {
+        "id": UUID(envelope.id),
+        "stream": envelope.key,
+        "sequence": envelope.sequence,
+        "type": envelope.type,
+        "subject": envelope.subject,
+        "data": envelope.value.decode(),
+        "actor": envelope.actor,
+        "at": envelope.time,
+        "correlationid": envelope.correlationid,
+        "causationid": envelope.causationid,
+        "traceparent": envelope.traceparent,
+    }
+
+
+def outbox_row(topic: str, envelope: Envelope) -> dict[str, Any]:
+    return {
+        "topic": topic,
+        "key": envelope.key.encode(),
+        "headers": [[name, value.decode()] for name, value in envelope.headers()],
+        "value": envelope.value,
+    }

@@ -1,0 +1,89 @@
+"""Effectively once: which records a consumer has already taken, kept in the transaction of their effect.
+
+Events of a stream are guarded by their sequence: lower is a duplicate, higher came early. An early record is kept
+in a table until its predecessors are in; retrying it in place would wait for a record that stands behind it in the
+same partition. Commands have no sequence and are guarded by their id.
+"""
+
+import json
+from enum import Enum
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.envelope import Envelope
+from kit.db import Mechanism
+
+
+class Admission(Enum):
+    NEXT = "next"
+    DUPLICATE = "duplicate"
+    EARLY = "early"
+
+
+class Inbox:
+    def __init__(self, tables: Mechanism) -> None:
+        self._t = tables
+
+    async def once(self, tx: AsyncConnection, consumer: str, event_id: str) -> bool:
+        """True the first time. A rollback of `tx` forgets it."""
+        statement = insert(self._t.inbox).values(consumer=consumer, event_id=event_id).on_conflict_do_nothing()
+        return (await tx.execute(statement)).rowcount == 1
+
+    async def admit(self, tx: AsyncConnection, consumer: str, envelope: Envelope) -> Admission:
+        """Moves the stream's progress when `envelope` is the next one; keeps it when it is early."""
+        sequence = envelope.sequence or 0
+        progress = self._t.progress
+        last = await self._last(tx, consumer, envelope.key)
+        if sequence <= last:
+            return Admission.DUPLICATE
+        if sequence > last + 1:
+            row = {
+                "consumer": consumer,
+                "stream": envelope.key,
+                "sequence": sequence,
+                "headers": [[name, value.decode()] for name, value in envelope.headers()],
+                "value": envelope.value,
+            }
+            await tx.execute(insert(self._t.early).values(row).on_conflict_do_nothing())
+            return Admission.EARLY
+        await tx.execute(
+            sa.update(progress)
+            .where(progress.c.consumer == consumer, progress.c.stream == envelope.key)
+            .values(sequence=sequence)
+        )
+        return Admission.NEXT
+
+    async def take_early(self, tx: AsyncConnection, consumer: str, stream: str) -> Envelope | None:
+        """The next record of the stream if it came early; progress moves over it."""
+        early = self._t.early
+        last = await self._last(tx, consumer, stream)
+        statement = (
+            sa.delete(early)
+            .where(early.c.consumer == consumer, early.c.stream == stream, early.c.sequence == last + 1)
+            .returning(early.c.headers, early.c.value)
+        )
+        row = (await tx.execute(statement)).first()
+        if row is None:
+            return None
+        headers = row.headers if isinstance(row.headers, list) else json.loads(row.headers)
+        envelope = Envelope.from_kafka(stream.encode(), [(n, v.encode()) for n, v in headers], row.value)
+        await self.admit(tx, consumer, envelope)
+        return envelope
+
+    async def count_early(self, tx: AsyncConnection) -> int:
+        return int(await tx.scalar(sa.select(sa.func.count()).select_from(self._t.early)) or 0)
+
+    async def _last(self, tx: AsyncConnection, consumer: str, stream: str) -> int:
+        """The last sequence taken; the row is made and locked, so that two members of a group take turns."""
+        progress = self._t.progress
+        await tx.execute(insert(progress).values(consumer=consumer, stream=stream, sequence=0).on_conflict_do_nothing())
+        return int(
+            await tx.scalar(
+                sa.select(progress.c.sequence)
+                .where(progress.c.consumer == consumer, progress.c.stream == stream)
+                .with_for_update()
+            )
+            or 0
+        )

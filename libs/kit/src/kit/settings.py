@@ -1,0 +1,47 @@
+"""Settings from the environment (`HALLMARK_*`), the same names in every run mode."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What every service needs. A service adds its own fields in its `settings.py`."""
+
+    model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
+
+    database_url: SecretStr
+    admin_database_url: SecretStr | None = None
+    database_pool: int = 8
+
+    kafka_bootstrap: str
+    kafka_idempotence: bool = True
+    kafka_create_topics: bool = False
+    kafka_replication: int = 1
+    topic_prefix: str = ""
+
+    host: str = "127.0.0.1"
+    port: int
+    instance: str = "0"
+
+    auth_jwks: str
+    auth_issuer: str = "hallmark"
+    auth_audience: str = "hallmark"
+    access_file: Path
+
+    log_level: str = "info"
+    log_format: Literal["console", "json"] = "console"
+    otlp_endpoint: str | None = None
+    graceful_seconds: float = 10.0
+
+
+class KafkaSettings(BaseSettings):
+    """What `python -m kit.topics` needs."""
+
+    model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
+
+    kafka_bootstrap: str
+    kafka_replication: int = 1
+    topic_prefix: str = ""

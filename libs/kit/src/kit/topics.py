@@ -1,0 +1,54 @@
+"""Applies the topics table to the cluster: `python -m kit.topics`. Idempotent."""
+
+import asyncio
+import sys
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import NewTopic as KafkaTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from contracts.topics import all_topics
+from kit.settings import KafkaSettings
+
+
+async def apply_topics(bootstrap: str, *, prefix: str = "", replication: int = 1) -> list[str]:
+    """Creates what is missing and returns its names. Existing topics are left as they are.
+
+    Raises:
+        KafkaError: the cluster is away or refused.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=20_000)
+    try:
+        await admin.start()
+        existing = set(await admin.list_topics())
+        missing = [t for t in all_topics(prefix) if t.name not in existing]
+        if not missing:
+            return []
+        response = await admin.create_topics(
+            [
+                KafkaTopic(t.name, t.partitions, replication, topic_configs={"retention.ms": str(t.retention_ms)})
+                for t in missing
+            ]
+        )
+        for name, code, *_ in response.topic_errors:
+            error = for_code(code)
+            if code and error is not TopicAlreadyExistsError:
+                raise error(name)
+        return [t.name for t in missing]
+    finally:
+        await admin.close()
+
+
+def main() -> None:
+    settings = KafkaSettings()
+    try:
+        made = asyncio.run(
+            apply_topics(settings.kafka_bootstrap, prefix=settings.topic_prefix, replication=settings.kafka_replication)
+        )
+    except (KafkaError, OSError) as error:
+        sys.exit(f"cannot apply topics to {settings.kafka_bootstrap}: {error!r}. Is Kafka running?")
+    sys.stdout.write(f"{len(made)} topics created, {len(all_topics()) - len(made)} already there\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""HTTP out of the box: lifespan, health, metrics, request ids, problems, AsyncAPI."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from faststream.asgi import make_asyncapi_asgi
+from faststream.specification import AsyncAPI
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from prometheus_client import Gauge, make_asgi_app
+from starlette.responses import JSONResponse
+
+from contracts.access import Action
+from contracts.envelope import new_id
+from kit import problems
+from kit.auth import Access, KeySource, Principal, Verifier
+from kit.bus import Bus
+from kit.db import Database
+from kit.settings import Settings
+
+log = structlog.get_logger()
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
+Background = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Guard:
+    """Who calls and what they may do, for routes: `principal = await guard(request)`, then `guard.require(...)`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.access = Access.load(settings.access_file)
+        self._verifier = Verifier(
+            KeySource(settings.auth_jwks), issuer=settings.auth_issuer, audience=settings.auth_audience
+        )
+
+    async def __call__(self, request: Request) -> Principal:
+        return await self.verify(request.headers.get("authorization"))
+
+    async def verify(self, authorization: str | None) -> Principal:
+        """Raises Problem 401."""
+        return await self._verifier.principal(authorization)
+
+    def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
+        """Raises Problem 403."""
+        self.access.require(principal, action, workspace, model)
+
+
+def make_app(
+    settings: Settings,
+    *,
+    service: str,
+    version: str,
+    db: Database,
+    bus: Bus,
+    routers: Sequence[APIRouter],
+    background: Sequence[Background] = (),
+    on_start: Sequence[Callable[[], Awaitable[None]]] = (),
+) -> FastAPI:
+    """The service's application. Background tasks run from start to stop; one that ends is started again."""
+    state = _State()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for start in on_start:
+            await start()
+        await bus.start()
+        tasks = [asyncio.create_task(_keep_running(service, work), name=work.__qualname__) for work in background]
+        state.started = True
+        try:
+            yield
+        finally:
+            state.started = False
+            await bus.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await db.close()
+
+    app = FastAPI(
+        title=f"Hallmark {service}",
+        version=version,
+        lifespan=lifespan,
+        responses=problems.PROBLEM_RESPONSES,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    _request_ids(app)
+    for router in routers:
+        app.include_router(router)
+    _operations(app, service, db, bus, state)
+    spec = AsyncAPI(bus.broker, title=f"Hallmark {service}", version=version, schema_version="3.0.0")
+    app.mount("/asyncapi", make_asyncapi_asgi(spec))
+    app.mount("/metrics", make_asgi_app())
+    if settings.otlp_endpoint:
+        FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
+    return app
+
+
+class _State:
+    started = False
+
+
+def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State) -> None:
+    up = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
+
+    @app.get("/healthz", tags=["operations"], summary="Alive: the consumers fetch")
+    async def healthz() -> Response:
+        consumers = bus.health() if state.started else {}
+        for topic, health in consumers.items():
+            up.labels(service, topic).set(health["alive"])
+        alive = all(health["alive"] for health in consumers.values())
+        return JSONResponse({"alive": alive, "consumers": consumers}, status_code=200 if alive else 503)
+
+    @app.get("/readyz", tags=["operations"], summary="Ready: database and partitions are there")
+    async def readyz() -> Response:
+        missing = [] if state.started else ["start-up"]
+        try:
+            await asyncio.wait_for(db.ping(), 3)
+        except Exception as error:
+            missing.append(f"database: {type(error).__name__}")
+        if state.started:
+            missing += [f"{topic}: no partitions" for topic, h in bus.health().items() if not h["partitions"]]
+        return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
+
+
+def _request_ids(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def request_id(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get("x-request-id", "")
+        request.state.request_id = given if REQUEST_ID.fullmatch(given) else str(new_id())
+        with structlog.contextvars.bound_contextvars(request_id=request.state.request_id):
+            response = await call_next(request)
+        response.headers["x-request-id"] = request.state.request_id
+        return response
+
+
+async def _keep_running(service: str, work: Background) -> None:
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log.error("background task failed; starting again", service=service, task=work.__qualname__, exc_info=error)
+        await asyncio.sleep(1)
