@@ -4,6 +4,7 @@ import asyncio
 import fnmatch
 import json
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from kit.errors import Transient
 from kit.problems import Problem
 
 log = structlog.get_logger()
+# RFC 9864 prefers the name "Ed25519"; most verifiers in the field know "EdDSA" only.
+warnings.filterwarnings("ignore", message="EdDSA is deprecated")
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
 LEEWAY_SECONDS = 30
 MIN_REFRESH_SECONDS = 5.0

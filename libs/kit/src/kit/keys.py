@@ -9,11 +9,14 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
+# RFC 9864 prefers the name "Ed25519"; most verifiers in the field know "EdDSA" only.
+warnings.filterwarnings("ignore", message="EdDSA is deprecated")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
