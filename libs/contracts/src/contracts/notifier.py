@@ -33,6 +33,14 @@ class SubscriptionRemoved(Message):
     removed_by: Line
 
 
+class SubscriptionDisabled(Message):
+    """The receiver asked for no more (410 Gone)."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.disabled.v1"
+    subscription_id: Identifier
+    reason: Text
+
+
 class Attempt(Payload):
     delivery_id: Identifier
     subscription_id: Identifier
@@ -60,4 +68,11 @@ class DeliveryDead(Message, Attempt):
     TYPE: ClassVar[str] = "hallmark.delivery.dead.v1"
 
 
-EVENTS = (SubscriptionCreated, SubscriptionRemoved, DeliverySucceeded, DeliveryFailed, DeliveryDead)
+EVENTS = (
+    SubscriptionCreated,
+    SubscriptionRemoved,
+    SubscriptionDisabled,
+    DeliverySucceeded,
+    DeliveryFailed,
+    DeliveryDead,
+)

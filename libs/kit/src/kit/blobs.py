@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -20,33 +19,19 @@ CHUNK = 1 << 20
 PRESIGN_FOR = timedelta(hours=1)
 
 
-@dataclass(frozen=True)
 class BlobStore:
-    """Where blobs live. Calls run in threads: the client is synchronous."""
+    """Calls run in threads: the client is synchronous. `public_endpoint` is what presigned URLs name."""
 
-    endpoint: str
-    public_endpoint: str
-    access_key: str
-    secret_key: str
-    bucket: str
-    region: str
-
-    def _client(self, endpoint: str) -> Minio:
-        parts = urlsplit(endpoint)
-        return Minio(
-            parts.netloc,
-            access_key=self.access_key,
-            secret_key=self.secret_key,
-            secure=parts.scheme == "https",
-            region=self.region,
-            http_client=urllib3.PoolManager(
-                timeout=urllib3.Timeout(connect=5, read=60), retries=urllib3.Retry(2, backoff_factor=0.2), maxsize=8
-            ),
-        )
+    def __init__(
+        self, *, endpoint: str, public_endpoint: str, access_key: str, secret_key: str, bucket: str, region: str
+    ) -> None:
+        self.bucket = bucket
+        self._inside = _client(endpoint, access_key, secret_key, region)
+        self._outside = _client(public_endpoint, access_key, secret_key, region)
 
     async def _call(self, work: Callable[[Minio], T]) -> T:
         try:
-            return await asyncio.to_thread(lambda: work(self._client(self.endpoint)))
+            return await asyncio.to_thread(lambda: work(self._inside))
         except S3Error as error:
             if error.response.status >= 500 or error.code == "SlowDown":
                 raise Transient(f"the object store: {error.code}") from error
@@ -101,8 +86,22 @@ class BlobStore:
 
     def presign_put(self, key: str) -> str:
         """A URL to upload with, good for an hour. No I/O: the region is known."""
-        return self._client(self.public_endpoint).presigned_put_object(self.bucket, key, PRESIGN_FOR)
+        return self._outside.presigned_put_object(self.bucket, key, PRESIGN_FOR)
 
     def presign_get(self, key: str) -> str:
         """A URL to download from, good for an hour."""
-        return self._client(self.public_endpoint).presigned_get_object(self.bucket, key, PRESIGN_FOR)
+        return self._outside.presigned_get_object(self.bucket, key, PRESIGN_FOR)
+
+
+def _client(endpoint: str, access_key: str, secret_key: str, region: str) -> Minio:
+    parts = urlsplit(endpoint)
+    return Minio(
+        parts.netloc,
+        access_key=access_key,
+        secret_key=secret_key,
+        secure=parts.scheme == "https",
+        region=region,
+        http_client=urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60), retries=urllib3.Retry(2, backoff_factor=0.2), maxsize=8
+        ),
+    )

@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.orm import registry as orm_registry
-from sqlmodel import SQLModel
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -20,13 +19,12 @@ NAMING = {
 _APPENDED = "hallmark.appended"
 
 
-def table_base(schema: str) -> type[SQLModel]:
-    """A base for the tables of one service: its own metadata, so that services never collide in one process."""
+def tables_of(schema: str) -> orm_registry:
+    """The registry of one service's tables: `class Table(SQLModel, registry=tables_of("registry")): ...`.
 
-    class Table(SQLModel, registry=orm_registry(metadata=sa.MetaData(schema=schema, naming_convention=NAMING))):
-        __abstract__ = True
-
-    return Table
+    Its own metadata, so that services never collide in one process.
+    """
+    return orm_registry(metadata=sa.MetaData(schema=schema, naming_convention=NAMING))
 
 
 def timestamp(**options: Any) -> Any:
@@ -114,12 +112,28 @@ def asyncpg_url(url: str) -> str:
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 
+class Signal:
+    """Wakes everybody who waits at that moment. A hint within one process: waiters poll as well."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), timeout)
+
+
 class Database:
-    """One engine per service. `appended` is set after each commit that appended events, to wake the relay."""
+    """One engine per service. `appended` (the relay's) and `changed` fire after each commit that appended events."""
 
     def __init__(self, url: str, *, name: str, pool: int = 8, statement_timeout_ms: int = 30_000) -> None:
         self.url = asyncpg_url(url)
         self.appended = asyncio.Event()
+        self.changed = Signal()
         self.engine = create_async_engine(
             sqlalchemy_url(url),
             pool_size=pool,
@@ -141,6 +155,7 @@ class Database:
             appended = (await tx.get_raw_connection()).info.pop(_APPENDED, False)
         if appended:
             self.appended.set()
+            self.changed.set()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:

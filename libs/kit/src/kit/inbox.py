@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
 from kit.db import Mechanism
+from kit.problems import Problem
 
 
 class Admission(Enum):
@@ -30,6 +31,39 @@ class Inbox:
         """True the first time. A rollback of `tx` forgets it."""
         statement = insert(self._t.inbox).values(consumer=consumer, event_id=event_id).on_conflict_do_nothing()
         return (await tx.execute(statement)).rowcount == 1
+
+    async def recall(self, tx: AsyncConnection, consumer: str, key: str, digest: str) -> str | None:
+        """The stored result of an idempotent call, or None when this is the first: then `remember` one in `tx`.
+
+        Waits for a call under the same key that is still running.
+
+        Raises:
+            Problem: 409, the key was used for another body.
+        """
+        statement = (
+            insert(self._t.inbox).values(consumer=consumer, event_id=key, digest=digest).on_conflict_do_nothing()
+        )
+        if (await tx.execute(statement)).rowcount == 1:
+            return None
+        row = (
+            await tx.execute(
+                sa.select(self._t.inbox.c.digest, self._t.inbox.c.result).where(
+                    self._t.inbox.c.consumer == consumer, self._t.inbox.c.event_id == key
+                )
+            )
+        ).one()
+        if row.digest != digest:
+            raise Problem(
+                409, "idempotency-key-reused", "this Idempotency-Key was used with another body; send a new one"
+            )
+        return str(row.result)
+
+    async def remember(self, tx: AsyncConnection, consumer: str, key: str, result: str) -> None:
+        await tx.execute(
+            sa.update(self._t.inbox)
+            .where(self._t.inbox.c.consumer == consumer, self._t.inbox.c.event_id == key)
+            .values(result=result)
+        )
 
     async def admit(self, tx: AsyncConnection, consumer: str, envelope: Envelope) -> Admission:
         """Moves the stream's progress when `envelope` is the next one; keeps it when it is early."""

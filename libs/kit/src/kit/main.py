@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from kit.migrations import migrate
 from kit.observe import configure
-from kit.settings import Settings
+from kit.settings import DatabaseSettings, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -28,25 +28,31 @@ def run(
     commands.add_parser("migrate", help="bring the database schema to the newest revision")
     given = parser.parse_args()
     try:
+        if given.command == "migrate":
+            _migrate(service, build, DatabaseSettings(), append_only)
+            return
         settings = settings_of()
     except ValidationError as error:
         lines = [f"HALLMARK_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         parser.exit(2, "\n".join(["settings are wrong:", *lines, ""]))
     configure(settings, service)
-    if given.command == "migrate":
-        module = sys.modules[build.__module__].__file__
-        assert module is not None
-        admin = settings.admin_database_url
-        migrate(
-            service,
-            Path(module).parent / "migrations",
-            database_url=settings.database_url.get_secret_value(),
-            admin_database_url=admin.get_secret_value() if admin else None,
-            append_only=append_only,
-        )
-        sys.stdout.write(f"{service}: schema is up to date\n")
-        return
     asyncio.run(_serve(settings, build))
+
+
+def _migrate(
+    service: str, build: Callable[[S], FastAPI], settings: DatabaseSettings, append_only: tuple[str, ...]
+) -> None:
+    module = sys.modules[build.__module__].__file__
+    assert module is not None
+    admin = settings.admin_database_url
+    migrate(
+        service,
+        Path(module).parent / "migrations",
+        database_url=settings.database_url.get_secret_value(),
+        admin_database_url=admin.get_secret_value() if admin else None,
+        append_only=append_only,
+    )
+    sys.stdout.write(f"{service}: schema is up to date\n")
 
 
 async def _serve(settings: S, build: Callable[[S], FastAPI]) -> None:

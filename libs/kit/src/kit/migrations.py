@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -56,6 +57,8 @@ def migrate(
 def run_migrations(metadata: sa.MetaData) -> None:
     """The whole of a service's Alembic `env.py`."""
     schema = str(metadata.schema)
+    # The environment serves Alembic's own command: `alembic revision --autogenerate`, `alembic check`.
+    url = context.config.attributes.get("url") or os.environ["HALLMARK_ADMIN_DATABASE_URL"]
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
     def work(connection: sa.Connection) -> None:
@@ -72,7 +75,7 @@ def run_migrations(metadata: sa.MetaData) -> None:
             context.run_migrations()
 
     async def main() -> None:
-        engine = create_async_engine(sqlalchemy_url(context.config.attributes["url"]), poolclass=pool.NullPool)
+        engine = create_async_engine(sqlalchemy_url(url), poolclass=pool.NullPool)
         async with engine.connect() as connection:
             await connection.run_sync(work)
             await connection.commit()

@@ -22,6 +22,7 @@ from prometheus_client import Counter, Gauge
 
 from kit.db import Database
 from kit.events import EventLog, outbox_row
+from kit.settings import Settings
 from kit.topics import apply_topics
 
 log = structlog.get_logger()
@@ -57,6 +58,17 @@ class Relay:
         self._poll = poll_seconds
         self._check = check_seconds
         self._checked = 0.0
+
+    @classmethod
+    def of(cls, db: Database, log_: EventLog, settings: Settings) -> "Relay":
+        return cls(
+            db,
+            log_,
+            bootstrap=settings.kafka_bootstrap,
+            idempotence=settings.kafka_idempotence,
+            create_topics=settings.kafka_create_topics,
+            prefix=settings.topic_prefix,
+        )
 
     async def run(self) -> None:
         pause = 0.1

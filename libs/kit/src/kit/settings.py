@@ -7,13 +7,21 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class DatabaseSettings(BaseSettings):
+    """What `python -m SERVICE migrate` needs. `admin_database_url` may make roles and schemas; nothing else uses it."""
+
+    model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
+
+    database_url: SecretStr
+    admin_database_url: SecretStr | None = None
+
+
 class Settings(BaseSettings):
     """What every service needs. A service adds its own fields in its `settings.py`."""
 
     model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
 
     database_url: SecretStr
-    admin_database_url: SecretStr | None = None
     database_pool: int = 8
 
     kafka_bootstrap: str

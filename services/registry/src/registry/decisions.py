@@ -1,0 +1,45 @@
+"""Reading a signed decision. Trust in the topic is not enough (law 5): only the signature counts."""
+
+import json
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from pydantic import ValidationError
+
+from contracts.approval import DECISION_TYPE, Decision
+from contracts.envelope import explain
+from kit.auth import KeySource
+from kit.errors import Permanent
+
+
+class DecisionReader:
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+
+    async def read(self, token: str) -> Decision:
+        """The decision that `token` (a compact JWS, EdDSA) signs.
+
+        Raises:
+            Permanent: forged, malformed, of another type, or signed by an unknown key.
+        """
+        try:
+            header = jws.extract_compact(token.encode()).headers()
+        except (JoseError, ValueError) as error:
+            raise Permanent("decision-malformed", "the decision is no compact JWS") from error
+        if header.get("typ") != DECISION_TYPE:
+            raise Permanent("decision-malformed", f"the JWS type is not {DECISION_TYPE}")
+        keys = await self._keys.keys(header.get("kid"))
+        key = next((k for k in keys.keys if k.kid == header.get("kid")), None)
+        if key is None:
+            raise Permanent(
+                "decision-unknown-key", "the decision is signed by a key the approval service does not publish"
+            )
+        try:
+            payload = jws.deserialize_compact(token, key, algorithms=["EdDSA"]).payload
+            return Decision.model_validate(json.loads(payload), strict=False)
+        except JoseError as error:
+            raise Permanent("decision-bad-signature", "the decision's signature does not verify") from error
+        except ValidationError as error:
+            raise Permanent("decision-malformed", f"the signed decision: {explain(error)}") from error
+        except ValueError as error:
+            raise Permanent("decision-malformed", "the signed decision is not JSON") from error
