@@ -1,0 +1,57 @@
+# `make` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := bash
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := libs services tests
+
+.PHONY: help setup demo up down status test lint types imports fast integration schemas migrations-check lock compose-test clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+setup: $(READY) ## everything into .venv, from the lock with hashes
+
+$(READY): deploy/setup deploy/requirements.lock $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+	@deploy/setup
+
+demo: $(READY) ## the main job on real parts, told step by step (KEEP=1 leaves it running)
+	@$(BIN)/hallmark demo $(if $(KEEP),--keep)
+
+up: $(READY) ## the whole system on this machine, in the foreground
+	@$(BIN)/hallmark up
+
+down: $(READY) ## stop it
+	@$(BIN)/hallmark down
+
+status: $(READY) ## what runs, and where it listens
+	@$(BIN)/hallmark status
+
+test: lint types imports fast integration ## everything CI runs
+
+lint: $(READY)
+	@echo "== ruff"; $(BIN)/ruff format --check --quiet $(SOURCES) && $(BIN)/ruff check --quiet $(SOURCES)
+
+types: $(READY)
+	@echo "== mypy --strict"; $(BIN)/mypy
+
+imports: $(READY)
+	@echo "== import-linter"; $(BIN)/lint-imports --no-timings
+
+fast: $(READY)
+	@echo "== unit, contract"; $(BIN)/pytest tests/unit tests/contract -q -n 2
+
+integration: $(READY)
+	@echo "== property, integration, chaos, end to end"; $(BIN)/pytest tests/property tests/integration tests/chaos tests/e2e -q -n 3 --dist loadgroup
+
+schemas: $(READY) ## write the JSON Schemas and the API documents anew
+	@$(BIN)/python -m contracts.catalog libs/contracts/schemas
+
+lock: $(READY) ## resolve the dependencies anew
+	@deploy/lock
+
+compose-test: $(READY) ## the same system in containers, tested end to end
+	@deploy/compose-test
+
+clean: ## remove .venv and the embedded mode's data
+	rm -rf .venv .hallmark
