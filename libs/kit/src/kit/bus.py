@@ -7,6 +7,7 @@ transient errors are retried without limit, permanent ones are parked at once, u
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -312,4 +313,4 @@ def _middlewares(settings: Settings, service: str, registry: CollectorRegistry) 
 
 
 def _clock() -> float:
-    return asyncio.get_running_loop().time()
+    return time.monotonic()

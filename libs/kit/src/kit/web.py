@@ -8,13 +8,12 @@ from typing import Any
 
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
-from faststream.asgi import make_asyncapi_asgi
-from faststream.specification import AsyncAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from prometheus_client import Gauge, make_asgi_app
 from starlette.responses import JSONResponse
 
 from contracts.access import Action
+from contracts.asyncapi import document as asyncapi_document
 from contracts.envelope import new_id
 from kit import problems
 from kit.auth import Access, KeySource, Principal, Verifier
@@ -91,8 +90,6 @@ def make_app(
     for router in routers:
         app.include_router(router)
     _operations(app, service, db, bus, state)
-    spec = AsyncAPI(bus.broker, title=f"Hallmark {service}", version=version, schema_version="3.0.0")
-    app.mount("/asyncapi", make_asyncapi_asgi(spec))
     app.mount("/metrics", make_asgi_app())
     if settings.otlp_endpoint:
         FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
@@ -105,6 +102,10 @@ class _State:
 
 def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State) -> None:
     up = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
+
+    @app.get("/asyncapi.json", tags=["operations"], summary="What the service says and hears on Kafka")
+    async def asyncapi() -> dict[str, Any]:
+        return asyncapi_document(service, app.version)
 
     @app.get("/healthz", tags=["operations"], summary="Alive: the consumers fetch")
     async def healthz() -> Response:
