@@ -45,7 +45,7 @@ integration: $(READY)
 	@echo "== property, integration, chaos, end to end"; $(BIN)/pytest tests/property tests/integration tests/chaos tests/e2e -q -n 3 --dist loadgroup
 
 schemas: $(READY) ## write the JSON Schemas and the API documents anew
-	@$(BIN)/python -m contracts.catalog libs/contracts/schemas
+	@$(BIN)/python -m contracts.catalog libs/contracts/schemas && $(BIN)/python deploy/documents.py
 
 lock: $(READY) ## resolve the dependencies anew
 	@deploy/lock

@@ -109,4 +109,13 @@ class RequestDecided(Message):
     jws: Annotated[str, Field(max_length=1_000_000)]
 
 
-EVENTS = (PolicyPublished, RequestOpened, GatesEvaluated, VoteCast, VoteRefused, RequestDecided)
+class RequestClosed(Message):
+    """The request ended without a decision: it expired, or the registry closed the transition on its own."""
+
+    TYPE: ClassVar[str] = "hallmark.request.closed.v1"
+    request_id: Identifier
+    code: Line
+    detail: Text
+
+
+EVENTS = (PolicyPublished, RequestOpened, GatesEvaluated, VoteCast, VoteRefused, RequestDecided, RequestClosed)

@@ -1,6 +1,7 @@
 """Who is calling, and what they may do. Every service checks tokens itself; there is no shared session."""
 
 import asyncio
+import base64
 import fnmatch
 import json
 import time
@@ -53,18 +54,23 @@ class KeySource:
 
     async def keys(self, kid: str | None = None) -> KeySet:
         """Raises Transient when the keys cannot be read and none are known."""
+        if self._keys is not None and self._knows(self._keys, kid):
+            return self._keys  # without the lock: a stranger's key id must not make others wait for a slow source
         async with self._lock:
-            known = self._keys is not None and (kid is None or any(k.kid == kid for k in self._keys.keys))
-            if not known and (self._keys is None or time.monotonic() - self._read_at > MIN_REFRESH_SECONDS):
+            fresh = time.monotonic() - self._read_at <= MIN_REFRESH_SECONDS
+            if self._keys is None or not (fresh or self._knows(self._keys, kid)):
+                self._read_at = time.monotonic()
                 try:
                     self._keys = KeySet.import_key_set(await self._read())
-                    self._read_at = time.monotonic()
-                except (OSError, ValueError, httpx2.HTTPError, JoseError) as error:
+                except (OSError, ValueError, TypeError, LookupError, httpx2.HTTPError, JoseError) as error:
                     if self._keys is None:
                         raise Transient(f"cannot read keys from {self._location}: {error!r}") from error
                     log.warning("keys not refreshed", location=self._location, error=repr(error))
-            assert self._keys is not None
             return self._keys
+
+    @staticmethod
+    def _knows(keys: KeySet, kid: str | None) -> bool:
+        return kid is None or any(key.kid == kid for key in keys.keys)
 
     async def _read(self) -> Any:
         if self._location.startswith(("http://", "https://")):
@@ -104,7 +110,7 @@ class Verifier:
             self._claims.validate(claims)
             return Principal(
                 subject=_text(claims["sub"]),
-                groups=frozenset(_text(group) for group in claims.get("groups", ())),
+                groups=_groups(claims.get("groups", [])),
                 kind=_text(claims.get("kind", "person")),
                 issued_at=int(claims.get("auth_time") or claims["iat"]),
                 method=_text(claims.get("amr", ["token"])[0]),
@@ -112,7 +118,7 @@ class Verifier:
         except JoseError as error:
             code = "token-expired" if error.error == "expired_token" else "token-invalid"
             raise Problem(401, code, f"the token was refused: {error.error}") from error
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise Problem(401, "token-invalid", "the token was refused: malformed") from error
 
 
@@ -122,11 +128,16 @@ def _text(value: object) -> str:
     return value
 
 
-def _kid(token: str) -> str | None:
-    import base64
+def _groups(claim: object) -> frozenset[str]:
+    if not isinstance(claim, list):  # the letters of a text would pass as groups
+        raise TypeError("the claim 'groups' is not a list")
+    return frozenset(_text(group) for group in claim)
 
-    header = token.strip().split(".")[0]
-    kid = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))).get("kid")
+
+def _kid(token: str) -> str | None:
+    encoded = token.strip().split(".")[0]
+    header = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    kid = header.get("kid") if isinstance(header, dict) else None
     return kid if isinstance(kid, str) else None
 
 

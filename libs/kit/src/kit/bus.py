@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 import structlog
@@ -18,7 +19,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+from prometheus_client import REGISTRY, Counter, Gauge
 
 from contracts.envelope import Envelope, EnvelopeError, now
 from contracts.topics import Topic
@@ -28,6 +29,8 @@ from kit.settings import Settings
 log = structlog.get_logger()
 UNKNOWN_ERROR_TRIES = 5
 MAX_BACKOFF_SECONDS = 15.0
+# The least that Kafka's brokers allow by default: a dead member is noticed soon.
+SESSION_TIMEOUT_MS = 6_000
 STALE_AFTER_SECONDS = 60.0
 PARKED = Counter("hallmark_dead_letters_total", "Records parked on a dead-letter topic", ["service", "topic", "code"])
 RETRIES = Counter("hallmark_consumer_retries_total", "Tries after the first", ["service", "topic"])
@@ -87,7 +90,7 @@ async def tolerant_parser(record: Any, original: Callable[[Any], Awaitable[Any]]
 class Bus:
     """The Kafka side of one service. Subscribe first, then `start`."""
 
-    def __init__(self, settings: Settings, service: str, *, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, settings: Settings, service: str) -> None:
         self.service = service
         self._settings = settings
         self._subscriptions: list[_Subscription] = []
@@ -101,7 +104,7 @@ class Bus:
             allow_auto_create_topics=False,
             acks="all",
             enable_idempotence=settings.kafka_idempotence,
-            middlewares=_middlewares(settings, service, registry),
+            middlewares=_middlewares(settings, service),
             logger=None,
         )
 
@@ -115,6 +118,8 @@ class Bus:
             group_id=group,
             group_instance_id=f"{group}-{settings.instance}",
             auto_offset_reset="earliest",
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms=SESSION_TIMEOUT_MS // 3,
             ack_policy=AckPolicy.NACK_ON_ERROR,
             no_reply=True,
             listener=subscription,
@@ -126,7 +131,10 @@ class Bus:
     async def start(self) -> None:
         """Raises KafkaError when the cluster is away; a half-started broker is stopped first."""
         try:
-            await self.broker.start()
+            # `broker.start()` would join one group after the other; each join may cost seconds.
+            await self.broker.connect()
+            await asyncio.gather(*(subscriber.start() for subscriber in self.broker.subscribers))
+            self.broker.running = True
         except BaseException:
             await self.broker.stop()
             raise
@@ -303,13 +311,19 @@ async def _raw_body(message: Any) -> bytes:
     return bytes(message.body)
 
 
-def _middlewares(settings: Settings, service: str, registry: CollectorRegistry) -> list[Any]:
-    middlewares: list[Any] = [KafkaPrometheusMiddleware(registry=registry, app_name=service)]
+def _middlewares(settings: Settings, service: str) -> list[Any]:
+    middlewares: list[Any] = [_prometheus(service)]
     if settings.otlp_endpoint:
         from faststream.kafka.opentelemetry import KafkaTelemetryMiddleware
 
         middlewares.insert(0, KafkaTelemetryMiddleware())
     return middlewares
+
+
+@cache
+def _prometheus(service: str) -> KafkaPrometheusMiddleware:
+    """One per service and process: a metric can be registered once."""
+    return KafkaPrometheusMiddleware(registry=REGISTRY, app_name=service)
 
 
 def _clock() -> float:

@@ -3,6 +3,7 @@
 import asyncpg
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from urllib3.exceptions import HTTPError
 
 
@@ -30,7 +31,8 @@ def is_transient(error: BaseException) -> bool:
         )
     if isinstance(error, KafkaError):
         return bool(error.retriable)
-    return isinstance(error, (Transient, ConnectionError, TimeoutError, HTTPError, *_POSTGRES_AWAY))
+    # All of OSError: a name that does not resolve and several refused addresses at once are no ConnectionError.
+    return isinstance(error, (Transient, OSError, PoolTimeout, HTTPError, *_POSTGRES_AWAY))
 
 
 _POSTGRES_AWAY = (
@@ -40,4 +42,5 @@ _POSTGRES_AWAY = (
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.TransactionRollbackError,
     asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,  # after a fail-over we may still talk to the old primary
 )

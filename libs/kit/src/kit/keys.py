@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 # RFC 9864 prefers the name "Ed25519"; most verifiers in the field know "EdDSA" only.
@@ -46,7 +47,7 @@ def load_key(path: Path) -> OKPKey:
     """Raises ValueError when the file is missing or no Ed25519 JWK."""
     try:
         key = OKPKey.import_key(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError, LookupError, JoseError) as error:
         raise ValueError(f"cannot read the key {path}: {error}") from error
     key.ensure_kid()
     return key

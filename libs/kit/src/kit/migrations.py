@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from kit.db import asyncpg_url, sqlalchemy_url
 
-# One lock for every service: roles are shared by the whole cluster and cannot be made in parallel.
+# One lock for every service of a database: grants on shared catalogues cannot run in parallel.
 _LOCK = 0x68616C6C
 
 GUARD = """
@@ -96,10 +97,14 @@ async def _prepare(service: str, admin: str, database_url: str) -> None:
         async with connection.transaction():
             await connection.execute(f"select pg_advisory_xact_lock({_LOCK})")
             if not await connection.fetchval("select 1 from pg_roles where rolname = $1", role):
-                make = await connection.fetchval(
-                    "select format('create role %I login password %L', $1::text, $2::text)", role, password
-                )
-                await connection.execute(make)
+                # Roles belong to the whole cluster, the lock to one database: another may make it meanwhile.
+                with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+                    async with connection.transaction():
+                        await connection.execute(
+                            await connection.fetchval(
+                                "select format('create role %I login password %L', $1::text, $2::text)", role, password
+                            )
+                        )
             await connection.execute(f'create schema if not exists "{service}"')
     finally:
         await connection.close()

@@ -1,9 +1,9 @@
 """Settings from the environment (`HALLMARK_*`), the same names in every run mode."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -22,16 +22,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
 
     database_url: SecretStr
-    database_pool: int = 8
+    database_pool: Annotated[int, Field(ge=1)] = 8
 
     kafka_bootstrap: str
     kafka_idempotence: bool = True
     kafka_create_topics: bool = False
-    kafka_replication: int = 1
+    kafka_replication: Annotated[int, Field(ge=1)] = 1
     topic_prefix: str = ""
 
     host: str = "127.0.0.1"
-    port: int
+    port: Annotated[int, Field(ge=0, le=65535)]
     instance: str = "0"
 
     auth_jwks: str
@@ -39,10 +39,10 @@ class Settings(BaseSettings):
     auth_audience: str = "hallmark"
     access_file: Path
 
-    log_level: str = "info"
+    log_level: Annotated[str, Field(pattern="^(?i:debug|info|warning|error|critical)$")] = "info"
     log_format: Literal["console", "json"] = "console"
     otlp_endpoint: str | None = None
-    graceful_seconds: float = 10.0
+    graceful_seconds: Annotated[float, Field(gt=0)] = 10.0  # 0 would mean "do not wait" to FastStream
 
 
 class KafkaSettings(BaseSettings):

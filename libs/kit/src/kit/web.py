@@ -23,6 +23,7 @@ from kit.settings import Settings
 
 log = structlog.get_logger()
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
+ALIVE = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
 Background = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -101,8 +102,6 @@ class _State:
 
 
 def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State) -> None:
-    up = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
-
     @app.get("/asyncapi.json", tags=["operations"], summary="What the service says and hears on Kafka")
     async def asyncapi() -> dict[str, Any]:
         return asyncapi_document(service, app.version)
@@ -111,7 +110,7 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
     async def healthz() -> Response:
         consumers = bus.health() if state.started else {}
         for topic, health in consumers.items():
-            up.labels(service, topic).set(health["alive"])
+            ALIVE.labels(service, topic).set(health["alive"])
         alive = all(health["alive"] for health in consumers.values())
         return JSONResponse({"alive": alive, "consumers": consumers}, status_code=200 if alive else 503)
 

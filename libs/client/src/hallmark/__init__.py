@@ -1,0 +1,28 @@
+"""Hallmark's Python SDK.
+
+>>> import hallmark
+>>> client = hallmark.Client()                       # HALLMARK_URL, HALLMARK_TOKEN
+>>> version = client.register("fraud", "model.onnx", metrics={"accuracy": 0.94})
+>>> client.request_stage("fraud", version.version, "Production", "beats the champion by 1 %", wait=60)
+"""
+
+from hallmark.client import Client
+from hallmark.errors import HallmarkError
+from hallmark.results import Model, Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
+from hallmark.watch import Loaded, Watcher, watch
+
+__all__ = [
+    "Client",
+    "HallmarkError",
+    "Loaded",
+    "Model",
+    "Pin",
+    "Request",
+    "Subscription",
+    "Tenure",
+    "TimelineItem",
+    "Transition",
+    "Version",
+    "Watcher",
+    "watch",
+]

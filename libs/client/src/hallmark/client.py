@@ -1,0 +1,297 @@
+"""The client: typed answers, retries that never do a thing twice."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from contracts.envelope import explain
+from contracts.model import Artifact, Column, Environment, Pointer, Signature, VersionContent
+from hallmark import artifacts, capture
+from hallmark.connection import Connection, read
+from hallmark.errors import HallmarkError
+from hallmark.results import Model, Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
+
+LONG_POLL_SECONDS = 20.0
+
+
+class Client(Connection):
+    """Talks to Hallmark. Thread-safe; close it or use it in a `with`.
+
+    `url` is the registry's address (HALLMARK_URL, else http://127.0.0.1:8801); the other services are found through
+    it. `token` is a bearer token (HALLMARK_TOKEN). `retry_for`: how many seconds outages are waited out.
+    Every method raises `HallmarkError`.
+    """
+
+    # -- models and versions -------------------------------------------------------------------------------------
+
+    def create_model(
+        self, model: str, *, description: str = "", owner: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> Model:
+        """Makes an empty model. `register` does so by itself; this adds a description, an owner and tags."""
+        body = {"name": model, "description": description, "owner": owner, "tags": dict(tags or {})}
+        return read(Model, self._post("registry", "/v1/models", body))
+
+    def models(self) -> Iterator[Model]:
+        return self._pages("registry", "/v1/models", Model)
+
+    def model(self, model: str) -> Model:
+        return read(Model, self._get("registry", _model(model)))
+
+    def upload(self, path: str | Path, *, media_type: str | None = None, progress: Any = None) -> Artifact:
+        """Hashes the file and sends it to the object store, unless it is there already."""
+        file = Path(path)
+        artifact = artifacts.describe(file, media_type)
+        body = {"digest": artifact.digest, "size": artifact.size}
+        answer = self._post("registry", "/v1/artifacts", body).json()
+        if not answer["present"]:
+            artifacts.put(self.http, answer["upload_url"], file, artifact.size, progress)
+        return artifact
+
+    def content(
+        self,
+        artifact: str | Path | Artifact,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        datasets: Sequence[capture.DatasetLike] = (),
+        signature: Signature | Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        environment: Environment | None = None,
+        run: Pointer | Mapping[str, str] | None = None,
+        parents: Sequence[int] = (),
+        trained_at: datetime | None = None,
+        training_seconds: float | None = None,
+        owner: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        notes: str = "",
+        progress: Any = None,
+    ) -> VersionContent:
+        """Everything that is fixed at registration: uploads the artifact and captures git, environment and data.
+
+        `environment` is that of this process, unless training ran in another one and captured its own.
+
+        Raises:
+            HallmarkError: code `invalid-content`; the text names the fields.
+        """
+        stored = artifact if isinstance(artifact, Artifact) else self.upload(artifact, progress=progress)
+        if signature is None and not isinstance(artifact, Artifact) and Path(artifact).suffix == ".onnx":
+            signature = capture.onnx_signature(Path(artifact))
+        try:
+            lineage = capture.lineage([capture.dataset(d) for d in datasets])
+            return VersionContent(
+                artifact=stored,
+                metrics=dict(metrics or {}),
+                parameters=dict(parameters or {}),
+                signature=_signature(signature),
+                environment=environment or capture.environment(),
+                lineage=lineage.model_copy(
+                    update={"run": Pointer.model_validate(run) if run else None, "parents": tuple(parents)}
+                ),
+                trained_at=trained_at,
+                training_seconds=training_seconds,
+                owner=owner,
+                tags=dict(tags or {}),
+                notes=notes,
+            )
+        except ValidationError as error:
+            raise HallmarkError("invalid-content", explain(error)) from error
+
+    def register(self, model: str, artifact: str | Path | Artifact, **details: Any) -> Version:
+        """Registers the next version of a model (made when absent) and returns it.
+
+        `details` are those of `content`: metrics, parameters, datasets, signature, environment, run, parents,
+        trained_at, training_seconds, owner, tags, notes. Safe to repeat on a network error: one call makes one version.
+        """
+        return self.register_content(model, self.content(artifact, **details))
+
+    def register_content(self, model: str, content: VersionContent, *, idempotency_key: str | None = None) -> Version:
+        """Registers content made before. The same key with the same content gives the same version."""
+        body = content.model_dump(mode="json")
+        return read(Version, self._post("registry", f"{_model(model)}/versions", body, key=idempotency_key))
+
+    def versions(self, model: str) -> Iterator[Version]:
+        return self._pages("registry", f"{_model(model)}/versions", Version)
+
+    def version(self, model: str, version: int) -> Version:
+        return read(Version, self._get("registry", f"{_model(model)}/versions/{version}"))
+
+    def compare(self, model: str, *versions: int) -> dict[str, Any]:
+        """What differs between versions, as the registry tells it."""
+        chosen = ",".join(str(version) for version in versions)
+        found: dict[str, Any] = self._get("registry", f"{_model(model)}/compare", versions=chosen).json()
+        return found
+
+    def resolve(self, model: str, *, stage: str = "Production", version: int | None = None) -> Pin:
+        """What to serve: the occupant of a stage, or one version."""
+        which = {"version": version} if version is not None else {"stage": stage}
+        return read(Pin, self._get("registry", f"{_model(model)}/resolve", **which))
+
+    def resolve_if_changed(
+        self, model: str, *, stage: str = "Production", etag: str | None = None
+    ) -> tuple[Pin | None, str | None]:
+        """(pin, ETag), or (None, the ETag given) when nothing changed since."""
+        headers = {"if-none-match": etag} if etag else {}
+        response = self._get("registry", f"{_model(model)}/resolve", headers=headers, stage=stage)
+        if response.status_code == 304:
+            return None, etag
+        return read(Pin, response), response.headers.get("etag")
+
+    def download(self, pin: Pin, directory: str | Path | None = None) -> Path:
+        """The verified file of a pin: from the cache where it is, else from the object store.
+
+        Without `directory` the answer is the path in the cache, named by digest.
+        """
+        kept = artifacts.cached(artifacts.cache_dir(), pin.artifact.digest)
+        target = Path(directory) / Path(pin.artifact.filename).name if directory else kept
+        if target.is_file() and artifacts.sha256_file(target) == pin.artifact.digest:
+            return target
+        if pin.download_url is None:
+            raise HallmarkError("no-download", f"{pin.model} version {pin.version} has no download address")
+        return artifacts.fetch(self.http, pin.download_url, pin.artifact.digest, target)
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def request_stage(
+        self, model: str, version: int, to: str, reason: str, *, expected_from: str | None = None, wait: float = 0.0
+    ) -> Transition:
+        """Asks for a stage. `wait` seconds for the decision; an answer still `open` awaits people."""
+        body = {"to_stage": to, "reason": reason, "expected_from": expected_from}
+        response = self._post("registry", f"{_model(model)}/versions/{version}/transitions", body)
+        return self.wait_for(read(Transition, response), wait)
+
+    def rollback(
+        self, model: str, reason: str, *, stage: str = "Production", to_version: int | None = None, wait: float = 0.0
+    ) -> Transition:
+        """Puts the stage's last good occupant (or `to_version`) back."""
+        body = {"stage": stage, "reason": reason, "to_version": to_version}
+        response = self._post("registry", f"{_model(model)}/rollback", body)
+        return self.wait_for(read(Transition, response), wait)
+
+    def transition(self, transition_id: str, *, wait: float = 0.0) -> Transition:
+        """One transition; `wait` up to that many seconds for it to close."""
+        first = read(Transition, self._get("registry", f"/v1/transitions/{quote(transition_id, safe='')}"))
+        return self.wait_for(first, wait)
+
+    def wait_for(self, transition: Transition, seconds: float) -> Transition:
+        """Long-polls until the transition closes or the time is over; returns its last known state."""
+        path = f"/v1/transitions/{quote(transition.transition_id, safe='')}"
+        deadline = time.monotonic() + seconds
+        while transition.open and (left := deadline - time.monotonic()) > 0:
+            span = min(left, LONG_POLL_SECONDS)
+            transition = read(Transition, self._get("registry", path, patience=span, wait=round(span, 3)))
+        return transition
+
+    # -- approval ------------------------------------------------------------------------------------------------
+
+    def requests(self, status: str | None = None) -> Iterator[Request]:
+        return self._pages("approval", "/v1/requests", Request, status=status)
+
+    def request(self, request_id: str, *, wait: float = 0.0) -> Request:
+        """A request for approval; its id is the transition's.
+
+        Approval hears of a new transition a moment after the registry recorded it: within `wait` seconds, "not
+        found" is asked again, and so is a request whose gates were not evaluated yet.
+        """
+        path, deadline = f"/v1/requests/{quote(request_id, safe='')}", time.monotonic() + wait
+        pause = 0.05
+        while True:
+            try:
+                found = read(Request, self._get("approval", path))
+                if found.gates_done or time.monotonic() > deadline:
+                    return found
+            except HallmarkError as error:
+                if error.status != 404 or time.monotonic() > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    def vote(
+        self,
+        request_id: str,
+        choice: Literal["approve", "reject"],
+        comment: str = "",
+        *,
+        request_digest: str | None = None,
+    ) -> Request:
+        """Votes. With `request_digest`, only if the request is still the one that was read."""
+        body = {"choice": choice, "comment": comment}
+        if request_digest:
+            body["request_digest"] = request_digest
+        path = f"/v1/requests/{quote(request_id, safe='')}/votes"
+        return read(Request, self._post("approval", path, body))
+
+    def approve(self, request_id: str, comment: str = "") -> Request:
+        return self.vote(request_id, "approve", comment)
+
+    def reject(self, request_id: str, comment: str = "") -> Request:
+        return self.vote(request_id, "reject", comment)
+
+    # -- audit ---------------------------------------------------------------------------------------------------
+
+    def timeline(self, model: str) -> Iterator[TimelineItem]:
+        """Everything that happened to a model, oldest first."""
+        return self._pages("audit", "/v1/timeline", TimelineItem, model=model)
+
+    def production(self, model: str, at: datetime | None = None) -> Tenure:
+        """Who was in Production at `at` (default: now), since when, and who let it in."""
+        moment = (at or datetime.now(UTC)).astimezone(UTC)
+        return read(Tenure, self._get("audit", f"{_model(model)}/production", at=moment.isoformat()))
+
+    def checkpoint(self) -> str:
+        """The audit log's latest signed checkpoint (C2SP tlog-checkpoint)."""
+        return self._get("audit", "/checkpoint").text
+
+    def verifier_key(self) -> str:
+        """The line that names and holds the log's public key; keep it outside, it is what you verify with."""
+        return self._get("audit", "/keys").text.strip()
+
+    def export_log(self, target: str | Path) -> Path:
+        """Writes the whole log, with its checkpoint, for `hallmark audit verify`."""
+        path = Path(target)
+        self._save("audit", "/v1/log/export", path)
+        return path
+
+    # -- notifications -------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        channel: Literal["slack", "email", "webhook"],
+        address: str,
+        *,
+        types: Sequence[str] = ("hallmark.stage.*",),
+        model: str = "*",
+        secret: str | None = None,
+    ) -> Subscription:
+        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`."""
+        body = {"channel": channel, "address": address, "types": list(types), "model": model}
+        body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
+        return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
+
+    def subscriptions(self) -> Iterator[Subscription]:
+        return self._pages("notifier", "/v1/subscriptions", Subscription)
+
+    def unsubscribe(self, subscription_id: str) -> None:
+        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+        self._call("notifier", "DELETE", path)
+
+    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
+        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
+            yield item.model_dump(mode="json")
+
+
+class _Any(BaseModel, extra="allow"):
+    pass
+
+
+def _model(model: str) -> str:
+    return f"/v1/models/{quote(model, safe='')}"
+
+
+def _signature(given: Signature | Mapping[str, Sequence[Mapping[str, Any]]] | None) -> Signature:
+    if given is None or isinstance(given, Signature):
+        return given or Signature()
+    return Signature(**{side: tuple(Column.model_validate(c) for c in columns) for side, columns in given.items()})

@@ -1,0 +1,100 @@
+"""`hallmark audit`"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hallmark.errors import HallmarkError
+from hallmark.output import REFUSED, Json, ModelArgument, client, emit, err, example, out, people, table, text
+from hallmark.output import app as noun
+from hallmark.results import Tenure
+from hallmark.verify import VerificationError, verify_export
+
+app = noun("audit", "What happened, what was in production when, and the proof that nobody changed the record.")
+
+
+@app.command(epilog=example("hallmark audit timeline fraud"))
+def timeline(ctx: typer.Context, model: ModelArgument, as_json: Json = False) -> None:
+    """Show everything that happened to a model, oldest first."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.timeline(model))
+    rows = [(item.index, item.at, item.actor, item.summary) for item in found]
+    emit(as_json, found, lambda: out.print(table(("entry", "at (UTC)", "who", "what"), rows)))
+
+
+@app.command(epilog=example("hallmark audit production fraud --at 2026-11-02T14:30:00Z"))
+def production(
+    ctx: typer.Context,
+    model: ModelArgument,
+    at: Annotated[str | None, typer.Option(help="ISO 8601; without a zone it is UTC. Default: now.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was in Production at a moment, who let it in, and on which criteria."""
+    moment = _moment(at)
+    with client(ctx) as hallmark:
+        found = hallmark.production(model, moment)
+    emit(as_json, found, lambda: print_tenure(found, moment))
+
+
+@app.command(epilog=example("hallmark audit export log.ndjson"))
+def export(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write the whole audit log, with its signed checkpoint, to a file."""
+    with client(ctx) as hallmark:
+        hallmark.export_log(file)
+        key = hallmark.verifier_key()
+    made = {"file": str(file), "bytes": file.stat().st_size, "key": key}
+    emit(as_json, made, lambda: out.print(f"{file}: {made['bytes']} bytes\nkey: {key}", markup=False, soft_wrap=True))
+
+
+@app.command(epilog=example("hallmark audit verify log.ndjson --key 'hallmark.example/log+5b3f1c2d+AY5l...'"))
+def verify(
+    file: Annotated[Path, typer.Argument(help="An export.", exists=True, dir_okay=False, show_default=False)],
+    key: Annotated[str, typer.Option(help="The log's key line, kept from before.", show_default=False)],
+    since: Annotated[
+        Path | None, typer.Option(help="An old checkpoint: also prove that the log extends it.", exists=True)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Verify an export offline. Exit 4, and the first bad entry, when it is not what was signed."""
+    try:
+        proved = verify_export(file, key, old_checkpoint=since.read_text() if since else None)
+    except VerificationError as error:
+        failure = {"verified": False, "detail": str(error), "index": error.index}
+        emit(as_json, failure, lambda: err.print(f"NOT VERIFIED: {failure['detail']}", style="bold red", markup=False))
+        raise typer.Exit(REFUSED) from None
+    facts = {"verified": True, "origin": proved.origin, "size": proved.size, "root": proved.root}
+    emit(as_json, facts, lambda: out.print(f"verified: {proved.size} entries of {proved.origin}, root {proved.root}"))
+
+
+def print_tenure(tenure: Tenure, moment: datetime) -> None:
+    if tenure.version is None:
+        out.print(f"{text(moment)} UTC: nothing was in {tenure.stage}")
+        return
+    rows = [
+        ("at", f"{text(moment)} UTC"),
+        (tenure.stage, f"version {tenure.version}"),
+        ("since", tenure.since),
+        ("until", tenure.until),
+        ("asked by", tenure.requested_by),
+        ("approved by", people(tenure.approved_by)),
+        ("reason", tenure.reason),
+        *(("criterion", f"{c.gate}: {c.expression}: {c.result}") for c in tenure.criteria),
+        ("log entry", tenure.index),
+    ]
+    out.print(table(("", ""), rows))
+
+
+def _moment(given: str | None) -> datetime:
+    if given is None:
+        return datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        raise HallmarkError("bad-time", f"{given!r} is not a time such as 2026-11-02T14:30:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,57 @@
+"""`hallmark notify`"""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from hallmark.output import Json, client, emit, example, out, table
+from hallmark.output import app as noun
+
+app = noun("notify", "Subscriptions: who hears of what, where.")
+
+
+class Channel(StrEnum):
+    SLACK = "slack"
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+
+
+@app.command(epilog=example("hallmark notify subscribe email team@example.org --model 'fraud*'"))
+def subscribe(
+    ctx: typer.Context,
+    channel: Annotated[Channel, typer.Argument(help="How.", show_default=False)],
+    address: Annotated[str, typer.Argument(help="A URL, or an e-mail address.", show_default=False)],
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Event types, as patterns (hallmark.stage.*).")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Models, as a pattern.")] = "*",
+    secret: Annotated[str | None, typer.Option(help="Signs webhooks; whsec_...", envvar="HALLMARK_SECRET")] = None,
+    as_json: Json = False,
+) -> None:
+    """Have events delivered. A webhook's secret is shown once."""
+    with client(ctx) as hallmark:
+        wanted = types or ["hallmark.stage.*"]
+        made = hallmark.subscribe(channel.value, address, types=wanted, model=model, secret=secret)
+    secret_line = f"\nsecret: {made.secret}" if made.secret else ""
+    emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{secret_line}", markup=False))
+
+
+@app.command("list", epilog=example("hallmark notify list"))
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List subscriptions."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.subscriptions())
+    rows = [(s.subscription_id, s.channel, s.address, s.types, s.model) for s in found]
+    emit(as_json, found, lambda: out.print(table(("subscription", "channel", "address", "types", "model"), rows)))
+
+
+@app.command(epilog=example("hallmark notify remove 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def remove(
+    ctx: typer.Context,
+    subscription_id: Annotated[str, typer.Argument(help="Id of the subscription.", show_default=False)],
+) -> None:
+    """Remove a subscription."""
+    with client(ctx) as hallmark:
+        hallmark.unsubscribe(subscription_id)
+    out.print("removed")

@@ -1,0 +1,58 @@
+"""`hallmark stage`"""
+
+from typing import Annotated
+
+import typer
+
+from contracts.lifecycle import Stage
+from hallmark.output import (
+    Json,
+    ModelArgument,
+    Reason,
+    VersionArgument,
+    Wait,
+    client,
+    emit,
+    err,
+    example,
+    exit_for,
+    print_transition,
+)
+from hallmark.output import app as noun
+
+app = noun("stage", "Stages: ask for one, or go back to what was good.")
+
+
+@app.command(epilog=example("hallmark stage request fraud 4 Production --reason 'beats v3 by 1 %' --wait 60"))
+def request(
+    ctx: typer.Context,
+    model: ModelArgument,
+    version: VersionArgument,
+    to: Annotated[Stage, typer.Argument(help="The stage to enter.", show_default=False, case_sensitive=False)],
+    reason: Reason,
+    expected_from: Annotated[Stage | None, typer.Option(help="Refuse if it is elsewhere by then.")] = None,
+    wait: Wait = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Ask for a stage. Exit 0: entered; 3: awaits approval; 4: refused."""
+    with client(ctx) as hallmark, err.status(f"asking for {to}"):
+        found = hallmark.request_stage(model, version, to, reason, expected_from=expected_from, wait=wait)
+    emit(as_json, found, lambda: print_transition(found))
+    exit_for(found)
+
+
+@app.command(epilog=example("hallmark stage rollback fraud --reason 'false alarms doubled since 14:00'"))
+def rollback(
+    ctx: typer.Context,
+    model: ModelArgument,
+    reason: Reason,
+    stage: Annotated[Stage, typer.Option(help="The stage to roll back.", case_sensitive=False)] = Stage.PRODUCTION,
+    to_version: Annotated[int | None, typer.Option(help="Instead of the last good one.", min=1)] = None,
+    wait: Wait = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Put the last good version back."""
+    with client(ctx) as hallmark, err.status("rolling back"):
+        found = hallmark.rollback(model, reason, stage=stage, to_version=to_version, wait=wait)
+    emit(as_json, found, lambda: print_transition(found))
+    exit_for(found)

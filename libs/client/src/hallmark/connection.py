@@ -1,0 +1,144 @@
+"""The plumbing of the client: discovery, authorization, pages, and answers read into types."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from contracts.envelope import explain, new_id
+from hallmark.errors import HallmarkError
+from hallmark.http import Http, check, unreachable
+from hallmark.results import Page, Services
+
+DEFAULT_URL = "http://127.0.0.1:8801"
+PAGE = 200
+R = TypeVar("R", bound=BaseModel)
+Service = Literal["registry", "approval", "audit", "notifier"]
+
+
+class Connection:
+    """One caller's way to the services. `url` is the registry's; the others are found through it."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        workspace: str | None = None,
+        timeout: float = 30.0,
+        retry_for: float = 15.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.url = (url or os.environ.get("HALLMARK_URL") or DEFAULT_URL).rstrip("/")
+        self.workspace = workspace or os.environ.get("HALLMARK_WORKSPACE") or "default"
+        self._token = token if token is not None else os.environ.get("HALLMARK_TOKEN", "")
+        self.http = Http(timeout=timeout, retry_for=retry_for, transport=transport, user_agent="hallmark-python/0.1")
+        self._services: Services | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.http.close()
+
+    def services(self) -> Services:
+        """Where every service listens; asked once."""
+        if self._services is None:
+            url = f"{self.url}/.well-known/hallmark.json"
+            response = check(self.http.send("GET", url))
+            self._services = read(Services, response)
+        return self._services
+
+    # -- plumbing ------------------------------------------------------------------------------------------------
+
+    def _get(self, service: Service, path: str, *, patience: float = 0.0, **params: Any) -> httpx2.Response:
+        headers = params.pop("headers", {})
+        return self._call(service, "GET", path, patience=patience, params=params, headers=headers)
+
+    def _post(self, service: Service, path: str, body: dict[str, Any], *, key: str | None = None) -> httpx2.Response:
+        """Commands carry an Idempotency-Key and votes are the same vote when repeated, so all may be sent again."""
+        sent = {name: value for name, value in body.items() if value is not None}
+        headers = {"idempotency-key": key or str(new_id())}
+        return self._call(service, "POST", path, json=sent, headers=headers)
+
+    def _save(self, service: Service, path: str, target: Path) -> None:
+        """Streams an answer into a file, which appears only when complete."""
+        url = self._base(service) + path
+        scratch = target.with_name(f".{target.name}.part")
+        try:
+            with self.http.stream(url, headers=self._authorization()) as response:
+                if not response.is_success:
+                    response.read()
+                check(response)
+                with scratch.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            scratch.replace(target)
+        except httpx2.TransportError as error:
+            raise unreachable(url, error) from error
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _base(self, service: Service) -> str:
+        base = self.url if service == "registry" else getattr(self.services(), service)
+        if not base:
+            raise HallmarkError("no-such-service", f"{self.url} does not say where the {service} service listens")
+        return str(base).rstrip("/")
+
+    def _authorization(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _call(
+        self,
+        service: Service,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        patience: float = 0.0,
+        **options: Any,
+    ) -> httpx2.Response:
+        query = {"workspace": self.workspace} | (params or {})
+        return check(
+            self.http.send(
+                method,
+                self._base(service) + path,
+                patience=patience,
+                params={name: value for name, value in query.items() if value is not None},
+                headers=self._authorization() | (headers or {}),
+                **options,
+            )
+        )
+
+    def _pages(self, service: Service, path: str, kind: type[R], **params: Any) -> Iterator[R]:
+        after: str | int | None = None
+        while True:
+            response = self._get(service, path, limit=PAGE, after=after, **params)
+            page = read(Page[kind], response)  # type: ignore[valid-type]  # a generic model made at run time
+            yield from page.items
+            if page.next is None:
+                return
+            after = page.next
+
+
+def read(kind: type[R], response: httpx2.Response) -> R:
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        where = response.request.url.path
+        raise HallmarkError(
+            "unexpected-answer",
+            f"{where} answered something else than this client understands ({explain(error)}); "
+            "are client and server of the same release?",
+            request_id=response.headers.get("x-request-id"),
+        ) from error

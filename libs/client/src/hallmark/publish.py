@@ -1,0 +1,171 @@
+"""Registering through Kafka, as a training service does: send a command, wait for the registry's answer.
+
+Needs the extra `hallmark-registry[kafka]`.
+"""
+
+import asyncio
+import os
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from contracts.envelope import Envelope, EnvelopeError
+from contracts.lifecycle import stream_of
+from contracts.model import VersionContent
+from contracts.payload import Message
+from contracts.registry import (
+    COMMANDS,
+    CommandRejected,
+    ModelRegistered,
+    RegisterModel,
+    RegisterVersion,
+    RequestTransition,
+    RollBack,
+    StageRefused,
+    StageRequested,
+    VersionRegistered,
+)
+from contracts.topics import REGISTRY_COMMANDS, REGISTRY_EVENTS
+from hallmark.errors import HallmarkError
+
+# The event that answers each command; a rejection answers any.
+ANSWERS: dict[type[Message], tuple[type[Message], ...]] = {
+    RegisterModel: (ModelRegistered,),
+    RegisterVersion: (VersionRegistered,),
+    RequestTransition: (StageRequested, StageRefused),
+    RollBack: (StageRequested, StageRefused),
+}
+
+
+class Publisher:
+    """Sends commands as one principal. Use it in an `async with`.
+
+    `bootstrap` (HALLMARK_KAFKA_BOOTSTRAP) are the brokers, `token` (HALLMARK_TOKEN) says who asks, `source` names the
+    sending system in the event, `prefix` (HALLMARK_TOPIC_PREFIX) is the deployment's topic prefix. `options` go to
+    aiokafka's producer and consumer (TLS, SASL).
+    """
+
+    def __init__(
+        self,
+        bootstrap: str | None = None,
+        token: str | None = None,
+        *,
+        source: str = "hallmark/python",
+        prefix: str | None = None,
+        idempotent: bool | None = None,
+        **options: Any,
+    ) -> None:
+        env = os.environ
+        self._bootstrap = bootstrap or env.get("HALLMARK_KAFKA_BOOTSTRAP") or "127.0.0.1:9092"
+        self._token = token if token is not None else env.get("HALLMARK_TOKEN", "")
+        self._prefix = env.get("HALLMARK_TOPIC_PREFIX", "") if prefix is None else prefix
+        if idempotent is None:
+            idempotent = env.get("HALLMARK_KAFKA_IDEMPOTENCE", "true").lower() not in ("0", "false", "no")
+        self._source = source
+        self._idempotent = idempotent
+        self._options = options
+        self._producer: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=self._idempotent, **self._options
+        )
+        try:
+            await producer.start()
+        except BaseException as error:
+            await producer.stop()
+            if isinstance(error, KafkaError):
+                raise HallmarkError("connection", f"no Kafka broker at {self._bootstrap}: {error!r}") from error
+            raise
+        self._producer = producer
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def send(self, command: Message, *, event_id: str | None = None) -> Envelope:
+        """Sends a command and returns as soon as the brokers have it. The same `event_id` is obeyed only once.
+
+        Raises:
+            HallmarkError: code `no-such-command` or `connection`.
+        """
+        envelope = self._wrap(command, event_id)
+        await self._deliver(envelope)
+        return envelope
+
+    async def request(self, command: Message, *, event_id: str | None = None, wait: float = 30.0) -> Message:
+        """Sends a command and waits for the registry's answer: the event that it led to.
+
+        Raises:
+            HallmarkError: the registry's own code and detail when it rejected the command; `no-answer` after `wait`
+                seconds (the command is still queued: the registry will obey it once).
+        """
+        envelope = self._wrap(command, event_id)
+        kinds: tuple[type[Message], ...] = (*ANSWERS[type(command)], CommandRejected)
+        answers = {kind.TYPE: kind for kind in kinds}
+        consumer = AIOKafkaConsumer(
+            self._prefix + REGISTRY_EVENTS.name, bootstrap_servers=self._bootstrap, group_id=None, **self._options
+        )
+        try:
+            async with asyncio.timeout(wait):
+                await consumer.start()
+                # Before the command leaves: the answer must not slip by.
+                for place, offset in (await consumer.end_offsets(consumer.assignment())).items():
+                    consumer.seek(place, offset)
+                await self._deliver(envelope)
+                answer = await _first(consumer, envelope.correlationid, answers)
+        except TimeoutError as error:
+            raise HallmarkError(
+                "no-answer", f"the registry did not answer {envelope.type} {envelope.id} within {wait:g} s"
+            ) from error
+        except KafkaError as error:
+            raise HallmarkError("connection", f"Kafka at {self._bootstrap}: {error!r}") from error
+        finally:
+            await consumer.stop()
+        if isinstance(answer, CommandRejected):
+            raise HallmarkError(answer.code, answer.detail, status=422)
+        return answer
+
+    async def register(
+        self, model: str, content: VersionContent, *, workspace: str = "default", wait: float = 30.0
+    ) -> VersionRegistered:
+        """Registers a version whose artifact is stored already (`Client.content` does both steps before this one)."""
+        answer = await self.request(RegisterVersion(workspace=workspace, model=model, content=content), wait=wait)
+        assert isinstance(answer, VersionRegistered)
+        return answer
+
+    def _wrap(self, command: Message, event_id: str | None) -> Envelope:
+        if not isinstance(command, COMMANDS):
+            known = ", ".join(kind.__name__ for kind in COMMANDS)
+            raise HallmarkError("no-such-command", f"{type(command).__name__} is no command; send one of {known}")
+        stream = stream_of(command.workspace, command.model)
+        return Envelope.of(command, source=self._source, subject=stream, key=stream, event_id=event_id)
+
+    async def _deliver(self, envelope: Envelope) -> None:
+        if self._producer is None:
+            raise HallmarkError("not-started", "use the publisher in an 'async with' block")
+        headers = envelope.headers()
+        if self._token:
+            headers.append(("authorization", f"Bearer {self._token}".encode()))
+        try:
+            await self._producer.send_and_wait(
+                self._prefix + REGISTRY_COMMANDS.name, envelope.value, key=envelope.key.encode(), headers=headers
+            )
+        except KafkaError as error:
+            raise HallmarkError("connection", f"Kafka did not take {envelope.type}: {error!r}") from error
+
+
+async def _first(consumer: AIOKafkaConsumer, correlationid: str, answers: dict[str, type[Message]]) -> Message:
+    async for record in consumer:
+        try:
+            event = Envelope.from_kafka(record.key, record.headers, record.value)
+        except EnvelopeError:
+            continue
+        if event.correlationid == correlationid and event.type in answers:
+            return event.payload(answers[event.type])
+    raise HallmarkError("no-answer", "the consumer was stopped")

@@ -1,0 +1,202 @@
+"""What the client returns. Unknown fields are kept out, not refused: a newer server may say more."""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.model import Artifact
+
+T = TypeVar("T")
+
+
+class Result(BaseModel):
+    """A read-only answer. `model_dump(mode="json")` gives its JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Page(Result, Generic[T]):
+    items: list[T]
+    next: str | int | None = None
+
+
+class Services(Result):
+    """Where the services listen (`/.well-known/hallmark.json`)."""
+
+    registry: str
+    approval: str | None = None
+    audit: str | None = None
+    notifier: str | None = None
+    console: str | None = None
+    version: str | None = None
+
+
+class Model(Result):
+    workspace: str
+    model: str
+    description: str = ""
+    owner: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    versions: int = 0
+    registered_by: str | None = None
+    registered_at: datetime | None = None
+    stages: dict[str, list[int]] = Field(default_factory=dict)
+
+
+class Version(Result):
+    """One registered version. `content` is everything fixed at registration; `digest` covers all of it."""
+
+    workspace: str
+    model: str
+    version: int
+    digest: str
+    stage: str
+    content: dict[str, Any]
+    registered_by: str
+    registered_at: datetime
+
+    @property
+    def artifact(self) -> Artifact:
+        return Artifact.model_validate(self.content["artifact"])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return dict(self.content.get("metrics", {}))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return dict(self.content.get("parameters", {}))
+
+
+class Criterion(Result):
+    """One gate and what it said."""
+
+    gate: str
+    expression: str = ""
+    result: str
+    message: str = ""
+
+
+class Transition(Result):
+    """A wish to move a version, and what became of it: open, applied, refused or expired."""
+
+    transition_id: str
+    kind: str
+    workspace: str
+    model: str
+    version: int
+    from_stage: str
+    to_stage: str
+    status: str
+    requested_by: str
+    reason: str
+    code: str | None = None
+    detail: str | None = None
+    criteria: list[Criterion] = Field(default_factory=list)
+    approved_by: list[Any] = Field(default_factory=list)
+    decision_id: str | None = None
+    requested_at: datetime | None = None
+    closed_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.status == "open"
+
+    @property
+    def applied(self) -> bool:
+        return self.status == "applied"
+
+
+class Rule(Result):
+    """Who must approve, and how many have. `from` is a Python keyword, hence `voters`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    id: str
+    voters: Any = Field(default=None, alias="from")
+    count: int = 1
+    meaning: str = ""
+    have: int = 0
+
+
+class Request(Result):
+    """A request for approval. `request_digest` is what votes bind to."""
+
+    request_id: str
+    kind: str
+    workspace: str
+    model: str
+    version: int
+    from_stage: str
+    to_stage: str
+    status: str
+    requested_by: str
+    reason: str
+    policies: list[Any] = Field(default_factory=list)
+    gates: list[Criterion] = Field(default_factory=list)
+    rules: list[Rule] = Field(default_factory=list)
+    votes: list[dict[str, Any]] = Field(default_factory=list)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    request_digest: str | None = None
+    decision: dict[str, Any] | None = None
+    jws: str | None = None
+    opened_at: datetime | None = None
+    decided_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def gates_done(self) -> bool:
+        """True once the gates were evaluated (a request is shown from the moment it opens)."""
+        return self.status != "open" or bool(self.gates)
+
+
+class Pin(Result):
+    """What a serving system should run: the occupant of a stage, its bytes by digest, and where to get them."""
+
+    workspace: str
+    model: str
+    version: int
+    stage: str
+    digest: str
+    artifact: Artifact
+    download_url: str | None = None
+    sequence: int = 0
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class TimelineItem(Result):
+    index: int
+    at: datetime
+    type: str
+    subject: str
+    actor: str | None = None
+    summary: str = ""
+    correlationid: str | None = None
+
+
+class Tenure(Result):
+    """Who held a stage at one moment. `version` is None when nobody did."""
+
+    version: int | None = None
+    stage: str = "Production"
+    since: datetime | None = None
+    until: datetime | None = None
+    digest: str | None = None
+    requested_by: str | None = None
+    approved_by: list[Any] = Field(default_factory=list)
+    reason: str | None = None
+    criteria: list[Criterion] = Field(default_factory=list)
+    index: int | None = None
+
+
+class Subscription(Result):
+    subscription_id: str
+    channel: str
+    address: str
+    types: list[str] = Field(default_factory=list)
+    workspace: str | None = None
+    model: str | None = None
+    owner: str | None = None
+    secret: str | None = None

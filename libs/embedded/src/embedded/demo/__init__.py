@@ -1,0 +1,1 @@
+"""`hallmark demo`: the main job from training to proof, on real parts, checked at every step."""

@@ -1,0 +1,62 @@
+"""A serving process: follows Production and predicts without a pause.
+
+`python -m embedded.demo.serving MODEL HELD_OUT.npz`, with HALLMARK_URL, HALLMARK_TOKEN and HALLMARK_WORKSPACE.
+Writes one JSON line whenever it serves another version (with the accuracy over the held-out rows), and one at the end.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hallmark
+
+PAUSE_SECONDS = 0.002
+
+
+def serve(model: str, data: Path) -> None:
+    import numpy
+    from onnxruntime import InferenceSession
+
+    held_out = numpy.load(data)
+    rows, truth = held_out["rows"], held_out["truth"]
+
+    def load(path: Path) -> Any:
+        return InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def predict(session: Any, some: Any) -> Any:
+        return session.run(None, {session.get_inputs()[0].name: some})[0]
+
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    watcher = hallmark.watch(
+        model, load, every=0.25, self_test=lambda session: predict(session, rows[:1]), directory=data.parent / "cache"
+    )
+    told, predictions, failures = 0, 0, 0
+    with watcher:
+        while not stopping:
+            loaded = watcher.current
+            assert loaded is not None
+            try:
+                predict(loaded.model, rows[predictions % len(rows)][None, :])
+                predictions += 1
+            except Exception:
+                failures += 1
+            if loaded.pin.sequence != told:
+                told = loaded.pin.sequence
+                accuracy = float((predict(loaded.model, rows) == truth).mean())
+                tell(version=loaded.version, accuracy=accuracy, predictions=predictions, digest=loaded.pin.digest)
+            time.sleep(PAUSE_SECONDS)
+    tell(end=True, predictions=predictions, failures=failures)
+
+
+def tell(**facts: object) -> None:
+    sys.stdout.write(json.dumps({"pid": os.getpid(), **facts}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], Path(sys.argv[2]))

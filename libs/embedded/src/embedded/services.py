@@ -1,0 +1,76 @@
+"""The four services as child processes: their environment, their `migrate` and their `serve`."""
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from embedded.infra import Infra
+from embedded.ports import HOST
+from embedded.process import Child, http_ready
+from embedded.s3 import BUCKET, REGION
+
+PORTS = {"registry": 8801, "approval": 8802, "audit": 8803, "notifier": 8804}
+CONSOLE_PORT = 8800
+DATABASE = "hallmark"
+
+
+def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], password: str) -> dict[str, str]:
+    """Every setting of one service. What is not about where the servers are may come from our environment."""
+    keys = data / "keys"
+    optional = {
+        "HALLMARK_LOG_FORMAT": "console",
+        "HALLMARK_MAIL_FROM": "hallmark@localhost",
+        "HALLMARK_SMTP_HOST": HOST,
+        "HALLMARK_SMTP_PORT": "1025",
+    }
+    tansu = infra.kafka_kind == "tansu"
+    fixed = {
+        "HALLMARK_DATABASE_URL": database_url(infra, f"hallmark_{service}", password),
+        "HALLMARK_KAFKA_BOOTSTRAP": infra.kafka_bootstrap,
+        "HALLMARK_KAFKA_IDEMPOTENCE": "false" if tansu else "true",  # Tansu refuses idempotent producers
+        "HALLMARK_KAFKA_CREATE_TOPICS": "true" if tansu else "false",  # and forgets its topics
+        "HALLMARK_S3_ENDPOINT": infra.s3_endpoint,
+        "HALLMARK_S3_ACCESS_KEY": infra.s3_access_key,
+        "HALLMARK_S3_SECRET_KEY": infra.s3_secret_key,
+        "HALLMARK_S3_BUCKET": BUCKET,
+        "HALLMARK_S3_REGION": REGION,
+        "HALLMARK_HOST": HOST,
+        "HALLMARK_PORT": str(ports[service]),
+        "HALLMARK_AUTH_JWKS": str(keys / "auth.jwks.json"),
+        "HALLMARK_ACCESS_FILE": str(data / "access.yaml"),
+        "HALLMARK_DECISION_KEY": str(keys / "decision.jwk"),
+        "HALLMARK_DECISION_JWKS": str(keys / "decision.jwks.json"),
+        "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    for name, port in {**ports, "console": CONSOLE_PORT}.items():
+        fixed[f"HALLMARK_{name.upper()}_URL"] = f"http://{HOST}:{port}"
+    return optional | dict(os.environ) | fixed
+
+
+def database_url(infra: Infra, user: str | None = None, password: str = "") -> str:
+    """The product's database, as that role; without one as the superuser."""
+    url = urlsplit(infra.postgres_admin_url)
+    netloc = f"{user}:{password}@{url.hostname}:{url.port}" if user else url.netloc
+    return url._replace(netloc=netloc, path=f"/{DATABASE}").geturl()
+
+
+def service(name: str, env: dict[str, str], log: Path) -> Child:
+    """The service, ready when its /readyz says so."""
+    port = int(env["HALLMARK_PORT"])
+    return Child(
+        name=name,
+        command=[sys.executable, "-m", name, "serve"],
+        log=log,
+        port=port,
+        ready=http_ready(f"http://{HOST}:{port}/readyz"),
+        env=env,
+        grace=15.0,  # it finishes what it has in hand
+        ready_timeout=90.0,
+    )
+
+
+def migration(name: str, env: dict[str, str], infra: Infra) -> tuple[list[str], dict[str, str]]:
+    """The command and environment that bring a service's schema up to date."""
+    return [sys.executable, "-m", name, "migrate"], env | {"HALLMARK_ADMIN_DATABASE_URL": database_url(infra)}

@@ -1,0 +1,1 @@
+"""Approval: policies, gates, votes and signed decisions. It never changes a stage; the registry does."""

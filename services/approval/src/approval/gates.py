@@ -1,0 +1,182 @@
+"""Gates: CEL over a frozen snapshot. Compiled and type-checked when a policy is saved, evaluated when it is asked.
+
+Metrics are doubles, so that `1` and `1.0` cannot mean different things; a metric that is missing or not finite is an
+error, and an error never passes. Cost is bounded by the length of the text and by the engine's iteration budget.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from cel_expr_python import cel
+
+from contracts.registry import Criterion
+
+Outcome = Literal["pass", "fail", "inconclusive", "error"]
+NoBaseline = Literal["pass", "fail", "inconclusive"]
+MAX_EXPRESSION = 2_000
+
+_T = cel.Type
+_TEXTS = _T.Map(_T.STRING, _T.STRING)
+_ANY = _T.Map(_T.STRING, _T.DYN)
+_VERSION: dict[str, cel.Type] = {
+    "version": _T.INT,
+    "digest": _T.STRING,
+    "metrics": _T.Map(_T.STRING, _T.DOUBLE),
+    "parameters": _ANY,
+    "tags": _TEXTS,
+    "stages": _T.List(_T.STRING),
+    "artifact": _ANY,
+    "environment": _ANY,
+    "lineage": _ANY,
+    "signature": _ANY,
+    "owner": _T.STRING,
+    "notes": _T.STRING,
+    "registered_by": _T.STRING,
+    "registered_at": _T.TIMESTAMP,
+    "trained_at": _T.TIMESTAMP,
+    "training_seconds": _T.DOUBLE,
+}
+_MODEL = {"workspace": _T.STRING, "name": _T.STRING, "owner": _T.STRING, "description": _T.STRING, "tags": _TEXTS}
+_REQUEST = dict.fromkeys(("kind", "from", "to", "reason", "requested_by", "transition_id"), _T.STRING)
+_REQUEST["expires_at"] = _T.TIMESTAMP
+_GROUPS = {"candidate": _VERSION, "model": _MODEL, "request": _REQUEST}
+
+# Fields are variables with a dotted name: a misspelt one is then caught when the policy is saved.
+_WITHOUT_BASELINE = {f"{group}.{name}": kind for group, fields in _GROUPS.items() for name, kind in fields.items()}
+_WITHOUT_BASELINE["now"] = _T.TIMESTAMP
+_VARIABLES = _WITHOUT_BASELINE | {f"baseline.{name}": kind for name, kind in _VERSION.items()}
+_FULL = cel.NewEnv(variables=_VARIABLES)
+_FIRST = cel.NewEnv(variables=_WITHOUT_BASELINE)
+_METRIC = re.compile(r"\b(candidate|baseline)\.metrics\.([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class GateError(ValueError):
+    """The expression cannot be used; the text says where and why."""
+
+
+class Gate:
+    """One compiled expression. `compares` tells whether it looks at the baseline."""
+
+    def __init__(self, expression: str) -> None:
+        if len(expression) > MAX_EXPRESSION:
+            raise GateError(f"longer than {MAX_EXPRESSION} characters")
+        try:
+            self._compiled = _FULL.compile(expression)
+        except RuntimeError as error:
+            raise GateError(_readable(str(error))) from error
+        if self._compiled.return_type() != _T.BOOL:
+            raise GateError(f"gives {self._compiled.return_type().name()}, but must give a boolean")
+        try:
+            _FIRST.compile(expression)
+            self.compares = False
+        except RuntimeError:
+            self.compares = True
+        self._expression = expression
+
+    def holds(self, variables: Mapping[str, Any]) -> bool:
+        """Raises GateError when the expression has no boolean value for these variables."""
+        try:
+            result = self._compiled.eval(data=dict(variables))
+            value = result.value()
+        except Exception as error:
+            raise GateError(_readable(str(error))) from error
+        if result.type() != _T.BOOL:
+            raise GateError(_readable(str(value)))
+        return bool(value)
+
+    def shown(self, variables: Mapping[str, Any]) -> str:
+        """The metrics it names, with their values, for the record."""
+        names = dict.fromkeys(_METRIC.findall(self._expression))
+        found = ((f"{who}.metrics.{name}", variables.get(f"{who}.metrics", {}).get(name)) for who, name in names)
+        return ", ".join(f"{name} = {value:.6g}" for name, value in found if value is not None)
+
+
+@lru_cache(maxsize=2_000)
+def compiled(expression: str) -> Gate:
+    """Raises GateError."""
+    return Gate(expression)
+
+
+def evaluate(
+    name: str, expression: str, variables: Mapping[str, Any], *, message: str = "", on_no_baseline: NoBaseline
+) -> Criterion:
+    """What one gate says of the snapshot. Never raises: trouble is the result `error`."""
+
+    def said(result: Outcome, *notes: str) -> Criterion:
+        text = "; ".join(note for note in notes if note)[:9_000]
+        return Criterion(gate=name, expression=expression, result=result, message=text)
+
+    try:
+        gate = compiled(expression)
+        broken = sorted(_not_finite(variables))
+        if broken:
+            return said("error", message, f"{', '.join(broken)}: not a finite number")
+        if gate.compares and not any(name.startswith("baseline.") for name in variables):
+            return said(on_no_baseline, message if on_no_baseline != "pass" else "", "nothing to compare with yet")
+        shown = gate.shown(variables)
+        return said("pass", shown) if gate.holds(variables) else said("fail", message, shown)
+    except GateError as error:
+        return said("error", message, str(error))
+
+
+def snapshot_of_version(
+    *,
+    version: int,
+    digest: str,
+    content: Mapping[str, Any],
+    registered_by: str,
+    registered_at: datetime,
+    stages: list[str],
+) -> dict[str, Any]:
+    """A version as gates see it: its content with who, when and which stages it has been in."""
+    return {
+        **content,
+        "version": version,
+        "digest": digest,
+        "registered_by": registered_by,
+        "registered_at": registered_at.isoformat(),
+        "stages": stages,
+    }
+
+
+def variables_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """CEL variables of frozen inputs. What is null is left out, so that using it is an error."""
+    variables: dict[str, Any] = {"now": datetime.fromisoformat(inputs["now"])}
+    for group in ("candidate", "baseline", "model", "request"):
+        fields = inputs.get(group) or {}
+        for name, kind in (_VERSION if group == "baseline" else _GROUPS[group]).items():
+            value = fields.get(name)
+            if value is not None:
+                variables[f"{group}.{name}"] = _coerced(name, kind, value)
+    return variables
+
+
+def _coerced(name: str, kind: cel.Type, value: Any) -> Any:
+    if name == "metrics":
+        return {metric: float(number) for metric, number in value.items()}
+    if kind == _T.TIMESTAMP:
+        return datetime.fromisoformat(value)
+    return float(value) if kind == _T.DOUBLE else value
+
+
+def _not_finite(variables: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{group}.{name}"
+        for group in ("candidate.metrics", "baseline.metrics")
+        for name, number in variables.get(group, {}).items()
+        if not math.isfinite(number)
+    ]
+
+
+def _readable(text: str) -> str:
+    """The engine's message in one line, with a hint where a plain number meets a metric."""
+    first = re.sub(r"\[[A-Z_]+\]\s*$", "", text.split("\n |", maxsplit=1)[0]).strip()
+    first = re.sub(r"^[A-Z_]+: (ERROR: )?", "", first).replace("<input>:", "").replace(" (in container '')", "")
+    first = " ".join(first.split())
+    if "double, int" in first or "int, double" in first:
+        first += " (metrics are doubles: write 1.0, not 1)"
+    return first[:500]

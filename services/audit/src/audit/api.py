@@ -1,0 +1,125 @@
+"""HTTP in: the timeline, points in time, and the log with its proofs."""
+
+from pathlib import Path as File
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import AwareDatetime
+
+from audit import queries
+from audit.access import ALL, Reading
+from audit.checkpoints import Checkpoints, SplitLog
+from audit.proofs import Proofs
+from contracts.access import Action
+from contracts.envelope import now
+from contracts.lifecycle import Stage
+from contracts.payload import Line, ModelName, VersionNumber, Workspace
+from kit.auth import Principal
+from kit.db import Database
+from kit.web import Guard
+
+Document = dict[str, Any]
+MAX_INDEX = 2**63 - 1
+VERIFIER = File(__file__).with_name("verify.py")
+Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
+Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
+ModelPath = Annotated[ModelName, Path()]
+
+
+def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, reading: Reading) -> APIRouter:
+    api = APIRouter()
+    Caller = Annotated[Principal, Depends(guard)]
+
+    async def auditor(request: Request, caller: Caller) -> Principal:
+        query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
+        await reading.admit(caller, query)
+        return caller
+
+    log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])
+
+    @api.get("/v1/timeline", tags=["views"], summary="Who did what, why: oldest first")
+    async def timeline(
+        caller: Caller,
+        workspace: Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")] = "default",
+        model: Annotated[ModelName | None, Query()] = None,
+        version: Annotated[VersionNumber | None, Query()] = None,
+        event_type: Annotated[Line | None, Query(alias="type")] = None,
+        actor: Annotated[Line | None, Query()] = None,
+        correlationid: Annotated[Line | None, Query()] = None,
+        limit: Limit = 50,
+        after: Annotated[int, Query(ge=-1, le=MAX_INDEX)] = -1,
+    ) -> Document:
+        guard.require(caller, Action.AUDIT if workspace == ALL else Action.READ, workspace, model or ALL)
+        wanted = queries.Filter(
+            None if workspace == ALL else workspace, model, version, event_type, actor, correlationid
+        )
+        async with db.snapshot() as tx:
+            return await queries.timeline_page(tx, wanted, limit=limit, after=after)
+
+    @api.get("/v1/models/{model}/production", tags=["views"], summary="What was in a stage at an instant")
+    async def production(
+        model: ModelPath,
+        caller: Caller,
+        workspace: Annotated[Workspace, Query()] = "default",
+        at: Annotated[AwareDatetime | None, Query(description="With its offset; now when absent")] = None,
+        stage: Stage = Stage.PRODUCTION,
+    ) -> Document:
+        guard.require(caller, Action.READ, workspace, model)
+        async with db.snapshot() as tx:
+            return await queries.occupant(tx, workspace, model, stage.value, at or now())
+
+    @api.get("/checkpoint", tags=["log"], summary="The signed checkpoint (C2SP tlog-checkpoint)")
+    async def checkpoint() -> PlainTextResponse:
+        _, note = await checkpoints.current()
+        return PlainTextResponse(note, headers={"Cache-Control": "no-cache"})
+
+    @api.get("/keys", tags=["log"], summary="The verifier key line (C2SP signed-note)")
+    async def keys() -> PlainTextResponse:
+        return PlainTextResponse(f"{checkpoints.vkey}\n")
+
+    @api.get("/v1/log/verifier", tags=["log"], summary="The offline verifier: one Python file")
+    async def verifier() -> PlainTextResponse:
+        return PlainTextResponse(VERIFIER.read_text(), media_type="text/x-python")
+
+    @log.get("/entries", summary="Entries with their exact bytes")
+    async def entries(start: Index = 0, limit: Limit = 50) -> Document:
+        return await proofs.entries(start, limit)
+
+    @log.get("/inclusion", summary="Proof that an entry is under the signed checkpoint")
+    async def inclusion(index: Index) -> Document:
+        head, note = await checkpoints.current()
+        return {**await proofs.inclusion(index, head.size), "checkpoint": note}
+
+    @log.get("/consistency", summary="Proof that the log only grew between two sizes")
+    async def consistency(
+        first: Annotated[int, Query(alias="from", ge=0, le=MAX_INDEX)],
+        second: Annotated[int | None, Query(alias="to", ge=0, le=MAX_INDEX)] = None,
+    ) -> Document:
+        head, note = await checkpoints.current()
+        return {**await proofs.consistency(first, head.size if second is None else second), "checkpoint": note}
+
+    @log.get("/export", summary="The whole log for the offline verifier", response_class=StreamingResponse)
+    async def export() -> StreamingResponse:
+        head, note = await checkpoints.current()
+        return StreamingResponse(
+            proofs.export(head, note),
+            media_type="application/x-ndjson",
+            headers={"Content-Disposition": f'attachment; filename="hallmark-audit-{head.size}.ndjson"'},
+        )
+
+    @log.get("/verify", summary="Hash everything again and compare")
+    async def verify() -> Document:
+        try:
+            head, note = await checkpoints.current()
+        except SplitLog as split:
+            return {"ok": False, "first_bad": {"index": None, "problem": split.detail}}
+        return await proofs.verify(head, note)
+
+    @log.get("/completeness", summary="Per partition: entries and duplicates against offsets")
+    async def completeness() -> Document:
+        async with db.snapshot() as tx:
+            return await queries.completeness(tx)
+
+    api.include_router(log)
+    return api

@@ -1,0 +1,150 @@
+"""What a logged record says: its event, what is wrong with it, whom it is about, and what it did to a stage. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from contracts import approval, notifier, registry
+from contracts.envelope import Envelope, EnvelopeError
+from contracts.lifecycle import Stage, TransitionKind, parse_subject
+from contracts.payload import Message
+from contracts.topics import APPROVAL_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
+
+LOGGED = (REGISTRY_COMMANDS, REGISTRY_EVENTS, APPROVAL_EVENTS, NOTIFIER_EVENTS)
+_KINDS: dict[str, dict[str, type[Message]]] = {
+    topic.name: {kind.TYPE: kind for kind in kinds}
+    for topic, kinds in (
+        (REGISTRY_COMMANDS, registry.COMMANDS),
+        (REGISTRY_EVENTS, registry.EVENTS),
+        (APPROVAL_EVENTS, approval.EVENTS),
+        (NOTIFIER_EVENTS, notifier.EVENTS),
+    )
+}
+MAX_PROBLEM = 2_000
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Why a record is not a good event. `code` is stable."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What could be read of a record. `message` is there only when nothing is wrong."""
+
+    envelope: Envelope | None = None
+    message: Message | None = None
+    flaw: Flaw | None = None
+
+
+def read(topic: str, key: bytes | None, headers: tuple[tuple[str, bytes | None], ...], value: bytes | None) -> Reading:
+    """Reads a record as an event of its topic. Never raises: what is wrong is in `flaw`."""
+    envelope: Envelope | None = None
+    try:
+        envelope = Envelope.from_kafka(key, headers, value)
+        flaw = _misplaced(topic, envelope)
+        if flaw is None:
+            return Reading(envelope, message=envelope.payload(_KINDS[topic][envelope.type]))
+    except EnvelopeError as error:
+        flaw = Flaw("bad-event", clean(str(error)))
+    except (ValueError, OverflowError, RecursionError) as error:
+        flaw = Flaw("bad-event", clean(repr(error)))
+    return Reading(envelope, flaw=flaw)
+
+
+def _misplaced(topic: str, envelope: Envelope) -> Flaw | None:
+    if envelope.type not in _KINDS[topic]:
+        return Flaw("unknown-type", clean(f"{envelope.type} is no type of {topic}"))
+    if topic != REGISTRY_COMMANDS.name and envelope.sequence is None:
+        return Flaw("sequence-missing", "an event needs the attribute 'sequence'")
+    return None
+
+
+def clean(text: str) -> str:
+    """Text that PostgreSQL can store."""
+    return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")[:MAX_PROBLEM]
+
+
+@dataclass(frozen=True)
+class About:
+    """The model a record is about, as far as it names one."""
+
+    workspace: str | None = None
+    model: str | None = None
+    version: int | None = None
+
+
+def about(reading: Reading) -> About:
+    message, envelope = reading.message, reading.envelope
+    body = message.decision if isinstance(message, approval.RequestDecided) else message
+    workspace, model = getattr(body, "workspace", None), getattr(body, "model", None)
+    # A subscription's workspace and model are patterns.
+    if workspace is not None and model is not None and not isinstance(message, notifier.SubscriptionCreated):
+        return About(workspace, model, getattr(body, "version", None))
+    if envelope is not None and isinstance(message, approval.EVENTS):
+        try:
+            return About(*parse_subject(envelope.subject))
+        except ValueError:
+            return About()
+    return About()
+
+
+@dataclass(frozen=True)
+class Move:
+    """A version entered a stage: how the fold over stage intervals goes on."""
+
+    workspace: str
+    model: str
+    version: int
+    stage: Stage
+    at: datetime
+    kind: str
+    requested_by: str
+    reason: str
+    digest: str
+    artifact_digest: str
+    approved_by: tuple[registry.Approval, ...] = ()
+    criteria: tuple[registry.Criterion, ...] = ()
+    policy: str | None = None
+    decision_id: str | None = None
+    transition_id: str | None = None
+    superseded_by: int | None = None
+
+
+def move_of(message: Message | None, at: datetime) -> Move | None:
+    """The move an event makes, or None."""
+    if isinstance(message, registry.VersionRegistered):
+        return Move(
+            workspace=message.workspace,
+            model=message.model,
+            version=message.version,
+            stage=Stage.DEVELOPMENT,
+            at=at,
+            kind="registration",
+            requested_by=message.registered_by,
+            reason="",
+            digest=message.digest,
+            artifact_digest=message.content.artifact.digest,
+        )
+    if isinstance(message, registry.StageChanged):
+        return Move(
+            workspace=message.workspace,
+            model=message.model,
+            version=message.version,
+            stage=message.to_stage,
+            at=at,
+            kind=TransitionKind(message.kind).value,
+            requested_by=message.requested_by,
+            reason=message.reason,
+            digest=message.digest,
+            artifact_digest=message.artifact_digest,
+            approved_by=message.approved_by,
+            criteria=message.criteria,
+            policy=message.policy,
+            decision_id=message.decision_id,
+            transition_id=message.transition_id,
+            superseded_by=message.superseded_by,
+        )
+    return None

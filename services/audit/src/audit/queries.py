@@ -1,0 +1,76 @@
+"""Reading the views: documents for HTTP."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit.tables import entry, kafka_offset, stage_interval, timeline
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a timeline is narrowed to; None is anything. `workspace` None includes what belongs to no workspace."""
+
+    workspace: str | None = None
+    model: str | None = None
+    version: int | None = None
+    type: str | None = None
+    actor: str | None = None
+    correlationid: str | None = None
+
+
+async def timeline_page(tx: AsyncConnection, wanted: Filter, *, limit: int, after: int) -> Document:
+    """Entries beyond index `after`, oldest first."""
+    query = sa.select(timeline).where(timeline.c.index > after).order_by(timeline.c.index).limit(limit + 1)
+    for name, value in vars(wanted).items():
+        if value is not None:
+            query = query.where(timeline.c[name] == value)
+    rows = (await tx.execute(query)).mappings().all()
+    items = [dict(row) for row in rows[:limit]]
+    return {"items": items, "next": str(items[-1]["index"]) if len(rows) > limit else None}
+
+
+async def occupant(tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime) -> Document:
+    """What was in a stage at an instant. The newest comes first; `others` names the rest where a stage holds many."""
+    t = stage_interval.c
+    rows = (
+        (
+            await tx.execute(
+                sa.select(stage_interval)
+                .where(t.workspace == workspace, t.model == model, t.stage == stage)
+                .where(t.since <= at, sa.or_(t.until.is_(None), t.until > at))
+                .order_by(t.since.desc(), t.index.desc())
+                .limit(1000)
+            )
+        )
+        .mappings()
+        .all()
+    )
+    place = {"workspace": workspace, "model": model, "stage": stage, "at": at}
+    if not rows:
+        empty = dict.fromkeys(t.keys())
+        return {**empty, "approved_by": [], "criteria": [], **place, "others": []}
+    return {**rows[0], **place, "others": [row["version"] for row in rows[1:]]}
+
+
+async def completeness(tx: AsyncConnection) -> Document:
+    """The books of each partition, and whether they agree with the log itself."""
+    logged = {
+        (topic, partition): count
+        for topic, partition, count in await tx.execute(
+            sa.select(entry.c.topic, entry.c.partition, sa.func.count()).group_by(entry.c.topic, entry.c.partition)
+        )
+    }
+    items = []
+    rows = await tx.execute(sa.select(kafka_offset).order_by(kafka_offset.c.topic, kafka_offset.c.partition))
+    for row in rows.mappings():
+        missing = row["highest"] - row["lowest"] + 1 - row["entries"] - row["duplicates"]
+        in_log = logged.pop((row["topic"], row["partition"]), 0)
+        complete = missing == 0 and in_log == row["entries"] + row["rewound"]
+        items.append({**row, "missing": missing, "logged": in_log, "complete": complete})
+    return {"items": items, "complete": not logged and all(item["complete"] for item in items)}

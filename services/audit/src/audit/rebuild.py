@@ -1,0 +1,25 @@
+"""`python -m audit.rebuild`: drops the views and folds the whole log again."""
+
+import asyncio
+import sys
+
+from audit.settings import AuditSettings
+from audit.tables import mechanism
+from audit.views import Views, rebuild
+from kit.db import Database
+from kit.inbox import Inbox
+
+
+async def main() -> None:
+    settings = AuditSettings()
+    db = Database(settings.database_url.get_secret_value(), name="audit-rebuild", pool=1)
+    try:
+        async with db.transaction() as tx:
+            count = await rebuild(tx, Views(Inbox(mechanism)))
+    finally:
+        await db.close()
+    sys.stdout.write(f"audit: views rebuilt from {count} entries\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,150 @@
+"""The tables of the schema `audit`, beside the mechanism's own (`kit.db`).
+
+`entry` and `checkpoint` are append-only; `tree_head` only grows; `timeline` and `stage_interval` are views that can
+be rebuilt from `entry`.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from kit.db import Mechanism, tables_of, timestamp
+
+
+class Table(SQLModel, registry=tables_of("audit")):
+    """The base of this service's tables."""
+
+
+def _big(**options: Any) -> Any:
+    return sa.Column(sa.BigInteger, nullable=False, autoincrement=False, **options)
+
+
+class TreeHead(Table, table=True):
+    """One row: the size, root and frontier of the tree. Its update is a compare-and-set on `size`."""
+
+    __tablename__ = "tree_head"
+    __table_args__ = (sa.CheckConstraint("id = 1", name="single"),)
+    id: int = Field(sa_column=sa.Column(sa.SmallInteger, primary_key=True, autoincrement=False))
+    size: int = Field(sa_column=_big())
+    root: bytes
+    frontier: bytes
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class Entry(Table, table=True):
+    """One leaf. `leaf` holds the exact bytes that `leaf_hash` commits to; the other columns repeat what it says."""
+
+    __tablename__ = "entry"
+    index: int = Field(sa_column=_big(primary_key=True))
+    dedupe: bytes = Field(unique=True)
+    leaf: bytes
+    leaf_hash: bytes
+    topic: str = Field(sa_type=sa.Text)
+    partition: int
+    kafka_offset: int = Field(sa_column=_big())
+    recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
+    problem: str | None = Field(default=None, sa_type=sa.Text)
+
+
+class KafkaOffset(Table, table=True):
+    """What was seen of a partition. The log is complete while entries + duplicates = highest - lowest + 1.
+
+    `redelivered` counts records at or below `highest` that were known; `rewound` counts those that were not, which
+    happens only when the broker forgot its log.
+    """
+
+    __tablename__ = "kafka_offset"
+    topic: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    partition: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
+    lowest: int = Field(sa_column=_big())
+    highest: int = Field(sa_column=_big())
+    entries: int = Field(sa_column=_big())
+    duplicates: int = Field(sa_column=_big())
+    redelivered: int = Field(sa_column=_big())
+    rewound: int = Field(sa_column=_big())
+
+
+class Checkpoint(Table, table=True):
+    """One signed note per size: never two roots."""
+
+    __tablename__ = "checkpoint"
+    size: int = Field(sa_column=_big(primary_key=True))
+    root: bytes
+    note: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class Timeline(Table, table=True):
+    """One row per entry, for people. `copy_of` is the first entry with the same event id and topic."""
+
+    __tablename__ = "timeline"
+    __table_args__ = (
+        sa.Index(None, "workspace", "model", "index"),
+        sa.Index(None, "topic", "event_id"),
+        sa.Index(None, "correlationid"),
+    )
+    index: int = Field(sa_column=_big(primary_key=True))
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+    recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
+    topic: str = Field(sa_type=sa.Text)
+    event_id: str | None = Field(sa_type=sa.Text)
+    type: str | None = Field(sa_type=sa.Text)
+    subject: str | None = Field(sa_type=sa.Text)
+    stream: str | None = Field(sa_type=sa.Text)
+    sequence: int | None = Field(sa_type=sa.BigInteger)
+    workspace: str | None = Field(sa_type=sa.Text)
+    model: str | None = Field(sa_type=sa.Text)
+    version: int | None
+    actor: str | None = Field(sa_type=sa.Text)
+    correlationid: str | None = Field(sa_type=sa.Text)
+    causationid: str | None = Field(sa_type=sa.Text)
+    summary: str = Field(sa_type=sa.Text)
+    problem: str | None = Field(sa_type=sa.Text)
+    copy_of: int | None = Field(sa_type=sa.BigInteger)
+
+
+class StageInterval(Table, table=True):
+    """A version's stay in a stage, from `since` up to but without `until`. `index` is the entry that opened it."""
+
+    __tablename__ = "stage_interval"
+    __table_args__ = (sa.Index(None, "workspace", "model", "stage", "since"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    workspace: str = Field(sa_type=sa.Text)
+    model: str = Field(sa_type=sa.Text)
+    version: int
+    stage: str = Field(sa_type=sa.Text)
+    since: datetime = Field(sa_column=timestamp(nullable=False))
+    until: datetime | None = Field(sa_column=timestamp())
+    closed_by: int | None = Field(sa_type=sa.BigInteger)
+    kind: str = Field(sa_type=sa.Text)
+    requested_by: str = Field(sa_type=sa.Text)
+    reason: str = Field(sa_type=sa.Text)
+    digest: str = Field(sa_type=sa.Text)
+    artifact_digest: str = Field(sa_type=sa.Text)
+    approved_by: list[dict[str, Any]] = Field(sa_type=JSONB)
+    criteria: list[dict[str, Any]] = Field(sa_type=JSONB)
+    policy: str | None = Field(sa_type=sa.Text)
+    decision_id: str | None = Field(sa_type=sa.Text)
+    transition_id: str | None = Field(sa_type=sa.Text)
+    superseded_by: int | None
+
+
+mechanism = Mechanism(Table.metadata)
+
+
+def table_of(model: type[SQLModel]) -> sa.Table:
+    """The Core table that a model declares."""
+    table = model.metadata.tables[f"audit.{model.__tablename__}"]
+    assert isinstance(table, sa.Table)
+    return table
+
+
+tree_head = table_of(TreeHead)
+entry = table_of(Entry)
+kafka_offset = table_of(KafkaOffset)
+checkpoint = table_of(Checkpoint)
+timeline = table_of(Timeline)
+stage_interval = table_of(StageInterval)

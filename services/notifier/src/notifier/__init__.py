@@ -1,0 +1,1 @@
+"""The notifier: subscriptions, and deliveries by Slack, e-mail and signed webhooks."""

@@ -1,0 +1,214 @@
+"""HTTP in: subscriptions and deliveries."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from contracts.access import Action, Role
+from contracts.notifier import Channel
+from contracts.payload import Workspace
+from kit.auth import Principal
+from kit.db import Database
+from kit.problems import Problem
+from kit.web import Guard
+from notifier import views
+from notifier.commands import Commands
+from notifier.domain import Subscription
+
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[a-z0-9.*-]+$")]
+# "*" is the only wildcard: it cannot match more than a grant's own pattern does.
+ModelGlob = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/:?\[\]\x00-\x1f\x7f]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
+Cursor = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Status = Literal["pending", "succeeded", "dead", "cancelled"]
+
+
+class NewSubscription(BaseModel):
+    """`types` and `model` are globs. `secret` (whsec_...) signs webhooks; without it one is made and shown once."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    channel: Channel
+    address: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    types: Annotated[tuple[Glob, ...], Field(max_length=20)] = ()
+    workspace: Workspace = "default"
+    model: ModelGlob = "*"
+    secret: Annotated[str, StringConstraints(max_length=200)] | None = None
+
+
+class SubscriptionDocument(BaseModel):
+    """`address` as people may see it; `secret` only in the answer that made it."""
+
+    subscription_id: str
+    owner: str
+    channel: Channel
+    address: str
+    types: list[str]
+    workspace: str
+    model: str
+    status: Literal["active", "removed", "disabled"]
+    reason: str | None
+    created_at: str
+    ended_at: str | None
+    secret: str | None = None
+
+
+class DeliveryDocument(BaseModel):
+    """`attempts` counts tries; `due_at` is when the next one is due, while the delivery is open."""
+
+    delivery_id: str
+    subscription_id: str
+    channel: Channel
+    address: str
+    event_id: str
+    event_type: str
+    subject: str
+    status: Status
+    attempts: int
+    due_at: str | None
+    created_at: str
+    closed_at: str | None
+
+
+class TryDocument(BaseModel):
+    """An `unknown` outcome: the try is under way, or was cut off and the receiver may have got it."""
+
+    attempt: int
+    started_at: str
+    outcome: str
+    status: int | None
+    latency_ms: float | None
+    detail: str
+    response: str
+
+
+class DeliveryDetail(DeliveryDocument):
+    tries: list[TryDocument]
+
+
+class Subscriptions(BaseModel):
+    items: list[SubscriptionDocument]
+    next: str | None
+
+
+class Deliveries(BaseModel):
+    items: list[DeliveryDocument]
+    next: str | None
+
+
+def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["notifier"])
+
+    def all_of(principal: Principal, workspace: str) -> bool:
+        return Role.ADMIN in guard.access.roles(principal, workspace)
+
+    def owner_for(principal: Principal, workspace: str) -> str | None:
+        """Whose rows a list shows; None: everybody's."""
+        return None if all_of(principal, workspace) else principal.subject
+
+    def theirs(principal: Principal, state: Subscription | None) -> Subscription:
+        """Another's subscription is told apart from none by nothing."""
+        if state is None or not (state.owner == principal.subject or all_of(principal, state.workspace)):
+            raise Problem(404, "no-such-subscription", "there is no such subscription of yours")
+        return state
+
+    async def find(principal: Principal, subscription_id: str) -> Subscription:
+        async with db.transaction() as tx:
+            return theirs(principal, await views.subscription(tx, subscription_id))
+
+    async def find_delivery(principal: Principal, delivery_id: UUID) -> tuple[dict[str, Any], Subscription]:
+        async with db.transaction() as tx:
+            found = await views.delivery_detail(tx, delivery_id)
+        if found is None or not (found[1].owner == principal.subject or all_of(principal, found[1].workspace)):
+            raise Problem(404, "no-such-delivery", "there is no such delivery of yours")
+        return found
+
+    @routes.post("/subscriptions", status_code=201)
+    async def subscribe(
+        request: Request,
+        body: NewSubscription,
+        idempotency_key: Annotated[Name | None, Header()] = None,
+    ) -> SubscriptionDocument:
+        principal = await guard(request)
+        guard.require(principal, Action.SUBSCRIBE, body.workspace, body.model)
+        made = await commands.subscribe(
+            principal.subject,
+            body.channel,
+            body.address,
+            types=body.types,
+            workspace=body.workspace,
+            model=body.model,
+            secret=body.secret,
+            idempotency_key=idempotency_key,
+        )
+        return SubscriptionDocument(**made)
+
+    @routes.get("/subscriptions")
+    async def list_subscriptions(
+        request: Request,
+        workspace: Workspace = "default",
+        status: Literal["active", "removed", "disabled"] | None = None,
+        limit: Limit = 50,
+        after: Name | None = None,
+    ) -> Subscriptions:
+        principal = await guard(request)
+        guard.require(principal, Action.READ, workspace)
+        async with db.snapshot() as tx:
+            owner = owner_for(principal, workspace)
+            page = await views.subscriptions(tx, workspace, owner=owner, status=status, limit=limit, after=after)
+        return Subscriptions(**page)
+
+    @routes.get("/subscriptions/{subscription_id}")
+    async def get_subscription(request: Request, subscription_id: Name) -> SubscriptionDocument:
+        principal = await guard(request)
+        return SubscriptionDocument(**views.document(await find(principal, subscription_id)))
+
+    @routes.delete("/subscriptions/{subscription_id}", status_code=204)
+    async def remove(request: Request, subscription_id: Name) -> Response:
+        principal = await guard(request)
+        await find(principal, subscription_id)
+        await commands.remove(subscription_id, principal.subject)
+        return Response(status_code=204)
+
+    @routes.get("/deliveries")
+    async def list_deliveries(
+        request: Request,
+        workspace: Workspace = "default",
+        subscription: Name | None = None,
+        status: Status | None = None,
+        event: Name | None = None,
+        limit: Limit = 50,
+        after: Cursor = None,
+    ) -> Deliveries:
+        principal = await guard(request)
+        guard.require(principal, Action.READ, workspace)
+        async with db.snapshot() as tx:
+            page = await views.deliveries(
+                tx,
+                workspace,
+                owner=owner_for(principal, workspace),
+                subscription_id=subscription,
+                status=status,
+                event_id=event,
+                limit=limit,
+                after=after,
+            )
+        return Deliveries(**page)
+
+    @routes.get("/deliveries/{delivery_id}")
+    async def get_delivery(request: Request, delivery_id: UUID) -> DeliveryDetail:
+        principal = await guard(request)
+        document, _ = await find_delivery(principal, delivery_id)
+        return DeliveryDetail(**document)
+
+    @routes.post("/deliveries/{delivery_id}/replay", status_code=202)
+    async def replay(request: Request, delivery_id: UUID) -> DeliveryDetail:
+        """Sends it again, under the same id."""
+        principal = await guard(request)
+        _, state = await find_delivery(principal, delivery_id)
+        return DeliveryDetail(**await commands.replay(delivery_id, state))
+
+    return routes

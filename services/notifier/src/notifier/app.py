@@ -1,0 +1,90 @@
+"""The composition root: the only file that knows every other."""
+
+import asyncio
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+
+from contracts.notifier import Channel
+from contracts.topics import NOTIFIER_EVENTS
+from kit.bus import Bus
+from kit.db import Database
+from kit.events import EventLog
+from kit.inbox import Inbox
+from kit.outbox import Relay
+from kit.web import Guard, make_app
+from notifier import addresses, api, consumers
+from notifier.channels import Sender
+from notifier.channels.email import EmailSender, Smtp
+from notifier.channels.render import Renderer
+from notifier.channels.slack import SlackSender
+from notifier.channels.webhook import WebhookSender
+from notifier.commands import Commands
+from notifier.domain import Schedule
+from notifier.queue import ACTOR
+from notifier.settings import NotifierSettings
+from notifier.tables import mechanism
+from notifier.vault import Vault
+from notifier.worker import Worker
+
+SERVICE = "notifier"
+VERSION = version("hallmark-service-notifier")
+log = structlog.get_logger()
+
+
+def build(settings: NotifierSettings) -> FastAPI:
+    db = Database(settings.database_url.get_secret_value(), name=SERVICE, pool=settings.database_pool)
+    bus = Bus(settings, SERVICE)
+    events = EventLog(mechanism, topic=NOTIFIER_EVENTS.name, source=ACTOR)
+    vault = Vault.load(settings.secret_key)
+    if not vault.sealing:
+        log.warning("HALLMARK_SECRET_KEY is not set: secrets of subscriptions are stored in clear")
+    callable_ = addresses.Guard(settings.webhook_allow)
+    inbox, wake = Inbox(mechanism), asyncio.Event()
+    consumers.subscribe(bus, db, inbox, wake)
+    worker = Worker(
+        db,
+        events,
+        senders(settings, callable_),
+        vault,
+        Schedule(settings.retry_seconds),
+        wake,
+        concurrency=settings.delivery_concurrency,
+        share=settings.delivery_concurrency_per_subscription,
+        lease_seconds=settings.lease_seconds,
+        poll_seconds=settings.delivery_poll_seconds,
+        graceful_seconds=settings.graceful_seconds,
+    )
+    relay = Relay.of(db, events, settings)
+    commands = Commands(db, events, inbox, callable_, vault, mail=settings.smtp_host is not None)
+    return make_app(
+        settings,
+        service=SERVICE,
+        version=VERSION,
+        db=db,
+        bus=bus,
+        routers=[api.router(db, commands, Guard(settings))],
+        background=[relay.run, worker.run],
+    )
+
+
+def senders(settings: NotifierSettings, guard: addresses.Guard) -> dict[Channel, Sender]:
+    timeout, renderer = settings.send_timeout_seconds, Renderer()
+    client = addresses.guarded_client(guard, timeout)
+    smtp = None
+    if settings.smtp_host is not None:
+        password = settings.smtp_password
+        smtp = Smtp(
+            settings.smtp_host,
+            settings.smtp_port,
+            settings.mail_from,
+            username=settings.smtp_username,
+            password=password.get_secret_value() if password else None,
+            tls=settings.smtp_tls,
+        )
+    return {
+        Channel.SLACK: SlackSender(client, renderer, timeout=timeout),
+        Channel.EMAIL: EmailSender(smtp, renderer, timeout=timeout),
+        Channel.WEBHOOK: WebhookSender(client, timeout=timeout),
+    }

@@ -1,0 +1,25 @@
+"""How a delivery leaves the house. Every channel answers with an `Outcome` and raises for nothing a receiver does."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from contracts.envelope import Envelope
+from notifier.domain import Outcome
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One try: the event, where it goes (in full), and what signs it. `repr` shows neither address nor secret."""
+
+    delivery_id: str
+    subscription_id: str
+    envelope: Envelope
+    address: str
+    secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Parcel({self.delivery_id})"
+
+
+class Sender(Protocol):
+    async def send(self, parcel: Parcel) -> Outcome: ...

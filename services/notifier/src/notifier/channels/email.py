@@ -1,0 +1,91 @@
+"""E-mail: text and HTML, one thread per correlation id, the same Message-ID on every try."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+
+import aiosmtplib
+
+from contracts.envelope import now
+from notifier.channels import Parcel
+from notifier.channels.render import Renderer, clipped
+from notifier.domain import Outcome, Verdict, redact
+from notifier.wording import notice, one_line
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+SUBJECT = 180
+
+
+@dataclass(frozen=True)
+class Smtp:
+    """The server that takes mail for us. `tls` means from the first byte; else STARTTLS where it is offered."""
+
+    host: str
+    port: int
+    sender: str
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+
+
+class EmailSender:
+    def __init__(self, smtp: Smtp | None, renderer: Renderer, *, timeout: float = 15) -> None:
+        self._smtp, self._renderer, self._timeout = smtp, renderer, timeout
+
+    def message(self, parcel: Parcel, sender: str) -> EmailMessage:
+        envelope, words = parcel.envelope, notice(parcel.envelope)
+        message = EmailMessage(policy=SMTP)
+        message["From"] = sender
+        message["To"] = parcel.address
+        message["Subject"] = clipped(one_line(words.headline), SUBJECT)
+        message["Date"] = format_datetime(now())
+        message["Message-ID"] = f"<{parcel.delivery_id}@hallmark>"
+        message["In-Reply-To"] = message["References"] = f"<{_thread(envelope.correlationid)}@hallmark>"
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(self._renderer.text(words, envelope))
+        message.add_alternative(self._renderer.html(words, envelope), subtype="html")
+        return message
+
+    async def send(self, parcel: Parcel) -> Outcome:
+        smtp = self._smtp
+        if smtp is None:
+            return Outcome(Verdict.RETRY, "no mail server is set: HALLMARK_SMTP_HOST")
+        hidden = tuple(s for s in (smtp.password,) if s)
+        try:
+            _, answer = await aiosmtplib.send(
+                self.message(parcel, smtp.sender),
+                sender=parseaddr(smtp.sender)[1],
+                recipients=[parcel.address],
+                hostname=smtp.host,
+                port=smtp.port,
+                username=smtp.username,
+                password=smtp.password,
+                use_tls=smtp.tls,
+                timeout=self._timeout,
+            )
+        except (aiosmtplib.SMTPException, OSError) as error:
+            return _refusal(error, hidden)
+        return Outcome(Verdict.SUCCEEDED, "accepted by the mail server", status=250, response=redact(answer, hidden))
+
+
+def _refusal(error: Exception, hidden: tuple[str, ...]) -> Outcome:
+    """4xx and a server that is away: again. 5xx about this mail: never again. 5xx about us (login, greeting): again,
+    since an operator can mend it."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused) and error.recipients:
+        error = error.recipients[0]
+    if not isinstance(error, aiosmtplib.SMTPResponseException):
+        return Outcome(Verdict.RETRY, redact(f"{type(error).__name__}: {error}", hidden, 500))
+    text = redact(f"{error.code} {one_line(error.message)}", hidden)
+    about_mail = isinstance(
+        error, (aiosmtplib.SMTPRecipientRefused, aiosmtplib.SMTPSenderRefused, aiosmtplib.SMTPDataError)
+    )
+    verdict = Verdict.REFUSED if about_mail and 500 <= error.code < 600 else Verdict.RETRY
+    return Outcome(verdict, text[:500], status=error.code, response=text)
+
+
+def _thread(correlation: str) -> str:
+    """A correlation id as part of a Message-ID; producers choose them, so odd ones are hashed."""
+    return correlation if _ID.fullmatch(correlation) else hashlib.sha256(correlation.encode()).hexdigest()[:32]

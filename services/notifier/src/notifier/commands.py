@@ -1,0 +1,157 @@
+"""What people ask of the notifier: subscribe, unsubscribe, replay. One transaction each."""
+
+import json
+from hashlib import sha256
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.approval import EVENTS as APPROVAL_EVENTS
+from contracts.canonical import canonical_json
+from contracts.envelope import new_id
+from contracts.notifier import Channel, SubscriptionCreated, SubscriptionRemoved
+from contracts.payload import Message
+from contracts.registry import EVENTS as REGISTRY_EVENTS
+from contracts.registry import CommandRejected
+from kit.db import Database
+from kit.events import Cause, EventLog, New
+from kit.inbox import Inbox
+from kit.problems import Problem
+from notifier import queue, views
+from notifier.addresses import AddressRefused, Guard, check_mailbox, visible
+from notifier.channels.webhook import key_of, new_secret
+from notifier.domain import DEFAULT_TYPES, Subscription, unknown_types
+from notifier.tables import DeliveryRow, SecretRow
+from notifier.vault import Vault
+from notifier.views import Document, stream_of, t
+
+# A rejected command is its sender's own business: they are answered by correlation id.
+KNOWN_TYPES = tuple(
+    sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS) if event is not CommandRejected)
+)
+CONSUMER = "http"
+
+
+class Commands:
+    def __init__(self, db: Database, log: EventLog, inbox: Inbox, guard: Guard, vault: Vault, *, mail: bool) -> None:
+        self._db, self._log, self._inbox, self._guard, self._vault = db, log, inbox, guard, vault
+        self._mail = mail
+
+    async def subscribe(
+        self,
+        owner: str,
+        channel: Channel,
+        address: str,
+        *,
+        types: tuple[str, ...] = (),
+        workspace: str = "default",
+        model: str = "*",
+        secret: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Document:
+        """The new subscription; with `secret` when one was made for it, which nothing will show again.
+
+        Raises:
+            Problem: 422 for what is wrong with the address, the types or the secret; 409 when the idempotency key
+                came with another body before.
+        """
+        types = tuple(dict.fromkeys(types)) or DEFAULT_TYPES
+        await self._check(channel, address, types, secret)
+        made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
+        asked = [channel, address, list(types), workspace, model, secret]
+        digest = sha256(canonical_json(asked)).hexdigest()
+        async with self._db.transaction() as tx:
+            if idempotency_key is not None:
+                before = await self._inbox.recall(tx, CONSUMER, f"{owner}:{idempotency_key}", digest)
+                if before is not None:
+                    first: Document = json.loads(before)
+                    return first
+            subscription_id = str(new_id())
+            created = SubscriptionCreated(
+                subscription_id=subscription_id,
+                owner=owner,
+                channel=channel,
+                address=address if channel is Channel.EMAIL else visible(address, slack=channel is Channel.SLACK),
+                types=types,
+                workspace=workspace,
+                model=model,
+            )
+            await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
+            if channel is not Channel.EMAIL:
+                await self._keep(tx, subscription_id, "address", address)
+            signing = made or secret
+            if signing is not None:
+                await self._keep(tx, subscription_id, "signing", signing)
+            state = await views.subscription(tx, subscription_id)
+            assert state is not None
+            answer = views.document(state)
+            if idempotency_key is not None:
+                await self._inbox.remember(tx, CONSUMER, f"{owner}:{idempotency_key}", json.dumps(answer))
+        return answer | ({"secret": made} if made else {})
+
+    async def remove(self, subscription_id: str, by: str) -> None:
+        """Ends a subscription; what was not delivered yet is cancelled. Removing twice is no error."""
+        async with self._db.transaction() as tx:
+            last = await self._log.lock(tx, stream_of(subscription_id))
+            state = await views.subscription(tx, subscription_id)
+            if state is None or not state.active:
+                return
+            removed = SubscriptionRemoved(subscription_id=subscription_id, removed_by=by)
+            await self._append(tx, subscription_id, f"{state.workspace}/{state.model}", removed, by, last)
+            await queue.close_down(tx, subscription_id)
+
+    async def replay(self, delivery_id: UUID, subscription: Subscription) -> Document:
+        """Makes a delivery due again, with the full schedule before it.
+
+        Raises:
+            Problem: 409 when the subscription has ended.
+        """
+        delivery = t(DeliveryRow)
+        async with self._db.transaction() as tx:
+            # A removal under way goes first or waits.
+            await self._log.lock(tx, stream_of(subscription.subscription_id))
+            state = await views.subscription(tx, subscription.subscription_id)
+            if state is None or not state.active:
+                raise Problem(409, "subscription-ended", "the subscription has ended; make a new one")
+            await tx.execute(
+                sa.update(delivery)
+                .where(delivery.c.delivery_id == delivery_id)
+                .values(status="pending", open=True, tries=0, due_at=sa.func.now(), closed_at=None)
+            )
+            found = await views.delivery_detail(tx, delivery_id)
+        assert found is not None
+        return found[0]
+
+    async def _check(self, channel: Channel, address: str, types: tuple[str, ...], secret: str | None) -> None:
+        strange = unknown_types(types, KNOWN_TYPES)
+        if strange:
+            known = ", ".join(KNOWN_TYPES)
+            raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+        if secret is not None and channel is not Channel.WEBHOOK:
+            raise Problem(422, "secret-not-used", f"{channel} deliveries are not signed; leave 'secret' out")
+        try:
+            if channel is Channel.EMAIL:
+                check_mailbox(address)
+            else:
+                await self._guard.check_url(address)
+        except AddressRefused as error:
+            raise Problem(422, "address-refused", str(error)) from error
+        if channel is Channel.EMAIL and not self._mail:
+            raise Problem(422, "mail-not-set-up", "this Hallmark sends no mail; the operator sets HALLMARK_SMTP_HOST")
+        try:
+            key_of(secret) if secret is not None else None
+        except ValueError as error:
+            raise Problem(422, "secret-refused", str(error)) from error
+
+    async def _append(
+        self, tx: AsyncConnection, subscription_id: str, subject: str, event: Message, actor: str, last: int = 0
+    ) -> None:
+        stream = stream_of(subscription_id)
+        for envelope in await self._log.append(tx, stream, last, [New(event, subject)], Cause(actor=actor)):
+            await views.project(tx, envelope)
+
+    async def _keep(self, tx: AsyncConnection, subscription_id: str, name: str, value: str) -> None:
+        stored = self._vault.store(subscription_id, name, value)
+        row = {"subscription_id": subscription_id, "name": name, "value": stored}
+        await tx.execute(sa.insert(t(SecretRow)).values(row))

@@ -1,0 +1,69 @@
+"""Kafka in: every event of the registry and of approval becomes the deliveries that its subscriptions want."""
+
+import asyncio
+import json
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.catalog import MESSAGES
+from contracts.envelope import Envelope
+from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS, Topic
+from kit.bus import Bus, Record
+from kit.consume import Ordered
+from kit.db import Database
+from kit.errors import Permanent
+from kit.inbox import Inbox
+from notifier import queue, views
+from notifier.domain import matching, place_of
+
+TOPICS: tuple[Topic, ...] = (REGISTRY_EVENTS, APPROVAL_EVENTS)
+
+
+def subscribe(bus: Bus, db: Database, inbox: Inbox, wake: asyncio.Event) -> None:
+    for topic in TOPICS:
+        bus.subscribe(topic, Waking(Ordered(db, inbox, bus, topic, fan_out), wake))
+
+
+class Waking:
+    """Wakes the worker of this process once the rows are committed; other replicas poll."""
+
+    def __init__(self, ordered: Ordered, wake: asyncio.Event) -> None:
+        self._ordered, self._wake = ordered, wake
+
+    async def __call__(self, record: Record) -> None:
+        await self._ordered(record)
+        self._wake.set()
+
+    async def parked(self, record: Record, error: Permanent) -> None:
+        await self._ordered.parked(record, error)
+        self._wake.set()
+
+
+async def fan_out(tx: AsyncConnection, envelope: Envelope) -> None:
+    """One row per subscription that wants the event; a repetition adds none.
+
+    Raises:
+        EnvelopeError, Permanent: the body is not what its type says, and is parked.
+    """
+    check_body(envelope)
+    workspace, _ = place_of(envelope)
+    await queue.enqueue(tx, envelope, matching(await views.active_in(tx, workspace), envelope))
+
+
+def check_body(envelope: Envelope) -> None:
+    kind = MESSAGES.get(envelope.type)
+    if kind is not None:
+        envelope.payload(kind)
+        return
+    # A type of a newer writer: its body is passed on as it is, so it must at least be an object.
+    try:
+        body: Any = json.loads(envelope.value, parse_constant=_refuse)
+    except ValueError as error:
+        raise Permanent("bad-event", f"{envelope.type}: the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise Permanent("bad-event", f"{envelope.type}: the body is not a JSON object")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,51 @@
+"""What the notifier needs beside the common settings."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from kit.settings import Settings
+
+MINUTE, HOUR = 60, 3600
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class NotifierSettings(Settings):
+    port: int = 8804
+
+    smtp_host: str | None = None
+    smtp_port: int = 25
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_tls: bool = False
+    mail_from: str = "hallmark@localhost"
+
+    # Pauses after the first, second, ... failed try; one try more than pauses, then the delivery is dead.
+    retry_seconds: Annotated[tuple[Seconds, ...], NoDecode, Field(min_length=1)] = (
+        5,
+        5 * MINUTE,
+        30 * MINUTE,
+        2 * HOUR,
+        5 * HOUR,
+        10 * HOUR,
+        14 * HOUR,
+        20 * HOUR,
+        24 * HOUR,
+    )
+    # Hosts, addresses and CIDRs that may be private, and may be reached without TLS.
+    webhook_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    # A file of 32 bytes or more; without it the secrets of subscriptions are stored in clear.
+    secret_key: Path | None = None
+
+    send_timeout_seconds: Seconds = 15
+    lease_seconds: Annotated[float, Field(ge=1)] = 45
+    delivery_poll_seconds: Seconds = 1
+    delivery_concurrency: Annotated[int, Field(ge=1)] = 16
+    delivery_concurrency_per_subscription: Annotated[int, Field(ge=1)] = 4
+
+    @field_validator("retry_seconds", "webhook_allow", mode="before")
+    @classmethod
+    def _comma_list(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,0 +1,109 @@
+"""The notifier's tables.
+
+`subscription` is a view: a fold of the events. The others are operational: `delivery` and `attempt` are timers and a
+log of tries (their outcomes are events, their due times are not), `source_event` is what deliveries carry, and
+`secret` holds what no event may hold.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from kit.db import Mechanism, tables_of, timestamp
+
+
+class Table(SQLModel, registry=tables_of("notifier")):
+    """The base of this service's tables."""
+
+
+mechanism = Mechanism(Table.metadata)
+
+
+class SubscriptionRow(Table, table=True):
+    __tablename__ = "subscription"
+    __table_args__ = (
+        sa.Index("ix_subscription_active", "workspace", postgresql_where=sa.text("status = 'active'")),
+        sa.Index("ix_subscription_workspace", "workspace", "subscription_id"),
+    )
+
+    subscription_id: str = Field(primary_key=True)
+    owner: str
+    channel: str
+    address: str
+    types: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    workspace: str
+    model: str
+    status: str
+    reason: str | None
+    created_at: datetime = Field(sa_column=timestamp(nullable=False))
+    ended_at: datetime | None = Field(sa_column=timestamp())
+
+
+class SecretRow(Table, table=True):
+    """`name` is `signing` or `address`; `value` is sealed when a key is set."""
+
+    __tablename__ = "secret"
+
+    subscription_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    value: bytes
+
+
+class SourceEventRow(Table, table=True):
+    __tablename__ = "source_event"
+
+    event_id: str = Field(primary_key=True)
+    headers: list[Any] = Field(sa_column=sa.Column(sa.JSON, nullable=False))
+    stream: str
+    value: bytes
+
+
+class DeliveryRow(Table, table=True):
+    """`position` orders a lane: rows of one stream are inserted in its sequence order."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        sa.UniqueConstraint("subscription_id", "event_id"),
+        sa.Index("ix_delivery_lane", "subscription_id", "stream", "position", postgresql_where=sa.text("open")),
+        sa.Index("ix_delivery_due", "subscription_id", "due_at", postgresql_where=sa.text("open")),
+        sa.Index("ix_delivery_position", "position"),
+    )
+
+    delivery_id: UUID = Field(primary_key=True)
+    position: int | None = Field(sa_column=sa.Column(sa.BigInteger, sa.Identity(always=True), nullable=False))
+    subscription_id: str
+    event_id: str
+    event_type: str
+    subject: str
+    stream: str
+    status: str
+    open: bool
+    # Tries in all, and tries since it was last made due by a person.
+    attempts: int
+    tries: int
+    due_at: datetime = Field(sa_column=timestamp(nullable=False))
+    leased_until: datetime | None = Field(sa_column=timestamp())
+    created_at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
+    closed_at: datetime | None = Field(sa_column=timestamp())
+
+
+class AttemptRow(Table, table=True):
+    """Written when the try begins. One without an outcome was cut off: the receiver may have got it."""
+
+    __tablename__ = "attempt"
+
+    delivery_id: UUID = Field(primary_key=True)
+    attempt: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    started_at: datetime = Field(sa_column=timestamp(nullable=False))
+    outcome: str | None
+    status: int | None
+    latency_ms: float | None
+    detail: str | None
+    response: str | None
+
+
+VIEWS = (SubscriptionRow,)

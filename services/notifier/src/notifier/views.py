@@ -1,0 +1,186 @@
+"""The view of subscriptions (a fold, law 2), and what can be asked of subscriptions and deliveries."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.envelope import Envelope
+from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
+from kit.events import EventLog
+from notifier.domain import Subscription, evolve
+from notifier.tables import VIEWS, AttemptRow, DeliveryRow, SubscriptionRow
+
+Document = dict[str, Any]
+_FOLDED = {SubscriptionCreated.TYPE, SubscriptionRemoved.TYPE, SubscriptionDisabled.TYPE}
+
+
+def t(row: Any) -> sa.Table:
+    """The Core table that a SQLModel class declares."""
+    table = row.__table__
+    assert isinstance(table, sa.Table)
+    return table
+
+
+def stream_of(subscription_id: str) -> str:
+    return f"subscription:{subscription_id}"
+
+
+async def project(tx: AsyncConnection, envelope: Envelope) -> None:
+    """Folds one event of a subscription. Outcomes of deliveries have no view: their rows are timers, not folds."""
+    if envelope.type not in _FOLDED:
+        return
+    subscription_id = envelope.key.removeprefix("subscription:")
+    state = evolve(await subscription(tx, subscription_id), envelope)
+    if state is None:
+        return
+    values = {name: getattr(state, name) for name in SubscriptionRow.model_fields}
+    values["types"] = list(state.types)
+    statement = insert(t(SubscriptionRow)).values(values)
+    await tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=["subscription_id"],
+            set_={name: statement.excluded[name] for name in ("status", "reason", "ended_at")},
+        )
+    )
+
+
+async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
+    """Drops every view and folds all events again, in one transaction. Returns the number of events."""
+    for row in VIEWS:
+        await tx.execute(sa.delete(t(row)))
+    count = 0
+    async for envelope in log.read(tx):
+        await project(tx, envelope)
+        count += 1
+    return count
+
+
+def read(row: Any) -> Subscription:
+    """A row as the domain sees it."""
+    values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
+    return Subscription(**{**values, "channel": Channel(row.channel), "types": tuple(row.types)})
+
+
+async def subscription(tx: AsyncConnection, subscription_id: str) -> Subscription | None:
+    table = t(SubscriptionRow)
+    row = (await tx.execute(sa.select(table).where(table.c.subscription_id == subscription_id))).first()
+    return read(row) if row else None
+
+
+async def active_in(tx: AsyncConnection, workspace: str | None) -> list[Subscription]:
+    """Those of one workspace, or of all."""
+    table = t(SubscriptionRow)
+    query = sa.select(table).where(table.c.status == "active")
+    query = query.where(table.c.workspace == workspace) if workspace is not None else query
+    return [read(row) for row in await tx.execute(query)]
+
+
+async def subscriptions(
+    tx: AsyncConnection, workspace: str, *, owner: str | None, status: str | None, limit: int, after: str | None
+) -> Document:
+    """A page, newest first. `owner` None means everybody's."""
+    table = t(SubscriptionRow)
+    query = sa.select(table).where(table.c.workspace == workspace)
+    if owner is not None:
+        query = query.where(table.c.owner == owner)
+    if status is not None:
+        query = query.where(table.c.status == status)
+    if after is not None:
+        query = query.where(table.c.subscription_id < after)
+    rows = (await tx.execute(query.order_by(table.c.subscription_id.desc()).limit(limit + 1))).all()
+    items = [document(read(row)) for row in rows[:limit]]
+    return {"items": items, "next": items[-1]["subscription_id"] if len(rows) > limit else None}
+
+
+def document(state: Subscription) -> Document:
+    """A subscription as the API shows it."""
+    return {
+        "subscription_id": state.subscription_id,
+        "owner": state.owner,
+        "channel": str(state.channel),
+        "address": state.address,
+        "types": list(state.types),
+        "workspace": state.workspace,
+        "model": state.model,
+        "status": state.status,
+        "reason": state.reason,
+        "created_at": state.created_at.isoformat(),
+        "ended_at": state.ended_at.isoformat() if state.ended_at else None,
+    }
+
+
+async def deliveries(
+    tx: AsyncConnection,
+    workspace: str,
+    *,
+    owner: str | None,
+    subscription_id: str | None,
+    status: str | None,
+    event_id: str | None,
+    limit: int,
+    after: int | None,
+) -> Document:
+    """A page, newest first, of the workspace's deliveries. `owner` None means everybody's."""
+    delivery, of = t(DeliveryRow), t(SubscriptionRow)
+    query = sa.select(delivery, of.c.channel, of.c.address).join(of, of.c.subscription_id == delivery.c.subscription_id)
+    query = query.where(of.c.workspace == workspace)
+    wanted: Sequence[tuple[Any, Any]] = (
+        (of.c.owner, owner),
+        (delivery.c.subscription_id, subscription_id),
+        (delivery.c.status, status),
+        (delivery.c.event_id, event_id),
+    )
+    for column, value in wanted:
+        query = query.where(column == value) if value is not None else query
+    if after is not None:
+        query = query.where(delivery.c.position < after)
+    rows = (await tx.execute(query.order_by(delivery.c.position.desc()).limit(limit + 1))).all()
+    items = [_delivery(row) for row in rows[:limit]]
+    return {"items": items, "next": str(rows[limit - 1].position) if len(rows) > limit else None}
+
+
+async def delivery_detail(tx: AsyncConnection, delivery_id: UUID) -> tuple[Document, Subscription] | None:
+    """One delivery with its tries, and whose it is."""
+    delivery, attempt, of = t(DeliveryRow), t(AttemptRow), t(SubscriptionRow)
+    query = sa.select(delivery, of.c.channel, of.c.address).join(of, of.c.subscription_id == delivery.c.subscription_id)
+    row = (await tx.execute(query.where(delivery.c.delivery_id == delivery_id))).first()
+    if row is None:
+        return None
+    owner = await subscription(tx, row.subscription_id)
+    assert owner is not None
+    tries = await tx.execute(sa.select(attempt).where(attempt.c.delivery_id == delivery_id).order_by(attempt.c.attempt))
+    return _delivery(row) | {"tries": [_attempt(a) for a in tries]}, owner
+
+
+def _delivery(row: Any) -> Document:
+    return {
+        "delivery_id": str(row.delivery_id),
+        "subscription_id": row.subscription_id,
+        "channel": row.channel,
+        "address": row.address,
+        "event_id": row.event_id,
+        "event_type": row.event_type,
+        "subject": row.subject,
+        "status": row.status,
+        "attempts": row.attempts,
+        "due_at": row.due_at.isoformat() if row.open else None,
+        "created_at": row.created_at.isoformat(),
+        "closed_at": row.closed_at.isoformat() if row.closed_at else None,
+    }
+
+
+def _attempt(row: Any) -> Document:
+    """A try without an outcome was cut off (or is under way): the receiver may have got it."""
+    return {
+        "attempt": row.attempt,
+        "started_at": row.started_at.isoformat(),
+        "outcome": row.outcome or "unknown",
+        "status": row.status,
+        "latency_ms": row.latency_ms,
+        "detail": row.detail or "",
+        "response": row.response or "",
+    }

@@ -1,0 +1,162 @@
+"""The worker: leases what is due, sends it, records how it went. Any number may run against one database.
+
+At least once: a crash between the receiver's answer and the commit leaves a lease that runs out, and the next try
+carries the same ids. The wait is short because the consumer of this process wakes it; the poll is the guarantee.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter as Tally
+from collections.abc import Mapping
+from contextlib import suppress
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from contracts.notifier import Channel
+from kit.db import Database
+from kit.errors import is_transient
+from kit.events import EventLog
+from notifier import queue
+from notifier.channels import Parcel, Sender
+from notifier.domain import Outcome, Schedule, Verdict
+from notifier.queue import Lease
+from notifier.vault import Vault, VaultError
+
+log = structlog.get_logger()
+TRIES = Counter("hallmark_deliveries_total", "Tries of deliveries", ["channel", "verdict"])
+SECONDS = Histogram("hallmark_delivery_seconds", "How long one try took", ["channel"])
+OPEN = Gauge("hallmark_deliveries_open", "Deliveries not done yet")
+AGE = Gauge("hallmark_deliveries_oldest_seconds", "Age of the oldest open delivery")
+RECORD_PAUSES = (0.05, 0.2, 1.0, 2.0, 4.0, 8.0)
+BACKLOG_EVERY_SECONDS = 5.0
+
+
+class Worker:
+    def __init__(
+        self,
+        db: Database,
+        log_: EventLog,
+        senders: Mapping[Channel, Sender],
+        vault: Vault,
+        schedule: Schedule,
+        wake: asyncio.Event,
+        *,
+        concurrency: int = 16,
+        share: int = 4,
+        lease_seconds: float = 45,
+        poll_seconds: float = 1,
+        graceful_seconds: float = 10,
+    ) -> None:
+        self._db, self._log, self._senders, self._vault = db, log_, senders, vault
+        self._schedule, self._wake = schedule, wake
+        self._concurrency, self._share = concurrency, share
+        self._lease_seconds, self._poll, self._graceful = lease_seconds, poll_seconds, graceful_seconds
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._measured = 0.0
+
+    async def run(self) -> None:
+        """Runs until cancelled; then lets the tries under way finish."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self._round()
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    log.warning("cannot lease deliveries; trying again", error=repr(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._poll)
+        finally:
+            if self._running:
+                _, late = await asyncio.wait(self._running, timeout=self._graceful)
+                for task in late:
+                    task.cancel()
+
+    async def _round(self) -> None:
+        await self._measure()
+        free = self._concurrency - len(self._running)
+        if free <= 0:
+            return
+        busy = Tally(self._running.values())
+        async with self._db.transaction() as tx:
+            leases = await queue.lease(tx, free=free, share=self._share, busy=busy, seconds=self._lease_seconds)
+        for lease in leases:
+            task = asyncio.create_task(self._deliver(lease))
+            self._running[task] = lease.subscription.subscription_id
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        # The next of the lane may be due, and a place is free.
+        self._running.pop(task, None)
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a delivery failed; its lease runs out", exc_info=task.exception())
+
+    async def _deliver(self, lease: Lease) -> None:
+        channel, started = lease.subscription.channel, time.monotonic()
+        outcome = await self._send(lease)
+        took = time.monotonic() - started
+        TRIES.labels(channel, outcome.verdict).inc()
+        SECONDS.labels(channel).observe(took)
+        await self._record(lease, outcome, took * 1000)
+
+    async def _send(self, lease: Lease) -> Outcome:
+        """Never raises: a fault of ours follows the schedule too, instead of running hot."""
+        try:
+            return await self._senders[lease.subscription.channel].send(self._parcel(lease))
+        except VaultError as error:
+            return Outcome(Verdict.RETRY, str(error))
+        except Exception as error:
+            log.error("cannot send", delivery_id=str(lease.delivery_id), exc_info=error)
+            return Outcome(Verdict.RETRY, f"an error of the notifier: {type(error).__name__}")
+
+    def _parcel(self, lease: Lease) -> Parcel:
+        of = lease.subscription
+        secrets = {name: self._vault.read(of.subscription_id, name, value) for name, value in lease.secrets.items()}
+        return Parcel(
+            delivery_id=str(lease.delivery_id),
+            subscription_id=of.subscription_id,
+            envelope=lease.envelope,
+            address=secrets.get("address", of.address),
+            secret=secrets.get("signing"),
+        )
+
+    async def _record(self, lease: Lease, outcome: Outcome, latency_ms: float) -> None:
+        """Tries for a while when the database is away: giving up means sending again."""
+        for pause in (*RECORD_PAUSES, None):
+            try:
+                async with self._db.transaction() as tx:
+                    follows = await queue.record(
+                        tx,
+                        self._log,
+                        lease,
+                        outcome,
+                        latency_ms,
+                        self._schedule,
+                        random.random(),  # noqa: S311
+                    )
+            except Exception as error:
+                if pause is None or not is_transient(error):
+                    raise
+                await asyncio.sleep(pause)
+                continue
+            log.info(
+                "delivery tried",
+                delivery_id=str(lease.delivery_id),
+                attempt=lease.attempt,
+                verdict=str(outcome.verdict),
+                detail=outcome.detail,
+                then=follows.status if follows else "lease lost",
+            )
+            return
+
+    async def _measure(self) -> None:
+        if time.monotonic() - self._measured >= BACKLOG_EVERY_SECONDS:
+            async with self._db.transaction() as tx:
+                count, age = await queue.backlog(tx)
+            OPEN.set(count)
+            AGE.set(age)
+            self._measured = time.monotonic()

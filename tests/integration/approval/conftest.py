@@ -1,0 +1,369 @@
+"""The approval service in this process on real PostgreSQL and Kafka; the registry's side is played by the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import httpx2
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from fastapi import FastAPI
+from joserfc.jwk import OKPKey
+from pydantic import SecretStr
+
+from approval import app as approval_app
+from approval import views
+from approval.commands import SYSTEM, Commands
+from approval.consumers import RegistryEvents
+from approval.domain import Request, Voter
+from approval.revisions import Revisions
+from approval.settings import ApprovalSettings
+from approval.tables import mechanism
+from contracts.envelope import Envelope, new_id, now
+from contracts.lifecycle import Stage, TransitionKind, stream_of
+from contracts.model import Artifact, VersionContent
+from contracts.payload import Message
+from contracts.registry import StageChanged, StageRefused, StageRequested, Transition, VersionRegistered
+from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS
+from embedded.fixtures import Kafka
+from kit.db import Database
+from kit.events import EventLog
+from kit.keys import ensure_key, load_key, make_token
+from kit.migrations import migrate
+from kit.topics import apply_topics
+
+ACCESS = """
+roles:
+  - {group: ml-engineers, role: contributor}
+  - {group: reviewers, role: approver}
+  - {group: risk, role: approver}
+  - {group: admins, role: admin}
+  - {group: guests, role: viewer, workspace: elsewhere}
+"""
+Document = dict[str, Any]
+
+
+@dataclass
+class Registry:
+    """What the registry would publish, with sequences per stream. `send` takes it to the service."""
+
+    send: Callable[[Envelope], Awaitable[None]]
+    sequences: dict[str, int] = field(default_factory=dict)
+    versions: dict[tuple[str, int], VersionRegistered] = field(default_factory=dict)
+
+    def envelope(self, message: Message, stream: str, version: int | None = None, **attributes: Any) -> Envelope:
+        sequence = self.sequences[stream] = self.sequences.get(stream, 0) + 1
+        subject = f"{stream}/{version}" if version else stream
+        return Envelope.of(
+            message, source="hallmark/registry", subject=subject, key=stream, sequence=sequence, **attributes
+        )
+
+    async def publish(self, message: Message, model: str, version: int | None = None) -> Envelope:
+        envelope = self.envelope(message, stream_of("default", model), version)
+        await self.send(envelope)
+        return envelope
+
+    async def register(self, model: str, version: int = 1, *, by: str = "trainer", **metrics: float) -> None:
+        artifact = Artifact(digest=f"sha256:{version:064x}", size=3, filename="model.onnx")
+        content = VersionContent(artifact=artifact, metrics=metrics)
+        event = VersionRegistered(
+            workspace="default",
+            model=model,
+            version=version,
+            digest=content.digest(),
+            content=content,
+            registered_by=by,
+        )
+        self.versions[model, version] = event
+        await self.publish(event, model, version)
+
+    def transition(self, model: str, version: int, from_: Stage, to: Stage, kind: TransitionKind) -> Transition:
+        known = self.versions[model, version]
+        return Transition(
+            transition_id=str(new_id()),
+            kind=kind,
+            workspace="default",
+            model=model,
+            version=version,
+            digest=known.digest,
+            artifact_digest=known.content.artifact.digest,
+            from_stage=from_,
+            to_stage=to,
+        )
+
+    async def request(
+        self,
+        model: str,
+        version: int = 1,
+        *,
+        by: str = "ana",
+        from_: Stage = Stage.STAGING,
+        to: Stage = Stage.PRODUCTION,
+        kind: TransitionKind = TransitionKind.PROMOTION,
+        expires_in: float = 3600,
+    ) -> Envelope:
+        """Publishes `stage.requested`; its payload holds the transition id."""
+        asked = StageRequested(
+            **self.transition(model, version, from_, to, kind).model_dump(),
+            requested_by=by,
+            reason="test",
+            expires_at=now() + timedelta(seconds=expires_in),
+        )
+        return await self.publish(asked, model, version)
+
+    async def changed(self, envelope: Envelope) -> None:
+        """The registry carries the request out."""
+        asked = envelope.payload(StageRequested)
+        fields = asked.model_dump(exclude={"expires_at"})
+        await self.publish(StageChanged(**fields), asked.model, asked.version)
+
+    async def refused(self, envelope: Envelope, code: str) -> None:
+        asked = envelope.payload(StageRequested)
+        fields = asked.model_dump(exclude={"expires_at"})
+        await self.publish(StageRefused(**fields, code=code, detail="test"), asked.model, asked.version)
+
+
+@dataclass
+class Harness:
+    """The running service, clients of several people, and what it said on Kafka."""
+
+    settings: ApprovalSettings
+    app: FastAPI
+    keys: dict[str, OKPKey]
+    producer: AIOKafkaProducer
+    registry: Registry
+    heard: list[Envelope] = field(default_factory=list)
+
+    def client(self, subject: str, *groups: str, kind: str = "person") -> httpx2.AsyncClient:
+        token = make_token(self.keys["auth"], subject, list(groups), ttl_seconds=600, kind=kind)
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self.app),
+            base_url="http://approval",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=60,
+        )
+
+    @property
+    def ana(self) -> httpx2.AsyncClient:
+        return self.client("ana", "ml-engineers")
+
+    @property
+    def ben(self) -> httpx2.AsyncClient:
+        return self.client("ben", "reviewers")
+
+    @property
+    def admin(self) -> httpx2.AsyncClient:
+        return self.client("root", "admins")
+
+    async def until(self, request_id: str, condition: Callable[[Document], bool]) -> Document:
+        """The request once it is there and as wanted."""
+        async with asyncio.timeout(60):
+            while True:
+                response = await self.ana.get(f"/v1/requests/{request_id}")
+                if response.status_code == 200 and condition(response.json()):
+                    return dict(response.json())
+                await asyncio.sleep(0.02)
+
+    async def opened(self, envelope: Envelope) -> Document:
+        return await self.until(transition_id(envelope), lambda _: True)
+
+    async def decided(self, envelope: Envelope) -> Document:
+        response = await self.ana.get(f"/v1/requests/{transition_id(envelope)}", params={"wait": 30})
+        assert response.status_code == 200, response.text
+        assert response.json()["status"] != "open", response.text
+        return dict(response.json())
+
+    async def vote(self, who: httpx2.AsyncClient, request_id: str, choice: str, **body: Any) -> httpx2.Response:
+        return await who.post(f"/v1/requests/{request_id}/votes", json={"choice": choice, **body})
+
+    async def publish_policy(self, text: str) -> None:
+        response = await self.admin.post("/v1/policies", json={"document": text})
+        assert response.status_code in (200, 201), response.text
+
+    async def send_raw(self, key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None) -> None:
+        """A record on the registry's topic, as anybody with access to it could write."""
+        topic = self.settings.topic_prefix + REGISTRY_EVENTS.name
+        await self.producer.send_and_wait(topic, value=value, key=key, headers=headers)
+
+    async def event(self, matches: Callable[[Envelope], bool]) -> Envelope:
+        """The first event of the service, past or coming, that matches."""
+        async with asyncio.timeout(60):
+            while True:
+                for envelope in self.heard:
+                    if matches(envelope):
+                        return envelope
+                await asyncio.sleep(0.02)
+
+    def said(self, stream: str) -> list[str]:
+        """The short types of what was heard of a stream, in order, duplicates (a republish) dropped."""
+        seen = {e.sequence: e.type for e in self.heard if e.key == stream}
+        return [seen[n].removeprefix("hallmark.").removesuffix(".v1") for n in sorted(k for k in seen if k)]
+
+    async def parked(self, stream: str, count: int) -> list[str]:
+        """The codes of the first `count` records of a stream on the service's dead-letter topic."""
+        consumer = AIOKafkaConsumer(
+            self.settings.topic_prefix + REGISTRY_EVENTS.dead_letter("approval"),
+            bootstrap_servers=self.settings.kafka_bootstrap,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        codes: list[str] = []
+        try:
+            async with asyncio.timeout(60):
+                while len(codes) < count:
+                    record = await consumer.getone()
+                    if record.key == stream.encode():
+                        codes.append(dict(record.headers)["dlt_code"].decode())
+            return codes
+        finally:
+            await consumer.stop()
+
+
+def transition_id(envelope: Envelope) -> str:
+    return envelope.payload(StageRequested).transition_id
+
+
+def migrations() -> Path:
+    return Path(approval_app.__file__).parent / "migrations"
+
+
+def service_url(database: str) -> str:
+    """The service's own role on a migrated database."""
+    admin = urlsplit(database)
+    url = admin._replace(netloc=f"hallmark_approval:test@{admin.hostname}:{admin.port}").geturl()
+    migrate("approval", migrations(), database_url=url, admin_database_url=database)
+    return url
+
+
+def make_settings(url: str, directory: Path, **options: Any) -> ApprovalSettings:
+    for name in ("auth", "decision"):
+        ensure_key(directory, name)
+    (directory / "access.yaml").write_text(ACCESS)
+    given: dict[str, Any] = {
+        "kafka_bootstrap": "localhost:1",
+        "graceful_seconds": 3,
+        "sweep_seconds": 0.2,
+        **options,
+    }
+    return ApprovalSettings(
+        database_url=SecretStr(url),
+        auth_jwks=str(directory / "auth.jwks.json"),
+        access_file=directory / "access.yaml",
+        decision_key=directory / "decision.jwk",
+        **given,
+    )
+
+
+@asynccontextmanager
+async def running(settings: ApprovalSettings) -> AsyncIterator[Harness]:
+    """The service from start to stop, with an ear on its topic."""
+    app = approval_app.build(settings)
+    prefix, bootstrap = settings.topic_prefix, settings.kafka_bootstrap
+    ear = AIOKafkaConsumer(prefix + APPROVAL_EVENTS.name, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    keys = {name: ensure_key(settings.access_file.parent, name) for name in ("auth", "decision")}
+
+    async def send(envelope: Envelope) -> None:
+        headers: list[tuple[str, bytes | None]] = [*envelope.headers()]
+        await harness.send_raw(envelope.key.encode(), headers, envelope.value)
+
+    async def listen() -> None:
+        async for record in ear:
+            harness.heard.append(Envelope.from_kafka(record.key, record.headers, record.value))
+
+    harness = Harness(settings, app, keys, producer, Registry(send))
+    await ear.start()
+    await producer.start()
+    listening = asyncio.create_task(listen())
+    try:
+        async with app.router.lifespan_context(app):
+            yield harness
+    finally:
+        listening.cancel()
+        await ear.stop()
+        await producer.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def approval(
+    infra_postgres: str, kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Harness]:
+    """One service for all tests, since joining a group takes seconds; a test keeps to models of its own."""
+    name = f"t_{uuid4().hex[:12]}"
+    admin = await asyncpg.connect(infra_postgres)
+    await admin.execute(f"create database {name}")
+    prefix = f"t{uuid4().hex[:8]}."
+    try:
+        url = await asyncio.to_thread(service_url, urlsplit(infra_postgres)._replace(path=f"/{name}").geturl())
+        settings = make_settings(
+            url,
+            tmp_path_factory.mktemp("approval"),
+            kafka_bootstrap=kafka.bootstrap,
+            kafka_idempotence=kafka.idempotence,
+            topic_prefix=prefix,
+        )
+        await apply_topics(kafka.bootstrap, prefix=prefix)
+        async with running(settings) as harness:
+            yield harness
+    finally:
+        await admin.execute(f"drop database {name} with (force)")
+        await admin.close()
+
+
+@dataclass
+class Direct:
+    """The use cases on a real database, without HTTP and Kafka: for races and crashes."""
+
+    settings: ApprovalSettings
+    db: Database
+    events: EventLog
+    commands: Commands
+    revisions: Revisions
+    registry: Registry
+
+    async def request(self, request_id: str) -> Request:
+        async with self.db.snapshot() as tx:
+            found = await views.request(tx, request_id)
+        assert found is not None
+        return found
+
+    def again(self, **options: Any) -> "Commands":
+        """The same service started anew with other settings."""
+        key = load_key(self.settings.decision_key)
+        return Commands(self.db, self.events, key, self.settings.model_copy(update=options))
+
+    async def types(self, stream: str) -> list[str]:
+        async with self.db.snapshot() as tx:
+            found = [e.type async for e in self.events.read(tx, stream=stream)]
+        return [t.removeprefix("hallmark.").removesuffix(".v1") for t in found]
+
+
+@pytest.fixture
+def direct(database: str, tmp_path: Path) -> Direct:
+    settings = make_settings(service_url(database), tmp_path, settle_seconds=0.1)
+    return make_direct(settings)
+
+
+def make_direct(settings: ApprovalSettings) -> Direct:
+    db = Database(settings.database_url.get_secret_value(), name="approval")
+    events = EventLog(mechanism, topic=APPROVAL_EVENTS.name, source=SYSTEM)
+    commands = Commands(db, events, load_key(settings.decision_key), settings)
+    apply = RegistryEvents(commands)
+
+    async def send(envelope: Envelope) -> None:
+        async with db.transaction() as tx:
+            await apply(tx, envelope)
+
+    return Direct(settings, db, events, commands, Revisions(db, events), Registry(send))
+
+
+def person(subject: str, *groups: str) -> Voter:
+    return Voter(subject, frozenset(groups), person=True, may_vote=True, method="token")

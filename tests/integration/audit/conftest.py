@@ -1,0 +1,203 @@
+"""The audit service's parts on real PostgreSQL, and the whole of it on Kafka as well."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx2
+import pytest
+import sqlalchemy as sa
+from fastapi import FastAPI
+
+from audit import app as audit_app
+from audit import tables
+from audit.ledger import Ledger
+from audit.settings import AuditSettings
+from audit.views import Views
+from contracts.envelope import Envelope
+from contracts.lifecycle import Stage, TransitionKind
+from contracts.model import Artifact, VersionContent
+from contracts.payload import Message
+from contracts.registry import Approval, Criterion, StageChanged, VersionRegistered
+from contracts.topics import REGISTRY_EVENTS
+from kit.bus import Record
+from kit.db import Database
+from kit.inbox import Inbox
+from kit.keys import ensure_key, make_token
+from kit.migrations import migrate
+
+ACCESS = """
+roles:
+  - {group: ml-engineers, role: contributor, workspace: default}
+  - {group: auditors, role: auditor}
+  - {group: local-auditors, role: auditor, workspace: default}
+"""
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+_offsets = iter(range(10**9))
+
+
+@dataclass
+class Harness:
+    """The service without its consumers, and a way to hand it records."""
+
+    settings: AuditSettings
+    admin_url: str
+    db: Database
+    ledger: Ledger
+    app: FastAPI
+    directory: Path
+
+    def client(self, subject: str = "aud", *groups: str) -> httpx2.AsyncClient:
+        token = make_token(ensure_key(self.directory, "auth"), subject, list(groups or ("auditors",)))
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self.app),
+            base_url="http://audit",
+            headers={"authorization": f"Bearer {token}"},
+            timeout=30,
+        )
+
+    async def get(self, path: str, *groups: str) -> Any:
+        """The body of a good answer."""
+        async with self.client("aud", *groups) as client:
+            response = await client.get(path)
+        assert response.status_code == 200, response.text
+        return response.json() if response.headers["content-type"] == "application/json" else response.text
+
+    async def status(self, path: str, *groups: str) -> int:
+        async with self.client("eve", *groups) as client:
+            return (await client.get(path)).status_code
+
+    async def rows(self, table: sa.Table) -> list[dict[str, Any]]:
+        async with self.db.snapshot() as tx:
+            found = await tx.execute(sa.select(table).order_by(*table.primary_key.columns))
+            return [dict(row) for row in found.mappings()]
+
+    async def entries(self) -> list[dict[str, Any]]:
+        return await self.rows(tables.entry)
+
+    async def execute(self, *statements: str) -> None:
+        """As the owner of the tables, who may do what the service may not."""
+        connection = await asyncpg.connect(self.admin_url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+def settings(database: str, tmp_path: Path) -> AuditSettings:
+    for name in ("auth", "checkpoint"):
+        ensure_key(tmp_path, name)
+    (tmp_path / "access.yaml").write_text(ACCESS)
+    admin = urlsplit(database)
+    url = admin._replace(netloc=f"hallmark_audit:test@{admin.hostname}:{admin.port}").geturl()
+    scripts = Path(audit_app.__file__).parent / "migrations"
+    migrate("audit", scripts, database_url=url, admin_database_url=database, append_only=("entry", "checkpoint"))
+    return AuditSettings(
+        database_url=url,
+        kafka_bootstrap="127.0.0.1:1",
+        auth_jwks=str(tmp_path / "auth.jwks.json"),
+        access_file=tmp_path / "access.yaml",
+        checkpoint_key=tmp_path / "checkpoint.jwk",
+        checkpoint_seconds=0.1,
+        graceful_seconds=3,
+    )
+
+
+@pytest.fixture
+async def audit(settings: AuditSettings, database: str, tmp_path: Path) -> AsyncIterator[Harness]:
+    db = Database(settings.database_url.get_secret_value(), name="test")
+    ledger = Ledger(db, Views(Inbox(tables.mechanism)))
+    try:
+        yield Harness(settings, database, db, ledger, audit_app.build(settings), tmp_path)
+    finally:
+        await db.close()
+
+
+def record(
+    envelope: Envelope, *, topic: str = REGISTRY_EVENTS.name, offset: int | None = None, **changed: Any
+) -> Record:
+    """The envelope as a record, at a fresh offset of partition 0 unless told otherwise."""
+    given: dict[str, Any] = {
+        "topic": topic,
+        "partition": 0,
+        "offset": next(_offsets) if offset is None else offset,
+        "timestamp_ms": 1_763_640_000_000,
+        "key": envelope.key.encode(),
+        "headers": tuple(envelope.headers()),
+        "value": envelope.value,
+    }
+    return Record(**{**given, **changed})
+
+
+def event(message: Message, sequence: int | None, *, at: datetime = NOON, **attributes: Any) -> Envelope:
+    key = f"default/{getattr(message, 'model', 'fraud')}"
+    given = {"source": "hallmark/registry", "subject": f"{key}/1", "key": key, "actor": "ana"}
+    return Envelope.of(message, **{**given, "sequence": sequence, "time": at, **attributes})
+
+
+def digest(version: int) -> str:
+    return f"sha256:{version:064x}"
+
+
+def registered(version: int, model: str = "fraud") -> VersionRegistered:
+    return VersionRegistered(
+        workspace="default",
+        model=model,
+        version=version,
+        digest=digest(version),
+        content=VersionContent(artifact=Artifact(digest=digest(version), size=1, filename="model.onnx")),
+        registered_by="ana",
+    )
+
+
+def changed(
+    version: int, start: Stage, to: Stage, kind: TransitionKind = TransitionKind.PROMOTION, **more: Any
+) -> StageChanged:
+    given = {"requested_by": "ana", "reason": f"{to} for v{version}", **more}
+    return StageChanged(
+        transition_id=f"t-{version}-{to}",
+        kind=kind,
+        workspace="default",
+        model="fraud",
+        version=version,
+        digest=digest(version),
+        artifact_digest=digest(version),
+        from_stage=start,
+        to_stage=to,
+        **given,
+    )
+
+
+def hours(n: float) -> datetime:
+    return NOON + timedelta(hours=n)
+
+
+APPROVED = {
+    "approved_by": (Approval(name="ben", at=NOON, meaning="approval"),),
+    "criteria": (Criterion(gate="accuracy", expression="metrics.accuracy > 0.9", result="passed"),),
+    "policy": "prod@1",
+    "decision_id": "d-1",
+}
+
+
+def story() -> list[Envelope]:
+    """v1 to Production at 2 h; v2 takes over at 4 h; a rollback to v1 at 6 h. One stream, in sequence."""
+    dev, staging, production, archived = Stage.DEVELOPMENT, Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED
+    moves: list[tuple[float, Message]] = [
+        (0, registered(1)),
+        (1, changed(1, dev, staging)),
+        (2, changed(1, staging, production, **APPROVED)),
+        (2.5, registered(2)),
+        (3, changed(2, dev, staging)),
+        (4, changed(1, production, archived, TransitionKind.SUPERSEDED, superseded_by=2)),
+        (4, changed(2, staging, production, replaces=1, **APPROVED)),
+        (6, changed(2, production, archived, TransitionKind.SUPERSEDED, superseded_by=1)),
+        (6, changed(1, archived, production, TransitionKind.ROLLBACK, replaces=2, requested_by="olga")),
+    ]
+    return [event(message, n, at=hours(at)) for n, (at, message) in enumerate(moves, start=1)]

@@ -1,0 +1,281 @@
+"""The log over HTTP: proofs that others can check, tampering that is found and located, and who may read it."""
+
+import json
+from base64 import b64decode
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from audit import merkle, tables
+from audit.checkpoints import Checkpoints, SplitLog
+from audit.note import Signer, open_note
+from audit.verify import Report, verify_export
+from contracts.audit import AccessRecorded, CheckpointPublished
+from contracts.topics import AUDIT_EVENTS
+from kit.events import EventLog
+
+from .conftest import Harness, event, record, registered, story
+
+LOG_PATHS = ["entries", "inclusion?index=0", "consistency?from=0", "export", "verify", "completeness"]
+
+
+@pytest.fixture
+async def log(audit: Harness) -> Harness:
+    """Nine entries, signed at five and at nine."""
+    await audit.ledger.append([record(e) for e in story()[:5]])
+    await audit.get("/checkpoint")
+    await audit.ledger.append([record(e) for e in story()[5:]])
+    await audit.get("/checkpoint")
+    return audit
+
+
+async def exported(log: Harness) -> Report:
+    text = await log.get("/v1/log/export")
+    return verify_export(text.encode().splitlines(keepends=True), (await log.get("/keys")).strip())
+
+
+async def test_the_checkpoint_is_signed_by_the_served_key(log: Harness) -> None:
+    note, vkey = await log.get("/checkpoint"), await log.get("/keys")
+    checkpoint = open_note(note, vkey.strip())
+    hashes = [e["leaf_hash"] for e in await log.entries()]
+    assert (checkpoint.origin, checkpoint.size) == ("hallmark.example/log/audit", 9)
+    assert checkpoint.root == merkle.root_of(hashes)
+    assert await log.get("/checkpoint") == note
+
+
+async def test_inclusion_is_proved_for_every_entry(log: Harness) -> None:
+    vkey = (await log.get("/keys")).strip()
+    for index in range(9):
+        found = await log.get(f"/v1/log/inclusion?index={index}")
+        signed = open_note(found["checkpoint"], vkey)
+        (entry,) = (await log.get(f"/v1/log/entries?start={index}&limit=1"))["items"]
+        leaf = merkle.leaf_hash(b64decode(entry["leaf"]))
+        proof = [b64decode(node) for node in found["proof"]]
+        assert merkle.verify_inclusion(leaf, found["index"], signed.size, proof, signed.root)
+        assert (found["size"], b64decode(found["root"]), found["leaf_hash"]) == (signed.size, signed.root, leaf.hex())
+
+
+async def test_consistency_is_proved_between_any_two_sizes(log: Harness) -> None:
+    for first in range(10):
+        for second in range(first, 10):
+            found = await log.get(f"/v1/log/consistency?from={first}&to={second}")
+            old, new = b64decode(found["from_root"]), b64decode(found["to_root"])
+            proof = [b64decode(node) for node in found["proof"]]
+            assert merkle.verify_consistency(first, second, old, new, proof)
+
+
+async def test_entries_are_paged(log: Harness) -> None:
+    items, start = [], "0"
+    while start is not None:
+        page = await log.get(f"/v1/log/entries?start={start}&limit=4")
+        items += page["items"]
+        start = page["next"]
+    assert [item["index"] for item in items] == list(range(9))
+    assert {item["topic"] for item in items} == {"hallmark.registry.events"}
+    assert items[0]["type"] == "hallmark.version.registered.v1"
+    assert (await log.get("/v1/log/entries?start=99"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("inclusion?index=9", 404),
+        ("inclusion?index=-1", 422),
+        ("inclusion", 422),
+        ("consistency?from=3&to=2", 422),
+        ("consistency?from=0&to=10", 404),
+        ("consistency?from=10", 422),
+        ("entries?start=x", 422),
+        ("entries?limit=501", 422),
+        ("inclusion?index=99999999999999999999999999", 422),
+    ],
+)
+async def test_a_bad_question_about_the_log_is_refused(log: Harness, path: str, status: int) -> None:
+    assert await log.status(f"/v1/log/{path}", "auditors") == status
+
+
+async def test_the_export_is_verified_offline_and_a_changed_copy_is_not(log: Harness) -> None:
+    text = await log.get("/v1/log/export")
+    vkey = (await log.get("/keys")).strip()
+    report = verify_export(text.encode().splitlines(keepends=True), vkey)
+    assert (report.ok, report.size) == (True, 9)
+    for index in (0, 4, 7, 8):
+        lines = text.encode().splitlines(keepends=True)
+        bent = bytearray(lines[index + 1])
+        bent[len(bent) // 2] ^= 1
+        lines[index + 1] = bytes(bent)
+        found = verify_export(lines, vkey)
+        assert (found.ok, found.index) == (False, index)
+
+
+async def test_an_export_longer_than_a_page(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.proofs.PAGE", 3)
+    for size in range(1, 8):
+        await audit.ledger.append([record(event(registered(size, f"m{size}"), 1))])
+        report = await exported(audit)
+        assert (report.ok, report.size) == (True, size)
+        assert (await audit.get("/v1/log/verify"))["ok"] is True
+
+
+async def test_the_verifier_is_served(log: Harness) -> None:
+    text = await log.get("/v1/log/verifier")
+    scope: dict[str, Any] = {"__name__": "served"}
+    exec(compile(text, "verify.py", "exec"), scope)
+    lines = (await log.get("/v1/log/export")).encode().splitlines(keepends=True)
+    assert scope["verify_export"](lines, (await log.get("/keys")).strip()).ok
+
+
+# What somebody with full power over the database may try, and the entry where it must be found.
+FLIP = "set leaf = set_byte(leaf, length(leaf) - 2, get_byte(leaf, length(leaf) - 2) # 1)"
+REHASH = "update audit.entry set leaf_hash = sha256('\\x00'::bytea || leaf)"
+TAMPERING: dict[str, tuple[list[str], int]] = {
+    "first": ([f"update audit.entry {FLIP} where index = 0"], 0),
+    "middle": ([f"update audit.entry {FLIP} where index = 4"], 4),
+    "second last": ([f"update audit.entry {FLIP} where index = 7"], 7),
+    "last": ([f"update audit.entry {FLIP} where index = 8"], 8),
+    "leaf hash": (["update audit.entry set leaf_hash = set_byte(leaf_hash, 0, 1) where index = 3"], 3),
+    "bytes and hash, under the first checkpoint": ([f"update audit.entry {FLIP} where index = 2", REHASH], 2),
+    "bytes and hash, under the last": ([f"update audit.entry {FLIP} where index = 8", REHASH], 8),
+    "column": (["update audit.entry set kafka_offset = kafka_offset + 1 where index = 6"], 6),
+    "recorded": (["update audit.entry set recorded_at = recorded_at - interval '1 hour' where index = 6"], 6),
+    "removed": (["delete from audit.entry where index = 5"], 5),
+    "truncated": (["delete from audit.entry where index >= 7"], 7),
+    "emptied": (["delete from audit.entry"], 0),
+    "swapped": (
+        [
+            "update audit.entry set index = 100 where index = 3",
+            "update audit.entry set index = 3 where index = 6",
+            "update audit.entry set index = 6 where index = 100",
+        ],
+        0,
+    ),
+    "moved up": (
+        ["delete from audit.entry where index = 3", "update audit.entry set index = index - 1 where index > 3"],
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERING)
+async def test_tampering_with_the_database_is_found(log: Harness, name: str) -> None:
+    statements, index = TAMPERING[name]
+    await log.execute("alter table audit.entry disable trigger all", *statements)
+    verdict = await log.get("/v1/log/verify")
+    assert verdict["ok"] is False
+    # A change that also fixes its own hash is found between two checkpoints.
+    spread = 5 if name.startswith("bytes and hash") or name == "moved up" or name == "swapped" else 1
+    assert verdict["first_bad"]["index"] <= index < verdict["first_bad"]["index"] + spread, verdict
+    assert name == "column" or name == "recorded" or not (await exported(log)).ok
+
+
+async def test_a_changed_checkpoint_is_found(log: Harness) -> None:
+    await log.execute(
+        "alter table audit.checkpoint disable trigger all",
+        "update audit.checkpoint set root = set_byte(root, 0, 1) where size = 5",
+    )
+    verdict = await log.get("/v1/log/verify")
+    assert (verdict["ok"], verdict["first_bad"]["index"]) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "set root = set_byte(root, 0, 1)",
+        "set size = 5",
+        "set size = 5, root = (select root from audit.checkpoint where size = 5)",
+    ],
+)
+async def test_two_roots_are_never_signed_for_one_size(log: Harness, change: str) -> None:
+    checkpoints = make_checkpoints(log)
+    await checkpoints.current()
+    await log.execute("alter table audit.tree_head disable trigger all", f"update audit.tree_head {change}")
+    with pytest.raises(SplitLog):
+        await checkpoints.current()
+    assert await log.status("/checkpoint") == 500
+    assert len(await log.rows(tables.checkpoint)) == 2
+
+
+def make_checkpoints(log: Harness, signer: Signer | None = None, publish_seconds: float = 0) -> Checkpoints:
+    events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
+    signer = signer or Signer("hallmark.example/log/audit", Ed25519PrivateKey.generate())
+    return Checkpoints(log.db, events, signer, every_seconds=0.1, publish_seconds=publish_seconds)
+
+
+async def test_a_new_key_signs_beside_the_old_one(log: Harness) -> None:
+    old = (await log.get("/keys")).strip()
+    checkpoints = make_checkpoints(log)
+    head, note = await checkpoints.current()
+    assert open_note(note, checkpoints.vkey) == open_note(note, old) == head
+
+
+async def test_checkpoints_are_published_at_most_once_per_interval(audit: Harness) -> None:
+    slow, fast = make_checkpoints(audit, publish_seconds=3600), make_checkpoints(audit)
+    for envelope in story()[:3]:
+        await audit.ledger.append([record(envelope)])
+        _, note = await slow.current()
+        await slow.publish(note)
+        await slow.publish(note)
+    assert [p.size for p in await published(audit)] == [1]
+    _, note = await fast.current()
+    await fast.publish(note)
+    await fast.publish(note)
+    sizes = await published(audit)
+    assert [p.size for p in sizes] == [1, 3]
+    assert b64decode(sizes[1].root) == (await audit.rows(tables.tree_head))[0]["root"]
+
+
+async def published(audit: Harness) -> list[CheckpointPublished]:
+    rows = await audit.rows(tables.mechanism.event)
+    return [CheckpointPublished.model_validate_json(r["data"]) for r in rows if r["type"] == CheckpointPublished.TYPE]
+
+
+async def accesses(audit: Harness) -> list[AccessRecorded]:
+    rows = await audit.rows(tables.mechanism.event)
+    return [AccessRecorded.model_validate_json(r["data"]) for r in rows if r["type"] == AccessRecorded.TYPE]
+
+
+@pytest.mark.parametrize("path", LOG_PATHS)
+async def test_who_reads_the_log_is_recorded(log: Harness, path: str) -> None:
+    await log.get(f"/v1/log/{path}")
+    assert await log.status(f"/v1/log/{path}", "ml-engineers") == 403
+    assert await log.status(f"/v1/log/{path}", "local-auditors") == 403
+    query = f"GET /v1/log/{path}"
+    assert await accesses(log) == [
+        AccessRecorded(principal="aud", query=query, outcome="allowed"),
+        AccessRecorded(principal="eve", query=query, outcome="denied"),
+        AccessRecorded(principal="eve", query=query, outcome="denied"),
+    ]
+    async with log.db.snapshot() as tx:
+        topics = set(await tx.scalars(sa.select(tables.mechanism.outbox.c.topic)))
+    assert topics == {AUDIT_EVENTS.name}
+
+
+async def test_who_may_read_what(log: Harness) -> None:
+    assert await log.status("/v1/timeline?model=fraud", "ml-engineers") == 200
+    assert await log.status("/v1/models/fraud/production", "ml-engineers") == 200
+    assert await log.status("/v1/timeline?workspace=other", "ml-engineers") == 403
+    assert await log.status("/v1/models/fraud/production?workspace=other", "ml-engineers") == 403
+    assert await log.status("/v1/timeline?workspace=*", "ml-engineers") == 403
+    assert await log.status("/v1/timeline?workspace=*", "local-auditors") == 403
+    assert await log.status("/v1/timeline?workspace=*", "auditors") == 200
+    assert await log.status("/v1/timeline", "strangers") == 403
+    async with log.client() as client:
+        del client.headers["authorization"]
+        for path in ("/v1/timeline", "/v1/models/fraud/production", "/v1/log/entries"):
+            assert (await client.get(path)).status_code == 401
+        for path in ("/checkpoint", "/keys", "/v1/log/verifier"):
+            assert (await client.get(path)).status_code == 200
+
+
+async def test_a_token_of_a_command_is_nowhere_in_the_database_or_the_export(audit: Harness) -> None:
+    sent = record(story()[0])
+    secret = b"Bearer eyJhbGciOiJFZERTQSJ9.very-secret"
+    headers = (*sent.headers, ("Authorization", secret))
+    await audit.ledger.append([record(story()[0], headers=headers), record(story()[1], headers=headers, value=b"bad")])
+    text = await audit.get("/v1/log/export")
+    leaves = [b64decode(json.loads(line)["leaf"]) for line in text.splitlines()[1:]]
+    assert not any(b"secret" in leaf for leaf in leaves)
+    for table in tables.Table.metadata.tables.values():
+        assert "secret" not in repr(await audit.rows(table))

@@ -1,0 +1,195 @@
+"""The past as the log tells it: points in time, the timeline, and the same again after a rebuild."""
+
+import random
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from audit import tables
+from audit.views import Views, rebuild
+from contracts.lifecycle import Stage, TransitionKind
+from contracts.registry import RequestTransition
+from contracts.topics import REGISTRY_COMMANDS
+from kit.inbox import Inbox
+
+from .conftest import Harness, changed, digest, event, hours, record, registered, story
+
+VIEWS = (tables.timeline, tables.stage_interval, tables.mechanism.progress, tables.mechanism.early)
+
+
+async def production(audit: Harness, at: float, stage: str = "Production") -> Any:
+    when = quote(hours(at).isoformat())
+    return await audit.get(f"/v1/models/fraud/production?at={when}&stage={stage}")
+
+
+async def snapshot(audit: Harness) -> list[list[dict[str, Any]]]:
+    found = [await audit.rows(table) for table in VIEWS]
+    for row in found[3]:
+        del row["at"]  # when an early record was put aside
+    return found
+
+
+async def assert_story(audit: Harness) -> None:
+    nothing = await production(audit, 1.9)
+    assert (nothing["version"], nothing["stage"], nothing["since"], nothing["approved_by"]) == (
+        None,
+        "Production",
+        None,
+        [],
+    )
+    first = await production(audit, 2)
+    assert (first["version"], first["digest"], first["requested_by"]) == (1, digest(1), "ana")
+    assert [a["name"] for a in first["approved_by"]] == ["ben"]
+    assert [(c["gate"], c["result"]) for c in first["criteria"]] == [("accuracy", "passed")]
+    assert (first["reason"], first["policy"], first["decision_id"]) == ("Production for v1", "prod@1", "d-1")
+    assert first["since"] == hours(2).isoformat().replace("+00:00", "Z")
+    assert first["until"] == hours(4).isoformat().replace("+00:00", "Z")
+    second = await production(audit, 4)
+    assert (second["version"], second["since"]) == (2, hours(4).isoformat().replace("+00:00", "Z"))
+    third = await production(audit, 100)
+    assert (third["version"], third["until"], third["kind"], third["requested_by"]) == (1, None, "rollback", "olga")
+    assert (await production(audit, 3.9999))["version"] == 1
+    assert (await production(audit, 5.9999))["version"] == 2
+    assert (await production(audit, 5, "Archived"))["version"] == 1
+    assert (await production(audit, 7, "Archived"))["version"] == 2
+    assert (await production(audit, 3.5, "Staging"))["version"] == 2
+    assert (await production(audit, 0.5, "Development"))["version"] == 1
+
+
+async def test_points_in_time(audit: Harness) -> None:
+    for envelope in story():
+        await audit.ledger.append([record(envelope)])
+    await assert_story(audit)
+    now = await audit.get("/v1/models/fraud/production")
+    assert now["version"] == 1
+    assert (await audit.get("/v1/models/other/production"))["version"] is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_events_that_arrive_in_any_order_give_the_same_past(audit: Harness, seed: int) -> None:
+    envelopes = story()
+    random.Random(seed).shuffle(envelopes)
+    for envelope in envelopes:
+        await audit.ledger.append([record(envelope)])
+    await assert_story(audit)
+    by_index = {row["index"]: row["event_id"] for row in await audit.rows(tables.timeline)}
+    ids = {envelope.sequence: envelope.id for envelope in story_ids(envelopes)}
+    opened = [by_index[row["index"]] for row in await audit.rows(tables.stage_interval)]
+    assert sorted(opened) == sorted(ids.values())
+    assert await audit.rows(tables.mechanism.early) == []
+
+
+def story_ids(envelopes: list[Any]) -> list[Any]:
+    return sorted(envelopes, key=lambda envelope: envelope.sequence)
+
+
+async def test_a_bad_event_does_not_hold_up_its_stream(audit: Harness) -> None:
+    envelopes = story()
+    records = [record(envelope) for envelope in envelopes]
+    bad = record(envelopes[1].model_copy(update={"value": b"{}"}))
+    await audit.ledger.append([records[0], bad, *records[2:]])
+    assert (await production(audit, 100))["version"] == 1
+    assert (await production(audit, 1.5, "Staging"))["version"] is None
+
+
+async def test_a_stage_may_hold_many(audit: Harness) -> None:
+    moves = [
+        event(registered(1), 1, at=hours(0)),
+        event(registered(2), 2, at=hours(1)),
+        event(registered(3), 3, at=hours(2)),
+    ]
+    await audit.ledger.append([record(e) for e in moves])
+    found = await production(audit, 5, "Development")
+    assert (found["version"], found["others"]) == (3, [2, 1])
+
+
+async def test_clocks_that_disagree_never_end_an_interval_before_it_began(audit: Harness) -> None:
+    back = [
+        event(registered(1), 1, at=hours(2)),
+        event(changed(1, Stage.DEVELOPMENT, Stage.STAGING), 2, at=hours(1)),
+        event(changed(1, Stage.STAGING, Stage.ARCHIVED, TransitionKind.RETIREMENT), 3, at=hours(3)),
+    ]
+    await audit.ledger.append([record(e) for e in back])
+    rows = await audit.rows(tables.stage_interval)
+    assert [(r["since"], r["until"]) for r in rows] == [
+        (hours(2), hours(2)),
+        (hours(2), hours(3)),
+        (hours(3), None),
+    ]
+
+
+async def test_the_timeline_is_told_page_by_page(audit: Harness) -> None:
+    await audit.ledger.append([record(e) for e in story()])
+    await audit.ledger.append([record(event(registered(1, "other"), 1))])
+    items, after = [], "-1"
+    while after is not None:
+        page = await audit.get(f"/v1/timeline?model=fraud&limit=4&after={after}")
+        assert len(page["items"]) <= 4
+        items += page["items"]
+        after = page["next"]
+    assert [item["index"] for item in items] == list(range(9))
+    swap = items[6]
+    assert swap["type"] == "hallmark.stage.changed.v1"
+    assert (swap["subject"], swap["actor"], swap["version"]) == ("default/fraud/1", "ana", 2)
+    for part in ("ana moved fraud v2 from Staging to Production", "approved by ben", "accuracy: passed", "replaces v1"):
+        assert part in swap["summary"]
+    assert [i["version"] for i in (await audit.get("/v1/timeline?model=fraud&version=2"))["items"]] == [2] * 4
+    one = (await audit.get(f"/v1/timeline?correlationid={swap['correlationid']}"))["items"]
+    assert [i["index"] for i in one] == [6]
+    typed = await audit.get("/v1/timeline?type=hallmark.version.registered.v1")
+    assert [i["model"] for i in typed["items"]] == ["fraud", "fraud", "other"]
+
+
+async def test_copies_are_flagged(audit: Harness) -> None:
+    original = story()[0]
+    copy = original.model_copy(update={"actor": "mallory"})
+    await audit.ledger.append([record(original), record(copy)])
+    # The same id on another topic is another thing.
+    asks = RequestTransition(model="fraud", version=1, to_stage=Stage.STAGING, reason="try")
+    elsewhere = event(asks, None, event_id=original.id)
+    await audit.ledger.append([record(elsewhere, topic=REGISTRY_COMMANDS.name)])
+    assert [row["copy_of"] for row in await audit.rows(tables.timeline)] == [None, 0, None]
+    assert len(await audit.rows(tables.stage_interval)) == 1
+
+
+async def test_a_copy_cannot_take_the_place_of_a_later_event(audit: Harness) -> None:
+    """Same id, another sequence: it does not move the stream."""
+    envelopes = story()
+    forged = envelopes[0].model_copy(update={"sequence": 2, "value": envelopes[2].value})
+    await audit.ledger.append([record(envelopes[0]), record(forged), *[record(e) for e in envelopes[1:]]])
+    rows = await audit.rows(tables.timeline)
+    assert rows[1]["copy_of"] == 0
+    assert (await production(audit, 1.5))["version"] is None
+    assert (await production(audit, 2))["version"] == 1
+
+
+async def test_views_rebuilt_from_the_log_come_out_identical(audit: Harness) -> None:
+    envelopes = story()
+    random.Random(3).shuffle(envelopes)
+    late, *rest = envelopes
+    bad = record(event(registered(9), 1, key="default/x"), value=b"junk")
+    token = (("authorization", b"Bearer x"),)
+    asks = event(RequestTransition(model="fraud", version=1, to_stage=Stage.STAGING, reason="try"), None)
+    command = record(asks, topic=REGISTRY_COMMANDS.name, headers=(*asks.headers(), *token))
+    await audit.ledger.append(
+        [*[record(e) for e in rest], bad, command, record(rest[0].model_copy(update={"actor": "x"}))]
+    )
+    before = await snapshot(audit)
+    assert all(before[:3])
+    async with audit.db.transaction() as tx:
+        assert await rebuild(tx, Views(Inbox(tables.mechanism))) == len(before[0])
+    assert await snapshot(audit) == before
+    # And the fold goes on where it was.
+    await audit.ledger.append([record(late)])
+    await assert_story(audit)
+    before = await snapshot(audit)
+    await audit.execute("delete from audit.timeline where index = 3", "update audit.stage_interval set version = 7")
+    async with audit.db.transaction() as tx:
+        await rebuild(tx, Views(Inbox(tables.mechanism)))
+    assert await snapshot(audit) == before
+
+
+@pytest.mark.parametrize("query", ["at=yesterday", "at=2026-11-20T12:00:00", "stage=Nowhere", "workspace=NO"])
+async def test_a_bad_question_is_refused(audit: Harness, query: str) -> None:
+    assert await audit.status(f"/v1/models/fraud/production?{query}", "auditors") == 422

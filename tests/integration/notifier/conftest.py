@@ -1,0 +1,267 @@
+"""The notifier's parts on real PostgreSQL, with a real HTTP receiver and a real SMTP server."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import pytest
+from aiosmtpd.smtp import SMTP
+
+from contracts.envelope import Envelope
+from contracts.notifier import Channel
+from contracts.registry import StageChanged
+from contracts.topics import NOTIFIER_EVENTS
+from kit.db import Database
+from kit.events import EventLog
+from kit.inbox import Inbox
+from kit.migrations import migrate
+from notifier import app, consumers, queue, views
+from notifier.addresses import Guard
+from notifier.commands import Commands
+from notifier.domain import Schedule
+from notifier.settings import NotifierSettings
+from notifier.tables import mechanism
+from notifier.vault import Vault
+from notifier.worker import Worker
+
+DIGEST = "sha256:" + "a" * 64
+MIGRATIONS = Path(app.__file__).parent / "migrations"
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One request, as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Receiver:
+    """A local HTTP server. `answer` decides per request; without it everything is 200."""
+
+    def __init__(self) -> None:
+        self.hits: list[Hit] = []
+        self.answer: Callable[[Hit], Answer | int] = lambda _: 200
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                hit = Hit(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+                outer.hits.append(hit)
+                answer = outer.answer(hit)
+                status, headers, text = answer if isinstance(answer, tuple) else (answer, {}, b"ok")
+                self.send_response(status)
+                for name, value in {"content-length": str(len(text)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def to(self, path: str) -> list[Hit]:
+        return [hit for hit in self.hits if hit.path == path]
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Mailbox:
+    """A local SMTP server. `answer` decides per recipient."""
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        self.asked: list[str] = []
+        self.answer: Callable[[str], str] = lambda _: "250 OK"
+        self.port = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Mailbox"]:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: SMTP(self, hostname="localhost", loop=loop), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        self.asked.append(address)
+        said = self.answer(address)
+        if said.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return said
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        mail = message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(mail, EmailMessage)
+        self.mails.append(mail)
+        return "250 OK"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    async with Mailbox().open() as server:
+        yield server
+
+
+def service_url(database: str) -> str:
+    """The same database by the service's own role."""
+    parts = urlsplit(database)
+    return parts._replace(netloc=f"hallmark_notifier:pw@{parts.hostname}:{parts.port}").geturl()
+
+
+async def migrated(database: str) -> str:
+    url = service_url(database)
+    await asyncio.to_thread(migrate, "notifier", MIGRATIONS, database_url=url, admin_database_url=database)
+    return url
+
+
+async def until(holds: Callable[[], Any], seconds: float = 20) -> None:
+    """Waits for a condition in this process."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def stage_changed(model: str = "churn", version: int = 2, **changed: Any) -> StageChanged:
+    values: dict[str, Any] = {
+        "transition_id": f"t-{model}-{version}",
+        "kind": "promotion",
+        "workspace": "default",
+        "model": model,
+        "version": version,
+        "digest": DIGEST,
+        "artifact_digest": DIGEST,
+        "from_stage": "Staging",
+        "to_stage": "Production",
+        "requested_by": "ana",
+        "reason": "better recall",
+        **changed,
+    }
+    return StageChanged.model_validate(values)
+
+
+@dataclass
+class Rig:
+    """Commands, queue and any number of workers over one database; the consumers' effect without Kafka."""
+
+    db: Database
+    settings: NotifierSettings
+    log: EventLog
+    commands: Commands
+    vault: Vault
+    sequences: dict[str, int] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def worker(self, **options: Any) -> AsyncIterator[Worker]:
+        guard = Guard(self.settings.webhook_allow)
+        given: dict[str, Any] = {"poll_seconds": 0.05, "graceful_seconds": 5, **options}
+        schedule = Schedule(given.pop("pauses", self.settings.retry_seconds))
+        senders = given.pop("senders", None) or app.senders(self.settings, guard)
+        worker = Worker(self.db, self.log, senders, self.vault, schedule, asyncio.Event(), **given)
+        task = asyncio.create_task(worker.run())
+        try:
+            yield worker
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def event(self, model: str = "churn", version: int = 2, **changed: Any) -> Envelope:
+        stream = f"default/{model}"
+        self.sequences[stream] = self.sequences.get(stream, 0) + 1
+        message = stage_changed(model, version, **changed)
+        return Envelope.of(
+            message,
+            source="hallmark/registry",
+            subject=f"{stream}/{version}",
+            key=stream,
+            sequence=self.sequences[stream],
+            actor="ana",
+        )
+
+    async def happens(self, *envelopes: Envelope) -> None:
+        for envelope in envelopes:
+            async with self.db.transaction() as tx:
+                await consumers.fan_out(tx, envelope)
+
+    async def webhook(self, url: str, **options: Any) -> dict[str, Any]:
+        return await self.commands.subscribe("ana", Channel.WEBHOOK, url, **options)
+
+    async def deliveries(self, subscription: dict[str, Any], **filters: Any) -> list[dict[str, Any]]:
+        """Oldest first."""
+        given = {"owner": None, "status": None, "event_id": None, "limit": 500, "after": None, **filters}
+        async with self.db.snapshot() as tx:
+            page = await views.deliveries(tx, "default", subscription_id=subscription["subscription_id"], **given)
+        items: list[dict[str, Any]] = page["items"]
+        return items[::-1]
+
+    async def all_done(self, subscription: dict[str, Any], count: int, seconds: float = 20) -> list[dict[str, Any]]:
+        """Waits until there are `count` deliveries and none is open."""
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await self.deliveries(subscription)
+                if len(found) == count and all(d["status"] != "pending" for d in found):
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def tries(self, delivery: dict[str, Any]) -> list[dict[str, Any]]:
+        async with self.db.snapshot() as tx:
+            found = await views.delivery_detail(tx, UUID(delivery["delivery_id"]))
+        assert found is not None
+        tries: list[dict[str, Any]] = found[0]["tries"]
+        return tries
+
+    async def events(self, subscription: dict[str, Any]) -> list[Envelope]:
+        async with self.db.snapshot() as tx:
+            stream = views.stream_of(subscription["subscription_id"])
+            return [envelope async for envelope in self.log.read(tx, stream=stream)]
+
+
+@pytest.fixture
+async def rig(database: str, mailbox: Mailbox, tmp_path: Path) -> AsyncIterator[Rig]:
+    url = await migrated(database)
+    settings = NotifierSettings.model_validate(
+        {
+            "database_url": url,
+            "kafka_bootstrap": "127.0.0.1:1",
+            "auth_jwks": "unused",
+            "access_file": tmp_path / "unused",
+            "smtp_host": "127.0.0.1",
+            "smtp_port": mailbox.port,
+            "webhook_allow": "127.0.0.0/8",
+            "retry_seconds": "0.05,0.05,0.05",
+            "send_timeout_seconds": 5,
+        }
+    )
+    db = Database(url, name="notifier-test")
+    log = EventLog(mechanism, topic=NOTIFIER_EVENTS.name, source=queue.ACTOR)
+    vault = Vault(b"k" * 32)
+    commands = Commands(db, log, Inbox(mechanism), Guard(settings.webhook_allow), vault, mail=True)
+    yield Rig(db, settings, log, commands, vault)
+    await db.close()

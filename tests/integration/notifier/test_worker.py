@@ -1,0 +1,302 @@
+"""Deliveries: order, repetition, isolation, and the end of a subscription."""
+
+import asyncio
+import json
+from datetime import datetime
+from itertools import count
+from uuid import UUID
+
+import sqlalchemy as sa
+from standardwebhooks import Webhook
+
+from contracts.notifier import Channel
+from notifier import queue, views
+from notifier.channels.email import EmailSender, Smtp
+from notifier.channels.render import Renderer
+from notifier.domain import Outcome, Schedule, Verdict
+from notifier.tables import mechanism
+
+from .conftest import Hit, Mailbox, Receiver, Rig, until
+
+
+async def test_a_failed_try_is_repeated_under_the_same_id_with_a_fresh_signature(rig: Rig, receiver: Receiver) -> None:
+    answers = iter([500, 503, 200])
+    receiver.answer = lambda _: next(answers)
+    made = await rig.webhook(f"{receiver.url}/hook")
+    async with rig.worker():
+        await rig.happens(rig.event())
+        (done,) = await rig.all_done(made, 1)
+    assert done["status"] == "succeeded"
+    assert len({hit.headers["webhook-id"] for hit in receiver.hits}) == 1
+    assert len({hit.body for hit in receiver.hits}) == 1
+    for hit in receiver.hits:
+        Webhook(made["secret"]).verify(hit.body, hit.headers)
+    tries = await rig.tries(done)
+    assert [(t["attempt"], t["outcome"], t["status"]) for t in tries] == [
+        (1, "retry", 500),
+        (2, "retry", 503),
+        (3, "succeeded", 200),
+    ]
+    assert [e.type.split(".")[2] for e in await rig.events(made)] == ["created", "failed", "failed", "succeeded"]
+
+
+async def test_only_the_model_whose_event_fails_waits(rig: Rig, receiver: Receiver) -> None:
+    """A lane is a model: its later event waits for the failed one, another model's does not."""
+    open_again = asyncio.Event()
+    receiver.answer = lambda hit: 200 if open_again.is_set() or b"default/other" in hit.body else 500
+    made = await rig.webhook(f"{receiver.url}/hook")
+    first, second, other = rig.event("churn", 1), rig.event("churn", 2), rig.event("other", 1)
+    async with rig.worker(pauses=(0.05,) * 500):
+        await rig.happens(first, second, other)
+        await until(lambda: any(json.loads(h.body)["id"] == other.id for h in receiver.hits))
+        await until(lambda: sum(json.loads(h.body)["id"] == first.id for h in receiver.hits) >= 4)
+        assert not [h for h in receiver.hits if json.loads(h.body)["id"] == second.id]
+        open_again.set()
+        await rig.all_done(made, 3)
+    ids = [json.loads(h.body)["id"] for h in receiver.hits]
+    assert ids.index(second.id) > max(n for n, i in enumerate(ids) if i == first.id)
+    assert ids.count(second.id) == ids.count(other.id) == 1
+
+
+async def test_several_workers_keep_the_order_of_a_lane_and_send_each_once(rig: Rig, receiver: Receiver) -> None:
+    made = await rig.webhook(f"{receiver.url}/hook")
+    models = [f"m{n}" for n in range(5)]
+    sent = [rig.event(model, version) for version in range(1, 9) for model in models]
+    async with rig.worker(), rig.worker(), rig.worker():
+        await rig.happens(*sent)
+        await rig.all_done(made, len(sent))
+    got = [json.loads(h.body) for h in receiver.hits]
+    assert sorted(e["id"] for e in got) == sorted(e.id for e in sent)
+    for model in models:
+        assert [e["sequence"] for e in got if e["partitionkey"] == f"default/{model}"] == list(range(1, 9))
+
+
+async def test_410_ends_the_subscription_and_cancels_what_waits(rig: Rig, receiver: Receiver) -> None:
+    receiver.answer = lambda _: 410
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event("churn", 1), rig.event("churn", 2))
+    async with rig.worker():
+        first, second = await rig.all_done(made, 2)
+    assert (first["status"], second["status"]) == ("dead", "cancelled")
+    await rig.happens(rig.event("churn", 3))
+    assert len(await rig.deliveries(made)) == 2
+    assert len(receiver.hits) == 1
+    events = await rig.events(made)
+    assert [e.type for e in events[1:]] == ["hallmark.delivery.dead.v1", "hallmark.subscription.disabled.v1"]
+
+
+async def test_tries_end_after_the_schedule_and_a_replay_begins_it_anew(rig: Rig, receiver: Receiver) -> None:
+    receiver.answer = lambda _: 500
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event("churn", 1), rig.event("churn", 2))
+    async with rig.worker(pauses=(0.02, 0.02)):
+        first, second = await rig.all_done(made, 2)
+        assert (first["status"], first["attempts"], second["status"]) == ("dead", 3, "dead")
+        receiver.answer = lambda _: 200
+        async with rig.db.snapshot() as tx:
+            found = await views.delivery_detail(tx, UUID(first["delivery_id"]))
+        assert found is not None
+        await rig.commands.replay(UUID(first["delivery_id"]), found[1])
+        first, _ = await rig.all_done(made, 2)
+    assert (first["status"], first["attempts"]) == ("succeeded", 4)
+    same = [h for h in receiver.hits if h.headers["webhook-id"] == f"msg_{first['delivery_id']}"]
+    assert len(same) == 4
+
+
+async def test_retry_after_moves_the_next_try(rig: Rig, receiver: Receiver) -> None:
+    receiver.answer = lambda _: (429, {"retry-after": "3600"}, b"slow down")
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event())
+    async with rig.worker():
+        await until(lambda: len(receiver.hits) == 1)
+        async with asyncio.timeout(10):
+            while len(await rig.events(made)) < 2:
+                await asyncio.sleep(0.02)
+    failed = (await rig.events(made))[1]
+    body = json.loads(failed.value)
+    wait = (datetime.fromisoformat(body["next_attempt_at"]) - failed.time).total_seconds()
+    assert 3590 < wait < 3610
+
+
+async def test_a_dead_endpoint_delays_nobody(rig: Rig, receiver: Receiver) -> None:
+    """One endpoint accepts and never answers, with a full queue of many models; another gets all of its own at once."""
+    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(3600), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    dead = await rig.webhook(f"http://127.0.0.1:{port}/dead")
+    live = await rig.webhook(f"{receiver.url}/live")
+    sent = [rig.event(f"m{n}", 1) for n in range(60)]
+    await rig.happens(*sent)
+    began = asyncio.get_running_loop().time()
+    async with rig.worker(concurrency=8, share=4, graceful_seconds=0):
+        await rig.all_done(live, 60, seconds=4)  # less than the 5 s that one silent try takes
+        assert asyncio.get_running_loop().time() - began < 4
+        assert {d["status"] for d in await rig.deliveries(dead)} == {"pending"}
+    silent.close()
+
+
+async def test_an_event_that_comes_twice_is_delivered_once(rig: Rig, receiver: Receiver) -> None:
+    made = await rig.webhook(f"{receiver.url}/hook")
+    event = rig.event()
+    await rig.happens(event, event)
+    async with rig.worker():
+        await rig.happens(event)
+        await rig.all_done(made, 1)
+        await rig.happens(event)
+        await rig.happens(rig.event("other", 1))
+        await rig.all_done(made, 2)
+    assert len(receiver.hits) == 2
+
+
+async def test_mail_is_greylisted_then_taken_and_refused_for_good(rig: Rig, mailbox: Mailbox) -> None:
+    tries = count()
+    mailbox.answer = lambda address: (
+        "550 no such user here"
+        if address.startswith("nobody")
+        else "250 OK"
+        if next(tries)
+        else "451 greylisted, come back later"
+    )
+    good = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    bad = await rig.commands.subscribe("ana", Channel.EMAIL, "nobody@example.org")
+    event = rig.event()
+    await rig.happens(event)
+    async with rig.worker():
+        (sent,), (refused,) = await rig.all_done(good, 1), await rig.all_done(bad, 1)
+    assert (sent["status"], refused["status"]) == ("succeeded", "dead")
+    assert [(t["status"], t["outcome"]) for t in await rig.tries(sent)] == [(451, "retry"), (250, "succeeded")]
+    (only,) = await rig.tries(refused)
+    assert (only["status"], only["detail"]) == (550, "550 no such user here")
+    (mail,) = mailbox.mails
+    assert mail["Message-ID"] == f"<{sent['delivery_id']}@hallmark>"
+    assert mail["In-Reply-To"] == mail["References"] == f"<{event.correlationid}@hallmark>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Subject"] == "churn: v2 is now in Production (was Staging)"
+
+
+async def test_a_mail_server_that_is_away_is_waited_for(rig: Rig) -> None:
+    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    await rig.happens(rig.event())
+    nobody = EmailSender(Smtp("127.0.0.1", 1, "hallmark@localhost"), Renderer())
+    async with rig.worker(senders={Channel.EMAIL: nobody}, pauses=(0.02, 3600)):
+        async with asyncio.timeout(10):
+            while len(await rig.events(made)) < 3:
+                await asyncio.sleep(0.02)
+    (waiting,) = await rig.deliveries(made)
+    assert waiting["status"] == "pending"
+    async with rig.db.transaction() as tx:
+        await tx.execute(sa.text("update notifier.delivery set due_at = now()"))
+    async with rig.worker():
+        (done,) = await rig.all_done(made, 1)
+    assert done["status"] == "succeeded"
+
+
+async def test_a_redirect_is_a_failure_and_is_not_followed(rig: Rig, receiver: Receiver) -> None:
+    receiver.answer = lambda hit: (302, {"location": "/elsewhere"}, b"") if hit.path == "/hook" else 200
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event())
+    async with rig.worker(pauses=(0.02,)):
+        (done,) = await rig.all_done(made, 1)
+    assert done["status"] == "dead"
+    assert not receiver.to("/elsewhere")
+    assert (await rig.tries(done))[0]["detail"] == "HTTP 302 Found (redirects are not followed)"
+
+
+async def test_no_secret_comes_to_rest_in_a_try_or_an_event(rig: Rig, receiver: Receiver) -> None:
+    def echo(hit: Hit) -> tuple[int, dict[str, str], bytes]:
+        told = f"{made['secret']} {receiver.url}/hook?token=s3cret {hit.headers['webhook-signature']} {'x' * 9000}"
+        return 500, {}, told.encode()
+
+    receiver.answer = echo
+    made = await rig.webhook(f"{receiver.url}/hook?token=s3cret")
+    await rig.happens(rig.event())
+    async with rig.worker(pauses=(0.02,)):
+        (done,) = await rig.all_done(made, 1)
+    (first, _) = await rig.tries(done)
+    assert first["response"].startswith("[redacted] [redacted] [redacted] xxx")
+    assert len(first["response"]) <= 2048
+    assert made["address"] == f"{receiver.url}/hook?****"
+    async with rig.db.transaction() as tx:
+        rows = [
+            str((await tx.execute(sa.text(f"select t from notifier.{table} t"))).all())
+            for table in ("event", "outbox", "subscription", "delivery", "attempt", "inbox", "secret")
+        ]
+    for needle in (made["secret"], made["secret"].removeprefix("whsec_"), "s3cret"):
+        assert not any(needle in row for row in rows), needle
+
+
+async def test_a_removed_subscription_gets_nothing_more(rig: Rig, receiver: Receiver) -> None:
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event("churn", 1))
+    await rig.commands.remove(made["subscription_id"], "ana")
+    await rig.commands.remove(made["subscription_id"], "ana")
+    await rig.happens(rig.event("churn", 2))
+    (only,) = await rig.deliveries(made)
+    assert only["status"] == "cancelled"
+    async with rig.worker():
+        other = await rig.webhook(f"{receiver.url}/other")
+        await rig.happens(rig.event("churn", 3))
+        await rig.all_done(other, 1)
+    assert not receiver.to("/hook")
+    assert [e.type for e in await rig.events(made)] == [
+        "hallmark.subscription.created.v1",
+        "hallmark.subscription.removed.v1",
+    ]
+    async with rig.db.transaction() as tx:
+        gone = await tx.scalar(
+            sa.text("select count(*) from notifier.secret where subscription_id = :id"), {"id": made["subscription_id"]}
+        )
+    assert gone == 0
+
+
+async def test_a_worker_whose_lease_ran_out_changes_nothing(rig: Rig, receiver: Receiver) -> None:
+    """The slow worker's outcome is noted at its own try; the delivery follows the worker that holds it now."""
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event())
+
+    async def lease() -> queue.Lease:
+        async with rig.db.transaction() as tx:
+            (lease,) = await queue.lease(tx, free=1, share=1, busy={}, seconds=60)
+            await tx.execute(sa.text("update notifier.delivery set leased_until = now()"))
+        return lease
+
+    slow, quick = await lease(), await lease()
+    schedule = Schedule((1.0,))
+    async with rig.db.transaction() as tx:
+        ok = Outcome(Verdict.SUCCEEDED, "HTTP 200")
+        assert await queue.record(tx, rig.log, quick, ok, 1.0, schedule, 0.5)
+    async with rig.db.transaction() as tx:
+        bad = Outcome(Verdict.RETRY, "HTTP 500")
+        assert await queue.record(tx, rig.log, slow, bad, 1.0, schedule, 0.5) is None
+    (done,) = await rig.deliveries(made)
+    assert done["status"] == "succeeded"
+    assert [t["outcome"] for t in await rig.tries(done)] == ["retry", "succeeded"]
+    assert len(await rig.events(made)) == 2
+
+
+async def test_an_error_of_ours_follows_the_schedule_instead_of_running_hot(rig: Rig) -> None:
+    class Broken:
+        calls = 0
+
+        async def send(self, parcel: object) -> Outcome:
+            self.calls += 1
+            raise RuntimeError("a secret could be in this text")
+
+    broken = Broken()
+    made = await rig.webhook("http://127.0.0.1:1/hook")
+    await rig.happens(rig.event())
+    async with rig.worker(senders={Channel.WEBHOOK: broken}, pauses=(0.02, 0.02)):
+        (done,) = await rig.all_done(made, 1)
+    assert (done["status"], broken.calls) == ("dead", 3)
+    assert {t["detail"] for t in await rig.tries(done)} == {"an error of the notifier: RuntimeError"}
+
+
+async def test_every_outcome_has_its_event_and_every_event_its_record(rig: Rig, receiver: Receiver) -> None:
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(*(rig.event(f"m{n}", 1) for n in range(10)))
+    async with rig.worker():
+        await rig.all_done(made, 10)
+    async with rig.db.transaction() as tx:
+        events = await tx.scalar(sa.select(sa.func.count()).select_from(mechanism.event))
+        outbox = await tx.scalar(sa.select(sa.func.count()).select_from(mechanism.outbox))
+    assert events == outbox == 11
+    assert [e.sequence for e in await rig.events(made)] == list(range(1, 12))

@@ -1,0 +1,197 @@
+"""The registry in this process on real PostgreSQL, Kafka and S3."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from fastapi import FastAPI
+from joserfc.jwk import OKPKey
+
+from contracts.envelope import Envelope
+from contracts.payload import Message
+from contracts.topics import REGISTRY_COMMANDS, REGISTRY_EVENTS
+from embedded.fixtures import S3, Kafka
+from kit.keys import ensure_key, make_token
+from kit.migrations import migrate
+from kit.topics import apply_topics
+from registry import app as registry_app
+from registry.settings import RegistrySettings
+
+ACCESS = """
+roles:
+  - {group: ml-engineers, role: contributor}
+  - {group: reviewers, role: approver}
+  - {group: operators, role: operator}
+  - {group: admins, role: admin}
+  - {group: everyone, role: viewer}
+"""
+
+
+@dataclass
+class Harness:
+    """The running service, clients of several people, and what it said on Kafka."""
+
+    settings: RegistrySettings
+    app: FastAPI
+    keys: dict[str, OKPKey]
+    producer: AIOKafkaProducer
+    heard: list[Envelope] = field(default_factory=list)
+
+    def client(self, subject: str, *groups: str, ttl: int = 600) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self.app),
+            base_url="http://registry",
+            headers={"authorization": f"Bearer {self.token(subject, *groups, ttl=ttl)}"},
+            timeout=30,
+        )
+
+    def token(self, subject: str, *groups: str, ttl: int = 600) -> str:
+        return make_token(self.keys["auth"], subject, list(groups), ttl_seconds=ttl)
+
+    @property
+    def ana(self) -> httpx2.AsyncClient:
+        return self.client("ana", "ml-engineers")
+
+    @property
+    def olga(self) -> httpx2.AsyncClient:
+        return self.client("olga", "operators")
+
+    async def upload(self, data: bytes) -> dict[str, Any]:
+        """Puts the bytes into the store and gives the artifact to register."""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        offer = (await self.ana.post("/v1/artifacts", json={"digest": digest, "size": len(data)})).json()
+        if not offer["present"]:
+            async with httpx2.AsyncClient() as outside:
+                (await outside.put(offer["upload_url"], content=data)).raise_for_status()
+        return {"digest": digest, "size": len(data), "filename": "model.onnx"}
+
+    async def register(self, model: str, data: bytes = b"model", **content: Any) -> dict[str, Any]:
+        body = {"artifact": await self.upload(data), **content}
+        response = await self.ana.post(f"/v1/models/{model}/versions", json=body)
+        assert response.status_code == 201, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+    async def request(self, model: str, version: int, to: str) -> dict[str, Any]:
+        path = f"/v1/models/{model}/versions/{version}/transitions"
+        response = await self.ana.post(path, json={"to_stage": to, "reason": "test"})
+        assert response.status_code == 202, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+    async def closed(self, transition_id: str) -> dict[str, Any]:
+        response = await self.ana.get(f"/v1/transitions/{transition_id}", params={"wait": 20})
+        document: dict[str, Any] = response.json()
+        assert document["status"] != "open", document
+        return document
+
+    async def send(self, topic: str, envelope: Envelope, *headers: tuple[str, bytes]) -> None:
+        await self.producer.send_and_wait(
+            self.settings.topic_prefix + topic,
+            value=envelope.value,
+            key=envelope.key.encode(),
+            headers=[*envelope.headers(), *headers],
+        )
+
+    async def command(self, message: Message, token: str, **attributes: Any) -> Envelope:
+        """Publishes a command as a producing service would."""
+        body = json.loads(message.model_dump_json())
+        stream = f"{body['workspace']}/{body['model']}"
+        envelope = Envelope.of(message, source="test/trainer", subject=stream, key=stream, **attributes)
+        await self.send(REGISTRY_COMMANDS.name, envelope, ("authorization", f"Bearer {token}".encode()))
+        return envelope
+
+    async def event(self, matches: Callable[[Envelope], bool]) -> Envelope:
+        """The first event, past or coming, that matches."""
+        async with asyncio.timeout(30):
+            while True:
+                for envelope in self.heard:
+                    if matches(envelope):
+                        return envelope
+                await asyncio.sleep(0.02)
+
+    async def parked(self, topic: str, count: int = 1) -> list[dict[str, str]]:
+        """The reasons of the first `count` records on the registry's dead-letter topic of `topic`."""
+        consumer = AIOKafkaConsumer(
+            f"{self.settings.topic_prefix}{topic}.registry.dlt",
+            bootstrap_servers=self.settings.kafka_bootstrap,
+            auto_offset_reset="earliest",
+        )
+        await consumer.start()
+        try:
+            async with asyncio.timeout(30):
+                return [
+                    {name: value.decode(errors="replace") for name, value in (await consumer.getone()).headers}
+                    for _ in range(count)
+                ]
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture
+def settings(
+    database: str, bucket: str, topic_prefix: str, kafka: Kafka, infra_s3: S3, tmp_path: Path
+) -> RegistrySettings:
+    for name in ("auth", "decision"):
+        ensure_key(tmp_path, name)
+    (tmp_path / "access.yaml").write_text(ACCESS)
+    admin = urlsplit(database)
+    url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
+    scripts = Path(registry_app.__file__).parent / "migrations"
+    migrate("registry", scripts, database_url=url, admin_database_url=database)
+    return RegistrySettings(
+        database_url=url,
+        kafka_bootstrap=kafka.bootstrap,
+        kafka_idempotence=kafka.idempotence,
+        topic_prefix=topic_prefix,
+        auth_jwks=str(tmp_path / "auth.jwks.json"),
+        access_file=tmp_path / "access.yaml",
+        decision_jwks=str(tmp_path / "decision.jwks.json"),
+        s3_endpoint=infra_s3.endpoint,
+        s3_access_key=infra_s3.access_key,
+        s3_secret_key=infra_s3.secret_key,
+        s3_bucket=bucket,
+        graceful_seconds=3,
+    )
+
+
+@asynccontextmanager
+async def running(settings: RegistrySettings, directory: Path) -> AsyncIterator[Harness]:
+    """The service from start to stop, with an ear on its topic."""
+    app = registry_app.build(settings)
+    prefix, bootstrap = settings.topic_prefix, settings.kafka_bootstrap
+    ear = AIOKafkaConsumer(prefix + REGISTRY_EVENTS.name, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all")
+    keys = {name: ensure_key(directory, name) for name in ("auth", "decision")}
+    harness = Harness(settings, app, keys, producer)
+
+    async def listen() -> None:
+        async for record in ear:
+            harness.heard.append(Envelope.from_kafka(record.key, record.headers, record.value))
+
+    await ear.start()
+    await producer.start()
+    listening = asyncio.create_task(listen())
+    try:
+        async with app.router.lifespan_context(app):
+            yield harness
+    finally:
+        listening.cancel()
+        await ear.stop()
+        await producer.stop()
+
+
+@pytest.fixture
+async def registry(settings: RegistrySettings, tmp_path: Path) -> AsyncIterator[Harness]:
+    await apply_topics(settings.kafka_bootstrap, prefix=settings.topic_prefix)
+    async with running(settings, tmp_path) as harness:
+        yield harness

@@ -1,0 +1,136 @@
+"""CEL gates: what passes, what fails, what is an error; and what a policy author is told."""
+
+import math
+import time
+from typing import Any
+
+import pytest
+
+from approval.gates import MAX_EXPRESSION, Gate, GateError, compiled, evaluate, variables_of
+
+INPUTS: dict[str, Any] = {
+    "now": "2026-01-02T00:00:00+00:00",
+    "model": {"workspace": "default", "name": "fraud", "owner": "", "description": "", "tags": {"risk": "high"}},
+    "request": {"kind": "promotion", "from": "Staging", "to": "Production", "reason": "x", "requested_by": "ana"},
+    "candidate": {
+        "version": 2,
+        "digest": "sha256:00",
+        "metrics": {"accuracy": 0.95, "rows": 12000, "flag": True, "p95-ms": 20},
+        "parameters": {"depth": 3, "balanced": True, "note": None},
+        "tags": {"team": "risk"},
+        "stages": ["Staging"],
+        "artifact": {"size": 10},
+        "trained_at": "2026-01-01T00:00:00Z",
+        "training_seconds": None,
+        "registered_by": "trainer",
+        "registered_at": "2026-01-01T00:00:00+00:00",
+        "owner": None,
+    },
+    "baseline": {"version": 1, "metrics": {"accuracy": 0.9}, "stages": ["Production"]},
+}
+
+
+def said(expression: str, inputs: dict[str, Any] = INPUTS, **options: Any) -> tuple[str, str]:
+    given: dict[str, Any] = {"on_no_baseline": "inconclusive", **options}
+    criterion = evaluate("p/g", expression, variables_of(inputs), **given)
+    return criterion.result, criterion.message
+
+
+def metrics(**values: Any) -> dict[str, Any]:
+    return {**INPUTS, "candidate": {**INPUTS["candidate"], "metrics": values}}
+
+
+@pytest.mark.parametrize(
+    ("expression", "result"),
+    [
+        ("candidate.metrics.accuracy >= 0.9", "pass"),
+        ("candidate.metrics.accuracy >= 0.96", "fail"),
+        ("candidate.metrics['p95-ms'] <= 20.0", "pass"),
+        ("candidate.metrics.rows >= 10000.0", "pass"),  # an int becomes a double
+        ("candidate.metrics.rows * 2.0 > 20000.0", "pass"),
+        ("candidate.metrics.flag == 1.0", "pass"),  # and so does a bool
+        ("candidate.metrics.auc >= 0.5", "error"),
+        ("!(candidate.metrics.auc < 0.5)", "error"),  # a missing metric never passes by negation
+        ("has(candidate.metrics.auc)", "fail"),
+        ("!has(candidate.metrics.auc) || candidate.metrics.auc > 0.5", "pass"),
+        ("candidate.metrics.accuracy >= baseline.metrics.accuracy - 0.002", "pass"),
+        ("candidate.metrics.accuracy >= baseline.metrics.auc", "error"),
+        ("candidate.parameters.depth <= 3", "pass"),
+        ("candidate.parameters.note == null", "pass"),
+        ("candidate.parameters.depth", "error"),  # not a boolean
+        ("candidate.parameters.balanced", "pass"),
+        ("candidate.training_seconds < 60.0", "error"),  # null is absent
+        ("candidate.owner != ''", "error"),
+        ("now - candidate.trained_at < duration('168h')", "pass"),
+        ("'Staging' in candidate.stages", "pass"),
+        ("request.to in candidate.stages", "fail"),
+        ("model.tags.risk == 'high' && !model.name.startsWith('sandbox')", "pass"),
+        ("1 / 0 > 1", "error"),
+        ("candidate.metrics.all(k, candidate.metrics[k] > 0.5)", "pass"),
+        ("candidate.artifact.size < 11", "pass"),
+        ("'x'.matches('(')", "error"),
+    ],
+)
+def test_results(expression: str, result: str) -> None:
+    if expression in ("candidate.parameters.depth", "candidate.parameters.balanced"):
+        with pytest.raises(GateError, match="must give a boolean"):
+            compiled(expression)
+        result = "error"
+    assert said(expression)[0] == result
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "expression", ["candidate.metrics.a < 0.5", "!(candidate.metrics.a < 0.5)", "true", "has(candidate.metrics.a)"]
+)
+def test_a_number_that_is_none_never_passes(expression: str, value: float) -> None:
+    assert said(expression, metrics(a=value)) == ("error", "candidate.metrics.a: not a finite number")
+
+
+@pytest.mark.parametrize("choice", ["inconclusive", "fail", "pass"])
+def test_without_a_baseline(choice: str) -> None:
+    first = {**INPUTS, "baseline": None}
+    comparing = "candidate.metrics.accuracy >= baseline.metrics.accuracy"
+    assert said(comparing, first, on_no_baseline=choice)[0] == choice
+    assert said("candidate.metrics.accuracy >= 0.9", first, on_no_baseline=choice)[0] == "pass"
+    assert said("[1.0].all(baseline, baseline > 0.5)", first)[0] == "pass"  # a name of its own
+
+
+def test_messages_show_the_numbers() -> None:
+    assert said("candidate.metrics.accuracy >= 0.96", message="too low") == (
+        "fail",
+        "too low; candidate.metrics.accuracy = 0.95",
+    )
+    assert said("candidate.metrics.auc >= 0.96", message="too low")[1] == 'too low; Key not found in map : "auc"'
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("candidate.metric.accuracy > 0.9", "1:17: undeclared reference to 'candidate.metric.accuracy'"),
+        ("candidat.metrics.a > 0.9", "undeclared reference"),
+        ("candidate.metrics.a >= 1", "metrics are doubles: write 1.0, not 1"),
+        ("candidate.metrics.a * 2 >= 1.0", "metrics are doubles"),
+        ("candidate.metrics.a", "gives DOUBLE, but must give a boolean"),
+        ("candidate.metrics", "must give a boolean"),
+        ("1", "gives INT"),
+        ("dyn(true)", "gives DYN"),
+        ("candidate.tags.team > 1", "no matching overload"),
+        ("candidate.metrics.a >", "Syntax error"),
+        ("", "Syntax error"),
+        ("(" * 200 + "true" + ")" * 200, "recursion"),
+        ("true || " * MAX_EXPRESSION + "true", "longer than"),
+        ("env('HOME') == ''", "undeclared reference"),
+    ],
+)
+def test_what_an_author_is_told(expression: str, text: str) -> None:
+    with pytest.raises(GateError, match=text.replace("(", r"\(").replace("*", r"\*")):
+        Gate(expression)
+
+
+def test_cost_is_bounded() -> None:
+    big = metrics(**{f"m{n}": 1.0 for n in range(300)})
+    hog = "candidate.metrics.all(a, candidate.metrics.all(b, candidate.metrics.all(c, a + b + c != '')))"
+    started = time.monotonic()
+    assert said(hog, big)[0] == "error"
+    assert time.monotonic() - started < 5

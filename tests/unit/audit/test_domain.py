@@ -1,0 +1,292 @@
+"""Reading records: good ones, and everything that can be wrong with one."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from audit.domain import LOGGED, About, about, move_of, read
+from audit.summary import summarise
+from contracts import approval, notifier, registry
+from contracts.approval import Choice, Decision, PolicyRef, Verdict, Vote
+from contracts.envelope import Envelope
+from contracts.lifecycle import Stage, TransitionKind
+from contracts.model import Artifact, VersionContent
+from contracts.notifier import Channel
+from contracts.payload import Message
+from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
+
+DIGEST = "sha256:" + "a" * 64
+AT = datetime(2026, 11, 20, tzinfo=UTC)
+CONTENT = VersionContent(artifact=Artifact(digest=DIGEST, size=1, filename="m.onnx"))
+PLACE: dict[str, Any] = {
+    "transition_id": "t1",
+    "kind": TransitionKind.PROMOTION,
+    "workspace": "default",
+    "model": "fraud",
+    "version": 2,
+    "digest": DIGEST,
+    "artifact_digest": DIGEST,
+    "from_stage": Stage.STAGING,
+    "to_stage": Stage.PRODUCTION,
+}
+GATE = registry.Criterion(gate="accuracy", expression="metrics.accuracy > 0.9", result="passed", message="0.95")
+APPROVED = registry.Approval(name="ben", at=AT, meaning="approval")
+POLICY = PolicyRef(name="prod", revision=3, digest=DIGEST)
+VOTE = Vote(
+    voter="ben",
+    choice=Choice.APPROVE,
+    rule="second-person",
+    meaning="approval",
+    comment="looks good",
+    at=AT,
+    auth_method="token",
+    request_digest=DIGEST,
+)
+ATTEMPT: dict[str, Any] = {
+    "delivery_id": "d",
+    "subscription_id": "s",
+    "event_id": "e",
+    "event_type": "hallmark.stage.changed.v1",
+    "attempt": 2,
+    "latency_ms": 1.0,
+    "detail": "410 Gone",
+}
+WITHOUT_A_VERSION = (registry.RegisterModel, registry.RegisterVersion, registry.ModelRegistered, registry.RollBack)
+CHANGED = registry.StageChanged(
+    **PLACE,
+    requested_by="ana",
+    reason="better recall",
+    approved_by=(APPROVED,),
+    criteria=(GATE,),
+    policy="prod@3",
+    decision_id="d1",
+    replaces=1,
+)
+# Every message that the log may meet, and what its sentence must name.
+MESSAGES: list[tuple[str, Message, list[str]]] = [
+    (REGISTRY_COMMANDS.name, registry.RegisterModel(model="fraud"), ["command", "register", "fraud", "eve"]),
+    (REGISTRY_COMMANDS.name, registry.RegisterVersion(model="fraud", content=CONTENT), ["version", "fraud", "sha256:"]),
+    (
+        REGISTRY_COMMANDS.name,
+        registry.RequestTransition(model="fraud", version=2, to_stage=Stage.PRODUCTION, reason="better"),
+        ["fraud v2", "Production", "better"],
+    ),
+    (
+        REGISTRY_COMMANDS.name,
+        registry.RollBack(model="fraud", to_version=1, reason="drift"),
+        ["roll back", "v1", "drift"],
+    ),
+    (REGISTRY_EVENTS.name, registry.ModelRegistered(workspace="default", model="fraud", owner="ana"), ["fraud", "ana"]),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionRegistered(
+            workspace="default", model="fraud", version=2, digest=DIGEST, content=CONTENT, registered_by="ana"
+        ),
+        ["ana", "fraud v2"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.StageRequested(**PLACE, requested_by="ana", reason="better", expires_at=AT),
+        ["ana", "fraud v2", "Staging", "Production", "better"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        CHANGED,
+        ["ana", "fraud v2", "better recall", "ben", "accuracy: passed", "prod@3", "replaces v1"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.StageRefused(**PLACE, requested_by="ana", reason="better", code="gates-failed", detail="too low"),
+        ["ana", "may not", "too low", "gates-failed"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.CommandRejected(command_id="c", command_type="x.v1", code="bad", detail="no such version"),
+        ["x.v1", "no such version"],
+    ),
+    (
+        APPROVAL_EVENTS.name,
+        approval.PolicyPublished(policy=POLICY, document="", published_by="olga"),
+        ["olga", "prod", "3"],
+    ),
+    (
+        APPROVAL_EVENTS.name,
+        approval.RequestOpened(
+            **PLACE,
+            requested_by="ana",
+            reason="better",
+            policies=(POLICY,),
+            inputs={},
+            inputs_digest=DIGEST,
+            request_digest=DIGEST,
+            expires_at=AT,
+        ),
+        ["ana", "prod r3", "better"],
+    ),
+    (
+        APPROVAL_EVENTS.name,
+        approval.GatesEvaluated(request_id="t1", gates=(GATE,), passed=True, inputs_digest=DIGEST),
+        ["passed", "accuracy"],
+    ),
+    (APPROVAL_EVENTS.name, approval.VoteCast(request_id="t1", vote=VOTE), ["ben", "approve", "looks good"]),
+    (
+        APPROVAL_EVENTS.name,
+        approval.VoteRefused(request_id="t1", voter="ana", choice=Choice.APPROVE, code="own", detail="asked herself"),
+        ["ana", "refused", "asked herself"],
+    ),
+    (
+        APPROVAL_EVENTS.name,
+        approval.RequestClosed(request_id="t1", code="expired", detail="nobody voted in time"),
+        ["without a decision", "nobody voted in time"],
+    ),
+    (
+        APPROVAL_EVENTS.name,
+        approval.RequestDecided(
+            decision=Decision(
+                **PLACE,
+                decision_id="d1",
+                verdict=Verdict.APPROVED,
+                reason="all rules are met",
+                requested_by="ana",
+                policies=(POLICY,),
+                gates=(GATE,),
+                votes=(VOTE,),
+                inputs_digest=DIGEST,
+                request_digest=DIGEST,
+                decided_at=AT,
+                expires_at=AT,
+            ),
+            jws="a.b.c",
+        ),
+        ["ana", "approved", "ben (approve)", "accuracy"],
+    ),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.SubscriptionCreated(
+            subscription_id="s",
+            owner="ana",
+            channel=Channel.EMAIL,
+            address="ana@example.com",
+            types=("hallmark.stage.*",),
+            workspace="default",
+            model="*",
+        ),
+        ["ana", "ana@example.com"],
+    ),
+    (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),
+    (NOTIFIER_EVENTS.name, notifier.SubscriptionDisabled(subscription_id="s", reason="410 Gone"), ["410 Gone"]),
+    (NOTIFIER_EVENTS.name, notifier.DeliverySucceeded(**ATTEMPT), ["delivered", "try 2"]),
+    (NOTIFIER_EVENTS.name, notifier.DeliveryFailed(**ATTEMPT, next_attempt_at=AT), ["410 Gone"]),
+    (NOTIFIER_EVENTS.name, notifier.DeliveryDead(**ATTEMPT), ["given up", "410 Gone"]),
+]
+
+
+def envelope(message: Message, **attributes: Any) -> Envelope:
+    given = {"source": "test", "subject": "default/fraud/2", "key": "default/fraud", "sequence": 1, "actor": "eve"}
+    return Envelope.of(message, **{**given, **attributes})
+
+
+def read_envelope(topic: str, sent: Envelope, **changed: Any) -> Any:
+    record = {"key": sent.key.encode(), "headers": tuple(sent.headers()), "value": sent.value, **changed}
+    return read(topic, record["key"], record["headers"], record["value"])
+
+
+@pytest.mark.parametrize(("topic", "message", "named"), MESSAGES, ids=lambda given: getattr(given, "TYPE", None))
+def test_every_message_is_read_and_told(topic: str, message: Message, named: list[str]) -> None:
+    sequence = None if topic == REGISTRY_COMMANDS.name else 4
+    reading = read_envelope(topic, envelope(message, sequence=sequence))
+    assert reading.flaw is None
+    assert reading.message == message
+    text = summarise(reading)
+    assert message.TYPE not in text
+    for part in named:
+        assert part in text, text
+
+
+def test_no_message_of_a_logged_topic_is_forgotten() -> None:
+    known = {type(message) for _, message, _ in MESSAGES}
+    assert known == {*registry.COMMANDS, *registry.EVENTS, *approval.EVENTS, *notifier.EVENTS}
+    assert AUDIT_EVENTS not in LOGGED
+
+
+@pytest.mark.parametrize(("topic", "message", "_"), MESSAGES, ids=lambda given: getattr(given, "TYPE", None))
+def test_a_message_on_another_topic_is_flawed(topic: str, message: Message, _: list[str]) -> None:
+    for other in LOGGED:
+        if other.name != topic:
+            assert read_envelope(other.name, envelope(message)).flaw.code == "unknown-type"
+
+
+def without(sent: Envelope, name: str) -> tuple[tuple[str, bytes], ...]:
+    return tuple(header for header in sent.headers() if header[0] != name)
+
+
+SENT = envelope(CHANGED)
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no headers": ({"headers": ()}, "bad-event"),
+    "null header": ({"headers": (("ce_id", None),)}, "bad-event"),
+    "header not UTF-8": ({"headers": (*SENT.headers(), ("ce_x", b"\xff"))}, "bad-event"),
+    "no id": ({"headers": without(SENT, "ce_id")}, "bad-event"),
+    "no type": ({"headers": without(SENT, "ce_type")}, "bad-event"),
+    "no sequence": ({"headers": without(SENT, "ce_sequence")}, "sequence-missing"),
+    "sequence zero": ({"headers": (*without(SENT, "ce_sequence"), ("ce_sequence", b"0"))}, "bad-event"),
+    "huge sequence": ({"headers": (*without(SENT, "ce_sequence"), ("ce_sequence", b"9" * 30))}, "bad-event"),
+    "NUL in the actor": ({"headers": (*without(SENT, "ce_actor"), ("ce_actor", b"a\x00b"))}, "bad-event"),
+    "time beyond time": (
+        {"headers": (*without(SENT, "ce_time"), ("ce_time", b"9999-12-31T23:59:59-14:00"))},
+        "bad-event",
+    ),
+    "unknown type": ({"headers": (*without(SENT, "ce_type"), ("ce_type", b"other.v1"))}, "unknown-type"),
+    "key not UTF-8": ({"key": b"\xff"}, "bad-event"),
+    "not JSON": ({"value": b"not json"}, "bad-event"),
+    "empty": ({"value": b""}, "bad-event"),
+    "null": ({"value": None}, "bad-event"),
+    "another shape": ({"value": b"[]"}, "bad-event"),
+    "NaN": ({"value": SENT.value.replace(b'"version":2', b'"version":NaN')}, "bad-event"),
+    "extra field": ({"value": SENT.value.replace(b'"version":2', b'"version":2,"more":1')}, "bad-event"),
+    "extra field with NUL": ({"value": SENT.value.replace(b'"version":2', b'"version":2,"\\u0000":1')}, "bad-event"),
+    "deep": ({"value": b"[" * 100_000}, "bad-event"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_record_is_flawed_and_never_raises(name: str) -> None:
+    changed, code = BAD[name]
+    reading = read_envelope(REGISTRY_EVENTS.name, SENT, **changed)
+    assert reading.flaw.code == code
+    assert reading.message is None
+    text = summarise(reading)
+    assert "\x00" not in text
+    assert code in text
+    assert move_of(reading.message, AT) is None
+
+
+def test_whom_an_event_is_about() -> None:
+    whole = About("default", "fraud", 2)
+    for topic, message, _ in MESSAGES:
+        found = about(read_envelope(topic, envelope(message)))
+        if isinstance(message, WITHOUT_A_VERSION):
+            assert found == About("default", "fraud", None)
+        elif topic == NOTIFIER_EVENTS.name or isinstance(message, registry.CommandRejected):
+            assert found == About()
+        else:
+            assert found == whole, message
+    policy = envelope(approval.PolicyPublished(policy=POLICY, document="", published_by="olga"), subject="policy:prod")
+    assert about(read_envelope(APPROVAL_EVENTS.name, policy)) == About()
+
+
+def test_moves() -> None:
+    move = move_of(CHANGED, AT)
+    assert move is not None
+    assert (move.stage, move.version, move.requested_by, move.reason) == (Stage.PRODUCTION, 2, "ana", "better recall")
+    assert move.approved_by == (APPROVED,)
+    assert move.criteria == (GATE,)
+    later = AT + timedelta(hours=1)
+    registered = MESSAGES[5][1]
+    first = move_of(registered, later)
+    assert first is not None
+    assert (first.stage, first.at, first.kind) == (Stage.DEVELOPMENT, later, "registration")
+    assert [m.TYPE for _, m, _ in MESSAGES if move_of(m, AT)] == [
+        registry.VersionRegistered.TYPE,
+        registry.StageChanged.TYPE,
+    ]

@@ -1,0 +1,129 @@
+"""The command line: exit codes, JSON, errors for people, and an example in every help."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from hallmark import Client, cli, output
+from hallmark.commands import audit, model, notify, request, stage, version
+
+Run = Callable[..., tuple[int, str, str]]
+TRANSITION = {
+    "transition_id": "t-1",
+    "kind": "promotion",
+    "workspace": "default",
+    "model": "fraud",
+    "version": 1,
+    "from_stage": "Staging",
+    "to_stage": "Production",
+    "status": "open",
+    "requested_by": "ana",
+    "reason": "better",
+}
+
+
+@pytest.fixture
+def answers() -> dict[str, Any]:
+    """Path -> (status, body)."""
+    return {}
+
+
+@pytest.fixture
+def run(answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        status, body = answers[request.url.path]
+        return httpx2.Response(status, json=body)
+
+    def client(_: object) -> Client:
+        return Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(handler))
+
+    monkeypatch.setattr(output.Caller, "client", client)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hallmark", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        told = capsys.readouterr()
+        code = exit_.value.code
+        return code if isinstance(code, int) else 0, told.out, told.err
+
+    return run
+
+
+@pytest.mark.parametrize(("status", "code"), [("applied", 0), ("open", 3), ("refused", 4), ("expired", 4)])
+def test_exit_codes_tell_what_became_of_a_request(run: Run, answers: dict[str, Any], status: str, code: int) -> None:
+    answers["/v1/models/fraud/versions/1/transitions"] = (202, {**TRANSITION, "status": status})
+    found, out, _ = run("stage", "request", "fraud", "1", "production", "--reason", "r", "--wait", "0", "--json")
+    assert found == code
+    assert json.loads(out)["status"] == status
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, 1), (401, 1), (500, 1), (403, 4), (409, 4), (422, 4)])
+def test_errors_go_to_stderr_without_a_traceback(run: Run, answers: dict[str, Any], status: int, code: int) -> None:
+    body = {"type": "urn:hallmark:problem:some-code", "detail": "do [this] instead", "request_id": "r-9"}
+    answers["/v1/models/fraud"] = (status, body)
+    found, out, err = run("model", "show", "fraud")
+    assert (found, out) == (code, "")
+    assert "do [this] instead" in err
+    assert "some-code" in err
+    assert "r-9" in err
+    assert "Traceback" not in err
+
+
+def test_wrong_usage_is_exit_2(run: Run) -> None:
+    assert run("stage", "request", "fraud")[0] == 2
+    assert run("version", "show", "fraud", "zero")[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+def test_bad_pairs_are_wrong_usage(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"x")
+    code, _, err = run("version", "register", "fraud", str(file), "--metric", "accuracy")
+    assert code == 2
+    assert "NAME=VALUE" in err
+
+
+def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
+    odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
+    answers["/v1/models"] = (200, {"items": [odd], "next": None})
+    code, out, _ = run("model", "list")
+    assert code == 0
+    assert "a[bold]b" in out
+    assert "[/x]" in out
+
+
+def test_verify_names_the_bad_entry_and_exits_4(run: Run, tmp_path: Path) -> None:
+    export = tmp_path / "log"
+    export.write_text("{}\n")
+    code, out, _ = run("audit", "verify", str(export), "--key", "not-a-key", "--json")
+    assert code == 4
+    assert json.loads(out)["verified"] is False
+
+
+def test_a_bad_time_is_explained(run: Run) -> None:
+    code, _, err = run("audit", "production", "fraud", "--at", "yesterday")
+    assert code == 1
+    assert "2026-11-02T14:30:00Z" in err
+
+
+def commands() -> list[list[str]]:
+    nouns = (model, version, stage, request, audit, notify)
+    return [
+        [str(noun.app.info.name), command.name or getattr(command.callback, "__name__", "")]
+        for noun in nouns
+        for command in noun.app.registered_commands
+    ]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_help_has_an_example(command: list[str]) -> None:
+    told = CliRunner().invoke(cli.app if cli.app.registered_groups else cli.build(), [*command, "--help"])
+    assert told.exit_code == 0, told.output
+    assert f"Example: hallmark {' '.join(command)}" in " ".join(told.output.split())

@@ -1,0 +1,76 @@
+"""Making keys and tokens: the private half stays private, and nothing that exists is overwritten."""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kit.auth import KeySource, Verifier
+from kit.keys import ensure_key, load_key, seconds
+
+
+def test_private_and_public_halves(tmp_path: Path) -> None:
+    key = ensure_key(tmp_path / "new" / "dir", "auth")
+    private, public = tmp_path / "new/dir/auth.jwk", tmp_path / "new/dir/auth.jwks.json"
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert "d" in json.loads(private.read_text())
+    (published,) = json.loads(public.read_text())["keys"]
+    assert "d" not in published
+    assert published["kid"] == key.kid
+    assert {path.name for path in private.parent.iterdir()} == {"auth.jwk", "auth.jwks.json"}
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    first = ensure_key(tmp_path, "auth")
+    assert ensure_key(tmp_path, "auth").as_dict() == first.as_dict()
+    (tmp_path / "auth.jwks.json").unlink()
+    ensure_key(tmp_path, "auth")
+    assert json.loads((tmp_path / "auth.jwks.json").read_text())["keys"][0]["kid"] == first.kid
+
+
+def test_two_at_a_time_agree(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "kit.keys", str(tmp_path), "auth", "decision"]
+    with ThreadPoolExecutor(3) as pool:
+        for done in pool.map(lambda _: subprocess.run(program, capture_output=True, check=False), range(3)):
+            assert done.returncode == 0, done.stderr
+    key = load_key(tmp_path / "auth.jwk")
+    assert json.loads((tmp_path / "auth.jwks.json").read_text())["keys"][0]["kid"] == key.kid
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_token_command(tmp_path: Path) -> None:
+    key = ensure_key(tmp_path, "auth")
+    assert key
+    command = [sys.executable, "-m", "kit.keys", "token", "--key", str(tmp_path / "auth.jwk"), "--subject", "ana"]
+    made = subprocess.run(
+        [*command, "--group", "a", "--group", "b", "--ttl", "5m"], capture_output=True, text=True, check=True
+    )
+    check = Verifier(KeySource(str(tmp_path / "auth.jwks.json")), issuer="hallmark", audience="hallmark")
+    principal = asyncio.run(check.principal(f"Bearer {made.stdout.strip()}"))
+    assert principal.subject == "ana"
+    assert principal.groups == {"a", "b"}
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[]", "not json", '{"kty": "oct", "k": "AAAA"}'])
+def test_a_bad_key_file_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "auth.jwk"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=r"auth\.jwk"):
+        load_key(path)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("5s", 5), ("30m", 1800), ("12h", 43200), ("7d", 604800)])
+def test_durations(text: str, expected: int) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "-5m", "1.5h", "5w", " 5m"])
+def test_bad_durations(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        seconds(text)
