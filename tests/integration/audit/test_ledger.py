@@ -22,10 +22,10 @@ from audit.views import Views
 from contracts.lifecycle import Stage
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
 from kit.db import Database
-from kit.errors import Transient
+from kit.errors import is_transient
 from kit.inbox import Inbox
 
-from .conftest import Harness, changed, event, record, registered, story
+from .conftest import Harness, event, record, registered, story
 
 
 async def assert_sound(audit: Harness) -> list[dict[str, Any]]:
@@ -136,7 +136,7 @@ async def test_commands_have_no_sequence_and_are_logged(audit: Harness) -> None:
 
 
 async def test_many_writers_make_one_gapless_history(audit: Harness) -> None:
-    records = [record(event(registered(n, f"model-{n}"), 1), partition=n % 3) for n in range(60)]
+    records = [record(event(registered(n, f"model-{n}"), 1), partition=n % 3) for n in range(1, 61)]
     dbs = [Database(audit.settings.database_url.get_secret_value(), name=f"writer-{n}") for n in range(3)]
     chance = random.Random(7)
 
@@ -166,8 +166,9 @@ async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> N
 
     await audit.ledger.append([record(event(registered(1), 1))])
     before = await audit.entries()
-    with pytest.raises(LostRace):
+    with pytest.raises(LostRace) as lost:
         await Zombie(audit.db, Views(Inbox(tables.mechanism))).append([record(event(registered(2), 2))])
+    assert is_transient(lost.value)
     assert await audit.entries() == before
     assert len(await assert_sound(audit)) == 1
 
@@ -214,7 +215,6 @@ async def test_time_never_runs_backwards_in_the_log(audit: Harness, monkeypatch:
     assert second >= first
 
 
-GUARDED = ["entry", "checkpoint", "event"]
 ATTACKS = [
     "update audit.{table} set {column} = {column}",
     "delete from audit.{table}",
@@ -225,44 +225,46 @@ COLUMN = {"entry": "leaf", "checkpoint": "note", "event": "data"}
 
 
 @pytest.mark.parametrize("role", ["service", "owner", "owner as replica"])
-@pytest.mark.parametrize("table", GUARDED)
-@pytest.mark.parametrize("attack", ATTACKS)
-async def test_what_was_written_stays(audit: Harness, role: str, table: str, attack: str) -> None:
+async def test_what_was_written_stays(audit: Harness, role: str) -> None:
     await audit.ledger.append([record(story()[0])])
     await audit.get("/v1/log/entries")
     await audit.get("/checkpoint")
-    assert await audit.rows(tables.Table.metadata.tables[f"audit.{table}"])
+    before = [await audit.rows(tables.Table.metadata.tables[f"audit.{table}"]) for table in COLUMN]
+    assert all(before)
     url = audit.settings.database_url.get_secret_value() if role == "service" else audit.admin_url
     connection = await asyncpg.connect(url)
     try:
         if role == "owner as replica":
             await connection.execute("set session_replication_role = replica")
         expected = asyncpg.InsufficientPrivilegeError if role == "service" else asyncpg.RestrictViolationError
-        with pytest.raises(expected):
-            await connection.execute(attack.format(table=table, column=COLUMN[table]))
+        for table, column in COLUMN.items():
+            for attack in ATTACKS:
+                with pytest.raises(expected):
+                    await connection.execute(attack.format(table=table, column=column))
     finally:
         await connection.close()
+    assert [await audit.rows(tables.Table.metadata.tables[f"audit.{table}"]) for table in COLUMN] == before
+
+
+SHRINKING = [
+    "update audit.tree_head set size = size - 1",
+    "update audit.tree_head set root = root",
+    "update audit.tree_head set id = 1",
+    "delete from audit.tree_head",
+    "truncate audit.tree_head",
+]
 
 
 @pytest.mark.parametrize("replica", [False, True])
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "update audit.tree_head set size = size - 1",
-        "update audit.tree_head set root = root",
-        "update audit.tree_head set id = 1",
-        "delete from audit.tree_head",
-        "truncate audit.tree_head",
-    ],
-)
-async def test_the_tree_only_grows(audit: Harness, attack: str, replica: bool) -> None:
+async def test_the_tree_only_grows(audit: Harness, replica: bool) -> None:
     await audit.ledger.append([record(story()[0])])
     connection = await asyncpg.connect(audit.admin_url)
     try:
         if replica:
             await connection.execute("set session_replication_role = replica")
-        with pytest.raises(asyncpg.RestrictViolationError):
-            await connection.execute(attack)
+        for attack in SHRINKING:
+            with pytest.raises(asyncpg.RestrictViolationError):
+                await connection.execute(attack)
     finally:
         await connection.close()
 
@@ -272,8 +274,3 @@ async def test_the_migrations_make_the_declared_tables(audit: Harness) -> None:
     config.set_main_option("script_location", str(Path(audit_app.__file__).parent / "migrations"))
     config.attributes["url"] = audit.admin_url
     await asyncio.to_thread(command.check, config)
-
-
-async def test_a_lost_race_is_retried_by_the_bus() -> None:
-    assert issubclass(LostRace, Transient)
-    assert changed(1, Stage.STAGING, Stage.PRODUCTION)

@@ -40,6 +40,8 @@ class Place:
         return Eyes(self.kafka.bootstrap, self.prefix)
 
     def settings(self, **changes: Any) -> Settings:
+        if self.kafka.kind == "tansu":  # it holds every join for a while: 8 s for a static member, 1 s so
+            changes = {"instance": "", "kafka_session_seconds": 2, **changes}
         return settings_for(
             self.kafka.bootstrap,
             url=self.store.url,
@@ -73,8 +75,7 @@ class Place:
             bootstrap=self.kafka.bootstrap,
             idempotence=self.kafka.idempotence,
             prefix=self.prefix,
-            poll_seconds=0.05,
-            **options,
+            **{"poll_seconds": 0.05, **options},
         )
 
     def run(self, relay: Relay) -> "asyncio.Task[None]":

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -105,8 +104,10 @@ class Eyes:
     bootstrap: str
     prefix: str
 
-    async def produce(self, *records: Given, topic: str = TOPIC.name) -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, acks="all")
+    async def produce(self, *records: Given, topic: str = TOPIC.name, compression: str | None = None) -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self.bootstrap, acks="all", compression_type=compression, max_request_size=20_000_000
+        )
         await producer.start()
         try:
             for r in records:
@@ -122,7 +123,8 @@ class Eyes:
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            partitions = [TopicPartition(name, p) for p in sorted(consumer.partitions_for_topic(name) or await _wait(consumer, name))]
+            known = consumer.partitions_for_topic(name) or await _partitions(consumer, name)
+            partitions = [TopicPartition(name, p) for p in sorted(known)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             found: list[Any] = []
@@ -150,9 +152,16 @@ class Eyes:
             await consumer.stop()
 
 
-async def _wait(consumer: AIOKafkaConsumer, name: str) -> set[int]:
-    found: set[int] = await until(lambda: consumer.partitions_for_topic(name) or consumer._client.force_metadata_update() and None)
-    return found
+async def _partitions(consumer: AIOKafkaConsumer, name: str) -> set[int]:
+    """A topic that nobody asked this broker connection for before is unknown to the client at first."""
+
+    async def found() -> set[int] | None:
+        await consumer._client.force_metadata_update()
+        partitions: set[int] | None = consumer.partitions_for_topic(name)
+        return partitions
+
+    partitions: set[int] = await until(found, f"partitions of {name}")
+    return partitions
 
 
 Act = Callable[[Record], Awaitable[None]]

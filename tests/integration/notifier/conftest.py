@@ -142,7 +142,7 @@ async def migrated(database: str) -> str:
     return url
 
 
-async def until(holds: Callable[[], Any], seconds: float = 20) -> None:
+async def until(holds: Callable[[], Any], seconds: float = 60) -> None:
     """Waits for a condition in this process."""
     async with asyncio.timeout(seconds):
         while not holds():
@@ -221,7 +221,7 @@ class Rig:
         items: list[dict[str, Any]] = page["items"]
         return items[::-1]
 
-    async def all_done(self, subscription: dict[str, Any], count: int, seconds: float = 20) -> list[dict[str, Any]]:
+    async def all_done(self, subscription: dict[str, Any], count: int, seconds: float = 60) -> list[dict[str, Any]]:
         """Waits until there are `count` deliveries and none is open."""
         async with asyncio.timeout(seconds):
             while True:

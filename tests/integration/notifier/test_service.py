@@ -98,7 +98,7 @@ class Service:
         consumer = AIOKafkaConsumer(self.prefix + topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 return [await consumer.getone() for _ in range(count)]
         finally:
             await consumer.stop()
@@ -128,6 +128,7 @@ async def service(
         "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
         "HALLMARK_RETRY_SECONDS": "0.1,0.1,0.1",
         "HALLMARK_LEASE_SECONDS": "2",
+        "HALLMARK_SEND_TIMEOUT_SECONDS": "1.5",
     }
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", enable_idempotence=kafka.idempotence)
     await producer.start()
@@ -154,7 +155,7 @@ async def test_a_stage_change_reaches_all_three_channels_once_and_poison_stops_n
         await service.publish(poison, value=b'{"model": "churn", "version": NaN}')
         await service.publish(neighbour)
         await service.publish(after)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(await service.deliveries(status="succeeded")) < 9:
                 await asyncio.sleep(0.05)
 
@@ -203,7 +204,7 @@ async def test_killed_between_the_receivers_answer_and_the_commit_it_sends_again
         event = service.event("churn")
         await service.publish(event)
         await until(lambda: len(receiver.hits) == 1)
-        async with asyncio.timeout(10):  # the answer has come back, and the outcome waits for our lock
+        async with asyncio.timeout(60):  # the answer has come back, and the outcome waits for our lock
             while not await blocker.fetchval(
                 "select count(*) from pg_locks where locktype = 'advisory' and not granted"
             ):
@@ -213,7 +214,7 @@ async def test_killed_between_the_receivers_answer_and_the_commit_it_sends_again
         await blocker.close()
     async with service.running():
         await until(lambda: len(receiver.hits) == 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (done := await service.deliveries(status="succeeded")):
                 await asyncio.sleep(0.05)
         tries = (await service.client.get(f"/v1/deliveries/{done[0]['delivery_id']}")).json()["tries"]

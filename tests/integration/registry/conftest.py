@@ -1,17 +1,22 @@
-"""The registry in this process on real PostgreSQL, Kafka and S3."""
+"""The registry in this process on real PostgreSQL, Kafka and S3: one for all tests of a module and broker.
+
+Each test has a workspace of its own.
+"""
 
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 import pytest
+import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
@@ -19,7 +24,7 @@ from joserfc.jwk import OKPKey
 from contracts.envelope import Envelope
 from contracts.payload import Message
 from contracts.topics import REGISTRY_COMMANDS, REGISTRY_EVENTS
-from embedded.fixtures import S3, Kafka
+from embedded.fixtures import S3, Kafka, new_bucket, new_database
 from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 from kit.topics import apply_topics
@@ -44,12 +49,22 @@ class Harness:
     app: FastAPI
     keys: dict[str, OKPKey]
     producer: AIOKafkaProducer
-    heard: list[Envelope] = field(default_factory=list)
+    workspace: str = "default"
+    all_heard: list[Envelope] = field(default_factory=list)
+
+    def stream(self, model: str) -> str:
+        return f"{self.workspace}/{model}"
+
+    @property
+    def heard(self) -> list[Envelope]:
+        """What the service said of this test's workspace, and its answers to refused records."""
+        return [e for e in self.all_heard if e.key.startswith((f"{self.workspace}/", "command:"))]
 
     def client(self, subject: str, *groups: str, ttl: int = 600) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app),
             base_url="http://registry",
+            params={"workspace": self.workspace},
             headers={"authorization": f"Bearer {self.token(subject, *groups, ttl=ttl)}"},
             timeout=30,
         )
@@ -104,8 +119,7 @@ class Harness:
 
     async def command(self, message: Message, token: str, **attributes: Any) -> Envelope:
         """Publishes a command as a producing service would."""
-        body = json.loads(message.model_dump_json())
-        stream = f"{body['workspace']}/{body['model']}"
+        stream = self.stream(json.loads(message.model_dump_json())["model"])
         envelope = Envelope.of(message, source="test/trainer", subject=stream, key=stream, **attributes)
         await self.send(REGISTRY_COMMANDS.name, envelope, ("authorization", f"Bearer {token}".encode()))
         return envelope
@@ -120,48 +134,54 @@ class Harness:
                 await asyncio.sleep(0.02)
 
     async def parked(self, topic: str, count: int = 1) -> list[dict[str, str]]:
-        """The reasons of the first `count` records on the registry's dead-letter topic of `topic`."""
+        """The headers of the first `count` of this test's records on the registry's dead-letter topic of `topic`."""
         consumer = AIOKafkaConsumer(
             f"{self.settings.topic_prefix}{topic}.registry.dlt",
             bootstrap_servers=self.settings.kafka_bootstrap,
             auto_offset_reset="earliest",
         )
+        found: list[dict[str, str]] = []
         await consumer.start()
         try:
             async with asyncio.timeout(30):
-                return [
-                    {name: value.decode(errors="replace") for name, value in (await consumer.getone()).headers}
-                    for _ in range(count)
-                ]
+                while len(found) < count:
+                    record = await consumer.getone()
+                    if (record.key or b"").startswith(f"{self.workspace}/".encode()):
+                        found.append({name: value.decode(errors="replace") for name, value in record.headers})
         finally:
             await consumer.stop()
+        return found
 
 
-@pytest.fixture
-def settings(
-    database: str, bucket: str, topic_prefix: str, kafka: Kafka, infra_s3: S3, tmp_path: Path
-) -> RegistrySettings:
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path) -> Iterator[RegistrySettings]:
     for name in ("auth", "decision"):
-        ensure_key(tmp_path, name)
-    (tmp_path / "access.yaml").write_text(ACCESS)
-    admin = urlsplit(database)
-    url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
-    scripts = Path(registry_app.__file__).parent / "migrations"
-    migrate("registry", scripts, database_url=url, admin_database_url=database)
-    return RegistrySettings(
-        database_url=url,
-        kafka_bootstrap=kafka.bootstrap,
-        kafka_idempotence=kafka.idempotence,
-        topic_prefix=topic_prefix,
-        auth_jwks=str(tmp_path / "auth.jwks.json"),
-        access_file=tmp_path / "access.yaml",
-        decision_jwks=str(tmp_path / "decision.jwks.json"),
-        s3_endpoint=infra_s3.endpoint,
-        s3_access_key=infra_s3.access_key,
-        s3_secret_key=infra_s3.secret_key,
-        s3_bucket=bucket,
-        graceful_seconds=3,
-    )
+        ensure_key(scratch, name)
+    (scratch / "access.yaml").write_text(ACCESS)
+    with new_database(infra_postgres) as database, new_bucket(infra_s3) as bucket:
+        admin = urlsplit(database)
+        url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
+        scripts = Path(registry_app.__file__).parent / "migrations"
+        migrate("registry", scripts, database_url=url, admin_database_url=database)
+        yield RegistrySettings(
+            database_url=url,
+            kafka_bootstrap=kafka.bootstrap,
+            kafka_idempotence=kafka.idempotence,
+            topic_prefix=f"t{uuid4().hex[:8]}.",
+            auth_jwks=str(scratch / "auth.jwks.json"),
+            access_file=scratch / "access.yaml",
+            decision_jwks=str(scratch / "decision.jwks.json"),
+            s3_endpoint=infra_s3.endpoint,
+            s3_access_key=infra_s3.access_key,
+            s3_secret_key=infra_s3.secret_key,
+            s3_bucket=bucket,
+            graceful_seconds=3,
+        )
 
 
 @asynccontextmanager
@@ -176,7 +196,7 @@ async def running(settings: RegistrySettings, directory: Path) -> AsyncIterator[
 
     async def listen() -> None:
         async for record in ear:
-            harness.heard.append(Envelope.from_kafka(record.key, record.headers, record.value))
+            harness.all_heard.append(Envelope.from_kafka(record.key, record.headers, record.value))
 
     await ear.start()
     await producer.start()
@@ -190,8 +210,13 @@ async def running(settings: RegistrySettings, directory: Path) -> AsyncIterator[
         await producer.stop()
 
 
-@pytest.fixture
-async def registry(settings: RegistrySettings, tmp_path: Path) -> AsyncIterator[Harness]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(settings: RegistrySettings, scratch: Path) -> AsyncIterator[Harness]:
     await apply_topics(settings.kafka_bootstrap, prefix=settings.topic_prefix)
-    async with running(settings, tmp_path) as harness:
+    async with running(settings, scratch) as harness:
         yield harness
+
+
+@pytest.fixture
+def registry(service: Harness) -> Harness:
+    return replace(service, workspace=f"w{uuid4().hex[:8]}")

@@ -1,10 +1,7 @@
 """Requests as their events make them, for tests without a database."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import pytest
 
 from approval.domain import Request, evolve, request_digest
 from contracts.approval import GatesEvaluated, PolicyRef, RequestOpened
@@ -60,8 +57,3 @@ def waiting(*, passed: bool = True, policies: tuple[PolicyRef, ...] = (POLICY,))
     """A request whose gates were evaluated."""
     gates = GatesEvaluated(request_id="t-1", gates=(), passed=passed, inputs_digest=INPUTS_DIGEST)
     return apply(None, opened(policies), gates)
-
-
-@pytest.fixture
-def request_waiting() -> Callable[..., Request]:
-    return waiting

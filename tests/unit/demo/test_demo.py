@@ -47,7 +47,7 @@ def test_a_claim_that_holds_is_ticked_off(tell: Teller, output: io.StringIO) -> 
 
 def test_a_claim_that_does_not_hold_ends_the_demo(tell: Teller, output: io.StringIO) -> None:
     with pytest.raises(Unexpected, match="one is two; found: 3"):
-        tell.expect(1 == 2, "one is two", 3)
+        tell.expect(False, "one is two", 3)
     assert "✗ one is two" in output.getvalue()
     assert tell.checks == 0
 

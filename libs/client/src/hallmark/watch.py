@@ -26,7 +26,7 @@ from hallmark.results import Pin
 
 log = logging.getLogger("hallmark.watch")
 M = TypeVar("M")
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 10.0
 FORBIDDEN_PAUSE_SECONDS = 300.0
 
 

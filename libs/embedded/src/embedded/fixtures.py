@@ -135,27 +135,41 @@ def kafka(request: pytest.FixtureRequest, infra_locks: Path) -> Kafka:
     return Kafka(**acquire(f"kafka-{kind}", infra_locks))
 
 
+@contextlib.contextmanager
+def new_database(postgres: str) -> Iterator[str]:
+    """The superuser's URL of a new empty database, dropped at the end."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    run(_execute(postgres, f"CREATE DATABASE {name}"))
+    try:
+        yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
+    finally:
+        run(_execute(postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+
+
+@contextlib.contextmanager
+def new_bucket(store: S3) -> Iterator[str]:
+    """The name of a new empty bucket, removed with its objects at the end."""
+    client = s3.client(store.endpoint, store.access_key, store.secret_key)
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    client.make_bucket(name)
+    try:
+        yield name
+    finally:
+        client.remove_bucket(name)  # this store removes the objects with it
+
+
 @pytest.fixture
 def database(infra_postgres: str) -> Iterator[str]:
-    """The superuser's URL of a new empty database, dropped after the test."""
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    run(_execute(infra_postgres, f"CREATE DATABASE {name}"))
-    try:
-        yield urlsplit(infra_postgres)._replace(path=f"/{name}").geturl()
-    finally:
-        run(_execute(infra_postgres, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    """A new empty database for one test."""
+    with new_database(infra_postgres) as url:
+        yield url
 
 
 @pytest.fixture
 def bucket(infra_s3: S3) -> Iterator[str]:
-    """The name of a new empty bucket, removed with its objects after the test."""
-    store = s3.client(infra_s3.endpoint, infra_s3.access_key, infra_s3.secret_key)
-    name = f"t-{uuid.uuid4().hex[:12]}"
-    store.make_bucket(name)
-    try:
+    """A new empty bucket for one test."""
+    with new_bucket(infra_s3) as name:
         yield name
-    finally:
-        store.remove_bucket(name)  # this store removes the objects with it
 
 
 @pytest.fixture

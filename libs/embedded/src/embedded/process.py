@@ -33,6 +33,7 @@ class Child:
     port: int
     ready: Callable[["Child"], bool]
     before: Callable[[], None] = lambda: None  # runs before each start: make or mend the data directory
+    after: Callable[[], None] = lambda: None  # runs after each end: remove what it leaves elsewhere
     env: Mapping[str, str] | None = None
     cwd: Path | None = None
     user: str | None = None
@@ -151,6 +152,7 @@ class Child:
         self._process.wait()
         wait_gone(tree)
         _reaper.remove(self._process.pid)
+        self.after()
 
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]

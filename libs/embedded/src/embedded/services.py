@@ -1,5 +1,6 @@
 """The four services as child processes: their environment, their `migrate` and their `serve`."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,14 @@ from embedded.s3 import BUCKET, REGION
 PORTS = {"registry": 8801, "approval": 8802, "audit": 8803, "notifier": 8804}
 CONSOLE_PORT = 8800
 DATABASE = "hallmark"
+# Tansu refuses idempotent producers and forgets its topics. A first join to a group takes it half the session
+# timeout and at least 1 s (the default would be 5 s), and 5 s more for a static member.
+TANSU = {
+    "HALLMARK_KAFKA_IDEMPOTENCE": "false",
+    "HALLMARK_KAFKA_CREATE_TOPICS": "true",
+    "HALLMARK_KAFKA_SESSION_SECONDS": "2",
+    "HALLMARK_INSTANCE": "",
+}
 
 
 def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], password: str) -> dict[str, str]:
@@ -24,12 +33,9 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], p
         "HALLMARK_SMTP_HOST": HOST,
         "HALLMARK_SMTP_PORT": "1025",
     }
-    tansu = infra.kafka_kind == "tansu"
     fixed = {
         "HALLMARK_DATABASE_URL": database_url(infra, f"hallmark_{service}", password),
         "HALLMARK_KAFKA_BOOTSTRAP": infra.kafka_bootstrap,
-        "HALLMARK_KAFKA_IDEMPOTENCE": "false" if tansu else "true",  # Tansu refuses idempotent producers
-        "HALLMARK_KAFKA_CREATE_TOPICS": "true" if tansu else "false",  # and forgets its topics
         "HALLMARK_S3_ENDPOINT": infra.s3_endpoint,
         "HALLMARK_S3_ACCESS_KEY": infra.s3_access_key,
         "HALLMARK_S3_SECRET_KEY": infra.s3_secret_key,
@@ -44,6 +50,8 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], p
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
         "PYTHONUNBUFFERED": "1",
     }
+    if infra.kafka_kind == "tansu":
+        fixed |= TANSU
     for name, port in {**ports, "console": CONSOLE_PORT}.items():
         fixed[f"HALLMARK_{name.upper()}_URL"] = f"http://{HOST}:{port}"
     return optional | dict(os.environ) | fixed
@@ -71,6 +79,7 @@ def service(name: str, env: dict[str, str], log: Path) -> Child:
     )
 
 
-def migration(name: str, env: dict[str, str], infra: Infra) -> tuple[list[str], dict[str, str]]:
-    """The command and environment that bring a service's schema up to date."""
-    return [sys.executable, "-m", name, "migrate"], env | {"HALLMARK_ADMIN_DATABASE_URL": database_url(infra)}
+def migration(envs: dict[str, dict[str, str]], infra: Infra) -> str:
+    """What `python -m embedded.migrate` reads to bring every service's schema up to date."""
+    admin = {"HALLMARK_ADMIN_DATABASE_URL": database_url(infra)}
+    return json.dumps([[name, env | admin] for name, env in envs.items()])

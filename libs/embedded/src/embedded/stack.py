@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -110,10 +111,8 @@ class Stack:
         self.state.kafka = infra.infra.kafka_kind
         self.state.processes = [state.Process(c.name, c.port, str(c.log)) for c in self._children()]
         self._files()
-        self._together(self._bring_up, infra.children())
-        asyncio.run(_ensure_database(infra.infra.postgres_admin_url))
-        migrations = [(name, *services.migration(name, env[name], infra.infra)) for name in env]
-        self._together(lambda work: work(), [self._topics, *(self._migration(*m) for m in migrations)])
+        # Side by side, since Kafka takes longest to start and the migrations need PostgreSQL only.
+        self._together(lambda work: work(), [lambda: self._database(env), self._broker, self._store])
         self._together(self._bring_up, self.services.values())
         for child in self._children():
             watcher = threading.Thread(target=self._watch, args=(child,), name=f"watch-{child.name}", daemon=True)
@@ -129,6 +128,21 @@ class Stack:
         if not (self.data / "access.yaml").exists():
             shutil.copyfile(ACCESS_FILE, self.data / "access.yaml")
 
+    def _database(self, env: dict[str, dict[str, str]]) -> None:
+        assert self.infra is not None
+        self._bring_up(self.infra.postgres)
+        asyncio.run(_ensure_database(self.infra.infra.postgres_admin_url))
+        self._migrate(services.migration(env, self.infra.infra))
+
+    def _broker(self) -> None:
+        assert self.infra is not None
+        self._bring_up(self.infra.kafka)
+        self._topics()
+
+    def _store(self) -> None:
+        assert self.infra is not None
+        self._bring_up(self.infra.s3)
+
     def _topics(self) -> None:
         assert self.infra is not None
         prefix = ({**os.environ} | self.options.env).get("HALLMARK_TOPIC_PREFIX", "")
@@ -136,20 +150,21 @@ class Stack:
         if made:
             self._say(f"kafka: {len(made)} topics made")
 
-    def _migration(self, name: str, command: list[str], env: dict[str, str]) -> Callable[[], None]:
-        def migrate() -> None:
-            with (self.data / "logs" / f"{name}.log").open("ab+") as log:
-                log.seek(0, 2)
-                start = log.tell()
-                process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
-                while process.poll() is None:
-                    if self._stopping.wait(0.05):
-                        process.kill()
-                log.seek(start)
-                if process.wait() != 0:
-                    raise StartError(f"`{name} migrate` failed:\n{log.read().decode(errors='replace')}")
-
-        return migrate
+    def _migrate(self, what: str) -> None:
+        log = self.data / "logs" / "migrate.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "embedded.migrate"], stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+            )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(what.encode())
+        while process.poll() is None:
+            if self._stopping.wait(0.05):
+                process.kill()
+        if process.wait() != 0:
+            raise StartError(f"the migrations failed:\n{log.read_text(errors='replace')}")
+        self._say("postgres: the schemas are up to date")
 
     def _bring_up(self, child: Child) -> None:
         self._note(child, "starting")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
@@ -29,8 +30,6 @@ from kit.settings import Settings
 log = structlog.get_logger()
 UNKNOWN_ERROR_TRIES = 5
 MAX_BACKOFF_SECONDS = 15.0
-# The least that Kafka's brokers allow by default: a dead member is noticed soon.
-SESSION_TIMEOUT_MS = 6_000
 STALE_AFTER_SECONDS = 60.0
 PARKED = Counter("hallmark_dead_letters_total", "Records parked on a dead-letter topic", ["service", "topic", "code"])
 RETRIES = Counter("hallmark_consumer_retries_total", "Tries after the first", ["service", "topic"])
@@ -116,10 +115,10 @@ class Bus:
         subscription.subscriber = self.broker.subscriber(
             prefix + topic.name,
             group_id=group,
-            group_instance_id=f"{group}-{settings.instance}",
+            group_instance_id=f"{group}-{settings.instance}" if settings.instance else None,
+            session_timeout_ms=int(settings.kafka_session_seconds * 1000),
+            heartbeat_interval_ms=int(settings.kafka_session_seconds * 300),
             auto_offset_reset="earliest",
-            session_timeout_ms=SESSION_TIMEOUT_MS,
-            heartbeat_interval_ms=SESSION_TIMEOUT_MS // 3,
             ack_policy=AckPolicy.NACK_ON_ERROR,
             no_reply=True,
             listener=subscription,
@@ -161,9 +160,24 @@ class Bus:
         headers += [(name, text.encode()) for name, text in notes.items()]
         producer = await self._parking_producer()
         target = self._settings.topic_prefix + topic.dead_letter(self.service)
-        await producer.send_and_wait(target, value=record.value, key=record.key, headers=headers)
+        try:
+            await producer.send_and_wait(target, value=record.value, key=record.key, headers=headers)
+        except MessageSizeTooLargeError:
+            # It came compressed. The origin names where its body is; the partition must not wait for ever.
+            headers.append(("dlt_value_left_out", str(len(record.value or b"")).encode()))
+            await producer.send_and_wait(target, value=None, key=record.key, headers=headers)
+        except KafkaError:
+            # An idempotent producer may be stuck until it is made anew (aiokafka #1017).
+            await self._drop_parking_producer(producer)
+            raise
         PARKED.labels(self.service, topic.name, error.code).inc()
         log.warning("record parked", place=record.place, code=error.code, detail=error.detail, target=target)
+
+    async def _drop_parking_producer(self, producer: AIOKafkaProducer) -> None:
+        async with self._parking_lock:
+            if self._parking is producer:
+                self._parking = None
+                await producer.stop()
 
     async def _parking_producer(self) -> AIOKafkaProducer:
         async with self._parking_lock:
@@ -239,11 +253,13 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
             return
 
     async def _give_up(self, record: Record, error: Permanent, attempts: int) -> None:
-        tries = 0
+        tries, written = 0, False
         while True:
             tries += 1
             try:
-                await self._bus.park(self.topic, record, error, attempts)
+                if not written:
+                    await self._bus.park(self.topic, record, error, attempts)
+                    written = True
                 await self._handler.parked(record, error)
             except Exception as trouble:
                 log.warning("cannot park; trying again", error=repr(trouble), tries=tries)

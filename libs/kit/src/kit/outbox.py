@@ -155,26 +155,26 @@ class Relay:
         return len(rows)
 
     async def _acknowledged(self, session: asyncpg.Connection, ids: list[int], records: list[Any]) -> None:
-        """Deletes the page and notes how far the broker's log reaches; both or neither."""
-        lowest: dict[tuple[str, int], int] = {}
-        highest: dict[tuple[str, int], int] = {}
+        """Deletes the page and notes how far the broker's log reaches; both or neither.
+
+        The mark is the offset after the page's first record in a partition, not after its last: some brokers count
+        the end of a log only up to the first record of its last batch.
+        """
+        first: dict[tuple[str, int], int] = {}
         for r in records:
-            place = (r.topic, r.partition)
-            lowest[place] = min(r.offset, lowest.get(place, r.offset))
-            highest[place] = max(r.offset, highest.get(place, r.offset))
+            first.setdefault((r.topic, r.partition), r.offset)
         async with session.transaction():
             await session.execute(f'delete from "{self._schema}".outbox where id = any($1)', ids)  # noqa: S608
             marks = await self._marks(session)
-            if any(offset < marks.get(place, 0) for place, offset in lowest.items()):
+            if any(offset < marks.get(place, 0) for place, offset in first.items()):
                 await self._republish(session)
-                marks = {}
-            for (topic, partition), offset in highest.items():
+            for (topic, partition), offset in first.items():
                 await session.execute(
                     f'insert into "{self._schema}".outbox_mark values ($1, $2, $3) '  # noqa: S608
                     "on conflict (topic, partition) do update set next_offset = excluded.next_offset",
                     topic,
                     partition,
-                    max(offset + 1, marks.get((topic, partition), 0)),
+                    offset + 1,
                 )
 
     async def _check_memory(self, session: asyncpg.Connection) -> None:

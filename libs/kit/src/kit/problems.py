@@ -78,7 +78,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        code = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
+        known = {400: "invalid-request", 404: "not-found", 405: "method-not-allowed"}
+        code = known.get(error.status_code, "http-error")
         return render(request, error.status_code, code, str(error.detail))
 
     @app.exception_handler(Exception)

@@ -28,11 +28,13 @@ class Settings(BaseSettings):
     kafka_idempotence: bool = True
     kafka_create_topics: bool = False
     kafka_replication: Annotated[int, Field(ge=1)] = 1
+    # The least that Kafka's brokers allow by default: a dead member is noticed soon. Tansu allows less.
+    kafka_session_seconds: Annotated[float, Field(ge=1)] = 6.0
     topic_prefix: str = ""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)]
-    instance: str = "0"
+    instance: str = "0"  # the static member of the consumer groups; empty: a dynamic one (Tansu joins those faster)
 
     auth_jwks: str
     auth_issuer: str = "hallmark"

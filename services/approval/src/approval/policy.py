@@ -19,6 +19,7 @@ from contracts.lifecycle import Stage
 from contracts.payload import Line, Payload
 
 MAX_DOCUMENT = 10_000
+MAX_DEPTH = 20
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]
 Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION, pattern=r"^[^\x00]*$")]
@@ -202,9 +203,13 @@ class _Reader:
 
     def read(self, text: str) -> tuple[Any, dict[tuple[str | int, ...], int]]:
         try:
+            depth = 0
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
                 if isinstance(event, yaml.AliasEvent):
                     raise _at(event.start_mark, "", "aliases are not allowed")
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > MAX_DEPTH:  # the parser's time grows with the square of it
+                    raise _at(event.start_mark, "", f"nested more than {MAX_DEPTH} deep")
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             if node is None:
                 raise PolicyError([Mistake(1, "", "empty")])

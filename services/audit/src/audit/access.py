@@ -12,7 +12,7 @@ from kit.web import Guard
 ALL = "*"
 
 
-class Reading:
+class AccessLog:
     """Admits auditors of the whole log, and records each reading before it happens."""
 
     def __init__(self, db: Database, events: EventLog, guard: Guard, origin: str) -> None:

@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import AwareDatetime
 
 from audit import queries
-from audit.access import ALL, Reading
+from audit.access import ALL, AccessLog
 from audit.checkpoints import Checkpoints, SplitLog
 from audit.proofs import Proofs
 from contracts.access import Action
@@ -27,13 +27,13 @@ Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
 ModelPath = Annotated[ModelName, Path()]
 
 
-def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, reading: Reading) -> APIRouter:
+def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, access: AccessLog) -> APIRouter:
     api = APIRouter()
     Caller = Annotated[Principal, Depends(guard)]
 
     async def auditor(request: Request, caller: Caller) -> Principal:
         query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        await reading.admit(caller, query)
+        await access.admit(caller, query)
         return caller
 
     log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
 from audit import api, consumers
-from audit.access import Reading
+from audit.access import AccessLog
 from audit.checkpoints import Checkpoints
 from audit.ledger import Ledger
 from audit.note import Signer
@@ -43,13 +43,13 @@ def build(settings: AuditSettings) -> FastAPI:
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, Ledger(db, Views(Inbox(mechanism))))
     guard = Guard(settings)
-    reading = Reading(db, events, guard, settings.checkpoint_origin)
+    access = AccessLog(db, events, guard, settings.checkpoint_origin)
     return make_app(
         settings,
         service=SERVICE,
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, guard, Proofs(db), checkpoints, reading)],
+        routers=[api.router(db, guard, Proofs(db), checkpoints, access)],
         background=[Relay.of(db, events, settings).run, checkpoints.run],
     )

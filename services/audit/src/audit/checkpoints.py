@@ -14,6 +14,7 @@ from audit.tables import checkpoint, mechanism, tree_head
 from contracts.audit import CheckpointPublished
 from contracts.envelope import now
 from kit.db import Database
+from kit.errors import is_transient
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 
@@ -68,17 +69,19 @@ class Checkpoints:
             _, note = await self.current()
             await self.publish(note)
         except SplitLog as error:
-            log.critical("the log contradicts its own checkpoints", error=str(error))
+            log.critical("the log contradicts its own checkpoints", error=error.detail)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("cannot sign now; trying again", error=repr(error))
 
     async def _note(self, tx: AsyncConnection, size: int, root: bytes) -> str:
-        await tx.execute(
-            insert(checkpoint)
-            .values(size=size, root=root, note=self._signer.sign(size, root), at=now())
-            .on_conflict_do_nothing()
-        )
-        stored = (
-            await tx.execute(sa.select(checkpoint.c.root, checkpoint.c.note).where(checkpoint.c.size == size))
-        ).one()
+        query = sa.select(checkpoint.c.root, checkpoint.c.note).where(checkpoint.c.size == size)
+        stored = (await tx.execute(query)).first()
+        if stored is None:
+            row = {"size": size, "root": root, "note": self._signer.sign(size, root), "at": now()}
+            await tx.execute(insert(checkpoint).values(row).on_conflict_do_nothing())
+            stored = (await tx.execute(query)).one()
         if stored.root != root:
             raise SplitLog(f"another root was signed for {size} entries")
         note = str(stored.note)

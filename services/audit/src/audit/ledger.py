@@ -74,29 +74,40 @@ class Ledger:
         return outcomes
 
     async def _append(self, tx: AsyncConnection, head: Head, records: Sequence[Record]) -> list[Outcome]:
-        tree = merkle.Frontier.load(head.size, head.frontier)
         at = max(now(), head.at)
         leaves = [leaf_of(record, at) for record in records]
-        keys = [leaf.dedupe() for leaf in leaves]
-        known = set(await tx.scalars(sa.select(entry.c.dedupe).where(entry.c.dedupe.in_(keys))))
-        outcomes, rows = [], []
-        for leaf, key in zip(leaves, keys, strict=True):
-            reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
-            if key in known:
-                outcomes.append(Outcome(None, reading.flaw))
-                continue
-            known.add(key)
-            index, data = tree.size, leaf.encode()
-            hashed = merkle.leaf_hash(data)
-            tree.append(hashed)
-            flaw = reading.flaw or await self._project(tx, index, leaf, reading)
-            rows.append(_row(index, key, leaf, data, hashed, flaw))
-            outcomes.append(Outcome(index, reading.flaw))
+        readings = [read(leaf.topic, leaf.key, leaf.headers, leaf.value) for leaf in leaves]
+        indexes, rows, tree = await self._grow(tx, head, leaves)
         if rows:
             await self._move_head(tx, head, tree, at)
+        for index, leaf, reading in zip(indexes, leaves, readings, strict=True):
+            if index is not None:
+                flaw = await self._project(tx, index, leaf, reading)
+                rows[index - head.size]["problem"] = _problem(reading.flaw or flaw)
+        if rows:
             await tx.execute(sa.insert(entry), rows)
+        outcomes = [Outcome(index, reading.flaw) for index, reading in zip(indexes, readings, strict=True)]
         await _count(tx, leaves, outcomes)
         return outcomes
+
+    async def _grow(
+        self, tx: AsyncConnection, head: Head, leaves: Sequence[Leaf]
+    ) -> tuple[list[int | None], list[dict[str, Any]], merkle.Frontier]:
+        """The index of each leaf (None: known already), the rows of the new ones, and the tree with them in it."""
+        tree = merkle.Frontier.load(head.size, head.frontier)
+        keys = [leaf.dedupe() for leaf in leaves]
+        known = set(await tx.scalars(sa.select(entry.c.dedupe).where(entry.c.dedupe.in_(keys))))
+        indexes: list[int | None] = []
+        rows = []
+        for leaf, key in zip(leaves, keys, strict=True):
+            if key in known:
+                indexes.append(None)
+                continue
+            known.add(key)
+            indexes.append(tree.size)
+            rows.append(_row(tree.size, key, leaf))
+            tree.append(rows[-1]["leaf_hash"])
+        return indexes, rows, tree
 
     async def _lock_head(self, tx: AsyncConnection) -> Head:
         """Writers take turns here; the compare-and-set in `_move_head` remains the guarantee."""
@@ -140,18 +151,23 @@ def leaf_of(record: Record, at: datetime) -> Leaf:
     )
 
 
-def _row(index: int, key: bytes, leaf: Leaf, data: bytes, hashed: bytes, flaw: Flaw | None) -> dict[str, Any]:
+def _row(index: int, key: bytes, leaf: Leaf) -> dict[str, Any]:
+    data = leaf.encode()
     return {
         "index": index,
         "dedupe": key,
         "leaf": data,
-        "leaf_hash": hashed,
+        "leaf_hash": merkle.leaf_hash(data),
         "topic": leaf.topic,
         "partition": leaf.partition,
         "kafka_offset": leaf.offset,
         "recorded_at": leaf.recorded_at,
-        "problem": f"{flaw.code}: {flaw.detail}" if flaw else None,
+        "problem": None,
     }
+
+
+def _problem(flaw: Flaw | None) -> str | None:
+    return f"{flaw.code}: {flaw.detail}" if flaw else None
 
 
 async def _count(tx: AsyncConnection, leaves: Sequence[Leaf], outcomes: Sequence[Outcome]) -> None:

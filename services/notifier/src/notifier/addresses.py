@@ -9,6 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parseaddr
 from typing import Any
@@ -20,6 +21,8 @@ import httpx2
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 MAX_URL = 2000
+# Of its own: a name server that is silent for one host must not use up the few threads that all others share.
+_LOOK_UPS = ThreadPoolExecutor(64, thread_name_prefix="look-up")
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
 
 
@@ -33,8 +36,14 @@ async def resolve(host: str, port: int) -> list[str]:
     Raises:
         OSError: it has none.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
+
+    def look_up() -> list[str]:
+        return list(dict.fromkeys(str(i[4][0]) for i in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
+    except UnicodeError as error:
+        raise OSError(f"{host!r} is not a host name") from error
 
 
 def is_public(address: Address) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from kit.settings import Settings
@@ -44,6 +44,13 @@ class NotifierSettings(Settings):
     delivery_poll_seconds: Seconds = 1
     delivery_concurrency: Annotated[int, Field(ge=1)] = 16
     delivery_concurrency_per_subscription: Annotated[int, Field(ge=1)] = 4
+
+    @field_validator("lease_seconds")
+    @classmethod
+    def _longer_than_a_try(cls, value: float, others: ValidationInfo) -> float:
+        if value <= others.data.get("send_timeout_seconds", 0):
+            raise ValueError("must be more than HALLMARK_SEND_TIMEOUT_SECONDS")
+        return value
 
     @field_validator("retry_seconds", "webhook_allow", mode="before")
     @classmethod

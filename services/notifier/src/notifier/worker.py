@@ -67,8 +67,10 @@ class Worker:
                     if not is_transient(error):
                         raise
                     log.warning("cannot lease deliveries; trying again", error=repr(error))
+                # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the wake-up.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._poll)
+                    async with asyncio.timeout(self._poll):
+                        await self._wake.wait()
         finally:
             if self._running:
                 _, late = await asyncio.wait(self._running, timeout=self._graceful)

@@ -1,5 +1,6 @@
 """E-mail: text and HTML, one thread per correlation id, the same Message-ID on every try."""
 
+import asyncio
 import hashlib
 import re
 from dataclasses import dataclass
@@ -55,17 +56,21 @@ class EmailSender:
             return Outcome(Verdict.RETRY, "no mail server is set: HALLMARK_SMTP_HOST")
         hidden = tuple(s for s in (smtp.password,) if s)
         try:
-            _, answer = await aiosmtplib.send(
-                self.message(parcel, smtp.sender),
-                sender=parseaddr(smtp.sender)[1],
-                recipients=[parcel.address],
-                hostname=smtp.host,
-                port=smtp.port,
-                username=smtp.username,
-                password=smtp.password,
-                use_tls=smtp.tls,
-                timeout=self._timeout,
-            )
+            # The library's own limit is per step of the conversation.
+            async with asyncio.timeout(self._timeout):
+                _, answer = await aiosmtplib.send(
+                    self.message(parcel, smtp.sender),
+                    sender=parseaddr(smtp.sender)[1],
+                    recipients=[parcel.address],
+                    hostname=smtp.host,
+                    port=smtp.port,
+                    username=smtp.username,
+                    password=smtp.password,
+                    use_tls=smtp.tls,
+                    timeout=self._timeout,
+                )
+        except TimeoutError:
+            return Outcome(Verdict.RETRY, f"the mail server did not answer within {self._timeout:g} s")
         except (aiosmtplib.SMTPException, OSError) as error:
             return _refusal(error, hidden)
         return Outcome(Verdict.SUCCEEDED, "accepted by the mail server", status=250, response=redact(answer, hidden))
