@@ -313,12 +313,6 @@ async def approval(
         await apply_topics(kafka.bootstrap, prefix=prefix)
         async with running(settings) as harness:
             yield harness
-            def dump():
-                import sys
-                for t in asyncio.all_tasks():
-                    print("TASK", t.get_name(), file=sys.__stderr__); t.print_stack(limit=6, file=sys.__stderr__)
-                sys.__stderr__.flush()
-            asyncio.get_running_loop().call_later(20, dump)
     finally:
         await admin.execute(f"drop database {name} with (force)")
         await admin.close()

@@ -190,6 +190,45 @@ async def test_views_rebuilt_from_the_log_come_out_identical(audit: Harness) -> 
     assert await snapshot(audit) == before
 
 
-@pytest.mark.parametrize("query", ["at=yesterday", "at=2026-11-20T12:00:00", "stage=Nowhere", "workspace=NO"])
-async def test_a_bad_question_is_refused(audit: Harness, query: str) -> None:
-    assert await audit.status(f"/v1/models/fraud/production?{query}", "auditors") == 422
+BAD = {
+    "models/fraud/production": [
+        "at=yesterday",
+        "at=2026-11-20T12:00:00",
+        "at=9999-12-31T23:59:59-14:00",
+        "at=0001-01-01T00:00:00%2B14:00",
+        "stage=Nowhere",
+        "workspace=NO",
+    ],
+    "models/a%00b/production": [""],
+    "models/a:b/production": [""],
+    "timeline": [
+        "model=%00",
+        "model=a/b",
+        "actor=%00",
+        "actor=",
+        "type=%0a",
+        "correlationid=%00",
+        "version=0",
+        "version=99999999999",
+        "limit=0",
+        "limit=501",
+        "after=-2",
+        "after=99999999999999999999",
+        "workspace=**",
+        "workspace=a%0a",
+    ],
+}
+
+
+@pytest.mark.parametrize(("path", "query"), [(path, query) for path, queries in BAD.items() for query in queries])
+async def test_a_bad_question_is_refused(audit: Harness, path: str, query: str) -> None:
+    assert await audit.status(f"/v1/{path}?{query}", "auditors") == 422
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-11-20T12:00:00.123456789Z"])
+async def test_the_ends_of_time_are_instants_too(audit: Harness, at: str) -> None:
+    assert (await audit.get(f"/v1/models/fraud/production?at={at}"))["version"] is None
+
+
+async def test_text_that_is_no_utf_8_finds_nothing(audit: Harness) -> None:
+    assert (await audit.get("/v1/timeline?actor=%ff%fe"))["items"] == []

@@ -289,7 +289,9 @@ def forge_decision(harness: Harness, transition: dict[str, Any], forge: Any, scr
         return good.model_copy(update={"jws": token})
     other_key = ensure_key(scratch / "other", "decision")
     if forge == "other key, same id":
-        other_key = type(other_key).import_key({**other_key.as_dict(private=True), "kid": harness.keys["decision"].kid})
+        stolen: dict[str, Any] = {**other_key.as_dict(private=True)}
+        stolen["kid"] = harness.keys["decision"].kid
+        other_key = type(other_key).import_key(stolen)
     return signed(harness, transition, key=other_key)
 
 

@@ -74,9 +74,7 @@ def make_app(
         finally:
             state.started = False
             await bus.stop()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(tasks)
             await db.close()
 
     app = FastAPI(
@@ -135,6 +133,15 @@ def _request_ids(app: FastAPI) -> None:
             response = await call_next(request)
         response.headers["x-request-id"] = request.state.request_id
         return response
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels until they are gone: one cancellation may be swallowed on the way (`asyncio.wait_for` up to 3.11)."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
 
 
 async def _keep_running(service: str, work: Background) -> None:

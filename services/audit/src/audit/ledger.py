@@ -111,8 +111,8 @@ class Ledger:
 
     async def _lock_head(self, tx: AsyncConnection) -> Head:
         """Writers take turns here; the compare-and-set in `_move_head` remains the guarantee."""
-        await tx.execute(sa.select(sa.func.set_config("idle_in_transaction_session_timeout", IDLE_LIMIT, True)))
-        row = (await tx.execute(sa.select(tree_head).with_for_update())).one()
+        limit = sa.func.set_config("idle_in_transaction_session_timeout", IDLE_LIMIT, True)
+        row = (await tx.execute(sa.select(tree_head, limit).with_for_update())).one()
         return Head(row.size, row.root, row.frontier, row.at)
 
     async def _move_head(self, tx: AsyncConnection, head: Head, tree: merkle.Frontier, at: datetime) -> None:
