@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +27,9 @@ from contracts.approval import Choice
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import ModelRegistered
 from kit.problems import Problem
+
+# One loop for all: the shared service must go on running during the other tests.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def rows(direct: Direct, *tables: type[Table]) -> list[list[tuple[Any, ...]]]:
@@ -136,21 +138,21 @@ async def test_replicas_publish_the_shipped_policies_once(direct: Direct) -> Non
     assert found == [("production", 1), ("rollback", 1), ("staging", 1)]
 
 
-def test_migrations_match_the_tables(database: str) -> None:
-    service_url(database)
-    service_url(database)  # again: idempotent
-    check = subprocess.run(
-        [sys.executable, "-m", "alembic", "check"],
-        cwd=Path(migrations()).parents[2],
+async def test_migrations_match_the_tables(database: str) -> None:
+    await asyncio.to_thread(service_url, database)
+    await asyncio.to_thread(service_url, database)  # again: idempotent
+    check = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "alembic", "check"),
+        cwd=migrations().parents[2],
         env={**os.environ, "HALLMARK_ADMIN_DATABASE_URL": database},
-        capture_output=True,
-        text=True,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
-    assert check.returncode == 0, check.stdout + check.stderr
+    output, _ = await check.communicate()
+    assert check.returncode == 0, output.decode()
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_policies_over_http(approval: Harness) -> None:
     text = """
 kind: PromotionPolicy

@@ -11,6 +11,9 @@ from approval.domain import Ballot
 from contracts.approval import Choice, VoteRefused
 from kit.problems import Problem
 
+# One loop for all: the shared service must go on running during the other tests.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 TWO_RULES = """
 kind: PromotionPolicy
 metadata: {name: two-rules}
@@ -23,7 +26,6 @@ spec:
 """
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_refused_votes_are_answered_and_recorded_once(approval: Harness) -> None:
     await approval.registry.register("eyes", by="carl", accuracy=0.95)
     request = await approval.opened(await approval.registry.request("eyes"))
@@ -47,7 +49,6 @@ async def test_refused_votes_are_answered_and_recorded_once(approval: Harness) -
     assert (await approval.ana.get(f"/v1/requests/{request['request_id']}")).json()["status"] == "open"
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_bad_votes(approval: Harness) -> None:
     await approval.registry.register("bad", accuracy=0.95)
     request_id = (await approval.opened(await approval.registry.request("bad")))["request_id"]
@@ -74,7 +75,6 @@ async def test_bad_votes(approval: Harness) -> None:
     assert rejected.json()["decision"]["reason"] == "ben rejected: too slow"
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_every_rule_of_every_policy_needs_its_own_people(approval: Harness) -> None:
     await approval.publish_policy(TWO_RULES)
     await approval.registry.register("risky", accuracy=0.95)
@@ -95,7 +95,6 @@ async def test_every_rule_of_every_policy_needs_its_own_people(approval: Harness
     }
 
 
-@pytest.mark.asyncio(loop_scope="session")
 async def test_late_votes_and_expiry(approval: Harness) -> None:
     await approval.registry.register("late", accuracy=0.95)
     request = await approval.decided(await approval.registry.request("late", expires_in=1.0))

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import app as audit_app
@@ -171,6 +172,31 @@ async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> N
     assert is_transient(lost.value)
     assert await audit.entries() == before
     assert len(await assert_sound(audit)) == 1
+
+
+async def test_a_writer_that_stops_in_the_middle_is_cut_off(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A paused process holds the head; the database ends its session, and what it wakes up to do fails."""
+    monkeypatch.setattr("audit.ledger.IDLE_LIMIT", "200ms")
+    inside, wake = asyncio.Event(), asyncio.Event()
+
+    class Paused(Views):
+        async def project(self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading) -> None:
+            inside.set()
+            await wake.wait()
+            await super().project(tx, index, leaf, reading)
+
+    paused = Ledger(audit.db, Paused(Inbox(tables.mechanism)))
+    mine = record(event(registered(1), 1))
+    attempt = asyncio.create_task(paused.append([mine]))
+    await inside.wait()
+    await audit.ledger.append([record(event(registered(2, "other"), 1))])
+    wake.set()
+    with pytest.raises(DBAPIError) as cut:
+        await attempt
+    assert is_transient(cut.value)
+    assert len(await assert_sound(audit)) == 1
+    await paused.append([mine])
+    assert len(await assert_sound(audit)) == 2
 
 
 async def test_all_or_nothing(audit: Harness) -> None:

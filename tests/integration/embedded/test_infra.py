@@ -85,12 +85,12 @@ async def assert_kept(infra: Infra) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", KINDS)
-async def test_data_survives_a_restart_and_a_kill(kind: Choice, tmp_path: Path) -> None:
-    with start_infra(tmp_path, kind) as first:
+async def test_data_survives_a_restart_and_a_kill(kind: Choice, server_dir: Path) -> None:
+    with start_infra(server_dir, kind) as first:
         assert first.infra.kafka_kind == kind
         await write(first.infra)
     assert not any(child.alive() for child in first.children())
-    with start_infra(tmp_path, kind) as second:
+    with start_infra(server_dir, kind) as second:
         assert second.infra == first.infra  # the same ports and passwords
         await assert_kept(second.infra)
         for child in second.children():
@@ -102,36 +102,36 @@ async def test_data_survives_a_restart_and_a_kill(kind: Choice, tmp_path: Path) 
         await assert_kept(second.infra)
 
 
-async def test_postgres_starts_over_what_a_killed_one_left(tmp_path: Path) -> None:
-    with start_infra(tmp_path, "tansu", fsync=False) as running:
+async def test_postgres_starts_over_what_a_killed_one_left(server_dir: Path) -> None:
+    with start_infra(server_dir, "tansu", fsync=False) as running:
         assert running.postgres.pid is not None
         await write(running.infra)
         os.kill(running.postgres.pid, signal.SIGKILL)  # only the postmaster: its backends are still going
         until(lambda: not running.postgres.alive())
-        pid_file = tmp_path / "postgres" / "postmaster.pid"
+        pid_file = server_dir / "postgres" / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
         pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]))  # its pid was given to somebody else
         running.postgres.start()
         assert await rows(running.infra) == ["row"]
 
 
-def test_nothing_is_left_running_when_one_server_cannot_start(tmp_path: Path) -> None:
-    (tmp_path / "s3").write_text("a file where its directory should be")
+def test_nothing_is_left_running_when_one_server_cannot_start(server_dir: Path) -> None:
+    (server_dir / "s3").write_text("a file where its directory should be")
     with pytest.raises(OSError, match="s3"):
-        start_infra(tmp_path, "tansu", fsync=False)
-    assert [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])] == []
+        start_infra(server_dir, "tansu", fsync=False)
+    assert [p for p in psutil.process_iter(["cmdline"]) if str(server_dir) in " ".join(p.info["cmdline"] or [])] == []
 
 
-async def test_the_password_is_asked_for(tmp_path: Path) -> None:
-    with start_infra(tmp_path, "tansu", fsync=False) as running:
+async def test_the_password_is_asked_for(server_dir: Path) -> None:
+    with start_infra(server_dir, "tansu", fsync=False) as running:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(running.infra.postgres_admin_url.replace("postgres:", "postgres:not"))
-        assert (tmp_path / "secrets.json").stat().st_mode & 0o077 == 0
-        assert (tmp_path / "s3.json").stat().st_mode & 0o077 == 0
+        assert (server_dir / "secrets.json").stat().st_mode & 0o077 == 0
+        assert (server_dir / "s3.json").stat().st_mode & 0o077 == 0
 
 
-def test_the_store_signs_urls_and_copies_by_itself(tmp_path: Path) -> None:
-    with start_infra(tmp_path, "tansu", fsync=False) as running:
+def test_the_store_signs_urls_and_copies_by_itself(server_dir: Path) -> None:
+    with start_infra(server_dir, "tansu", fsync=False) as running:
         infra = running.infra
         store = s3.client(infra.s3_endpoint, infra.s3_access_key, infra.s3_secret_key)
         minute = timedelta(minutes=1)
@@ -147,8 +147,8 @@ def test_the_store_signs_urls_and_copies_by_itself(tmp_path: Path) -> None:
             urllib.request.urlopen(f"{infra.s3_endpoint}/{s3.BUCKET}/out")
 
 
-def test_only_this_machine_can_reach_the_servers(tmp_path: Path) -> None:
-    with start_infra(tmp_path, "tansu", fsync=False) as running:
+def test_only_this_machine_can_reach_the_servers(server_dir: Path) -> None:
+    with start_infra(server_dir, "tansu", fsync=False) as running:
         for child in running.children():
             assert child.pid is not None
             listening = [c for c in psutil.Process(child.pid).net_connections("tcp") if c.status == "LISTEN"]

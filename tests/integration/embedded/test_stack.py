@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from embedded import jars, kafka, services
+from embedded.fixtures import server_directory
 from embedded.ports import free_port
 
 KIND = "tansu" if jars.missing() else "apache"
@@ -70,13 +71,13 @@ def ports() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, ports: list[str]) -> Iterator[Path]:
+def data(ports: list[str]) -> Iterator[Path]:
     """A running stack; the tests below use it in turn."""
-    directory = tmp_path_factory.mktemp("stack")
-    up(directory, ports)
-    yield directory
-    hallmark("down", "--data-dir", str(directory))
-    assert left(directory) == []
+    with server_directory() as directory:
+        up(directory, ports)
+        yield directory
+        hallmark("down", "--data-dir", str(directory))
+        assert left(directory) == []
 
 
 def test_everything_is_healthy(data: Path) -> None:
@@ -146,11 +147,11 @@ def test_down_leaves_nothing_behind(data: Path) -> None:
     assert hallmark("status", "--data-dir", str(data)).returncode == 1
 
 
-def test_an_interrupt_while_it_starts_leaves_nothing_behind(tmp_path: Path, ports: list[str]) -> None:
-    with (tmp_path / "out").open("w") as out:
-        words = ["up", "--data-dir", str(tmp_path / "d"), "--kafka", "tansu", *ports]
+def test_an_interrupt_while_it_starts_leaves_nothing_behind(server_dir: Path, ports: list[str]) -> None:
+    with (server_dir / "out").open("w") as out:
+        words = ["up", "--data-dir", str(server_dir / "d"), "--kafka", "tansu", *ports]
         process = subprocess.Popen([sys.executable, "-m", "embedded", *words], stdout=out, stderr=out)
-    until(lambda: "postgres" in (tmp_path / "out").read_text(), 30)
+    until(lambda: "postgres" in (server_dir / "out").read_text(), 30)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0, (tmp_path / "out").read_text()
-    assert left(tmp_path / "d") == []
+    assert process.wait(60) == 0, (server_dir / "out").read_text()
+    assert left(server_dir / "d") == []

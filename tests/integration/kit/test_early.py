@@ -86,7 +86,7 @@ async def test_a_transient_error_in_the_drain_is_tried_again(place: Place, kind:
 
 async def test_a_bug_in_the_drain_parks_the_record_that_meets_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the good record that set the drain off, and not for ever."""
-    monkeypatch.setattr(consume, "DRAIN_PAUSE_SECONDS", 0.01, raising=False)
+    monkeypatch.setattr(consume, "DRAIN_PAUSE_SECONDS", 0.01)
 
     async def apply(tx: AsyncConnection, envelope: Envelope) -> None:
         if envelope.sequence == 2:

@@ -17,7 +17,7 @@ from kit.outbox import Relay
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import TOPIC, Noted, cause, settle, until
 
-WRITERS, EVENTS = 16, 20
+WRITERS, EVENTS = 16, 12
 STREAMS = WRITERS // 2  # two writers each
 
 
@@ -28,7 +28,7 @@ class Fragile(Relay):
     dice: random.Random
 
     async def _acknowledged(self, *arguments: Any) -> None:
-        if self.crashes < 8 and self.dice.random() < 0.3:
+        if self.crashes < 4 and self.dice.random() < 0.3:
             Fragile.crashes += 1
             raise ConnectionError("killed")
         await super()._acknowledged(*arguments)
@@ -85,7 +85,7 @@ async def test_a_storm(place: Place) -> None:
     async def all_seen() -> bool:
         return sum(map(len, (await store.effects()).values())) >= WRITERS * EVENTS
 
-    await until(all_seen)
+    await until(all_seen, timeout=60)
     expected = {f"default/{n}": list(range(1, 2 * EVENTS + 1)) for n in range(STREAMS)}
     assert await store.appended() == expected
     assert await store.effects() == expected
@@ -95,8 +95,8 @@ async def test_a_storm(place: Place) -> None:
     for relay in relays:
         await settle(relay)
     # That the storm was one:
-    assert conflicts > 20
-    assert Fragile.crashes > 2
+    assert conflicts > 10
+    assert Fragile.crashes > 1
     assert kills[0] < 5
     first: dict[str, list[int]] = {}
     for record in await place.eyes.read():

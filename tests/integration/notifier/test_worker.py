@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import datetime
 from itertools import count
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -60,16 +61,30 @@ async def test_only_the_model_whose_event_fails_waits(rig: Rig, receiver: Receiv
 
 
 async def test_several_workers_keep_the_order_of_a_lane_and_send_each_once(rig: Rig, receiver: Receiver) -> None:
+    """Every other event fails at first, so that its successors would overtake it if they could."""
+    failed: set[str] = set()
+
+    def answer(hit: Hit) -> int:
+        identity, version = hit.headers["webhook-id"], json.loads(hit.body)["data"]["version"]
+        if version % 2 and identity not in failed:
+            failed.add(identity)
+            return 500
+        taken.append(json.loads(hit.body))
+        return 200
+
+    taken: list[dict[str, Any]] = []
+    receiver.answer = answer
     made = await rig.webhook(f"{receiver.url}/hook")
     models = [f"m{n}" for n in range(5)]
     sent = [rig.event(model, version) for version in range(1, 9) for model in models]
     async with rig.worker(), rig.worker(), rig.worker():
         await rig.happens(*sent)
         await rig.all_done(made, len(sent))
-    got = [json.loads(h.body) for h in receiver.hits]
-    assert sorted(e["id"] for e in got) == sorted(e.id for e in sent)
+    assert sorted(e["id"] for e in taken) == sorted(e.id for e in sent)
+    assert len(failed) == 20
+    assert len(receiver.hits) == 60
     for model in models:
-        assert [e["sequence"] for e in got if e["partitionkey"] == f"default/{model}"] == list(range(1, 9))
+        assert [e["sequence"] for e in taken if e["partitionkey"] == f"default/{model}"] == list(range(1, 9))
 
 
 async def test_410_ends_the_subscription_and_cancels_what_waits(rig: Rig, receiver: Receiver) -> None:

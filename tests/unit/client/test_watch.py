@@ -154,8 +154,7 @@ def test_an_outage_changes_nothing_and_is_told(registry: Registry, make: Make) -
         assert serving(watcher)[0] == 1
         registry.down = False
         registry.put(2, b"model two", 2)
-        wait_until(lambda: serving(watcher)[0] == 2)
-        assert watcher.status.trouble is None
+        wait_until(lambda: serving(watcher)[0] == 2 and watcher.status.trouble is None)
 
 
 def test_a_restart_during_an_outage_serves_the_last_known_good(registry: Registry, make: Make) -> None:

@@ -1,6 +1,7 @@
 """What every command shares: options, tables for people, JSON for scripts, exit codes for CI."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -25,7 +26,8 @@ Reason = Annotated[str, typer.Option(help="Why; kept for ever in the audit log."
 ModelArgument = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 VersionArgument = Annotated[int, typer.Argument(help="Number of the version.", show_default=False, min=1)]
 
-out = Console(highlight=False)
+# In a pipe there is no width to fit into; a wrapped line would be hard to search.
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 err = Console(stderr=True, highlight=False)
 
 
@@ -74,8 +76,8 @@ def plain(data: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
-    """A table without frills; text from the services is never read as markup."""
-    heads = [Column(name, overflow="fold") for name in columns]
+    """A table without frills; text from the services is never read as markup. The first column never wraps: ids."""
+    heads = [Column(name, overflow="fold", no_wrap=place == 0) for place, name in enumerate(columns)]
     made = Table(*heads, title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))

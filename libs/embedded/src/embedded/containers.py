@@ -58,7 +58,7 @@ def _postgres() -> tuple[Facts, Any]:
     password = secrets.token_hex(12)
     container = _container("postgres").with_env("POSTGRES_PASSWORD", password).with_exposed_ports(5432)
     # Lost on a crash of the machine, like the tests themselves.
-    container.with_command(["-c", "fsync=off", "-c", "max_connections=300"]).start()
+    container.with_command(["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300"]).start()
     _wait(container, lambda: _ok(container, ["pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres"]))
     url = f"postgresql://postgres:{password}@{HOST}:{container.get_exposed_port(5432)}/postgres"
     return {"url": url}, container

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
@@ -108,6 +109,22 @@ def infra_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory through which the workers of one run share their servers."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "infra"
+
+
+@contextlib.contextmanager
+def server_directory() -> Iterator[Path]:
+    """A directory for servers of a test's own, removed afterwards. Not one of pytest's: as root PostgreSQL
+    runs as another user, and every pytest run that starts meanwhile closes /tmp/pytest-of-root to others.
+    """
+    with tempfile.TemporaryDirectory(prefix="hallmark-test-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def server_dir() -> Iterator[Path]:
+    """As `server_directory`, for one test."""
+    with server_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,7 @@ class Stack:
     def _migrate(self, what: str) -> None:
         log = self.data / "logs" / "migrate.log"
         with log.open("wb") as out:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 [sys.executable, "-m", "embedded.migrate"], stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
             )
         assert process.stdin is not None

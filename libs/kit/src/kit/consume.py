@@ -1,5 +1,6 @@
 """The two ways to take records effectively once: events by their sequence, commands by their id."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -10,12 +11,13 @@ from contracts.envelope import Envelope, EnvelopeError
 from contracts.topics import Topic
 from kit.bus import Bus, Record, permanent_of
 from kit.db import Database
-from kit.errors import Permanent
+from kit.errors import Permanent, is_transient
 from kit.inbox import Admission, Inbox
 
 log = structlog.get_logger()
 Apply = Callable[[AsyncConnection, Envelope], Awaitable[None]]
 Answer = Callable[[AsyncConnection, Record, Permanent], Awaitable[None]]
+DRAIN_PAUSE_SECONDS = 0.2
 EARLY = Gauge("hallmark_consumer_early_records", "Records waiting for a predecessor", ["consumer"])
 
 
@@ -54,9 +56,13 @@ class Ordered:
                     EARLY.labels(self._consumer).set(await self._inbox.count_early(tx))
                 attempts = 0
             except Exception as error:
-                permanent = permanent_of(error, attempts)
-                if taken is None or permanent is None:
+                if taken is None or is_transient(error):
                     raise
+                permanent = permanent_of(error, attempts)
+                if permanent is None:
+                    # Tried again here: the bus would count it against the good record that set the drain off.
+                    await asyncio.sleep(DRAIN_PAUSE_SECONDS * attempts)
+                    continue
                 await self._bus.park(self._topic, _stored(self._topic, taken), permanent, attempts)
                 async with self._db.transaction() as tx:
                     await self._inbox.take_early(tx, self._consumer, stream)

@@ -1,7 +1,7 @@
 """Policies and requests as tables: `project` folds one own event, `rebuild` folds them all again, the rest queries."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from contracts.payload import Message
 from kit.events import EventLog
 
 _policy, _request = of(PolicyRow), of(RequestRow)
+_revisions: dict[str, Policy] = {}
 _TYPES: dict[str, type[Message]] = {event.TYPE: event for event in events.EVENTS}
 
 
@@ -113,15 +114,23 @@ async def requests(
         after = rows[-1].request_id
 
 
-async def due(tx: AsyncConnection, settle_seconds: float) -> Sequence[str]:
-    """Open requests that may be over: past their expiry, or voted on and settled. The database is the clock."""
-    clock = sa.func.clock_timestamp()
-    settled = clock - sa.func.make_interval(0, 0, 0, 0, 0, 0, settle_seconds)
-    query = sa.select(_request.c.request_id).where(
+async def due(tx: AsyncConnection, settle_seconds: float) -> list[str]:
+    """Open requests that are over: past their expiry, or decided by votes that have settled.
+
+    The database is the clock.
+    """
+    at = await clock(tx)
+    settled = at - timedelta(seconds=settle_seconds)
+    query = sa.select(_request.c.state).where(
         _request.c.status == domain.OPEN,
-        sa.or_(_request.c.expires_at <= clock, _request.c.last_vote_at <= settled),
+        sa.or_(_request.c.expires_at <= at, _request.c.last_vote_at <= settled),
     )
-    return (await tx.scalars(query)).all()
+    found = [Request.model_validate_json(state) for state in (await tx.scalars(query)).all()]
+    return [
+        r.opened.transition_id
+        for r in found
+        if r.opened.expires_at <= at or domain.verdict(r, await rules_of(tx, r)) is not None
+    ]
 
 
 async def policies(tx: AsyncConnection, *, name: str | None = None) -> Sequence[Any]:
@@ -140,12 +149,15 @@ def ref_of(row: Any) -> PolicyRef:
 
 
 async def policy_of(tx: AsyncConnection, ref: PolicyRef) -> Policy:
-    document = await tx.scalar(
-        sa.select(_policy.c.document).where(_policy.c.name == ref.name, _policy.c.revision == ref.revision)
-    )
-    if document is None:
-        raise LookupError(f"policy {ref.name} revision {ref.revision} is not known")
-    return parse(document)
+    """The revision, which never changes and so is read once."""
+    if ref.digest not in _revisions:
+        document = await tx.scalar(
+            sa.select(_policy.c.document).where(_policy.c.name == ref.name, _policy.c.revision == ref.revision)
+        )
+        if document is None:
+            raise LookupError(f"policy {ref.name} revision {ref.revision} is not known")
+        _revisions[ref.digest] = parse(document)
+    return _revisions[ref.digest]
 
 
 async def rules_of(tx: AsyncConnection, state: Request) -> tuple[Rule, ...]:

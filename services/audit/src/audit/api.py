@@ -1,14 +1,16 @@
 """HTTP in: the timeline, points in time, and the log with its proofs."""
 
+from datetime import UTC, datetime
 from pathlib import Path as File
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import AwareDatetime
+from pydantic import AfterValidator, AwareDatetime
 
 from audit import queries
 from audit.access import ALL, AccessLog
+from audit.answers import Completeness, Consistency, EntryPage, Inclusion, Occupant, TimelinePage, Verdict
 from audit.checkpoints import Checkpoints, SplitLog
 from audit.proofs import Proofs
 from contracts.access import Action
@@ -27,6 +29,16 @@ Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
 ModelPath = Annotated[ModelName, Path()]
 
 
+def _utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC it is beyond the years 1 to 9999") from error
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+
 def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, access: AccessLog) -> APIRouter:
     api = APIRouter()
     Caller = Annotated[Principal, Depends(guard)]
@@ -38,7 +50,7 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
 
     log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])
 
-    @api.get("/v1/timeline", tags=["views"], summary="Who did what, why: oldest first")
+    @api.get("/v1/timeline", tags=["views"], summary="Who did what, why: oldest first", response_model=TimelinePage)
     async def timeline(
         caller: Caller,
         workspace: Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")] = "default",
@@ -57,41 +69,43 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
         async with db.snapshot() as tx:
             return await queries.timeline_page(tx, wanted, limit=limit, after=after)
 
-    @api.get("/v1/models/{model}/production", tags=["views"], summary="What was in a stage at an instant")
+    @api.get("/v1/models/{model}/production", tags=["views"], summary="What was in a stage", response_model=Occupant)
     async def production(
         model: ModelPath,
         caller: Caller,
         workspace: Annotated[Workspace, Query()] = "default",
-        at: Annotated[AwareDatetime | None, Query(description="With its offset; now when absent")] = None,
+        at: Annotated[Instant | None, Query(description="With its offset; now when absent")] = None,
         stage: Stage = Stage.PRODUCTION,
     ) -> Document:
         guard.require(caller, Action.READ, workspace, model)
         async with db.snapshot() as tx:
             return await queries.occupant(tx, workspace, model, stage.value, at or now())
 
-    @api.get("/checkpoint", tags=["log"], summary="The signed checkpoint (C2SP tlog-checkpoint)")
+    @api.get("/checkpoint", tags=["log"], summary="The signed checkpoint (C2SP)", response_class=PlainTextResponse)
     async def checkpoint() -> PlainTextResponse:
         _, note = await checkpoints.current()
         return PlainTextResponse(note, headers={"Cache-Control": "no-cache"})
 
-    @api.get("/keys", tags=["log"], summary="The verifier key line (C2SP signed-note)")
+    @api.get("/keys", tags=["log"], summary="The verifier key line (C2SP)", response_class=PlainTextResponse)
     async def keys() -> PlainTextResponse:
         return PlainTextResponse(f"{checkpoints.vkey}\n")
 
-    @api.get("/v1/log/verifier", tags=["log"], summary="The offline verifier: one Python file")
+    @api.get(
+        "/v1/log/verifier", tags=["log"], summary="The offline verifier: one file", response_class=PlainTextResponse
+    )
     async def verifier() -> PlainTextResponse:
         return PlainTextResponse(VERIFIER.read_text(), media_type="text/x-python")
 
-    @log.get("/entries", summary="Entries with their exact bytes")
+    @log.get("/entries", summary="Entries with their exact bytes", response_model=EntryPage)
     async def entries(start: Index = 0, limit: Limit = 50) -> Document:
         return await proofs.entries(start, limit)
 
-    @log.get("/inclusion", summary="Proof that an entry is under the signed checkpoint")
+    @log.get("/inclusion", summary="Proof that an entry is under the checkpoint", response_model=Inclusion)
     async def inclusion(index: Index) -> Document:
         head, note = await checkpoints.current()
         return {**await proofs.inclusion(index, head.size), "checkpoint": note}
 
-    @log.get("/consistency", summary="Proof that the log only grew between two sizes")
+    @log.get("/consistency", summary="Proof that the log only grew between two sizes", response_model=Consistency)
     async def consistency(
         first: Annotated[int, Query(alias="from", ge=0, le=MAX_INDEX)],
         second: Annotated[int | None, Query(alias="to", ge=0, le=MAX_INDEX)] = None,
@@ -108,7 +122,7 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
             headers={"Content-Disposition": f'attachment; filename="hallmark-audit-{head.size}.ndjson"'},
         )
 
-    @log.get("/verify", summary="Hash everything again and compare")
+    @log.get("/verify", summary="Hash everything again and compare", response_model=Verdict)
     async def verify() -> Document:
         try:
             head, note = await checkpoints.current()
@@ -116,7 +130,7 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
             return {"ok": False, "first_bad": {"index": None, "problem": split.detail}}
         return await proofs.verify(head, note)
 
-    @log.get("/completeness", summary="Per partition: entries and duplicates against offsets")
+    @log.get("/completeness", summary="Entries and duplicates against offsets", response_model=Completeness)
     async def completeness() -> Document:
         async with db.snapshot() as tx:
             return await queries.completeness(tx)

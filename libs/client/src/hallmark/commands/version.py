@@ -126,7 +126,7 @@ def _print(version: Version) -> None:
         ("registered", f"{text(version.registered_at)} UTC by {version.registered_by}"),
         ("artifact", f"{version.artifact.filename}, {version.artifact.size} bytes, {version.artifact.digest}"),
         ("metrics", _metrics(version)),
-        ("parameters", ", ".join(f"{name}={value}" for name, value in version.parameters.items())),
+        ("parameters", ", ".join(f"{name}={value}" for name, value in sorted(version.parameters.items()))),
     ]
     lineage, environment = content.get("lineage", {}), content.get("environment", {})
     dirty = {True: " (with uncommitted changes)", False: ""}.get(lineage.get("git_dirty"), "")
@@ -137,7 +137,7 @@ def _print(version: Version) -> None:
             [f"{d['name']} {d.get('digest') or d.get('version') or ''}" for d in lineage.get("datasets", [])],
         ),
         ("python", environment.get("python")),
-        ("packages", [f"{name} {number}" for name, number in environment.get("packages", {}).items()]),
+        ("packages", [f"{name} {number}" for name, number in sorted(environment.get("packages", {}).items())]),
         ("owner", content.get("owner")),
         ("notes", content.get("notes")),
     ]
@@ -145,7 +145,7 @@ def _print(version: Version) -> None:
 
 
 def _metrics(version: Version) -> str:
-    return ", ".join(f"{name} {text(value)}" for name, value in version.metrics.items())
+    return ", ".join(f"{name} {text(value)}" for name, value in sorted(version.metrics.items()))
 
 
 def _number(value: str) -> float:

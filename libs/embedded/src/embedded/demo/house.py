@@ -13,7 +13,7 @@ import psutil
 
 from embedded import services, state
 from embedded.demo.tell import Unexpected
-from embedded.ports import HOST, free_port, is_free, write_json
+from embedded.ports import HOST, free_port, write_json
 from kit.keys import load_key, make_token
 
 START_SECONDS = 300.0
@@ -22,7 +22,10 @@ STOP_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class House:
-    """What the story needs to know of the stack. `ours`: this run stops it, unless it is told to keep it."""
+    """What the story needs to know of the stack.
+
+    `fresh`: this run started it. `ours`: this run stops it, unless it is told to keep it.
+    """
 
     registry_url: str
     kafka: str
@@ -30,6 +33,7 @@ class House:
     auth_key: Path
     smtp_port: int
     supervisor: int
+    fresh: bool
     ours: bool
     facts: Path
 
@@ -66,12 +70,12 @@ def enter(data: Path, kafka: str, show: Callable[[str], None]) -> House:
             raise Unexpected(f"a stack runs on {data} that was not started by the demo; stop it: hallmark down")
         # One that nobody asked to keep was left by a demo that was killed: it is ours to stop.
         ours = not begun.get("kept", False)
-        return _house(data, _ready(data, known.supervisor, show), begun["smtp_port"], ours=ours)
+        return _house(data, _ready(data, known.supervisor, show), begun["smtp_port"], fresh=False, ours=ours)
     smtp_port = free_port()
     child = _start(data, kafka, smtp_port)
     write_json(facts, {"supervisor": child.pid, "smtp_port": smtp_port})
     try:
-        return _house(data, _ready(data, child.pid, show, child), smtp_port, ours=True)
+        return _house(data, _ready(data, child.pid, show, child), smtp_port, fresh=True, ours=True)
     except BaseException:
         child.terminate()
         child.wait(STOP_SECONDS)
@@ -81,8 +85,9 @@ def enter(data: Path, kafka: str, show: Callable[[str], None]) -> House:
 def _start(data: Path, kafka: str, smtp_port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "embedded", "up", "--foreground", "--data-dir", str(data), "--kafka", kafka]
     taken: list[int] = []
-    for name, usual in services.PORTS.items():
-        taken.append(usual if is_free(usual) else free_port(taken))
+    # Not the usual ports: a demo that is kept must not stand in the way of `hallmark up`.
+    for name in services.PORTS:
+        taken.append(free_port(taken))
         command += [f"--port-{name}", str(taken[-1])]
     environment = {
         **os.environ,
@@ -120,7 +125,7 @@ def _ready(
         time.sleep(0.1)
 
 
-def _house(data: Path, known: state.State, smtp_port: int, *, ours: bool) -> House:
+def _house(data: Path, known: state.State, smtp_port: int, *, fresh: bool, ours: bool) -> House:
     port = next(process.port for process in known.processes if process.name == "kafka")
     return House(
         registry_url=known.urls["registry"],
@@ -129,6 +134,7 @@ def _house(data: Path, known: state.State, smtp_port: int, *, ours: bool) -> Hou
         auth_key=data / "keys" / "auth.jwk",
         smtp_port=smtp_port,
         supervisor=known.supervisor,
+        fresh=fresh,
         ours=ours,
         facts=data / "demo.json",
     )

@@ -43,22 +43,26 @@ class Inbox:
 
 
 class Receivers:
-    """The three servers, in a `with`. `secret` signs the webhook; `smtp_port` is fixed: the notifier knows it."""
+    """The three servers, in a `with`. `secret` signs the webhook; `smtp_port` is fixed: the notifier knows it.
 
-    def __init__(self, smtp_port: int) -> None:
+    `bind` is the address they listen on, `name` the one that the notifier knows this machine by.
+    """
+
+    def __init__(self, smtp_port: int, *, bind: str = HOST, name: str = HOST) -> None:
+        self._name = name
         self.inbox = Inbox()
         self.secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
-        self._smtp = Controller(_Mailbox(self.inbox), hostname=HOST, port=smtp_port)
-        self._http = ThreadingHTTPServer((HOST, 0), _handler(self.inbox, Webhook(self.secret)))
+        self._smtp = Controller(_Mailbox(self.inbox), hostname=bind, port=smtp_port)
+        self._http = ThreadingHTTPServer((bind, 0), _handler(self.inbox, Webhook(self.secret)))
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
 
     @property
     def slack_url(self) -> str:
-        return f"http://{HOST}:{self._http.server_port}/services/T0DEMO/B0DEMO/token"
+        return f"http://{self._name}:{self._http.server_port}/services/T0DEMO/B0DEMO/token"
 
     @property
     def hook_url(self) -> str:
-        return f"http://{HOST}:{self._http.server_port}/hook"
+        return f"http://{self._name}:{self._http.server_port}/hook"
 
     def __enter__(self) -> Self:
         self._smtp.start()

@@ -1,6 +1,7 @@
 """Plays the story on a running stack: a fresh workspace, the people, the receivers, the serving process."""
 
 import fcntl
+import os
 import secrets
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def _told_about_training(tell: Teller, trained: dict[str, training.Trained]) -> 
 
 def run(data: Path, kafka: str, *, keep: bool, program: str, shown: str) -> int:
     """The whole demo: 0 when every check held, 1 otherwise."""
-    tell = Teller(Console(highlight=False))
+    tell = Teller(console())
     data.mkdir(parents=True, exist_ok=True)
     with (data / "demo.lock").open("a") as lock, ExitStack() as stack:
         try:
@@ -159,6 +160,12 @@ def run(data: Path, kafka: str, *, keep: bool, program: str, shown: str) -> int:
     return 0
 
 
+def console() -> Console:
+    """The terminal; in a pipe or a log a hundred columns, without colours."""
+    made = Console(highlight=False)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=100)
+
+
 def _perform(tell: Teller, stack: ExitStack, data: Path, kafka: str, *, keep: bool) -> tuple[str, House]:
     work = data / "work"
     tell.console.print("Hallmark: which model is in production, how was it made, who let it in, on what evidence?")
@@ -174,7 +181,7 @@ def _perform(tell: Teller, stack: ExitStack, data: Path, kafka: str, *, keep: bo
         show("training")
         trained = lesson.result()
     broker = {"apache": "Apache Kafka", "tansu": "Tansu (a Kafka broker in memory)"}[house.kafka]
-    how = "started" if house.ours else "still running from before"
+    how = "started" if house.fresh else "still running from before"
     tell.say(f"Everything is ready, on {broker}: {how} ({tell.seconds:.1f} s).", "dim")
     receivers = stack.enter_context(Receivers(house.smtp_port))
     workspace = play(tell, house, receivers, trained, work)

@@ -36,8 +36,9 @@ def serve(model: str, data: Path) -> None:
         model, load, every=0.25, self_test=lambda session: predict(session, rows[:1]), directory=data.parent / "cache"
     )
     told, predictions, failures = 0, 0, 0
+    parent = os.getppid()
     with watcher:
-        while not stopping:
+        while not stopping and os.getppid() == parent:
             loaded = watcher.current
             assert loaded is not None
             try:

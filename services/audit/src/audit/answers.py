@@ -1,0 +1,152 @@
+"""The shapes of the HTTP answers."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.registry import Approval, Criterion
+
+BASE64 = "base64"
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TimelineItem(Answer):
+    """One entry for people. `copy_of` is the first entry with the same event id; `problem` is set on a bad record."""
+
+    index: int
+    at: datetime
+    recorded_at: datetime
+    topic: str
+    type: str | None
+    subject: str | None
+    actor: str | None
+    summary: str
+    workspace: str | None
+    model: str | None
+    version: int | None
+    event_id: str | None
+    stream: str | None
+    sequence: int | None
+    correlationid: str | None
+    causationid: str | None
+    problem: str | None
+    copy_of: int | None
+
+
+class TimelinePage(Answer):
+    """`next` is the `after` of the next page."""
+
+    items: list[TimelineItem]
+    next: str | None
+
+
+class Occupant(Answer):
+    """Who held a stage at `at`; `version` is null when nobody did. `index` is the entry that let it in."""
+
+    workspace: str
+    model: str
+    stage: str
+    at: datetime
+    version: int | None
+    since: datetime | None
+    until: datetime | None
+    kind: str | None
+    digest: str | None
+    artifact_digest: str | None
+    requested_by: str | None
+    reason: str | None
+    approved_by: list[Approval]
+    criteria: list[Criterion]
+    policy: str | None
+    decision_id: str | None
+    transition_id: str | None
+    superseded_by: int | None
+    index: int | None
+    closed_by: int | None
+    others: list[int]
+
+
+class Entry(Answer):
+    """`leaf` is the exact bytes that `leaf_hash` (hex) is over: SHA-256(0x00 || leaf)."""
+
+    index: int
+    recorded_at: datetime
+    topic: str
+    partition: int
+    offset: int
+    event_id: str | None
+    type: str | None
+    problem: str | None
+    leaf: str = Field(json_schema_extra={"contentEncoding": BASE64})
+    leaf_hash: str
+
+
+class EntryPage(Answer):
+    """`next` is the `start` of the next page."""
+
+    items: list[Entry]
+    next: str | None
+
+
+class Inclusion(Answer):
+    """Hashes in base64, `leaf_hash` in hex; `checkpoint` signs `root` for `size`."""
+
+    index: int
+    size: int
+    root: str
+    leaf_hash: str
+    proof: list[str]
+    checkpoint: str
+
+
+class Consistency(Answer):
+    """Hashes in base64. `checkpoint` is the newest."""
+
+    first: int = Field(alias="from")
+    second: int = Field(alias="to")
+    from_root: str
+    to_root: str
+    proof: list[str]
+    checkpoint: str
+
+
+class Bad(Answer):
+    """`index` is the first bad entry, or the first after the last good checkpoint, or null when it is about none."""
+
+    index: int | None
+    problem: str
+
+
+class Verdict(Answer):
+    """What came of hashing the whole log again."""
+
+    ok: bool
+    first_bad: Bad | None
+    size: int | None = None
+    root: str | None = None
+    checked: int | None = None
+    checkpoint: str | None = None
+
+
+class Books(Answer):
+    """One partition: complete while entries + duplicates = highest - lowest + 1, and all of it is in the log."""
+
+    topic: str
+    partition: int
+    lowest: int
+    highest: int
+    entries: int
+    duplicates: int
+    redelivered: int
+    rewound: int
+    missing: int
+    logged: int
+    complete: bool
+
+
+class Completeness(Answer):
+    items: list[Books]
+    complete: bool

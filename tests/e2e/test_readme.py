@@ -1,0 +1,75 @@
+"""The README's code runs as it stands, and its tables are true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contracts.topics import TOPICS
+from support.system import System
+
+pytestmark = pytest.mark.xdist_group("e2e")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def environment(system: System) -> dict[str, str]:
+    return {
+        "PATH": "/usr/bin:/bin",
+        "HALLMARK_URL": system.url,
+        "HALLMARK_TOKEN": system.token("ana", "ml-engineers"),
+        "HALLMARK_KAFKA_BOOTSTRAP": system.bootstrap,
+        "HALLMARK_KAFKA_IDEMPOTENCE": str(system.idempotent).lower(),
+        "HALLMARK_WORKSPACE": system.workspace,
+    }
+
+
+def test_the_code_runs_as_it_stands(system: System, tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    train(source)
+    printed = []
+    for snippet in SNIPPETS:
+        done = subprocess.run(
+            [sys.executable, "-c", snippet],
+            cwd=tmp_path,
+            env=environment(system),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout.strip())
+    assert printed == ["churn version 1 is registered", "open"]
+
+
+def test_the_commands_exist() -> None:
+    hallmark = Path(sys.executable).with_name("hallmark")
+    for command in ("request approve", "stage rollback", "notify subscribe", "audit verify", "token create", "status"):
+        assert f"hallmark {command}" in README
+        done = subprocess.run(
+            [str(hallmark), *command.split(), "--help"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    targets = subprocess.run(["make", "-pn"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False).stdout
+    for target in re.findall(r"\bmake ([a-z-]+)", README):
+        assert f"\n{target}:" in targets, target
+
+
+def test_the_table_of_topics_is_true() -> None:
+    rows = dict(re.findall(r"^\| `(hallmark\.[a-z.]+)` \| ([a-z ]+) \|", README, re.MULTILINE))
+    assert rows == {topic.name: topic.writer or "any producer" for topic in TOPICS}
+
+
+def train(target: Path) -> None:
+    """The smallest real ONNX model."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=200).fit(x, y)
+    target.write_bytes(to_onnx(model, x[:1]).SerializeToString())
