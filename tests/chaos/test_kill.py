@@ -42,20 +42,22 @@ def eventually(condition: Callable[[], bool], what: Callable[[], str]) -> None:
 
 @contextmanager
 def killer(system: System, victim: str, seed: int) -> Iterator[list[float]]:
-    """Kills the victim with SIGKILL again and again at random moments; the supervisor starts it again."""
+    """Kills the victim with SIGKILL three times, at random moments; the supervisor starts it again."""
     assert system.stack is not None
     child, stop, kills = system.stack.child(victim), threading.Event(), list[float]()
     luck = random.Random(seed)
 
+    def ready() -> bool:
+        assert system.stack is not None
+        return any(p.name == victim and p.condition == "ready" for p in system.stack.state.processes)
+
     def work() -> None:
-        while not stop.wait(luck.uniform(0.3, 2.0)):
-            if child.alive():
-                child.kill()
-                kills.append(time.monotonic())
-                deadline = time.monotonic() + 60
-                while not child.alive() and time.monotonic() < deadline and not stop.is_set():
-                    time.sleep(0.05)
-                stop.wait(4.0)  # let it come up, so that the work goes on between two deaths
+        while len(kills) < 3 and not stop.wait(luck.uniform(0.2, 2.0)):
+            child.kill()
+            kills.append(time.monotonic())
+            while child.alive() or not ready():  # between two deaths it lives, so that the work goes on
+                if stop.wait(0.05):
+                    return
 
     thread = threading.Thread(target=work)
     thread.start()

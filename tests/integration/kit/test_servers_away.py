@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from embedded.fixtures import Kafka
 from embedded.kafka import tansu
 from embedded.ports import free_port
 from embedded.postgres import admin_url, postgres
-from embedded.process import Child
+from embedded.process import Child, StartError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
@@ -28,8 +29,11 @@ from tests.integration.kit.support import Eyes, Noted, Store, cause, create_topi
 
 @pytest.fixture
 def own_postgres(tmp_path: Path) -> Iterator[Child]:
-    child = postgres(tmp_path / "postgres", free_port(), "test", tmp_path / "postgres.log", fsync=False)
-    child.start()
+    for _ in range(3):  # another run of tests may take the port that was free
+        child = postgres(tmp_path / "postgres", free_port(), "test", tmp_path / "postgres.log", fsync=False)
+        with suppress(StartError):
+            child.start()
+            break
     yield child
     child.stop()
 

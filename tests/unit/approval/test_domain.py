@@ -128,7 +128,7 @@ def test_nobody_votes_on_what_is_decided() -> None:
 
 def test_verdicts() -> None:
     assert verdict(waiting(), ONE) is None
-    assert verdict(waiting(), ()) == (Verdict.APPROVED, "the policies ask for nobody")
+    assert verdict(waiting(), ()) == (Verdict.APPROVED, "no approval is asked for")
     assert verdict(voted(waiting(), "ben"), ONE) == (Verdict.APPROVED, "approved by ben")
     assert verdict(voted(waiting(), "ben", NO), ONE) == (Verdict.REJECTED, "ben rejected: because")
     nothing = verdict(waiting(policies=(), passed=False), ())

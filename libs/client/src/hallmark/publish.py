@@ -132,10 +132,11 @@ class Publisher:
         return answer
 
     async def register(
-        self, model: str, content: VersionContent, *, workspace: str = "default", wait: float = 30.0
+        self, model: str, content: VersionContent, *, workspace: str | None = None, wait: float = 30.0
     ) -> VersionRegistered:
         """Registers a version whose artifact is stored already (`Client.content` does both steps before this one)."""
-        answer = await self.request(RegisterVersion(workspace=workspace, model=model, content=content), wait=wait)
+        where = workspace or os.environ.get("HALLMARK_WORKSPACE") or "default"
+        answer = await self.request(RegisterVersion(workspace=where, model=model, content=content), wait=wait)
         assert isinstance(answer, VersionRegistered)
         return answer
 

@@ -216,6 +216,7 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         self._idle = asyncio.Event()
         self._idle.set()
         self._unassigned_since = _clock()
+        self._tried_at = _clock()
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         # aiokafka awaits this before it rejoins: without it the record in flight runs on two members.
@@ -231,11 +232,13 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         assert not isinstance(raw, tuple)
         record = _record(raw, self.topic)
         self._idle.clear()
+        self._tried_at = _clock()
         try:
             with structlog.contextvars.bound_contextvars(place=record.place):
                 await self._handle(record)
         finally:
             self._idle.set()
+            self._tried_at = _clock()
 
     async def _handle(self, record: Record) -> None:
         attempts = 0
@@ -278,6 +281,7 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         try:
             await asyncio.wait_for(self.interrupt.wait(), pause)
         except TimeoutError:
+            self._tried_at = _clock()
             return
         raise Interrupted(self.topic.name)
 
@@ -296,8 +300,14 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
                 position = consumer._subscription.subscription.assignment.state_value(tp)
                 behind = end - position.position if position is not None and position.has_valid_position else 0
                 LAG.labels(service, self.topic.name, tp.partition).set(max(behind, 0))
-        age = now().timestamp() - max(fetched) if max(fetched) else _clock() - self._unassigned_since
-        return {"partitions": len(assigned), "alive": age < STALE_AFTER_SECONDS, "idle_seconds": round(age, 1)}
+        # A handler that waits for PostgreSQL is alive while it tries: a restart would not help. One that hangs is not.
+        age = _clock() - self._tried_at
+        if self._idle.is_set():
+            fetched_ago = now().timestamp() - max(fetched) if max(fetched) else _clock() - self._unassigned_since
+            age = min(age, fetched_ago)
+        looping = any(not task.done() for task in self.subscriber.tasks)
+        alive = looping and age < STALE_AFTER_SECONDS
+        return {"partitions": len(assigned), "alive": alive, "idle_seconds": round(age, 1)}
 
 
 def permanent_of(error: Exception, attempts: int) -> Permanent | None:

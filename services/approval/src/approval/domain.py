@@ -218,7 +218,7 @@ def verdict(request: Request, rules: Sequence[Rule]) -> tuple[Verdict, str] | No
     if any(have[r.id] < r.count for r in rules):
         return None
     if not rules:
-        return Verdict.APPROVED, "the policies ask for nobody"
+        return Verdict.APPROVED, "no approval is asked for"
     names = ", ".join(sorted({v.voter for v in request.votes}))
     return Verdict.APPROVED, f"approved by {names}"[:9_000]
 

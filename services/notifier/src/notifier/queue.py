@@ -23,20 +23,27 @@ from notifier.views import stream_of, t
 
 ACTOR = "hallmark/notifier"
 
-# Per subscription, so that one with a long queue takes no more than its share of the page.
+# Per subscription, so that one with a long queue takes no more than its share of the page. The recursion steps from
+# the head of one lane to the head of the next: what waits behind a head costs nothing, however much it is.
 DUE = sa.text(
     """
     select d.delivery_id
     from notifier.subscription s
     left join unnest(:busy_ids, :busy_counts) busy (subscription_id, count) using (subscription_id)
     cross join lateral (
+      with recursive head as (
+        (select h.delivery_id, h.stream from notifier.delivery h
+         where h.subscription_id = s.subscription_id and h.open
+         order by h.stream, h.position limit 1)
+        union all
+        (select next.delivery_id, next.stream from head cross join lateral (
+           select h.delivery_id, h.stream from notifier.delivery h
+           where h.subscription_id = s.subscription_id and h.open and h.stream > head.stream
+           order by h.stream, h.position limit 1) next)
+      )
       select q.delivery_id, q.due_at from notifier.delivery q
-      where q.subscription_id = s.subscription_id and q.open and q.due_at <= now()
-        and (q.leased_until is null or q.leased_until <= now())
-        and not exists (
-          select 1 from notifier.delivery older
-          where older.subscription_id = q.subscription_id and older.stream = q.stream
-            and older.open and older.position < q.position)
+      where q.delivery_id in (select delivery_id from head)
+        and q.open and q.due_at <= now() and (q.leased_until is null or q.leased_until <= now())
       order by q.due_at limit greatest(:share - coalesce(busy.count, 0), 0)
       for update of q skip locked
     ) d

@@ -69,7 +69,6 @@ class DeliveryRow(Table, table=True):
     __table_args__ = (
         sa.UniqueConstraint("subscription_id", "event_id"),
         sa.Index("ix_delivery_lane", "subscription_id", "stream", "position", postgresql_where=sa.text("open")),
-        sa.Index("ix_delivery_due", "subscription_id", "due_at", postgresql_where=sa.text("open")),
         sa.Index("ix_delivery_position", "position"),
     )
 

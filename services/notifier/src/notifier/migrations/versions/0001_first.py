@@ -48,14 +48,6 @@ def upgrade() -> None:
         schema="notifier",
     )
     op.create_index(
-        "ix_delivery_due",
-        "delivery",
-        ["subscription_id", "due_at"],
-        unique=False,
-        schema="notifier",
-        postgresql_where=sa.text("open"),
-    )
-    op.create_index(
         "ix_delivery_lane",
         "delivery",
         ["subscription_id", "stream", "position"],
