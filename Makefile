@@ -36,7 +36,7 @@ types: $(READY)
 	@echo "== mypy --strict"; $(BIN)/mypy
 
 imports: $(READY)
-	@echo "== import-linter"; $(BIN)/lint-imports --no-timings
+	@echo "== import-linter"; $(BIN)/lint-imports
 
 fast: $(READY)
 	@echo "== unit, contract"; $(BIN)/pytest tests/unit tests/contract -q -n 2

@@ -6,8 +6,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-
-from support.system import EXTERNAL, System, embedded_system
+from tests.support.system import EXTERNAL, System, embedded_system
 
 
 @pytest.fixture(scope="module", params=["tansu", "apache"])

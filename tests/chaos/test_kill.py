@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from tests.support.system import System
 
 from hallmark import HallmarkError
 from hallmark.verify import verify_export
-from support.system import System
 
 pytestmark = pytest.mark.xdist_group("chaos")
 T = TypeVar("T")
@@ -47,15 +47,15 @@ def killer(system: System, victim: str, seed: int) -> Iterator[list[float]]:
     child, stop, kills = system.stack.child(victim), threading.Event(), list[float]()
     luck = random.Random(seed)
 
-    def ready() -> bool:
-        assert system.stack is not None
-        return any(p.name == victim and p.condition == "ready" for p in system.stack.state.processes)
+    process = next(p for p in system.stack.state.processes if p.name == victim)
 
     def work() -> None:
         while len(kills) < 3 and not stop.wait(luck.uniform(0.2, 2.0)):
+            restarts = process.restarts
             child.kill()
             kills.append(time.monotonic())
-            while child.alive() or not ready():  # between two deaths it lives, so that the work goes on
+            # Between two deaths it lives, so that the work goes on.
+            while process.restarts == restarts or process.condition != "ready":
                 if stop.wait(0.05):
                     return
 

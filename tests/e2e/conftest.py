@@ -7,8 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-
-from support.system import EXTERNAL, System, embedded_system, external_system, kinds
+from tests.support.system import EXTERNAL, System, embedded_system, external_system, kinds
 
 
 @pytest.fixture(scope="module", params=kinds())

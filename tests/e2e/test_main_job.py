@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.support.system import SERVICES, System
 
 from contracts.approval import RequestDecided
 from contracts.envelope import Envelope
@@ -18,7 +19,6 @@ from contracts.topics import APPROVAL_EVENTS
 from hallmark import HallmarkError
 from hallmark.publish import Publisher
 from hallmark.verify import VerificationError, verify_export
-from support.system import SERVICES, System
 
 pytestmark = pytest.mark.xdist_group("e2e")
 Artifact = Callable[[str], Path]

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.system import System
 
 from contracts.topics import TOPICS
-from support.system import System
 
 pytestmark = pytest.mark.xdist_group("e2e")
 ROOT = Path(__file__).parents[2]

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from embedded.fixtures import Kafka
+from tests.integration.kit.support import TOPIC, Eyes, Store, create_topics, settings_for, settle
 
 from contracts.topics import Topic
+from embedded.fixtures import Kafka
 from kit.bus import Bus, Handler
 from kit.consume import Apply, Ordered
 from kit.db import Database
 from kit.outbox import Relay
 from kit.settings import Settings
-from tests.integration.kit.support import TOPIC, Eyes, Store, create_topics, settings_for, settle
 
 
 @pytest.fixture

@@ -14,16 +14,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.envelope import Envelope, Header
+from contracts.envelope import Envelope
 from contracts.payload import Message
 from contracts.topics import Topic
-from kit.bus import Bus, Record
+from kit.bus import Record
 from kit.db import Database, Mechanism
 from kit.errors import Permanent
 from kit.events import Cause, EventLog, New
 from kit.inbox import Inbox
 from kit.migrations import guard_events
-from kit.outbox import Relay
 from kit.settings import Settings
 
 SCHEMA = "kit_test"

@@ -2,12 +2,12 @@
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import event, given, until
 
 from contracts.envelope import Envelope
 from kit import consume
 from kit.errors import Permanent, Transient
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import event, given, until
 
 
 async def applied(place: Place, *sequences: int, stream: str = "default/a") -> None:

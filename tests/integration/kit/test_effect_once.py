@@ -3,13 +3,13 @@
 import asyncio
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import TOPIC, event, given, until
 
 from contracts.envelope import Envelope
 from kit.bus import Record
 from kit.consume import Once, Ordered
 from kit.errors import Transient
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, event, given, until
 
 
 async def seen(place: Place, count: int) -> None:

@@ -4,11 +4,11 @@ import asyncio
 import time
 
 import pytest
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import Given, Memory, event, given, until
 
 from kit.bus import UNKNOWN_ERROR_TRIES, Bus, Record
 from kit.errors import Permanent, Transient
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Given, Memory, event, given, until
 
 
 def numbered(n: int, partition: int = 0) -> Given:

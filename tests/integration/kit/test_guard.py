@@ -2,9 +2,9 @@
 
 import asyncpg
 import pytest
+from tests.integration.kit.support import SCHEMA, Store
 
 from kit.migrations import _grant
-from tests.integration.kit.support import SCHEMA, Store
 
 CHANGES = {
     "update": f"update {SCHEMA}.event set actor = 'eve'",
@@ -78,7 +78,7 @@ async def test_the_service_s_role_has_no_right_to(store: Store, role: str, chang
 async def test_a_role_with_every_right_cannot(store: Store, role: str, change: str) -> None:
     await store.append()
     owner = await asyncpg.connect(store.url)
-    name = role.split("//")[1].split(":")[0]
+    name = role.split("//")[1].split(":", maxsplit=1)[0]
     await owner.execute(f"grant all on schema {SCHEMA} to {name}; grant all on all tables in schema {SCHEMA} to {name}")
     await owner.close()
     connection = await asyncpg.connect(role)
@@ -105,7 +105,7 @@ async def test_the_service_s_role_can_do_its_work(store: Store, role: str) -> No
 
 
 async def forget(store: Store, role: str) -> None:
-    name = role.split("//")[1].split(":")[0]
+    name = role.split("//")[1].split(":", maxsplit=1)[0]
     connection = await asyncpg.connect(store.url)
     await connection.execute(f"drop owned by {name}; drop role {name}")
     await connection.close()

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import TOPIC, Memory, Store, create_topics, event, given, until
+
 from embedded.fixtures import Kafka
 from embedded.kafka import tansu
 from embedded.ports import free_port
-
 from kit import bus as bus_module
 from kit.bus import Bus, Record
 from kit.errors import Transient
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Memory, Store, create_topics, event, given, until
 
 STALE = 1.5
 

@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 from aiokafka import AIOKafkaProducer
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, settle, terminate, until
 
 from contracts.envelope import Envelope
 from kit.events import Conflict, New
 from kit.outbox import Relay
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, settle, terminate, until
 
 
 async def published(place: Place) -> list[str]:

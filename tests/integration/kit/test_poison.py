@@ -3,13 +3,13 @@
 import asyncio
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import TOPIC, Given, Memory, Noted, event, given, until
 
 from contracts.envelope import Envelope
 from kit.bus import Record
 from kit.consume import Once
 from kit.errors import Permanent
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Given, Memory, Noted, event, given, until
 
 NULL_HEADER = ("x-null", None)
 BINARY_HEADER = ("x-binary", b"\xff\xfe\x00")

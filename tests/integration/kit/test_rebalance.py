@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import Given, Memory, event, given, until
 
 from kit.bus import Bus, Record, _Subscription
 from kit.errors import Transient
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Given, Memory, event, given, until
 
 
 def numbered(n: int, partition: int) -> Given:

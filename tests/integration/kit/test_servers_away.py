@@ -8,23 +8,23 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import Eyes, Noted, Store, cause, create_topics, event, given, settle, until
+
+from contracts.envelope import Envelope
+from contracts.topics import REGISTRY_EVENTS
 from embedded.fixtures import Kafka
 from embedded.kafka import tansu
 from embedded.ports import free_port
 from embedded.postgres import admin_url, postgres
 from embedded.process import Child, StartError
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from contracts.envelope import Envelope
-from contracts.topics import REGISTRY_EVENTS
 from kit import bus as bus_module
 from kit.bus import Bus
 from kit.consume import Ordered
 from kit.errors import is_transient
 from kit.events import New
 from kit.outbox import Relay
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Eyes, Noted, Store, cause, create_topics, event, given, settle, until
 
 
 @pytest.fixture
@@ -88,7 +88,11 @@ async def seen(store: Store, expected: dict[str, list[int]]) -> None:
             stream: len(s) for stream, s in expected.items()
         }
 
-    await until(reached, f"{expected} applied")
+    try:
+        await until(reached)
+    except AssertionError:  # say what is there instead
+        assert await store.effects() == expected, f"{await store.count('outbox')} in the outbox"
+        raise
     assert await store.effects() == expected
 
 

@@ -3,10 +3,11 @@
 import asyncio
 import time
 
-from kit.bus import Record
-from kit.errors import Transient
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import Given, Memory, event, given, until
+
+from kit.bus import Record
+from kit.errors import Transient
 
 
 def numbered(*numbers: int) -> list[Given]:

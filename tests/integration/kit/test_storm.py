@@ -9,13 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.integration.kit.conftest import Place
+from tests.integration.kit.support import TOPIC, Noted, cause, settle, until
 
 from contracts.envelope import Envelope
 from kit.consume import Ordered
 from kit.events import Conflict, New
 from kit.outbox import Relay
-from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Noted, cause, settle, until
 
 WRITERS, EVENTS = 16, 12
 STREAMS = WRITERS // 2  # two writers each
@@ -57,7 +57,7 @@ async def write(place: Place, writer: int, dice: random.Random) -> int:
 
 
 async def test_a_storm(place: Place) -> None:
-    dice = random.Random(4)  # noqa: S311
+    dice = random.Random(4)
     Fragile.crashes, Fragile.dice = 0, dice
     store = place.store
     kills, applied = [5], 0

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AwareDatetime, Field
 
-from contracts.payload import Digest, Identifier, Line, Message, Payload, Reason, Text
+from contracts.payload import Digest, Identifier, Jws, Line, Message, Payload, Reason, Text
 from contracts.registry import Criterion, Transition
 
 DECISION_TYPE = "hallmark-decision+jws"
@@ -106,7 +106,7 @@ class RequestDecided(Message):
 
     TYPE: ClassVar[str] = "hallmark.request.decided.v1"
     decision: Decision
-    jws: Annotated[str, Field(max_length=1_000_000)]
+    jws: Jws
 
 
 class RequestClosed(Message):

@@ -20,6 +20,8 @@ class Message(Payload):
 # PostgreSQL cannot store NUL in text, so no string may hold it.
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# A compact JWS: the signed decision with all its gates, votes and comments.
+Jws = Annotated[str, StringConstraints(max_length=1_000_000, pattern=r"^[\x21-\x7e]*$")]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=r"^[^\x00-\x1f\x7f]+$")]
 

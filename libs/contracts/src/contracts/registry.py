@@ -9,6 +9,7 @@ from contracts.model import VersionContent
 from contracts.payload import (
     Digest,
     Identifier,
+    Jws,
     Key,
     Line,
     Message,
@@ -127,7 +128,7 @@ class StageChanged(Message, Transition):
     criteria: tuple[Criterion, ...] = ()
     policy: Line | None = None
     decision_id: Identifier | None = None
-    decision: Text | None = None
+    decision: Jws | None = None
     replaces: VersionNumber | None = None
     superseded_by: VersionNumber | None = None
 
@@ -141,7 +142,7 @@ class StageRefused(Message, Transition):
     criteria: tuple[Criterion, ...] = ()
     policy: Line | None = None
     decision_id: Identifier | None = None
-    decision: Text | None = None
+    decision: Jws | None = None
 
 
 class CommandRejected(Message):

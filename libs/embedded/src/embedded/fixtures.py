@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from _pytest.nodeid import NodeId
 
 from embedded import jars, s3
 from embedded.keeper import Facts, locked
@@ -63,6 +64,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if os.environ.get("HALLMARK_TEST_STACK") == "containers":
             kinds = ["apache"]
         metafunc.parametrize("kafka", kinds, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Makes `--dist loadgroup` group: pytest-xdist 3.8 writes the group where pytest 9.2 no longer reads it."""
+    result = yield
+    for item in items:
+        grouped = item.__dict__.get("_nodeid")
+        if grouped is not None and grouped != item.nodeid:
+            item._id = NodeId.parse(grouped)
+    return result
 
 
 def acquire(kind: str, locks: Path) -> Facts:

@@ -33,7 +33,7 @@ class Provided:
 def provide(kind: str, data: Path) -> Provided:
     """Starts one server; `kind` is postgres, s3, kafka-tansu or kafka-apache. The seam for other providers."""
     stack = os.environ.get("HALLMARK_TEST_STACK", "embedded")
-    if stack == "embedded":
+    if stack == "embedded" or kind == "kafka-tansu":  # Tansu comes as a package only
         return _embedded(kind, data)
     provided: Provided = importlib.import_module(f"embedded.{stack}").provide(kind, data)
     return provided

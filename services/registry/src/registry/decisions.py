@@ -4,12 +4,22 @@ import json
 
 from joserfc import jws
 from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
 from pydantic import ValidationError
 
 from contracts.approval import DECISION_TYPE, Decision
 from contracts.envelope import explain
 from kit.auth import KeySource
 from kit.errors import Permanent
+
+
+class _Registry(JWSRegistry):
+    """joserfc stops at 128 kB; a decision with many gates and comments is longer."""
+
+    max_payload_length = 1_000_000
+
+
+JWS = _Registry(algorithms=["EdDSA"])
 
 
 class DecisionReader:
@@ -35,7 +45,7 @@ class DecisionReader:
                 "decision-unknown-key", "the decision is signed by a key the approval service does not publish"
             )
         try:
-            payload = jws.deserialize_compact(token, key, algorithms=["EdDSA"]).payload
+            payload = jws.deserialize_compact(token, key, registry=JWS).payload
             return Decision.model_validate(json.loads(payload), strict=False)
         except JoseError as error:
             raise Permanent("decision-bad-signature", "the decision's signature does not verify") from error
