@@ -88,6 +88,8 @@ def embedded_system(kind: str, held: ExitStack) -> System:
         "HALLMARK_SMTP_PORT": str(smtp),
         "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
         "HALLMARK_RETRY_SECONDS": "0.5,1,2,4,8,16",
+        "HALLMARK_SEND_TIMEOUT_SECONDS": "4",
+        "HALLMARK_LEASE_SECONDS": "5",
     }
     receivers = held.enter_context(Receivers(smtp))
     ports = {name: free_port() for name in SERVICES}

@@ -38,6 +38,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def to_utc(at: datetime) -> datetime:
+    """Raises ValueError: in UTC the instant is beyond the years 1 to 9999."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC it is beyond the years 1 to 9999") from error
+
+
 def schema_name(event_type: str) -> str:
     """The `dataschema` of a type: the name of its file in `libs/contracts/schemas`."""
     return f"{event_type}.json"
@@ -56,7 +64,7 @@ class Envelope(BaseModel):
     source: Line
     type: Line
     subject: Line
-    time: Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+    time: Annotated[AwareDatetime, AfterValidator(to_utc)]
     dataschema: Line
     key: Line
     sequence: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None

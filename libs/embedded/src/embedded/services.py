@@ -13,6 +13,7 @@ from embedded.s3 import BUCKET, REGION
 
 PORTS = {"registry": 8801, "approval": 8802, "audit": 8803, "notifier": 8804}
 CONSOLE_PORT = 8800
+VAULT_KEY = "subscriptions.key"  # encrypts the secrets of subscriptions at rest
 DATABASE = "hallmark"
 # Tansu refuses idempotent producers and forgets its topics. A first join to a group takes it half the session
 # timeout and at least 1 s (the default would be 5 s), and 5 s more for a static member.
@@ -48,6 +49,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], p
         "HALLMARK_DECISION_KEY": str(keys / "decision.jwk"),
         "HALLMARK_DECISION_JWKS": str(keys / "decision.jwks.json"),
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
+        "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),
         "PYTHONUNBUFFERED": "1",
     }
     if infra.kafka_kind == "tansu":

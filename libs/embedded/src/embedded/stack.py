@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,12 @@ class Stack:
     def _files(self) -> None:
         for name in KEYS:
             ensure_key(self.data / "keys", name)
+        vault_key = self.data / "keys" / services.VAULT_KEY
+        if not vault_key.exists():
+            scratch = vault_key.with_suffix(".new")
+            scratch.touch(mode=0o600)
+            scratch.write_bytes(secrets.token_bytes(32))
+            scratch.replace(vault_key)
         if not (self.data / "access.yaml").exists():
             shutil.copyfile(ACCESS_FILE, self.data / "access.yaml")
 

@@ -156,7 +156,12 @@ class Bus:
             "dlt_service": self.service,
             "dlt_at": now().isoformat(),
         }
-        headers = [(name, value or b"") for name, value in record.headers if not name.startswith("dlt_")]
+        # Without the sender's token: dead letters are kept for ever. Who sends one again signs in again.
+        headers = [
+            (name, value or b"")
+            for name, value in record.headers
+            if not name.startswith("dlt_") and name.lower() != "authorization"
+        ]
         headers += [(name, text.encode()) for name, text in notes.items()]
         producer = await self._parking_producer()
         target = self._settings.topic_prefix + topic.dead_letter(self.service)

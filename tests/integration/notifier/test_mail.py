@@ -1,0 +1,55 @@
+"""Mail to a real SMTP server: refused for now, refused for good, and a server that is away."""
+
+import asyncio
+from itertools import count
+
+import sqlalchemy as sa
+
+from contracts.notifier import Channel
+from notifier.channels.email import EmailSender, Smtp
+from notifier.channels.render import Renderer
+
+from .conftest import Mailbox, Rig
+
+
+async def test_mail_is_greylisted_then_taken_and_refused_for_good(rig: Rig, mailbox: Mailbox) -> None:
+    tries = count()
+    mailbox.answer = lambda address: (
+        "550 no such user here"
+        if address.startswith("nobody")
+        else "250 OK"
+        if next(tries)
+        else "451 greylisted, come back later"
+    )
+    good = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    bad = await rig.commands.subscribe("ana", Channel.EMAIL, "nobody@example.org")
+    event = rig.event()
+    await rig.happens(event)
+    async with rig.worker():
+        (sent,), (refused,) = await rig.all_done(good, 1), await rig.all_done(bad, 1)
+    assert (sent["status"], refused["status"]) == ("succeeded", "dead")
+    assert [(t["status"], t["outcome"]) for t in await rig.tries(sent)] == [(451, "retry"), (250, "succeeded")]
+    (only,) = await rig.tries(refused)
+    assert (only["status"], only["detail"]) == (550, "550 no such user here")
+    (mail,) = mailbox.mails
+    assert mail["Message-ID"] == f"<{sent['delivery_id']}@hallmark>"
+    assert mail["In-Reply-To"] == mail["References"] == f"<{event.correlationid}@hallmark>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Subject"] == "churn: v2 is now in Production (was Staging)"
+
+
+async def test_a_mail_server_that_is_away_is_waited_for(rig: Rig) -> None:
+    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    await rig.happens(rig.event())
+    nobody = EmailSender(Smtp("127.0.0.1", 1, "hallmark@localhost"), Renderer())
+    async with rig.worker(senders={Channel.EMAIL: nobody}, pauses=(0.02, 3600)):
+        async with asyncio.timeout(60):
+            while len(await rig.events(made)) < 3:
+                await asyncio.sleep(0.02)
+    (waiting,) = await rig.deliveries(made)
+    assert waiting["status"] == "pending"
+    async with rig.db.transaction() as tx:
+        await tx.execute(sa.text("update notifier.delivery set due_at = now()"))
+    async with rig.worker():
+        (done,) = await rig.all_done(made, 1)
+    assert done["status"] == "succeeded"
