@@ -71,5 +71,6 @@ def train(target: Path) -> None:
     from sklearn.linear_model import LogisticRegression
 
     x, y = load_iris(return_X_y=True)
+    x = x.astype("float32")
     model = LogisticRegression(max_iter=200).fit(x, y)
-    target.write_bytes(to_onnx(model, x[:1]).SerializeToString())
+    target.write_bytes(to_onnx(model, x[:1], options={"zipmap": False}).SerializeToString())

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.auth import KeySource, Verifier
 from kit.keys import ensure_key
 from kit.problems import Problem
 
+RUNNER = asyncio.Runner()
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -42,9 +43,9 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Verifier:
     return Verifier(KeySource(str(Path(directory) / "auth.jwks.json")), issuer="hallmark", audience="hallmark")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(token=TOKENS)
 def test_no_header_gets_in_or_crashes(verifier: Verifier, token: str) -> None:
     with pytest.raises(Problem) as caught:
-        asyncio.run(verifier.principal(f"Bearer {token}"))
+        RUNNER.run(verifier.principal(f"Bearer {token}"))
     assert caught.value.status == 401

@@ -182,6 +182,23 @@ async def test_a_broker_that_forgets_while_all_is_idle(house: House) -> None:
     assert {"default/a": [1, 2, 3], "default/d": [1]}.items() <= (await house.store.effects()).items()
 
 
+async def test_a_topic_that_came_back_with_fewer_partitions(place: Place) -> None:
+    """Tansu makes a topic with four partitions for whoever asks first; then marks of others would never be found."""
+    async with place.store.db.transaction() as tx:
+        await tx.execute(
+            place.store.tables.mark.insert().values(
+                topic=place.prefix + place.store.log().topic, partition=5, next_offset=3
+            )
+        )
+    await place.store.append("default/a", "1", "2")
+    place.run(place.relay(check_seconds=0.2))
+
+    async def drained() -> bool:
+        return await place.store.count("outbox") == 0 and len(await place.eyes.read()) >= 4
+
+    await until(drained, timeout=8)
+
+
 async def test_a_broker_that_forgets_what_a_consumer_had_not_read(house: House) -> None:
     """It stands in the middle of a record, with more behind it, when the broker goes; then it acknowledges."""
     await house.append(*(f"default/{n % 3}" for n in range(12)))

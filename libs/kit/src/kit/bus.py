@@ -180,7 +180,7 @@ class Bus:
 
     async def _drop_parking_producer(self, producer: AIOKafkaProducer) -> None:
         async with self._parking_lock:
-            if self._parking is producer:
+            if self._parking is not None and self._parking is producer:
                 self._parking = None
                 await producer.stop()
 

@@ -23,7 +23,7 @@ from prometheus_client import Counter, Gauge
 from kit.db import Database
 from kit.events import EventLog, outbox_row
 from kit.settings import Settings
-from kit.topics import apply_topics
+from kit.topics import apply_topics, partitions_of
 
 log = structlog.get_logger()
 PAGE = 500
@@ -184,12 +184,15 @@ class Relay:
             return
         marks = await self._marks(session)
         if marks:
+            existing = await partitions_of(self._bootstrap, self._topic)
             consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=10_000)
             try:
                 await consumer.start()
-                ends = await consumer.end_offsets([TopicPartition(*place) for place in marks])
+                # Asking for a partition that is gone would wait until the timeout, every time.
+                ends = await consumer.end_offsets([TopicPartition(*place) for place in marks if place[1] in existing])
             finally:
                 await consumer.stop()
+            ends |= {TopicPartition(*place): 0 for place in marks if place[1] not in existing}
             # Tansu gives the last batch's first offset as the end, so up to a page may only seem to be missing.
             if any(end == 0 or end < marks[(tp.topic, tp.partition)] - PAGE for tp, end in ends.items()):
                 async with session.transaction():

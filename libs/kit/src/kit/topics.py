@@ -39,6 +39,23 @@ async def apply_topics(bootstrap: str, *, prefix: str = "", replication: int = 1
         await admin.close()
 
 
+async def partitions_of(bootstrap: str, topic: str) -> set[int]:
+    """The partitions a topic has now. Tansu makes a topic that anybody asks for, with four.
+
+    Raises:
+        KafkaError: the cluster is away, or has no such topic.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    try:
+        await admin.start()
+        (description,) = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    if description["error_code"]:
+        raise for_code(description["error_code"])(topic)
+    return {partition["partition"] for partition in description["partitions"]}
+
+
 def main() -> None:
     settings = KafkaSettings()
     try:
