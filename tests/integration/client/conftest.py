@@ -1,6 +1,7 @@
 """One whole system for these tests: the client is tested against what it will meet."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,13 +16,16 @@ People = Callable[..., Client]
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def house() -> Iterator[Stack]:
     ports: dict[str, int] = {}
     for name in PORTS:
         ports[name] = free_port(ports.values())
-    data = tmp_path_factory.mktemp("house")
     env = {"HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8"}
-    with Stack(Options(data, kafka="tansu", ports=ports, env=env, fsync=False)) as stack:
+    # Not below pytest's own directory: as root, every pytest that starts closes it to PostgreSQL's user.
+    with (
+        tempfile.TemporaryDirectory(prefix="hallmark-house-", ignore_cleanup_errors=True) as data,
+        Stack(Options(Path(data), kafka="tansu", ports=ports, env=env, fsync=False)) as stack,
+    ):
         yield stack
 
 

@@ -147,7 +147,20 @@ class House:
 
     async def complete(self) -> None:
         """Every view shows exactly what was appended, in order."""
-        await seen(self.store, await self.store.appended())
+        try:
+            await seen(self.store, await self.store.appended())
+        except AssertionError:
+            recs = await self.eyes.read(REGISTRY_EVENTS.name)
+            t = {}
+            for n, r in enumerate(recs):
+                t.setdefault((r.partition, r.key.decode()), []).append(int(r.header("ce_sequence")))
+            print("TOPIC", t)
+            print("EFFECTS", {k: v[-1] for k, v in (await self.store.effects()).items()}, "EVENTS", {k: v[-1] for k, v in (await self.store.appended()).items()})
+            print("EARLY", await self.store.count("early"), "HEALTH", self.bus.health())
+            c = self.bus._subscriptions[0].subscriber.consumer
+            for tp in c.assignment():
+                print("POS", tp.partition, await c.position(tp), c.highwater(tp), await self.eyes.committed(tp.partition, "audit.hallmark.registry.events", REGISTRY_EVENTS.name))
+            raise
         assert await self.store.count("early") == 0
 
     async def forget(self) -> None:

@@ -33,6 +33,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], p
         "HALLMARK_MAIL_FROM": "hallmark@localhost",
         "HALLMARK_SMTP_HOST": HOST,
         "HALLMARK_SMTP_PORT": "1025",
+        "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
     }
     fixed = {
         "HALLMARK_DATABASE_URL": database_url(infra, f"hallmark_{service}", password),

@@ -130,7 +130,7 @@ class Stack:
         if not vault_key.exists():
             scratch = vault_key.with_suffix(".new")
             scratch.touch(mode=0o600)
-            scratch.write_bytes(secrets.token_bytes(32))
+            scratch.write_text(secrets.token_hex(32))
             scratch.replace(vault_key)
         if not (self.data / "access.yaml").exists():
             shutil.copyfile(ACCESS_FILE, self.data / "access.yaml")

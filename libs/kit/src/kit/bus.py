@@ -241,9 +241,17 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         try:
             with structlog.contextvars.bound_contextvars(place=record.place):
                 await self._handle(record)
+                if not self._is_member():
+                    raise Interrupted(self.topic.name)
         finally:
             self._idle.set()
             self._tried_at = _clock()
+
+    def _is_member(self) -> bool:
+        """Whether the group still knows us. A commit without a membership would be taken by an empty group, and a
+        broker that forgot its log has only empty groups: the old offset would then skip what it publishes again."""
+        consumer = self.subscriber.consumer
+        return consumer is None or consumer._coordinator.generation >= 0
 
     async def _handle(self, record: Record) -> None:
         attempts = 0

@@ -77,7 +77,7 @@ def _(m: registry.StageChanged) -> str:
 
 @_say.register
 def _(m: registry.StageRefused) -> str:
-    return f"{m.requested_by} may not move {_place(m)}: {m.detail} ({m.code}){_gates(m.criteria)}"
+    return f"{m.requested_by} may not move {_place(m)}: {m.detail} ({m.code})"
 
 
 @_say.register
