@@ -44,6 +44,7 @@ class Given:
     key: bytes | None = b"default/a"
     headers: Sequence[tuple[str, bytes | None]] = ()
     partition: int | None = None
+    offset: int | None = None
 
     def header(self, name: str) -> str:
         return next((value or b"").decode() for given, value in self.headers if given == name)
@@ -135,7 +136,7 @@ class Eyes:
         finally:
             await consumer.stop()
         found.sort(key=lambda r: (r.partition, r.offset))
-        return [Given(r.value, r.key, r.headers, r.partition) for r in found]
+        return [Given(r.value, r.key, r.headers, r.partition, r.offset) for r in found]
 
     async def dead_letters(self, topic: Topic = TOPIC) -> list[Given]:
         return await self.read(topic.dead_letter(SERVICE))

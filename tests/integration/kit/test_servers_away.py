@@ -153,7 +153,7 @@ class House:
             recs = await self.eyes.read(REGISTRY_EVENTS.name)
             t = {}
             for n, r in enumerate(recs):
-                t.setdefault((r.partition, r.key.decode()), []).append(int(r.header("ce_sequence")))
+                t.setdefault((r.partition, r.key.decode()), []).append(f"{r.header('ce_sequence')}@{r.offset}")
             print("TOPIC", t)
             print("EFFECTS", {k: v[-1] for k, v in (await self.store.effects()).items()}, "EVENTS", {k: v[-1] for k, v in (await self.store.appended()).items()})
             print("EARLY", await self.store.count("early"), "HEALTH", self.bus.health())

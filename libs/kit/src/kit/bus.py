@@ -292,7 +292,8 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         RETRIES.labels(self._bus.service, self.topic.name).inc()
         pause = min(0.1 * 2 ** min(attempts, 10), MAX_BACKOFF_SECONDS) * random.uniform(0.8, 1.2)  # noqa: S311
         try:
-            await asyncio.wait_for(self.interrupt.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self.interrupt.wait()
         except TimeoutError:
             self._tried_at = _clock()
             return

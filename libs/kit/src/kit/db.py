@@ -124,7 +124,8 @@ class Signal:
 
     async def wait(self, timeout: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
 
 
 class Database:

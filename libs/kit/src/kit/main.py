@@ -33,7 +33,7 @@ def run(
             return
         settings = settings_of()
     except ValidationError as error:
-        lines = [f"HALLMARK_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        lines = [f"HALLMARK_{str((e['loc'] or ('SETTINGS',))[0]).upper()}: {e['msg']}" for e in error.errors()]
         parser.exit(2, "\n".join(["settings are wrong:", *lines, ""]))
     configure(settings, service)
     asyncio.run(_serve(settings, build))

@@ -120,7 +120,8 @@ class Relay:
         finally:
             # A producer whose broker is away would wait for its pending batches; they are in the outbox anyway.
             try:
-                await asyncio.wait_for(producer.stop(), 2)
+                async with asyncio.timeout(2):
+                    await producer.stop()
             except (TimeoutError, KafkaError):
                 log.warning("producer given up", service=self._schema)
 
@@ -131,8 +132,10 @@ class Relay:
             await self._check_memory(session)
             if await self._page(session, producer) == PAGE:
                 continue
+            # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the wake-up.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._db.appended.wait(), self._poll)
+                async with asyncio.timeout(self._poll):
+                    await self._db.appended.wait()
 
     async def _page(self, session: asyncpg.Connection, producer: AIOKafkaProducer) -> int:
         rows = await session.fetch(
@@ -193,8 +196,7 @@ class Relay:
             finally:
                 await consumer.stop()
             ends |= {TopicPartition(*place): 0 for place in marks if place[1] not in existing}
-            # Tansu gives the last batch's first offset as the end, so up to a page may only seem to be missing.
-            if any(end == 0 or end < marks[(tp.topic, tp.partition)] - PAGE for tp, end in ends.items()):
+            if any(end < marks[(tp.topic, tp.partition)] for tp, end in ends.items()):
                 async with session.transaction():
                     await self._republish(session)
         self._checked = clock
