@@ -42,7 +42,8 @@ fast: $(READY)
 	@echo "== unit, contract"; $(BIN)/pytest tests/unit tests/contract -q -n 2
 
 integration: $(READY)
-	@echo "== property, integration, chaos, end to end"; $(BIN)/pytest tests/property tests/integration tests/chaos tests/e2e -q -n 3 --dist loadgroup
+	@echo "== chaos, end to end, integration, property"; \
+	$(BIN)/pytest tests/chaos tests/e2e tests/integration tests/property -q -n 3 --dist loadgroup --durations=10
 
 schemas: $(READY) ## write the JSON Schemas and the API documents anew
 	@$(BIN)/python -m contracts.catalog libs/contracts/schemas && $(BIN)/python deploy/documents.py

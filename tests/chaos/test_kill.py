@@ -14,7 +14,6 @@ from tests.support.system import System
 from hallmark import HallmarkError
 from hallmark.verify import verify_export
 
-pytestmark = pytest.mark.xdist_group("chaos")
 T = TypeVar("T")
 VICTIMS = ("registry", "approval", "audit", "notifier", "postgres", "kafka")
 PATIENCE = 90.0

@@ -20,7 +20,6 @@ from hallmark import HallmarkError
 from hallmark.publish import Publisher
 from hallmark.verify import VerificationError, verify_export
 
-pytestmark = pytest.mark.xdist_group("e2e")
 Artifact = Callable[[str], Path]
 
 

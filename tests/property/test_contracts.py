@@ -14,7 +14,9 @@ from contracts.envelope import Envelope, EnvelopeError
 from contracts.registry import CommandRejected, RegisterModel
 
 # What PostgreSQL, UTF-8 and a header can hold: no surrogates, no control characters, not empty.
-LINE = st.text(st.characters(codec="utf-8", exclude_characters="\x7f", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=60)
+LINE = st.text(
+    st.characters(codec="utf-8", exclude_characters="\x7f", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=60
+)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=200)
 WORD = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 TIME = st.datetimes(timezones=st.just(UTC))
@@ -27,9 +29,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 @st.composite
 def envelopes(draw: st.DrawFn) -> Envelope:
-    message = CommandRejected(
-        command_id=draw(LINE), command_type=draw(LINE), code=draw(LINE), detail=draw(TEXT)
-    )
+    message = CommandRejected(command_id=draw(LINE), command_type=draw(LINE), code=draw(LINE), detail=draw(TEXT))
     return Envelope.of(
         message,
         source=draw(LINE),
@@ -81,8 +81,14 @@ GOOD = st.just(
 )
 
 
-@given(st.none() | st.binary(max_size=30), st.one_of(HEADERS, st.builds(lambda a, b: a + b, GOOD, HEADERS)), st.none() | st.binary(max_size=60))
-def test_any_record_is_read_or_refused(key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None) -> None:
+@given(
+    st.none() | st.binary(max_size=30),
+    st.one_of(HEADERS, st.builds(lambda a, b: a + b, GOOD, HEADERS)),
+    st.none() | st.binary(max_size=60),
+)
+def test_any_record_is_read_or_refused(
+    key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None
+) -> None:
     """No other exception: it would count as a bug of ours and be tried five times."""
     try:
         Envelope.from_kafka(key, headers, value).payload(RegisterModel)
@@ -121,5 +127,3 @@ def test_canonical_json_refuses_what_is_no_number(number: float, depth: int) -> 
     except ValueError:
         return
     raise AssertionError("accepted")
-
-

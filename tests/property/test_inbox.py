@@ -36,16 +36,17 @@ class Oracle:
 
 
 @st.composite
-def deliveries(draw: st.DrawFn) -> list[Delivery]:
+def deliveries(draw: Any) -> list[Delivery]:
     """Each stream's events at least once but for some that never come, some twice, in any order."""
-    found = []
+    found: list[Delivery] = []
     for stream in STREAMS:
-        numbers = list(range(1, draw(st.integers(0, 6)) + 1))
+        numbers: list[int] = list(range(1, draw(st.integers(0, 6)) + 1))
         numbers += draw(st.lists(st.sampled_from(numbers), max_size=5)) if numbers else []
         if numbers and draw(st.booleans()):
             numbers.remove(draw(st.sampled_from(numbers)))
         found += [(stream, number) for number in numbers]
-    return draw(st.permutations(found))
+    shuffled: list[Delivery] = draw(st.permutations(found))
+    return shuffled
 
 
 @pytest.fixture

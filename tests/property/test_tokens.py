@@ -30,9 +30,7 @@ TOKENS = st.one_of(
     st.text(max_size=80),
     st.builds(".".join, st.lists(st.text(max_size=20), min_size=2, max_size=5)),
     st.builds(lambda h, c, s: f"{segment(h)}.{segment(c)}.{s}", HEADERS | VALUES, VALUES, st.text(max_size=20)),
-    st.builds(
-        lambda h, s: f"{segment({'alg': 'EdDSA', **h})}.{segment({'sub': 'eve'})}.{s}", HEADERS, st.just("AAAA")
-    ),
+    st.builds(lambda h, s: f"{segment({'alg': 'EdDSA', **h})}.{segment({'sub': 'eve'})}.{s}", HEADERS, st.just("AAAA")),
 )
 
 

@@ -292,11 +292,11 @@ async def running(settings: ApprovalSettings) -> AsyncIterator[Harness]:
         await producer.stop()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def approval(
     infra_postgres: str, kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Harness]:
-    """One service for all tests, since joining a group takes seconds; a test keeps to models of its own."""
+    """One service for all tests of a module, since joining a group takes seconds; a test keeps to models of its own."""
     name = f"t_{uuid4().hex[:12]}"
     admin = await asyncpg.connect(infra_postgres)
     await admin.execute(f"create database {name}")

@@ -14,7 +14,7 @@ from contracts.envelope import new_id
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import StageRequested
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_staging_is_decided_without_people(approval: Harness) -> None:

@@ -29,7 +29,7 @@ from contracts.registry import ModelRegistered
 from kit.problems import Problem
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def rows(direct: Direct, *tables: type[Table]) -> list[list[tuple[Any, ...]]]:

@@ -12,7 +12,7 @@ from contracts.approval import Choice, VoteRefused
 from kit.problems import Problem
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TWO_RULES = """
 kind: PromotionPolicy

@@ -244,9 +244,7 @@ class Store:
     async def note(self, tx: AsyncConnection, envelope: Envelope, view: str = "view") -> None:
         """The effect of a consumer: one row per application."""
         await tx.execute(
-            sa.insert(self.seen).values(
-                view=view, stream=envelope.key, sequence=envelope.sequence, id=envelope.id
-            )
+            sa.insert(self.seen).values(view=view, stream=envelope.key, sequence=envelope.sequence, id=envelope.id)
         )
 
     async def count(self, table: str) -> int:
@@ -316,5 +314,3 @@ async def terminate(url: str, pid: int) -> None:
         await connection.execute("select pg_terminate_backend($1)", pid)
     finally:
         await connection.close()
-
-

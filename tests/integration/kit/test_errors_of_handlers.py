@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
 from tests.integration.kit.conftest import Place
@@ -36,9 +37,9 @@ async def test_a_transient_error_waits_longer_each_time_and_blocks_nobody_for_go
     await place.eyes.produce(numbered(0), numbered(1))
     await place.listen(memory)
     await until(lambda: len(times) >= 4)
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[0] > 0.1
-    assert all(later > 1.3 * earlier for earlier, later in zip(pauses, pauses[1:], strict=False))
+    assert all(later > 1.3 * earlier for earlier, later in pairwise(pauses))
     assert len(times) <= 5
     assert not memory.done, "the order of the partition is kept"
     assert not await place.eyes.dead_letters(), "the world's fault parks nothing"

@@ -144,6 +144,7 @@ async def test_a_crash_between_send_and_delete_repeats_and_loses_nothing(place: 
     relay = place.relay(Crashing)
     place.run(relay)
     await drained(place.store)
+    assert isinstance(relay, Crashing)
     assert relay.crashes == 0
     assert len(await place.eyes.read()) == 12, "each crash sent the page again"
     await place.store.append("default/a", "4")
@@ -292,5 +293,3 @@ async def test_the_zombie_deletes_nothing_after_its_lock_is_lost(place: Place) -
     await drained(store)
     assert isinstance(outcomes[0], (asyncpg.PostgresError, asyncpg.InterfaceError, OSError))
     assert len(await place.eyes.read()) == 2
-
-

@@ -1,6 +1,7 @@
 """PostgreSQL or the broker is killed with -9 and comes back; the broker with nothing in its memory."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -119,7 +120,7 @@ class House:
             check_seconds=0.2,
         )
         self.place.run(relay)
-        await until(lambda: self.knows_topics())
+        await until(self.knows_topics)
         self.bus = Bus(self.place.settings(), "audit")
         self.place.buses.append(self.bus)
         self.bus.subscribe(
@@ -150,16 +151,11 @@ class House:
         try:
             await seen(self.store, await self.store.appended())
         except AssertionError:
-            recs = await self.eyes.read(REGISTRY_EVENTS.name)
-            t = {}
-            for n, r in enumerate(recs):
-                t.setdefault((r.partition, r.key.decode()), []).append(f"{r.header('ce_sequence')}@{r.offset}")
-            print("TOPIC", t)
-            print("EFFECTS", {k: v[-1] for k, v in (await self.store.effects()).items()}, "EVENTS", {k: v[-1] for k, v in (await self.store.appended()).items()})
-            print("EARLY", await self.store.count("early"), "HEALTH", self.bus.health())
-            c = self.bus._subscriptions[0].subscriber.consumer
-            for tp in c.assignment():
-                print("POS", tp.partition, await c.position(tp), c.highwater(tp), await self.eyes.committed(tp.partition, "audit.hallmark.registry.events", REGISTRY_EVENTS.name))
+            topic: dict[str, list[str]] = {}
+            for r in await self.eyes.read(REGISTRY_EVENTS.name):
+                stream = f"{r.partition}:{r.header('ce_partitionkey')}"
+                topic.setdefault(stream, []).append(f"{r.header('ce_sequence')}@{r.offset}")
+            sys.stderr.write(f"{await self.store.count('early')} early; on the topic: {topic}\n")
             raise
         assert await self.store.count("early") == 0
 

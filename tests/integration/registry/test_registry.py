@@ -278,7 +278,7 @@ def forge_decision(harness: Harness, transition: dict[str, Any], forge: Any, scr
         other = signed(harness, {**transition, "version": 2}).jws.split(".")[1]
         return good.model_copy(update={"jws": f"{header}.{other}.{signature}"})
     if forge == "garbage":
-        return good.model_copy(update={"jws": "not a jws"})
+        return good.model_copy(update={"jws": "not-a-jws"})
     if forge == "alg none":
         none = jws_part({"alg": "none", "typ": DECISION_TYPE, "kid": harness.keys["decision"].kid})
         return good.model_copy(update={"jws": f"{none}.{body}."})

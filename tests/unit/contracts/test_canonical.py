@@ -8,7 +8,7 @@ from contracts.canonical import canonical_json
 
 
 def test_known_bytes() -> None:
-    value = {"b": [1, 2.5, True, None], "a": "Ünï\n\"☃", "A": {}}
+    value = {"b": [1, 2.5, True, None], "a": 'Ünï\n"☃', "A": {}}
     assert canonical_json(value) == '{"A":{},"a":"Ünï\\n\\"☃","b":[1,2.5,true,null]}'.encode()
 
 

@@ -20,7 +20,9 @@ GOOD: Headers = {
 BODY = b'{"model": "churn"}'
 
 
-def read(changes: Headers | None = None, *, key: bytes | None = b"default/churn", value: bytes | None = BODY) -> Envelope:
+def read(
+    changes: Headers | None = None, *, key: bytes | None = b"default/churn", value: bytes | None = BODY
+) -> Envelope:
     return Envelope.from_kafka(key, list({**GOOD, **(changes or {})}.items()), value)
 
 
@@ -86,7 +88,9 @@ def test_a_null_attribute_counts_as_absent() -> None:
     assert read({"ce_actor": None}).actor is None
 
 
-@pytest.mark.parametrize("content_type", [b"application/json; charset=utf-8", b"APPLICATION/JSON", b"application/x+json"])
+@pytest.mark.parametrize(
+    "content_type", [b"application/json; charset=utf-8", b"APPLICATION/JSON", b"application/x+json"]
+)
 def test_json_by_any_name(content_type: bytes) -> None:
     assert read({"content-type": content_type}).id == "1"
 

@@ -40,7 +40,7 @@ def test_unknown_fields_are_refused_at_any_depth(fields: dict[str, Any]) -> None
 
 def test_a_payload_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        content().notes = "x"
+        content().notes = "x"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("stage", ["production", "Live", "", None, 3])
@@ -60,7 +60,9 @@ def test_good_model_names(name: str) -> None:
     assert RegisterModel(model=name).model == name
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a:b", " a", "a ", "a\nb", "a\x00", "\x7f", "x" * 201, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", ".hidden", "..", "a/b", "a:b", " a", "a ", "a\nb", "a\x00", "\x7f", "x" * 201, "a\n"]
+)
 def test_bad_model_names(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ModelName).validate_python(name)

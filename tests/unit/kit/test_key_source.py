@@ -1,4 +1,4 @@
-"""Key sets: read again for an unknown key, seldom enough that garbage cannot hurt, and kept while the source is away."""
+"""Key sets: read again for an unknown key, seldom enough that garbage cannot hurt, kept while the source is away."""
 
 import asyncio
 import json

@@ -25,7 +25,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_defaults(environment: pytest.MonkeyPatch) -> None:
-    settings = Settings()  # type: ignore[call-arg]  # from the environment
+    settings = Settings()
     assert settings.kafka_idempotence is True
     assert settings.topic_prefix == ""
     assert settings.host == "127.0.0.1"
@@ -36,7 +36,7 @@ def test_defaults(environment: pytest.MonkeyPatch) -> None:
 def test_what_is_required(environment: pytest.MonkeyPatch, missing: str) -> None:
     environment.delenv(missing)
     with pytest.raises(ValidationError, match=missing.removeprefix("HALLMARK_").lower()):
-        Settings()  # type: ignore[call-arg]
+        Settings()
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_bad_values_are_refused(environment: pytest.MonkeyPatch, name: str, valu
     """A grace of 0 would mean "do not wait" to FastStream: work in flight would be cut off at every stop."""
     environment.setenv(name, value)
     with pytest.raises(ValidationError, match=name.removeprefix("HALLMARK_").lower()):
-        Settings()  # type: ignore[call-arg]
+        Settings()
 
 
 def test_passwords_do_not_show(environment: pytest.MonkeyPatch) -> None:
-    assert "secret" not in repr(Settings())  # type: ignore[call-arg]
+    assert "secret" not in repr(Settings())
 
 
 def test_the_command_names_each_mistake_and_ends_with_2() -> None:

@@ -67,8 +67,6 @@ class Verified:
     origin: str
     size: int
     root: str
-    first_event: str | None
-    last_event: str | None
 
 
 def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
@@ -114,15 +112,13 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
         told = (header["origin"], header["size"], header["root"])
         if told != (checkpoint.origin, checkpoint.size, base64.b64encode(checkpoint.root).decode()):
             raise VerificationError("the header does not say what the signed checkpoint says")
-        tree, first, last = _Tree(), None, None
+        tree = _Tree()
         for leaf in _entries(file):
             if tree.size == checkpoint.size:
                 raise VerificationError(f"entry {tree.size} is beyond what was signed", tree.size)
             if old and tree.size == old.size and tree.root() != old.root:
                 raise VerificationError("the log does not extend your old checkpoint: history was rewritten")
             tree.add(leaf)
-            last = leaf
-            first = first or leaf
     if old and (old.size > tree.size or (old.size == tree.size and tree.root() != old.root)):
         raise VerificationError("the log does not extend your old checkpoint: history was cut or rewritten")
     if tree.size != checkpoint.size:
@@ -130,7 +126,7 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
     if tree.root() != checkpoint.root:
         raise VerificationError("the entries do not add up to the signed root")
     root = base64.b64encode(checkpoint.root).decode()
-    return Verified(checkpoint.origin, checkpoint.size, root, _name_of(first), _name_of(last))
+    return Verified(checkpoint.origin, checkpoint.size, root)
 
 
 class _Tree:
@@ -211,12 +207,3 @@ def _base64(text: str) -> bytes:
     if base64.b64encode(found).decode() != text:
         raise ValueError("not the canonical base64 of anything")
     return found
-
-
-def _name_of(leaf: bytes | None) -> str | None:
-    """A line for people about an entry; nothing is proved by it."""
-    try:
-        found = json.loads(leaf or b"null")
-    except ValueError:
-        return None
-    return str(found.get("type", "")) or None if isinstance(found, dict) else None

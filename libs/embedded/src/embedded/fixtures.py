@@ -68,7 +68,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Makes `--dist loadgroup` group: pytest-xdist 3.8 writes the group where pytest 9.2 no longer reads it."""
+    """Makes `--dist loadgroup` group: pytest-xdist 3.8 writes the group where pytest 9.2 no longer reads it.
+
+    Without a group of its own, a test belongs to its file and broker: what a module shares is started once.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            broker = params.get("kafka") or params.get("running") or ""
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem} {broker}".strip()))
     result = yield
     for item in items:
         grouped = item.__dict__.get("_nodeid")

@@ -30,6 +30,8 @@ from kit.settings import Settings
 log = structlog.get_logger()
 UNKNOWN_ERROR_TRIES = 5
 MAX_BACKOFF_SECONDS = 15.0
+# How long a group waits for a member that finishes a record; aiokafka's default is the session's few seconds.
+REBALANCE_TIMEOUT_MS = 60_000
 STALE_AFTER_SECONDS = 60.0
 PARKED = Counter("hallmark_dead_letters_total", "Records parked on a dead-letter topic", ["service", "topic", "code"])
 RETRIES = Counter("hallmark_consumer_retries_total", "Tries after the first", ["service", "topic"])
@@ -118,6 +120,7 @@ class Bus:
             group_instance_id=f"{group}-{settings.instance}" if settings.instance else None,
             session_timeout_ms=int(settings.kafka_session_seconds * 1000),
             heartbeat_interval_ms=int(settings.kafka_session_seconds * 300),
+            rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             no_reply=True,

@@ -58,6 +58,7 @@ class Relay:
         self._poll = poll_seconds
         self._check = check_seconds
         self._checked = 0.0
+        self._last: dict[tuple[str, int], int] = {}
 
     @classmethod
     def of(cls, db: Database, log_: EventLog, settings: Settings) -> "Relay":
@@ -164,12 +165,20 @@ class Relay:
         the end of a log only up to the first record of its last batch.
         """
         first: dict[tuple[str, int], int] = {}
+        back = False
         for r in records:
-            first.setdefault((r.topic, r.partition), r.offset)
+            if r.offset < 0:  # a repetition that the broker knew already: it does not say where
+                continue
+            place = (r.topic, r.partition)
+            first.setdefault(place, r.offset)
+            # Exact within this process: also a broker that forgot in the middle of a page, or that, just started,
+            # gave two batches the same offsets (Tansu).
+            back = back or r.offset <= self._last.get(place, -1)
+            self._last[place] = r.offset
         async with session.transaction():
             await session.execute(f'delete from "{self._schema}".outbox where id = any($1)', ids)  # noqa: S608
             marks = await self._marks(session)
-            if any(offset < marks.get(place, 0) for place, offset in first.items()):
+            if back or any(offset < marks.get(place, 0) for place, offset in first.items()):
                 await self._republish(session)
             for (topic, partition), offset in first.items():
                 await session.execute(
@@ -188,15 +197,17 @@ class Relay:
         marks = await self._marks(session)
         if marks:
             existing = await partitions_of(self._bootstrap, self._topic)
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=10_000)
-            try:
-                await consumer.start()
-                # Asking for a partition that is gone would wait until the timeout, every time.
-                ends = await consumer.end_offsets([TopicPartition(*place) for place in marks if place[1] in existing])
-            finally:
-                await consumer.stop()
-            ends |= {TopicPartition(*place): 0 for place in marks if place[1] not in existing}
-            if any(end < marks[(tp.topic, tp.partition)] for tp, end in ends.items()):
+            # Asking for the end of a partition that is gone would wait until the timeout, every time.
+            forgot = any(partition not in existing for _, partition in marks)
+            if not forgot:
+                consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=10_000)
+                try:
+                    await consumer.start()
+                    ends = await consumer.end_offsets([TopicPartition(*place) for place in marks])
+                finally:
+                    await consumer.stop()
+                forgot = any(end < marks[(tp.topic, tp.partition)] for tp, end in ends.items())
+            if forgot:
                 async with session.transaction():
                     await self._republish(session)
         self._checked = clock
