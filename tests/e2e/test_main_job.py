@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.support.system import SERVICES, System
+from tests.support.system import SERVICES, System, eventually, to_production
 
 from contracts.approval import RequestDecided
 from contracts.envelope import Envelope
@@ -21,23 +20,6 @@ from hallmark.publish import Publisher
 from hallmark.verify import VerificationError, verify_export
 
 Artifact = Callable[[str], Path]
-
-
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-
-
-def to_production(system: System, version: int) -> None:
-    """Staging by policy alone, Production with ben's approval."""
-    assert system.ana.request_stage("churn", version, "Staging", "evaluated", wait=60).applied
-    transition = system.ana.request_stage("churn", version, "Production", "ready", wait=0)
-    system.ben.request(transition.transition_id, wait=60)
-    system.ben.approve(transition.transition_id, "reviewed")
-    closed = system.ana.transition(transition.transition_id, wait=60)
-    assert closed.applied, closed
 
 
 async def test_the_main_job(system: System, artifact: Artifact, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,6 @@ class System:
     url: str
     auth_key: Path
     bootstrap: str
-    idempotent: bool
     receivers: Receivers
     mailbox: str | None = None
     stack: Stack | None = None
@@ -61,7 +62,7 @@ class System:
 
     def publisher(self) -> Publisher:
         token = self.token("trainer", "ml-engineers", kind="service")
-        return Publisher(self.bootstrap, token, source="test/trainer", idempotent=self.idempotent)
+        return Publisher(self.bootstrap, token, source="test/trainer")
 
     def mails(self) -> list[str]:
         """Subjects of the mails that arrived for this workspace's address."""
@@ -101,7 +102,6 @@ def embedded_system(kind: str, held: ExitStack) -> System:
         url=stack.urls["registry"],
         auth_key=stack.data / "keys" / "auth.jwk",
         bootstrap=stack.infra.infra.kafka_bootstrap,
-        idempotent=kind != "tansu",
         receivers=receivers,
         stack=stack,
     )
@@ -113,7 +113,23 @@ def external_system(held: ExitStack) -> System:
         url=os.environ["HALLMARK_E2E_URL"],
         auth_key=Path(os.environ["HALLMARK_E2E_AUTH_KEY"]),
         bootstrap=os.environ["HALLMARK_E2E_KAFKA"],
-        idempotent=True,
         receivers=receivers,
         mailbox=os.environ["HALLMARK_E2E_MAIL"],
     )
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s: {what}"
+        time.sleep(0.05)
+
+
+def to_production(system: System, version: int) -> None:
+    """Staging by policy alone, Production with ben's approval."""
+    assert system.ana.request_stage("churn", version, "Staging", "evaluated", wait=60).applied
+    transition = system.ana.request_stage("churn", version, "Production", "ready", wait=0)
+    system.ben.request(transition.transition_id, wait=60)
+    system.ben.approve(transition.transition_id, "reviewed")
+    closed = system.ana.transition(transition.transition_id, wait=60)
+    assert closed.applied, closed

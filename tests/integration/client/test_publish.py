@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.xdist_group("house"), pytest.mark.timeout(300)]
 def publisher(house: Stack, token: str | None = None) -> Publisher:
     assert house.infra is not None
     known = house.token("trainer", ["ml-engineers"]) if token is None else token
-    return Publisher(house.infra.infra.kafka_bootstrap, known, prefix="", idempotent=False)
+    return Publisher(house.infra.infra.kafka_bootstrap, known, prefix="")
 
 
 async def test_a_version_is_registered_and_the_answer_says_which(house: Stack, ana: Client, model_file: Path) -> None:

@@ -96,7 +96,7 @@ async def test_a_storm(place: Place) -> None:
         await settle(relay)
     # That the storm was one:
     assert conflicts > 10
-    assert Fragile.crashes > 1
+    assert Fragile.crashes >= 1
     assert kills[0] < 5
     first: dict[str, list[int]] = {}
     for record in await place.eyes.read():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from contracts.lifecycle import Stage, TransitionKind
 from contracts.model import Artifact, VersionContent
 from contracts.registry import (
     CommandRejected,
+    Criterion,
     RegisterVersion,
     RequestTransition,
     StageChanged,
@@ -131,11 +133,16 @@ async def test_bytes_that_differ_from_the_digest_are_refused(registry: Harness) 
 
 
 async def test_verified_bytes_cannot_be_replaced_by_a_later_upload(registry: Harness) -> None:
+    digest = f"sha256:{sha256(b'good').hexdigest()}"
+    early = (await registry.ana.post("/v1/artifacts", json={"digest": digest, "size": 4})).json()["upload_url"]
     artifact = (await registry.register("churn", b"good"))["content"]["artifact"]
-    address = (await registry.ana.post("/v1/artifacts", json={"digest": DIGEST, "size": 4})).json()["upload_url"]
-    assert "/uploads/" in address
     again = (await registry.ana.post("/v1/artifacts", json={"digest": artifact["digest"], "size": 4})).json()
     assert again == {"present": True, "upload_url": None}
+    async with httpx2.AsyncClient() as outside:
+        # An address that was given out before the registration is still good for its hour.
+        (await outside.put(early, content=b"evil")).raise_for_status()
+        found = (await registry.ana.get("/v1/models/churn/resolve", params={"version": 1})).json()
+        assert (await outside.get(found["download_url"])).content == b"good"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +168,26 @@ async def test_bad_input_gets_a_clear_problem_and_changes_nothing(
     assert response.headers["content-type"] == "application/problem+json"
     assert (await registry.ana.get("/v1/models/churn/versions/1")).json()["stage"] == "Development"
     assert len((await registry.ana.get("/v1/models")).json()["items"]) == 1
+
+
+async def test_what_is_too_large_is_refused_before_it_can_stop_the_relay(registry: Harness) -> None:
+    artifact = await registry.upload(b"model")
+    tags = {f"t{n}": "x" * 9_000 for n in range(60)}
+    response = await registry.ana.post("/v1/models/churn/versions", json={"artifact": artifact, "tags": tags})
+    assert (response.status_code, response.json()["type"]) == (413, "urn:hallmark:problem:content-too-large")
+    tags = {f"t{n}": "x" * 9_000 for n in range(200)}
+    response = await registry.ana.post("/v1/models/churn/versions", json={"artifact": artifact, "tags": tags})
+    assert (response.status_code, response.json()["type"]) == (413, "urn:hallmark:problem:body-too-large")
+    await registry.register("churn")
+    await registry.event(lambda e: e.type == VersionRegistered.TYPE)
+
+
+async def test_a_long_decision_is_read(registry: Harness) -> None:
+    await registry.register("churn")
+    transition = await registry.request("churn", 1, "Staging")
+    gates = tuple(Criterion(gate=f"g{n}", expression="x" * 9_000, result="pass") for n in range(40))
+    await decide(registry, signed(registry, transition, gates=gates))
+    assert (await registry.closed(transition["transition_id"]))["status"] == "applied"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

@@ -4,9 +4,10 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from hallmark import capture
+from hallmark import Client, HallmarkError, capture
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -74,3 +75,20 @@ def test_a_directory_changes_with_any_file_in_it(tmp_path: Path) -> None:
     renamed = capture.path_digest(tmp_path)
     (tmp_path / "3.csv").write_text("3")
     assert len({first, renamed, capture.path_digest(tmp_path)}) == 3
+
+
+def test_a_bad_onnx_file_is_refused_before_anything_is_uploaded(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"not a model")
+    asked: list[str] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.url.path)
+        return httpx2.Response(500)
+
+    with pytest.raises(HallmarkError) as caught:
+        Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(handler)).register("m", file)
+    assert caught.value.code == "invalid-artifact"
+    assert str(file) in caught.value.detail
+    assert asked == []

@@ -90,6 +90,48 @@ def test_bad_pairs_are_wrong_usage(run: Run, tmp_path: Path) -> None:
     assert "NAME=VALUE" in err
 
 
+@pytest.mark.parametrize("option", ["--metric", "--param", "--tag"])
+def test_a_name_given_twice_is_wrong_usage(run: Run, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "m.bin"
+    file.write_bytes(b"x")
+    code, _, err = run("version", "register", "fraud", str(file), option, "a=1", option, "a=2")
+    assert code == 2
+    assert "given twice" in err
+
+
+@pytest.mark.parametrize("name", ["a/b", ".a", "a:b", " a", "", "a" * 201])
+def test_a_bad_name_is_explained_before_anything_is_asked(run: Run, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "m.bin"
+    file.write_bytes(b"x")
+    code, _, err = run("version", "register", name, str(file))  # no answers: a request would raise KeyError
+    assert code == 1
+    assert "no slash, colon" in err
+
+
+@pytest.mark.parametrize("url", ["localhost:8801", "127.0.0.1:8801", "ftp://h", "http://"])
+def test_an_address_without_a_scheme_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hallmark", "--url", url, "model", "list"])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 1
+    told = capsys.readouterr().err
+    assert url in told
+    assert "http://127.0.0.1:8801" in told
+
+
+def test_deliveries_are_listed(run: Run, answers: dict[str, Any]) -> None:
+    delivery = {"delivery_id": "d-1", "event_type": "hallmark.stage.changed.v1", "status": "dead", "attempts": 3}
+    services = dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r")
+    answers["/.well-known/hallmark.json"] = (200, services)
+    answers["/v1/deliveries"] = (200, {"items": [delivery], "next": None})
+    code, out, _ = run("notify", "deliveries", "--status", "dead")
+    assert code == 0
+    assert "d-1" in out
+    assert "dead" in out
+
+
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
     odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
     answers["/v1/models"] = (200, {"items": [odd], "next": None})

@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from embedded.process import Child, StartError
+from embedded.process import Child, StartError, http_ok
 
 # Starts a grandchild in the group and one that leaves it (as PostgreSQL's backends do), then says so.
 FAMILY = """
@@ -169,3 +170,33 @@ def test_children_outlive_the_thread_that_started_them(family: Child) -> None:
     thread.join()
     time.sleep(0.3)  # what this is about would happen at once: PR_SET_PDEATHSIG goes by threads
     assert family.alive()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "pid", "ready"),
+    [
+        (200, b'{"ready": true, "pid": 7}', 7, True),
+        (200, b'{"ready": true, "pid": 7}', 8, False),
+        (200, b'{"ready": true}', 7, False),
+        (200, b"[7]", 7, False),
+        (200, b"hello", 7, False),
+        (503, b'{"ready": false, "pid": 7}', 7, False),
+    ],
+)
+def test_only_the_childs_own_answer_counts(status: int, body: bytes, pid: int, ready: bool) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert http_ok(f"http://127.0.0.1:{server.server_port}/readyz", pid) is ready
+        finally:
+            server.shutdown()

@@ -1,5 +1,6 @@
 """The state file, the lock on a data directory, and what the commands say when nothing runs."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from embedded import state
 from embedded.cli import register
-from embedded.view import duration
+from embedded.view import duration, table
 
 app = typer.Typer()
 register(app)
@@ -95,8 +97,40 @@ def test_a_token_needs_a_stack_that_made_the_key(tmp_path: Path) -> None:
     assert "hallmark up" in text
 
 
-def test_an_unknown_broker_is_wrong_usage(tmp_path: Path) -> None:
-    code, text = command("up", "--kafka", "rabbit", "--data-dir", str(tmp_path))
+def test_status_says_where_kafka_is(tmp_path: Path) -> None:
+    known = example(tmp_path)
+    known.urls = {"registry": "http://127.0.0.1:8801"}
+    known.write()
+    assert "export HALLMARK_KAFKA_BOOTSTRAP=127.0.0.1:9092" in command("status", "--data-dir", str(tmp_path))[1]
+    report = json.loads(command("status", "--data-dir", str(tmp_path), "--json")[1])
+    assert report["kafka_bootstrap"] == "127.0.0.1:9092"
+
+
+@pytest.mark.parametrize(("restarts", "text"), [(0, None), (1, "1 restart)"), (2, "2 restarts)")])
+def test_restarts_are_counted_in_english(restarts: int, text: str | None) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(table([state.Process("kafka", 9092, "kafka.log", "ready", restarts=restarts)]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert (text in shown) if text else ("restart" not in shown)
+
+
+def test_a_time_to_live_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
+    code, text = command("token", "create", "--subject", "ana", "--ttl", "abc", "--data-dir", str(tmp_path))
+    assert code == 2
+    assert "--ttl" in text
+    assert "kit.keys" not in text
+
+
+def test_two_services_on_one_port_are_wrong_usage(tmp_path: Path) -> None:
+    code, text = command("up", "--port-registry", "9000", "--port-approval", "9000", "--data-dir", str(tmp_path))
+    assert code == 2
+    assert "9000" in text
+    assert not (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize("what", ["up", "demo"])
+def test_an_unknown_broker_is_wrong_usage(tmp_path: Path, what: str) -> None:
+    code, text = command(what, "--kafka", "rabbit", "--data-dir", str(tmp_path))
     assert code == 2
     assert "apache" in text
 

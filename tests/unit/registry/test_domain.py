@@ -218,6 +218,31 @@ def test_a_decision_for_anything_else_changes_nothing(change: dict[str, Any]) ->
     assert next(iter(change)) in refused.value.detail
 
 
+def test_a_decision_that_names_another_requester_changes_nothing() -> None:
+    v = version()
+    with pytest.raises(Refused, match="mallory"):
+        outcome(v, waiting(v), decision(waiting(v), requested_by="mallory"))
+
+
+@pytest.mark.parametrize("author", ["ben", "ana"])
+def test_the_registry_itself_knows_four_eyes(author: str) -> None:
+    """ben approved. He must be neither the author nor the requester, whatever the approval service says."""
+    v = replace(version(), registered_by=author)
+    asked_by = "ana" if author == "ben" else "ben"
+    for_ = replace(waiting(v), requested_by=asked_by)
+    with pytest.raises(Refused) as refused:
+        outcome(v, for_, decision(for_, requested_by=asked_by))
+    assert refused.value.code == "decision-own-vote"
+
+
+def test_a_decision_after_the_request_expired_is_too_late() -> None:
+    v = version()
+    for_ = replace(waiting(v), expires_at=now() - timedelta(seconds=1))
+    [refused] = outcome(v, for_, decision(for_))
+    assert isinstance(refused, StageRefused)
+    assert refused.code == "request-expired"
+
+
 def test_the_bound_fields_are_those_tested_above() -> None:
     assert set(domain.BOUND) == {
         *("transition_id", "kind", "workspace", "model", "version"),
@@ -246,6 +271,9 @@ def test_rollback_asks_for_a_decision_too() -> None:
         (version(1, Stage.ARCHIVED), Stage.PRODUCTION, "never-been-there"),
         (version(1, Stage.PRODUCTION, been=frozenset({Stage.PRODUCTION})), Stage.PRODUCTION, "already-in-stage"),
         (version(1, Stage.DEVELOPMENT), Stage.ARCHIVED, "not-a-gated-stage"),
+        # Back in Development it takes the ordinary way; and the occupant of Production does not fall to Staging.
+        (version(1, Stage.DEVELOPMENT, been=frozenset({Stage.PRODUCTION})), Stage.PRODUCTION, "not-archived"),
+        (version(1, Stage.PRODUCTION, been=frozenset({Stage.STAGING})), Stage.STAGING, "not-archived"),
     ],
 )
 def test_rollback_refusals(target: Version | None, stage: Stage, code: str) -> None:

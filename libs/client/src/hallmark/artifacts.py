@@ -26,14 +26,19 @@ def sha256_file(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
+def exists(path: Path) -> None:
+    """Raises HallmarkError, code `no-such-file`, unless it is a file."""
+    if not path.is_file():
+        raise HallmarkError("no-such-file", f"the artifact {path} is not a file; pack a directory first")
+
+
 def describe(path: Path, media_type: str | None = None) -> Artifact:
     """The artifact that a file is.
 
     Raises:
         HallmarkError: code `no-such-file`.
     """
-    if not path.is_file():
-        raise HallmarkError("no-such-file", f"the artifact {path} is not a file; pack a directory first")
+    exists(path)
     guessed = mimetypes.guess_type(path.name)[0]
     return Artifact(
         digest=sha256_file(path),

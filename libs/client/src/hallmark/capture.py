@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from contracts.model import Column, Dataset, Environment, Lineage, Signature
 from hallmark.artifacts import sha256_file
+from hallmark.errors import HallmarkError
 
 DatasetLike = Dataset | Mapping[str, object] | str | Path
 MAX_LINE = 500
@@ -124,12 +125,19 @@ def path_digest(path: Path) -> str:
 
 
 def onnx_signature(path: Path) -> Signature | None:
-    """The inputs and outputs of an ONNX file, or None without onnxruntime."""
+    """The inputs and outputs of an ONNX file, or None without onnxruntime.
+
+    Raises:
+        HallmarkError: code `invalid-artifact`; onnxruntime cannot load it.
+    """
     try:
         import onnxruntime
     except ImportError:
         return None
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common base
+        raise HallmarkError("invalid-artifact", f"{path} is not an ONNX model that can be loaded: {error}") from error
 
     def columns(nodes: Iterable[object]) -> tuple[Column, ...]:
         return tuple(

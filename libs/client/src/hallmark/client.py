@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from contracts.envelope import explain
 from contracts.model import Artifact, Column, Environment, Pointer, Signature, VersionContent
+from contracts.payload import ModelName
 from hallmark import artifacts, capture
 from hallmark.connection import Connection, read
 from hallmark.errors import HallmarkError
 from hallmark.results import Model, Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
 
 LONG_POLL_SECONDS = 20.0
+MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
 class Client(Connection):
@@ -75,11 +77,13 @@ class Client(Connection):
         `environment` is that of this process, unless training ran in another one and captured its own.
 
         Raises:
-            HallmarkError: code `invalid-content`; the text names the fields.
+            HallmarkError: code `invalid-content` (the text names the fields), `no-such-file`, or `invalid-artifact` (an
+                .onnx file that cannot be loaded, which is then not uploaded).
         """
-        stored = artifact if isinstance(artifact, Artifact) else self.upload(artifact, progress=progress)
         if signature is None and not isinstance(artifact, Artifact) and Path(artifact).suffix == ".onnx":
+            artifacts.exists(Path(artifact))
             signature = capture.onnx_signature(Path(artifact))
+        stored = artifact if isinstance(artifact, Artifact) else self.upload(artifact, progress=progress)
         try:
             lineage = capture.lineage([capture.dataset(d) for d in datasets])
             return VersionContent(
@@ -106,6 +110,7 @@ class Client(Connection):
         `details` are those of `content`: metrics, parameters, datasets, signature, environment, run, parents,
         trained_at, training_seconds, owner, tags, notes. Safe to repeat on a network error: one call makes one version.
         """
+        check_name(model)
         return self.register_content(model, self.content(artifact, **details))
 
     def register_content(self, model: str, content: VersionContent, *, idempotency_key: str | None = None) -> Version:
@@ -230,6 +235,11 @@ class Client(Connection):
     def reject(self, request_id: str, comment: str = "") -> Request:
         return self.vote(request_id, "reject", comment)
 
+    def publish_policy(self, document: str) -> dict[str, Any]:
+        """Publishes a policy (YAML): the first of its name, or a new revision. Needs an administrator's token."""
+        published: dict[str, Any] = self._post("approval", "/v1/policies", {"document": document}).json()
+        return published
+
     # -- audit ---------------------------------------------------------------------------------------------------
 
     def timeline(self, model: str) -> Iterator[TimelineItem]:
@@ -285,6 +295,22 @@ class Client(Connection):
 
 class _Any(BaseModel, extra="allow"):
     pass
+
+
+def check_name(model: str) -> None:
+    """Before anything is uploaded under it.
+
+    Raises:
+        HallmarkError: code `invalid-name`.
+    """
+    try:
+        MODEL_NAME.validate_python(model)
+    except ValidationError as error:
+        raise HallmarkError(
+            "invalid-name",
+            f"{model!r} cannot name a model: 1 to 200 characters, no slash, colon or control character, "
+            "no space at either end, no dot in front",
+        ) from error
 
 
 def _model(model: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -33,7 +34,7 @@ class Connection:
         retry_for: float = 15.0,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        self.url = (url or os.environ.get("HALLMARK_URL") or DEFAULT_URL).rstrip("/")
+        self.url = address(url or os.environ.get("HALLMARK_URL") or DEFAULT_URL)
         self.workspace = workspace or os.environ.get("HALLMARK_WORKSPACE") or "default"
         self._token = token if token is not None else os.environ.get("HALLMARK_TOKEN", "")
         self.http = Http(timeout=timeout, retry_for=retry_for, transport=transport, user_agent="hallmark-python/0.1")
@@ -129,6 +130,18 @@ class Connection:
             if page.next is None:
                 return
             after = page.next
+
+
+def address(url: str) -> str:
+    """The URL as it is used.
+
+    Raises:
+        HallmarkError: code `invalid-url`.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise HallmarkError("invalid-url", f"{url!r} is not an address like {DEFAULT_URL} (HALLMARK_URL, --url)")
+    return url.rstrip("/")
 
 
 def read(kind: type[R], response: httpx2.Response) -> R:

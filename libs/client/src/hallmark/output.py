@@ -139,5 +139,7 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str]:
         name, separator, value = item.partition("=")
         if not separator or not name:
             raise typer.BadParameter(f"{item!r} is not NAME=VALUE", param_hint=option)
+        if name in found:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint=option)
         found[name] = value
     return found

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownError, UnsupportedVersionError
 
 from contracts.envelope import Envelope, EnvelopeError
 from contracts.lifecycle import stream_of
@@ -37,6 +37,8 @@ ANSWERS: dict[type[Message], tuple[type[Message], ...]] = {
     RequestTransition: (StageRequested, StageRefused),
     RollBack: (StageRequested, StageRefused),
 }
+# How brokers without idempotent producers (Tansu) answer a producer that asks to be one.
+NOT_IDEMPOTENT = (UnknownError, UnsupportedVersionError)
 
 
 class Publisher:
@@ -44,7 +46,9 @@ class Publisher:
 
     `bootstrap` (HALLMARK_KAFKA_BOOTSTRAP) are the brokers, `token` (HALLMARK_TOKEN) says who asks, `source` names the
     sending system in the event, `prefix` (HALLMARK_TOPIC_PREFIX) is the deployment's topic prefix. `options` go to
-    aiokafka's producer and consumer (TLS, SASL).
+    aiokafka's producer and consumer (TLS, SASL). `idempotent` (HALLMARK_KAFKA_IDEMPOTENCE) insists on an idempotent
+    producer or does without; by default one is used where the broker has them. The registry obeys a command once
+    in any case: it knows them by their ids.
     """
 
     def __init__(
@@ -62,24 +66,23 @@ class Publisher:
         self._token = token if token is not None else env.get("HALLMARK_TOKEN", "")
         self._prefix = env.get("HALLMARK_TOPIC_PREFIX", "") if prefix is None else prefix
         if idempotent is None:
-            idempotent = env.get("HALLMARK_KAFKA_IDEMPOTENCE", "true").lower() not in ("0", "false", "no")
+            word = env.get("HALLMARK_KAFKA_IDEMPOTENCE", "").lower()
+            idempotent = word not in ("0", "false", "no") if word else None
         self._source = source
         self._idempotent = idempotent
         self._options = options
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=self._idempotent, **self._options
-        )
         try:
-            await producer.start()
-        except BaseException as error:
-            await producer.stop()
-            if isinstance(error, KafkaError):
-                raise HallmarkError("connection", f"no Kafka broker at {self._bootstrap}: {error!r}") from error
-            raise
-        self._producer = producer
+            try:
+                self._producer = await self._started(self._idempotent is not False)
+            except NOT_IDEMPOTENT:
+                if self._idempotent:
+                    raise
+                self._producer = await self._started(False)
+        except KafkaError as error:
+            raise HallmarkError("connection", f"no Kafka broker at {self._bootstrap}: {error!r}") from error
         return self
 
     async def __aexit__(
@@ -87,6 +90,17 @@ class Publisher:
     ) -> None:
         if self._producer is not None:
             await self._producer.stop()
+
+    async def _started(self, idempotent: bool) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=idempotent, **self._options
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
 
     async def send(self, command: Message, *, event_id: str | None = None) -> Envelope:
         """Sends a command and returns as soon as the brokers have it. The same `event_id` is obeyed only once.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,10 @@ def up(
     if kafka not in ("auto", "apache", "tansu"):
         raise typer.BadParameter("choose auto, apache or tansu", param_hint="--kafka")
     ports = {"registry": port_registry, "approval": port_approval, "audit": port_audit, "notifier": port_notifier}
+    shared = sorted({port for port in ports.values() if list(ports.values()).count(port) > 1})
+    if shared:
+        names = " and ".join(f"--port-{name}" for name, port in ports.items() if port == shared[0])
+        raise typer.BadParameter(f"port {shared[0]} is given to more than one service", param_hint=names)
     work = _detached if detach else _foreground
     raise typer.Exit(work(data_dir, kafka, ports, as_json))
 
@@ -94,6 +99,7 @@ def status(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
         typer.echo(json.dumps(_report(known, health), indent=1))
     else:
         Console().print(table(known.processes, health))
+        typer.echo("\n".join(["", *_exports(known)]))
         if known.phase != "ready":
             typer.echo(f"the stack is {known.phase}")
     raise typer.Exit(0 if health and all(health.values()) and known.phase == "ready" else 1)
@@ -108,6 +114,10 @@ def token_create(
     """Print a token for a user of this stack; its groups give the roles (access.yaml)."""
     from kit import keys
 
+    try:
+        keys.seconds(ttl)
+    except ArgumentTypeError as error:
+        raise typer.BadParameter(str(error), param_hint="--ttl") from None
     key = data_dir / "keys" / "auth.jwk"
     if not key.exists():
         typer.echo(f"{key} does not exist: `hallmark up` makes it", err=True)
@@ -208,10 +218,18 @@ def _announce(known: "State", data_dir: Path, as_json: bool, seconds: float) -> 
         f"\nHallmark is ready after {seconds:.1f} s. Kafka: {known.kafka}. Data and logs: {data_dir}/",
         *(f"  {name:<9} {url}" for name, url in known.urls.items()),
         "\nBecome somebody (groups give roles, see access.yaml there):",
-        f"  export HALLMARK_URL={known.urls['registry']}",
+        *(f"  {line}" for line in _exports(known)),
         f"  export HALLMARK_TOKEN=$(hallmark token create --subject ana --group ml-engineers{option})",
     ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _exports(known: "State") -> list[str]:
+    """What the SDK and the commands read to find this stack."""
+    return [
+        f"export HALLMARK_URL={known.urls['registry']}",
+        f"export HALLMARK_KAFKA_BOOTSTRAP={known.kafka_bootstrap}",
+    ]
 
 
 def _report(known: "State", health: dict[str, bool]) -> dict[str, Any]:
@@ -220,6 +238,7 @@ def _report(known: "State", health: dict[str, bool]) -> dict[str, Any]:
         "phase": known.phase,
         "data_dir": known.data_dir,
         "kafka": known.kafka,
+        "kafka_bootstrap": known.kafka_bootstrap,
         "supervisor": known.supervisor,
         "urls": known.urls,
         "processes": [
@@ -245,7 +264,7 @@ def _healthy(known: "State", process: "Process") -> bool:
     if not process.alive():
         return False
     if process.name in known.urls:
-        return http_ok(f"{known.urls[process.name]}/readyz")
+        return http_ok(f"{known.urls[process.name]}/readyz", process.pid)
     return kafka.answers(process.port) if process.name == "kafka" else not is_free(process.port)
 
 

@@ -112,7 +112,7 @@ def start_infra(
 
 
 def secret(data: Path, *names: str) -> dict[str, str]:
-    """A password for each name, made once and kept in the data directory, readable to its owner only."""
+    """A random word for each name, made once and kept in the data directory, readable to its owner only."""
     path = data / "secrets.json"
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     new = {name: secrets.token_hex(16) for name in names if name not in known}

@@ -1,6 +1,7 @@
 """A supervised child: its own process group, a log file, a readiness condition, a sure end."""
 
 import contextlib
+import json
 import os
 import pwd
 import signal
@@ -178,18 +179,20 @@ def wait_gone(processes: list[psutil.Process], timeout: float = 10.0) -> None:
 
 
 def http_ready(url: str) -> Callable[[Child], bool]:
-    """Ready when a GET of the URL answers 200."""
+    """Ready when a GET of the URL answers 200, and the answer is the child's own."""
 
-    def ready(_: Child) -> bool:
-        return http_ok(url)
+    def ready(child: Child) -> bool:
+        return http_ok(url, child.pid)
 
     return ready
 
 
-def http_ok(url: str, timeout: float = 2.0) -> bool:
+def http_ok(url: str, pid: int | None, timeout: float = 2.0) -> bool:
+    """True when it answers 200 and names that process: another one may listen on the port."""
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - our own address
-            return bool(answer.status == 200)
+            said = json.load(answer)
+            return answer.status == 200 and isinstance(said, dict) and said.get("pid") == pid
     except (OSError, ValueError):
         return False
 

@@ -15,6 +15,7 @@ PORTS = {"registry": 8801, "approval": 8802, "audit": 8803, "notifier": 8804}
 CONSOLE_PORT = 8800
 VAULT_KEY = "subscriptions.key"  # encrypts the secrets of subscriptions at rest
 DATABASE = "hallmark"
+LOG_NAME = "log"  # two logs must not share a name, so that their checkpoints cannot be confused
 # Tansu refuses idempotent producers and forgets its topics. A first join to a group takes it half the session
 # timeout and at least 1 s (the default would be 5 s), and 5 s more for a static member.
 TANSU = {
@@ -25,8 +26,11 @@ TANSU = {
 }
 
 
-def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], password: str) -> dict[str, str]:
-    """Every setting of one service. What is not about where the servers are may come from our environment."""
+def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], kept: dict[str, str]) -> dict[str, str]:
+    """Every setting of one service. What is not about where the servers are may come from our environment.
+
+    `kept`: each service's password, and the name of the audit log (LOG_NAME), as the data directory keeps them.
+    """
     keys = data / "keys"
     optional = {
         "HALLMARK_LOG_FORMAT": "console",
@@ -34,9 +38,10 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], p
         "HALLMARK_SMTP_HOST": HOST,
         "HALLMARK_SMTP_PORT": "1025",
         "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
+        "HALLMARK_CHECKPOINT_ORIGIN": f"hallmark.local/{kept[LOG_NAME]}",
     }
     fixed = {
-        "HALLMARK_DATABASE_URL": database_url(infra, f"hallmark_{service}", password),
+        "HALLMARK_DATABASE_URL": database_url(infra, f"hallmark_{service}", kept[service]),
         "HALLMARK_KAFKA_BOOTSTRAP": infra.kafka_bootstrap,
         "HALLMARK_S3_ENDPOINT": infra.s3_endpoint,
         "HALLMARK_S3_ACCESS_KEY": infra.s3_access_key,

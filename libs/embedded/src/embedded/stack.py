@@ -102,9 +102,9 @@ class Stack:
         servers = {name: port for name, port in self.options.ports.items() if name not in services.PORTS}
         infra = prepare_infra(self.data, self.options.kafka, servers, fsync=self.options.fsync, say=self._say)
         self.infra = infra
-        passwords = secret(self.data, *self.ports)
+        kept = secret(self.data, *self.ports, services.LOG_NAME)
         env = {
-            name: services.environment(name, infra.infra, self.data, self.ports, passwords[name]) | self.options.env
+            name: services.environment(name, infra.infra, self.data, self.ports, kept) | self.options.env
             for name in self.ports
         }
         logs = self.data / "logs"

@@ -13,7 +13,7 @@ from typing import Literal
 
 import psutil
 
-from embedded.ports import write_json
+from embedded.ports import HOST, write_json
 
 Condition = Literal["waiting", "starting", "ready", "restarting", "stopped"]
 Phase = Literal["starting", "ready", "stopping", "stopped", "failed"]
@@ -60,6 +60,11 @@ class State:
             process = psutil.Process(self.supervisor)
             return abs(process.create_time() - self.supervisor_since) < 1 and process.status() != psutil.STATUS_ZOMBIE
         return False
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """Where clients reach the broker; empty before its port is known."""
+        return next((f"{HOST}:{process.port}" for process in self.processes if process.name == "kafka"), "")
 
     def write(self) -> None:
         write_json(path(self.data_dir), asdict(self))

@@ -69,7 +69,8 @@ def table(processes: list[Process], health: dict[str, bool] | None = None) -> Ta
         colour = COLOURS[word]
         if health is not None:
             word, colour = ("healthy", "green") if health[process.name] else ("not healthy", "red")
-        restarts = f" ({process.restarts} restarts)" if process.restarts else ""
+        times = f"{process.restarts} restart{'s' if process.restarts > 1 else ''}"
+        restarts = f" ({times})" if process.restarts else ""
         up = process.uptime()
         shown.add_row(
             process.name,

@@ -16,7 +16,7 @@ import structlog
 import yaml
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import Key, KeySet
 from pydantic import ValidationError
 
 from contracts.access import ALLOWED, Action, Role
@@ -68,6 +68,23 @@ class KeySource:
                     log.warning("keys not refreshed", location=self._location, error=repr(error))
             return self._keys
 
+    async def find(self, kid: str | None) -> Key | None:
+        """The key of that id; None only when a fresh read of the source does not have it.
+
+        Raises:
+            Transient: the source cannot be read, so nobody can tell.
+        """
+        keys = await self.keys(kid)
+        if not self._knows(keys, kid):
+            async with self._lock:
+                await asyncio.sleep(max(0.0, self._read_at + MIN_REFRESH_SECONDS - time.monotonic()))
+                self._read_at = time.monotonic()
+                try:
+                    self._keys = keys = KeySet.import_key_set(await self._read())
+                except (OSError, ValueError, TypeError, LookupError, httpx2.HTTPError, JoseError) as error:
+                    raise Transient(f"cannot read keys from {self._location}: {error!r}") from error
+        return next((key for key in keys.keys if key.kid == kid), None)
+
     @staticmethod
     def _knows(keys: KeySet, kid: str | None) -> bool:
         return kid is None or any(key.kid == kid for key in keys.keys)
@@ -111,7 +128,8 @@ class Verifier:
             return Principal(
                 subject=_text(claims["sub"]),
                 groups=_groups(claims.get("groups", [])),
-                kind=_text(claims.get("kind", "person")),
+                # Fail closed: ordinary issuers give machines tokens too, and machines must not vote.
+                kind=_text(claims.get("kind", "service")),
                 issued_at=int(claims.get("auth_time") or claims["iat"]),
                 method=_text(claims.get("amr", ["token"])[0]),
             )

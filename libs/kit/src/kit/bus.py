@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Protocol
 
 import structlog
-from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -117,7 +117,7 @@ class Bus:
         subscription.subscriber = self.broker.subscriber(
             prefix + topic.name,
             group_id=group,
-            group_instance_id=f"{group}-{settings.instance}" if settings.instance else None,
+            group_instance_id=f"{group}-{settings.instance}-{settings.port}" if settings.instance else None,
             session_timeout_ms=int(settings.kafka_session_seconds * 1000),
             heartbeat_interval_ms=int(settings.kafka_session_seconds * 300),
             rebalance_timeout_ms=REBALANCE_TIMEOUT_MS,
@@ -135,7 +135,7 @@ class Bus:
         try:
             # `broker.start()` would join one group after the other; each join may cost seconds.
             await self.broker.connect()
-            await asyncio.gather(*(subscriber.start() for subscriber in self.broker.subscribers))
+            await asyncio.gather(*(subscription.start() for subscription in self._subscriptions))
             self.broker.running = True
         except BaseException:
             await self.broker.stop()
@@ -168,12 +168,14 @@ class Bus:
         headers += [(name, text.encode()) for name, text in notes.items()]
         producer = await self._parking_producer()
         target = self._settings.topic_prefix + topic.dead_letter(self.service)
+        key = record.place.encode() if record.key is None and record.value is None else record.key
         try:
-            await producer.send_and_wait(target, value=record.value, key=record.key, headers=headers)
+            await producer.send_and_wait(target, value=record.value, key=key, headers=headers)
         except MessageSizeTooLargeError:
-            # It came compressed. The origin names where its body is; the partition must not wait for ever.
-            headers.append(("dlt_value_left_out", str(len(record.value or b"")).encode()))
-            await producer.send_and_wait(target, value=None, key=record.key, headers=headers)
+            # The origin names where the rest of it is; the partition must not wait for ever.
+            rest = [(name, text.encode()) for name, text in notes.items()]
+            rest.append(("dlt_value_left_out", str(len(record.value or b"")).encode()))
+            await producer.send_and_wait(target, value=None, key=record.place.encode(), headers=rest)
         except KafkaError:
             # An idempotent producer may be stuck until it is made anew (aiokafka #1017).
             await self._drop_parking_producer(producer)
@@ -225,6 +227,32 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         self._idle.set()
         self._unassigned_since = _clock()
         self._tried_at = _clock()
+
+    async def start(self) -> None:
+        await self.subscriber.start()
+        # Before the consuming task runs for the first time: nothing is awaited in between.
+        self.subscriber.consumer.getone = self._next
+
+    async def _next(self) -> Any:
+        """The next record. aiokafka decodes header names strictly, before anybody sees the record: skip such a one.
+
+        The rest of its batch, from the same producer, cannot be decoded either and is skipped one by one.
+        """
+        consumer = self.subscriber.consumer
+        while True:
+            try:
+                return await AIOKafkaConsumer.getone(consumer)
+            except UnicodeDecodeError as error:
+                # The fetcher takes partitions in this order, and drops those that gave all they had.
+                place = next(iter(consumer._fetcher._records))
+                offset = await consumer.position(place)
+                record = Record(self.topic.name, place.partition, offset, 0, None, (), None)
+                try:
+                    await self._give_up(record, Permanent("bad-event", f"a header's name is not UTF-8: {error}"), 1)
+                except Interrupted:
+                    await asyncio.sleep(1)  # stopping, or the partition moves: the next owner meets it again
+                    continue
+                consumer.seek(place, offset + 1)
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         # aiokafka awaits this before it rejoins: without it the record in flight runs on two members.

@@ -34,7 +34,8 @@ class Ordered:
             raise Permanent("sequence-missing", "an event needs the attribute 'sequence'")
         async with self._db.transaction() as tx:
             admission = await self._inbox.admit(tx, self._consumer, envelope)
-            if admission is Admission.NEXT:
+            late = admission is Admission.DUPLICATE and await self._inbox.replaces_parked(tx, self._consumer, envelope)
+            if admission is Admission.NEXT or late:
                 await self._apply(tx, envelope)
             elif admission is Admission.EARLY:
                 EARLY.labels(self._consumer).set(await self._inbox.count_early(tx))
@@ -66,6 +67,7 @@ class Ordered:
                 await self._bus.park(self._topic, _stored(self._topic, taken), permanent, attempts)
                 async with self._db.transaction() as tx:
                     await self._inbox.take_early(tx, self._consumer, stream)
+                    await self._inbox.note_parked(tx, self._consumer, taken)
 
     async def parked(self, record: Record, error: Permanent) -> None:
         """A parked event must not hold up its stream: progress moves over it."""
@@ -75,7 +77,8 @@ class Ordered:
             return
         if envelope.sequence is not None:
             async with self._db.transaction() as tx:
-                await self._inbox.admit(tx, self._consumer, envelope)
+                if await self._inbox.admit(tx, self._consumer, envelope) is Admission.NEXT:
+                    await self._inbox.note_parked(tx, self._consumer, envelope)
             await self._drain(envelope.key)
 
 
@@ -95,7 +98,7 @@ class Once:
         if self._answer is None:
             return
         async with self._db.transaction() as tx:
-            if await self._inbox.once(tx, self._consumer, f"parked:{record.place}"):
+            if await self._inbox.once(tx, self._consumer, f"parked:{record.place}:{record.timestamp_ms}"):
                 await self._answer(tx, record, error)
 
 

@@ -14,6 +14,8 @@ from contracts.envelope import Envelope, now, schema_name
 from contracts.payload import Message
 from kit.db import Mechanism, mark_appended
 from kit.errors import Transient
+from kit.problems import Problem
+from kit.topics import MAX_EVENT_BYTES
 
 
 class Conflict(Transient):
@@ -66,6 +68,7 @@ class EventLog:
 
         Raises:
             Conflict: the stream has moved on.
+            Problem: 413, an event is larger than the broker would take; it would stop the relay for ever.
         """
         at = now()
         carrier: dict[str, str] = {}
@@ -87,6 +90,9 @@ class EventLog:
         ]
         if not envelopes:
             return []
+        largest = max(len(envelope.value) for envelope in envelopes)
+        if largest > MAX_EVENT_BYTES:
+            raise Problem(413, "event-too-large", f"an event would have {largest} bytes; {MAX_EVENT_BYTES} is the most")
         try:
             await tx.execute(sa.insert(self.tables.event), [_event_row(e) for e in envelopes])
         except IntegrityError as error:

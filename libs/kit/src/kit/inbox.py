@@ -93,18 +93,35 @@ class Inbox:
         """The next record of the stream if it came early; progress moves over it."""
         early = self._t.early
         last = await self._last(tx, consumer, stream)
+        # Also those already taken: a record that came early may have come again in time, from another member.
         statement = (
             sa.delete(early)
-            .where(early.c.consumer == consumer, early.c.stream == stream, early.c.sequence == last + 1)
-            .returning(early.c.headers, early.c.value)
+            .where(early.c.consumer == consumer, early.c.stream == stream, early.c.sequence <= last + 1)
+            .returning(early.c.sequence, early.c.headers, early.c.value)
         )
-        row = (await tx.execute(statement)).first()
+        row = next((row for row in await tx.execute(statement) if row.sequence == last + 1), None)
         if row is None:
             return None
         headers = row.headers if isinstance(row.headers, list) else json.loads(row.headers)
         envelope = Envelope.from_kafka(stream.encode(), [(n, v.encode()) for n, v in headers], row.value)
         await self.admit(tx, consumer, envelope)
         return envelope
+
+    async def note_parked(self, tx: AsyncConnection, consumer: str, envelope: Envelope) -> None:
+        """Progress moved over a record that was parked: should it have been forged, the true one may still come."""
+        slot = f"parked:{envelope.key}:{envelope.sequence}"
+        statement = insert(self._t.inbox).values(consumer=consumer, event_id=slot, digest=envelope.id)
+        await tx.execute(statement.on_conflict_do_nothing())
+
+    async def replaces_parked(self, tx: AsyncConnection, consumer: str, envelope: Envelope) -> bool:
+        """Whether a parked record took this one's place in its stream; true once."""
+        inbox = self._t.inbox
+        statement = sa.delete(inbox).where(
+            inbox.c.consumer == consumer,
+            inbox.c.event_id == f"parked:{envelope.key}:{envelope.sequence}",
+            inbox.c.digest != envelope.id,
+        )
+        return (await tx.execute(statement)).rowcount == 1
 
     async def count_early(self, tx: AsyncConnection) -> int:
         return int(await tx.scalar(sa.select(sa.func.count()).select_from(self._t.early)) or 0)

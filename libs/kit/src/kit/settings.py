@@ -1,5 +1,6 @@
 """Settings from the environment (`HALLMARK_*`), the same names in every run mode."""
 
+import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +35,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)]
-    instance: str = "0"  # the static member of the consumer groups; empty: a dynamic one (Tansu joins those faster)
+    # With the port the name of a replica: the static member of the consumer groups. Empty: a dynamic member.
+    instance: str = Field(default_factory=socket.gethostname)
 
     auth_jwks: str
     auth_issuer: str = "hallmark"

@@ -10,6 +10,10 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from contracts.topics import all_topics
 from kit.settings import KafkaSettings
 
+# What a topic takes, and what an event may have: headers and the decision that quotes it come on top.
+MAX_RECORD_BYTES = 4_000_000
+MAX_EVENT_BYTES = 2_000_000
+
 
 async def apply_topics(bootstrap: str, *, prefix: str = "", replication: int = 1) -> list[str]:
     """Creates what is missing and returns its names. Existing topics are left as they are.
@@ -26,7 +30,12 @@ async def apply_topics(bootstrap: str, *, prefix: str = "", replication: int = 1
             return []
         response = await admin.create_topics(
             [
-                KafkaTopic(t.name, t.partitions, replication, topic_configs={"retention.ms": str(t.retention_ms)})
+                KafkaTopic(
+                    t.name,
+                    t.partitions,
+                    replication,
+                    topic_configs={"retention.ms": str(t.retention_ms), "max.message.bytes": str(MAX_RECORD_BYTES)},
+                )
                 for t in missing
             ]
         )

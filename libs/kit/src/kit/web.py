@@ -1,6 +1,7 @@
 """HTTP out of the box: lifespan, health, metrics, request ids, problems, AsyncAPI."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from prometheus_client import Gauge, make_asgi_app
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from contracts.access import Action
 from contracts.asyncapi import document as asyncapi_document
@@ -24,6 +26,7 @@ from kit.settings import Settings
 log = structlog.get_logger()
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
 ALIVE = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
+MAX_BODY_BYTES = 1_000_000
 Background = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -89,7 +92,8 @@ def make_app(
     for router in routers:
         app.include_router(router)
     _operations(app, service, db, bus, state)
-    app.mount("/metrics", make_asgi_app())
+    # A route, not a mount: a mount answers /metrics/ only.
+    app.router.routes.append(Route("/metrics", make_asgi_app()))
     if settings.otlp_endpoint:
         FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
     return app
@@ -121,7 +125,9 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
             missing.append(f"database: {type(error).__name__}")
         if state.started:
             missing += [f"{topic}: no partitions" for topic, h in bus.health().items() if not h["partitions"]]
-        return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
+        # Who answers: another process may hold the port.
+        identity = {"service": service, "pid": os.getpid()}
+        return JSONResponse({"ready": not missing, "missing": missing, **identity}, status_code=503 if missing else 200)
 
 
 def _request_ids(app: FastAPI) -> None:
@@ -130,7 +136,7 @@ def _request_ids(app: FastAPI) -> None:
         given = request.headers.get("x-request-id", "")
         request.state.request_id = given if REQUEST_ID.fullmatch(given) else str(new_id())
         with structlog.contextvars.bound_contextvars(request_id=request.state.request_id):
-            response = await call_next(request)
+            response = _refuse_body(request) or await call_next(request)
         response.headers["x-request-id"] = request.state.request_id
         return response
 
@@ -142,6 +148,16 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=1)
+
+
+def _refuse_body(request: Request) -> Response | None:
+    """The answer to a body that is too large, or that does not say how large it is."""
+    length = request.headers.get("content-length")
+    if length is None and "transfer-encoding" in request.headers:
+        return problems.render(request, 411, "length-required", "send the body with a Content-Length")
+    if length is not None and (not length.isdecimal() or int(length) > MAX_BODY_BYTES):
+        return problems.render(request, 413, "body-too-large", f"a body may have {MAX_BODY_BYTES} bytes")
+    return None
 
 
 async def _keep_running(service: str, work: Background) -> None:

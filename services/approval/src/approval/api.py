@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from joserfc.jwk import OKPKey
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ from approval.policy import PolicyError
 from approval.revisions import Revisions
 from contracts.access import Action
 from contracts.approval import Choice, Decision, PolicyRef, Vote
-from contracts.payload import Digest, Key, Text
+from contracts.payload import Digest, Identifier, Key, Text
 from contracts.registry import Criterion
 from kit.auth import Principal
 from kit.db import Database
@@ -24,6 +24,7 @@ from kit.web import Guard
 
 LOOK_AGAIN_SECONDS = 1.0
 Status = Literal["open", "approved", "rejected", "expired"]
+RequestId = Annotated[Identifier, Path()]
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Filter = Annotated[str | None, Query(max_length=250, pattern=r"^[^\x00]*$")]
@@ -177,7 +178,7 @@ def router(db: Database, guard: Guard, commands: Commands, revisions: Revisions,
 
     @api.get("/v1/requests/{request_id}", tags=["requests"], summary="One request; waits until it is decided")
     async def get_request(
-        http: Request, request_id: str, wait: Annotated[float, Query(ge=0, le=30)] = 0
+        http: Request, request_id: RequestId, wait: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False)] = 0
     ) -> RequestDocument:
         principal = await guard(http)
         clock = asyncio.get_running_loop().time
@@ -195,7 +196,7 @@ def router(db: Database, guard: Guard, commands: Commands, revisions: Revisions,
             await db.changed.wait(min(left, LOOK_AGAIN_SECONDS))
 
     @api.post("/v1/requests/{request_id}/votes", tags=["requests"], summary="Approve or reject")
-    async def vote(http: Request, request_id: str, body: VoteBody) -> RequestDocument:
+    async def vote(http: Request, request_id: RequestId, body: VoteBody) -> RequestDocument:
         principal = await guard(http)
         request, _ = await read(request_id, principal)
         voter = Voter(

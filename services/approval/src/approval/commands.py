@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -184,7 +184,7 @@ class Commands:
             inputs_digest=opened.inputs_digest,
             request_digest=opened.request_digest,
             decided_at=at,
-            expires_at=at + timedelta(seconds=self._settings.decision_ttl_seconds),
+            expires_at=opened.expires_at,
         )
         decided = RequestDecided(decision=decision, jws=sign(decision, self._key))
         log.info("request decided", request_id=opened.transition_id, verdict=str(verdict), reason=why)

@@ -15,6 +15,5 @@ class ApprovalSettings(Settings):
 
     port: int = 8802
     decision_key: Path
-    decision_ttl_seconds: Seconds = 900.0
     settle_seconds: Seconds = 0.25
     sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0

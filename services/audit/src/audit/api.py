@@ -60,7 +60,9 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
         actor: Annotated[Line | None, Query()] = None,
         correlationid: Annotated[Line | None, Query()] = None,
         limit: Limit = 50,
-        after: Annotated[int, Query(ge=-1, le=MAX_INDEX)] = -1,
+        after: Annotated[
+            str | None, Query(pattern=r"^-?[0-9]{1,18}\.[0-9]{1,19}$", description="The last `next`")
+        ] = None,
     ) -> Document:
         guard.require(caller, Action.AUDIT if workspace == ALL else Action.READ, workspace, model or ALL)
         wanted = queries.Filter(

@@ -13,12 +13,11 @@ from audit.note import Signer
 from audit.proofs import Proofs
 from audit.settings import AuditSettings
 from audit.tables import mechanism
-from audit.views import Views
+from audit.views import views_of
 from contracts.topics import AUDIT_EVENTS
 from kit.bus import Bus
 from kit.db import Database
 from kit.events import EventLog
-from kit.inbox import Inbox
 from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
@@ -41,7 +40,7 @@ def build(settings: AuditSettings) -> FastAPI:
         publish_seconds=settings.checkpoint_publish_seconds,
     )
     bus = Bus(settings, SERVICE)
-    consumers.subscribe(bus, Ledger(db, Views(Inbox(mechanism))))
+    consumers.subscribe(bus, Ledger(db, views_of(settings)))
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     return make_app(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeGuard
 
 from contracts import approval, notifier, registry
 from contracts.envelope import Envelope, EnvelopeError
@@ -20,6 +21,8 @@ _KINDS: dict[str, dict[str, type[Message]]] = {
     )
 }
 MAX_PROBLEM = 2_000
+REGISTRATION = "registration"
+GATED = (Stage.STAGING, Stage.PRODUCTION)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Reading:
-    """What could be read of a record. `message` is there only when nothing is wrong."""
+    """What could be read of a record. `message` is there when the record is an event; `flaw` may still doubt it."""
 
     envelope: Envelope | None = None
     message: Message | None = None
@@ -91,6 +94,11 @@ def about(reading: Reading) -> About:
     return About()
 
 
+def gated(message: Message | None) -> TypeGuard[registry.StageChanged]:
+    """Whether the event brings a version into a stage that only a decision opens, whatever kind it calls itself."""
+    return isinstance(message, registry.StageChanged) and message.to_stage in GATED
+
+
 @dataclass(frozen=True)
 class Move:
     """A version entered a stage: how the fold over stage intervals goes on."""
@@ -122,7 +130,7 @@ def move_of(message: Message | None, at: datetime) -> Move | None:
             version=message.version,
             stage=Stage.DEVELOPMENT,
             at=at,
-            kind="registration",
+            kind=REGISTRATION,
             requested_by=message.registered_by,
             reason="",
             digest=message.digest,

@@ -65,18 +65,24 @@ class Ledger:
         Raises:
             LostRace: another writer was faster; append again.
         """
+        readings = [await self._read(record) for record in records]
         async with self._db.transaction() as tx:
             head = await self._lock_head(tx)
-            outcomes = await self._append(tx, head, records)
+            outcomes = await self._append(tx, head, records, readings)
         for record, outcome in zip(records, outcomes, strict=True):
             what = "duplicate" if outcome.index is None else "flawed" if outcome.flaw else "entry"
             APPENDED.labels(record.topic, what).inc()
         return outcomes
 
-    async def _append(self, tx: AsyncConnection, head: Head, records: Sequence[Record]) -> list[Outcome]:
+    async def _read(self, record: Record) -> Reading:
+        """Before the transaction: keys may come from far away, and the head must not wait for them."""
+        return await self._views.check(read(record.topic, record.key, redact(record.headers), record.value))
+
+    async def _append(
+        self, tx: AsyncConnection, head: Head, records: Sequence[Record], readings: Sequence[Reading]
+    ) -> list[Outcome]:
         at = max(now(), head.at)
         leaves = [leaf_of(record, at) for record in records]
-        readings = [read(leaf.topic, leaf.key, leaf.headers, leaf.value) for leaf in leaves]
         indexes, rows, tree = await self._grow(tx, head, leaves)
         if rows:
             await self._move_head(tx, head, tree, at)

@@ -1,15 +1,18 @@
 """Reading the views: documents for HTTP."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.tables import entry, kafka_offset, stage_interval, timeline
+from kit.problems import Problem
 
 Document = dict[str, Any]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,37 @@ class Filter:
     correlationid: str | None = None
 
 
-async def timeline_page(tx: AsyncConnection, wanted: Filter, *, limit: int, after: int) -> Document:
-    """Entries beyond index `after`, oldest first."""
-    query = sa.select(timeline).where(timeline.c.index > after).order_by(timeline.c.index).limit(limit + 1)
+async def timeline_page(tx: AsyncConnection, wanted: Filter, *, limit: int, after: str | None) -> Document:
+    """Entries beyond the cursor `after`, in order of what happened and then of the log.
+
+    Raises:
+        Problem: 422, the cursor is none of ours.
+    """
+    place = sa.tuple_(timeline.c.at, timeline.c.index)
+    query = sa.select(timeline).order_by(*place).limit(limit + 1)
+    if after is not None:
+        query = query.where(place > sa.tuple_(*map(sa.literal, _place_of(after))))
     for name, value in vars(wanted).items():
         if value is not None:
             query = query.where(timeline.c[name] == value)
     rows = (await tx.execute(query)).mappings().all()
     items = [dict(row) for row in rows[:limit]]
-    return {"items": items, "next": str(items[-1]["index"]) if len(rows) > limit else None}
+    return {"items": items, "next": _cursor_of(items[-1]) if len(rows) > limit else None}
+
+
+def _cursor_of(row: Document) -> str:
+    return f"{(row['at'] - EPOCH) // MICROSECOND}.{row['index']}"
+
+
+def _place_of(cursor: str) -> tuple[datetime, int]:
+    micros, _, index = cursor.partition(".")
+    try:
+        at, number = EPOCH + int(micros) * MICROSECOND, int(index)
+    except (ValueError, OverflowError) as error:
+        raise Problem(422, "invalid-request", "'after' is not the 'next' of a page") from error
+    if not 0 <= number < 2**63:
+        raise Problem(422, "invalid-request", "'after' is not the 'next' of a page")
+    return at, number
 
 
 async def occupant(tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime) -> Document:

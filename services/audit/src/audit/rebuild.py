@@ -4,10 +4,8 @@ import asyncio
 import sys
 
 from audit.settings import AuditSettings
-from audit.tables import mechanism
-from audit.views import Views, rebuild
+from audit.views import rebuild, views_of
 from kit.db import Database
-from kit.inbox import Inbox
 
 
 async def main() -> None:
@@ -15,7 +13,7 @@ async def main() -> None:
     db = Database(settings.database_url.get_secret_value(), name="audit-rebuild", pool=1)
     try:
         async with db.transaction() as tx:
-            count = await rebuild(tx, Views(Inbox(mechanism)))
+            count = await rebuild(tx, views_of(settings))
     finally:
         await db.close()
     sys.stdout.write(f"audit: views rebuilt from {count} entries\n")

@@ -82,7 +82,8 @@ class Timeline(Table, table=True):
 
     __tablename__ = "timeline"
     __table_args__ = (
-        sa.Index(None, "workspace", "model", "index"),
+        sa.Index(None, "workspace", "model", "at", "index"),
+        sa.Index(None, "at", "index"),
         sa.Index(None, "topic", "event_id"),
         sa.Index(None, "correlationid"),
     )

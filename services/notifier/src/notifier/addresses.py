@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parseaddr
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpcore2
 import httpx2
@@ -21,6 +21,7 @@ import httpx2
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 MAX_URL = 2000
+MIN_PASSWORD = 8
 # Of its own: a name server that is silent for one host must not use up the few threads that all others share.
 _LOOK_UPS = ThreadPoolExecutor(64, thread_name_prefix="look-up")
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
@@ -135,13 +136,18 @@ def check_mailbox(address: str) -> None:
         raise AddressRefused(f"{address!r} is not an e-mail address like ana@example.org")
 
 
-def visible(url: str, *, slack: bool) -> str:
-    """What people may see of a URL: no query, and of a Slack one not the last step of the path, its password."""
+def visible(url: str) -> str:
+    """What people may see of a URL: where it leads. Of many receivers the path or the query is the password."""
     parts = urlsplit(url)
-    path = parts.path
-    if slack:
-        path = path.rpartition("/")[0] + "/****"
-    return f"{parts.scheme}://{parts.netloc}{path}{'?****' if parts.query else ''}"[:500]
+    return f"{parts.scheme}://{parts.netloc}/****"[:500]
+
+
+def hidden(url: str) -> set[str]:
+    """What of a URL no text may repeat: its path and query, and each step or value long enough to be a password."""
+    parts = urlsplit(url)
+    steps = (*parts.path.split("/"), parts.path.strip("/"), *(value for _, value in parse_qsl(parts.query)))
+    found = {url, parts.path, parts.query, f"{parts.path}?{parts.query}", *(s for s in steps if len(s) >= MIN_PASSWORD)}
+    return {text for part in found for text in (part, unquote(part)) if text.strip("/?")}
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Commands:
                 subscription_id=subscription_id,
                 owner=owner,
                 channel=channel,
-                address=address if channel is Channel.EMAIL else visible(address, slack=channel is Channel.SLACK),
+                address=address if channel is Channel.EMAIL else visible(address),
                 types=types,
                 workspace=workspace,
                 model=model,

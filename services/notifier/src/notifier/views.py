@@ -49,7 +49,11 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
 
 
 async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
-    """Drops every view and folds all events again, in one transaction. Returns the number of events."""
+    """Drops every view and folds all events again, in one transaction. Returns the number of events.
+
+    Writers wait at the views meanwhile: the service may not lock the events, which it may only add to.
+    """
+    await tx.execute(sa.text("lock table notifier.subscription in exclusive mode"))
     for row in VIEWS:
         await tx.execute(sa.delete(t(row)))
     count = 0

@@ -34,6 +34,8 @@ log = structlog.get_logger()
 Command = RegisterModel | RegisterVersion | RequestTransition | RollBack
 Document = dict[str, Any]
 SYSTEM = "hallmark/registry"
+# A request for approval quotes two versions and must fit into an event.
+MAX_CONTENT_BYTES = 500_000
 
 
 class Commands:
@@ -67,6 +69,12 @@ class Commands:
             action = Action.ROLL_BACK
         self._access.require(principal, action, command.workspace, command.model)
         if isinstance(command, RegisterVersion):
+            size = len(command.content.model_dump_json())
+            if size > MAX_CONTENT_BYTES:
+                detail = (
+                    f"the version's content has {size} bytes, {MAX_CONTENT_BYTES} is the most; put it in the artifact"
+                )
+                raise Problem(413, "content-too-large", detail)
             await self._artifacts.ensure(command.content.artifact)
 
     async def apply(self, tx: AsyncConnection, command: Command, principal: Principal, cause: Cause) -> Document:
@@ -137,9 +145,9 @@ class Commands:
                 "decision-replayed", f"transition {decision.transition_id} is not open: unknown, or decided before"
             )
         try:
-            domain.check_decision(waiting, decision)
-            model = await queries.model_state(tx, decision.workspace, decision.model)
-            version = await queries.version_state(tx, model, decision.version)
+            asked = waiting.transition
+            model = await queries.model_state(tx, asked.workspace, asked.model)
+            version = await queries.version_state(tx, model, asked.version)
             policy = ", ".join(f"{p.name} r{p.revision} {p.digest}" for p in decision.policies)[:500] or "none"
             events = domain.decide_outcome(model, version, waiting, decision, jws, policy, now())
         except domain.Refused as refused:

@@ -47,7 +47,7 @@ class _Answering:
             kind = "unreadable"
         rejected = CommandRejected(command_id=identity, command_type=kind, code=error.code, detail=error.detail[:4000])
         async with self._db.transaction() as tx:
-            if await self._inbox.once(tx, self.consumer, f"parked:{record.place}"):
+            if await self._inbox.once(tx, self.consumer, f"parked:{record.place}:{record.timestamp_ms}"):
                 cause = Cause(actor=SYSTEM, correlationid=correlation, causationid=identity)
                 await self._commands.reject(tx, rejected, cause)
 

@@ -33,13 +33,12 @@ class DecisionReader:
             Permanent: forged, malformed, of another type, or signed by an unknown key.
         """
         try:
-            header = jws.extract_compact(token.encode()).headers()
+            header = jws.extract_compact(token.encode(), registry=JWS).headers()
         except (JoseError, ValueError) as error:
             raise Permanent("decision-malformed", "the decision is no compact JWS") from error
         if header.get("typ") != DECISION_TYPE:
             raise Permanent("decision-malformed", f"the JWS type is not {DECISION_TYPE}")
-        keys = await self._keys.keys(header.get("kid"))
-        key = next((k for k in keys.keys if k.kid == header.get("kid")), None)
+        key = await self._keys.find(header.get("kid"))
         if key is None:
             raise Permanent(
                 "decision-unknown-key", "the decision is signed by a key the approval service does not publish"

@@ -57,6 +57,7 @@ class Version:
     artifact_digest: str
     stage: Stage
     has_been: frozenset[Stage] = frozenset()
+    registered_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ def decide_rollback(
         raise Refused("nothing-to-roll-back-to", f"{model.name} has no earlier good version in {command.stage}")
     if target.stage == command.stage:
         raise Refused("already-in-stage", f"version {target.number} is in {command.stage} now")
+    if target.stage is not Stage.ARCHIVED:
+        raise Refused("not-archived", f"version {target.number} is in {target.stage}; only an archived one returns")
     if command.stage not in target.has_been:
         raise Refused(
             "never-been-there", f"version {target.number} has never been in {command.stage}; request a promotion"
@@ -154,8 +157,16 @@ def decide_rollback(
     return [StageRequested(**transition.model_dump(), requested_by=actor, reason=command.reason, expires_at=expires_at)]
 
 
-def check_decision(waiting: Open, decision: Decision) -> None:
-    """Raises Refused unless the decision is for exactly this transition. Such a decision changes nothing."""
+def check_decision(version: Version, waiting: Open, decision: Decision) -> None:
+    """Raises Refused unless the decision is for exactly this transition, and by others than who asked or made it.
+
+    Such a decision changes nothing. The approval service checks the same; trust in it and its topics is not enough.
+    """
+    if decision.requested_by != waiting.requested_by:
+        raise Refused("decision-mismatch", f"the decision names {decision.requested_by} as requested_by")
+    own = {waiting.requested_by, version.registered_by}
+    if any(vote.choice is Choice.APPROVE and vote.voter in own for vote in decision.votes):
+        raise Refused("decision-own-vote", "the requester or the version's author approved; another person must")
     for name in BOUND:
         want, got = getattr(waiting.transition, name), getattr(decision, name)
         if want != got:
@@ -166,7 +177,7 @@ def decide_outcome(
     model: Model, version: Version, waiting: Open, decision: Decision, jws: str, policy: str, now: datetime
 ) -> list[StageChanged | StageRefused]:
     """The stage changes, with the former occupant archived, or the transition is refused."""
-    check_decision(waiting, decision)
+    check_decision(version, waiting, decision)
     facts = {
         **waiting.transition.model_dump(),
         "requested_by": waiting.requested_by,
@@ -216,6 +227,8 @@ def decide_expiry(waiting: Open) -> StageRefused:
 def _refusal(version: Version, waiting: Open, decision: Decision, now: datetime) -> tuple[str, str] | None:
     if decision.verdict is Verdict.REJECTED:
         return "rejected", decision.reason or "the policy or a person said no"
+    if waiting.expires_at <= now:
+        return "request-expired", f"nobody decided before {waiting.expires_at.isoformat()}"
     if decision.expires_at <= now:
         return "decision-expired", f"the decision was good until {decision.expires_at.isoformat()}"
     if version.stage != waiting.transition.from_stage:

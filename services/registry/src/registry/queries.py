@@ -33,9 +33,9 @@ async def model_state(tx: AsyncConnection, workspace: str, model: str) -> domain
     version = t(VersionRow)
     occupants = (
         await tx.execute(
-            sa.select(version.c.version, version.c.digest, version.c.artifact_digest, version.c.stage).where(
-                version.c.workspace == workspace, version.c.model == model, version.c.stage.in_(domain.SINGLE)
-            )
+            sa.select(
+                version.c.version, version.c.digest, version.c.artifact_digest, version.c.stage, version.c.registered_by
+            ).where(version.c.workspace == workspace, version.c.model == model, version.c.stage.in_(domain.SINGLE))
         )
     ).all()
     return domain.Model(workspace, model, True, row.versions, {Stage(o.stage): _version_state(o) for o in occupants})
@@ -48,9 +48,9 @@ async def version_state(tx: AsyncConnection, model: domain.Model, number: int) -
     table, tenure = t(VersionRow), t(TenureRow)
     row = (
         await tx.execute(
-            sa.select(table.c.version, table.c.digest, table.c.artifact_digest, table.c.stage).where(
-                table.c.workspace == model.workspace, table.c.model == model.name, table.c.version == number
-            )
+            sa.select(
+                table.c.version, table.c.digest, table.c.artifact_digest, table.c.stage, table.c.registered_by
+            ).where(table.c.workspace == model.workspace, table.c.model == model.name, table.c.version == number)
         )
     ).first()
     if row is None:
@@ -223,4 +223,4 @@ async def resolve(
 
 
 def _version_state(row: Any, has_been: frozenset[Stage] = frozenset()) -> domain.Version:
-    return domain.Version(row.version, row.digest, row.artifact_digest, Stage(row.stage), has_been)
+    return domain.Version(row.version, row.digest, row.artifact_digest, Stage(row.stage), has_been, row.registered_by)

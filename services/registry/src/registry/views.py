@@ -46,6 +46,8 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
 
 async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
     """Drops every view and folds all events again, in one transaction. Returns the number of events."""
+    # Writers wait at their outbox row: an event appended meanwhile would miss the views, or be in them twice.
+    await tx.execute(sa.text("lock table registry.outbox in share mode"))
     for row in VIEWS:
         await tx.execute(sa.delete(t(row)))
     count = 0

@@ -46,6 +46,22 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     emit(as_json, found, lambda: out.print(table(("subscription", "channel", "address", "types", "model"), rows)))
 
 
+@app.command(epilog=example("hallmark notify deliveries --status dead"))
+def deliveries(
+    ctx: typer.Context,
+    subscription: Annotated[str | None, typer.Option(help="Of this subscription only.")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, succeeded, dead or cancelled.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List deliveries: what was sent where, how often it was tried, what went wrong."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.deliveries(subscription, status))
+    columns = ("delivery", "event", "subject", "channel", "address", "status", "tries", "next try (UTC)")
+    keys = ("delivery_id", "event_type", "subject", "channel", "address", "status", "attempts", "due_at")
+    rows = [tuple(d.get(key) for key in keys) for d in found]
+    emit(as_json, found, lambda: out.print(table(columns, rows)))
+
+
 @app.command(epilog=example("hallmark notify remove 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
 def remove(
     ctx: typer.Context,

@@ -18,6 +18,8 @@ def demo(
     kafka: Annotated[str, typer.Option(help="The broker: auto, apache (needs Java) or tansu.")] = "auto",
 ) -> None:
     """Play the main job on real parts: train, register, approve, promote, serve, roll back, prove."""
+    if kafka not in ("auto", "apache", "tansu"):
+        raise typer.BadParameter("choose auto, apache or tansu", param_hint="--kafka")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         typer.echo(f"the demo needs {', '.join(missing)}: pip install 'hallmark-embedded[demo]'", err=True)

@@ -126,11 +126,10 @@ def _ready(
 
 
 def _house(data: Path, known: state.State, smtp_port: int, *, fresh: bool, ours: bool) -> House:
-    port = next(process.port for process in known.processes if process.name == "kafka")
     return House(
         registry_url=known.urls["registry"],
         kafka=known.kafka,
-        kafka_bootstrap=f"{HOST}:{port}",
+        kafka_bootstrap=known.kafka_bootstrap,
         auth_key=data / "keys" / "auth.jwk",
         smtp_port=smtp_port,
         supervisor=known.supervisor,

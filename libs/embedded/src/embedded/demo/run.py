@@ -87,7 +87,6 @@ def _story(stack: ExitStack, tell: Teller, house: House, trained: dict[str, trai
             house.token("trainer", "ml-engineers", "service"),
             source="demo/training",
             prefix="",
-            idempotent=house.kafka != "tansu",
         )
 
     cast = Cast(
@@ -151,6 +150,7 @@ def run(data: Path, kafka: str, *, keep: bool, program: str, shown: str) -> int:
         lines = [
             "The stack is still running. Look around:",
             f"  export HALLMARK_URL={house.registry_url} HALLMARK_WORKSPACE={workspace}",
+            f"  export HALLMARK_KAFKA_BOOTSTRAP={house.kafka_bootstrap}",
             f"  export HALLMARK_TOKEN={token}",
             f"  {program} version list {MODEL}",
             f"  {program} audit production {MODEL}",

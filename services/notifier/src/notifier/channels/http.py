@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import httpx2
 
 from contracts.envelope import now
+from notifier.addresses import hidden
 from notifier.domain import Outcome, Verdict, redact, retry_after_seconds
 
 EXCERPT_BYTES = 2048
@@ -18,10 +19,13 @@ async def post(
     headers: Mapping[str, str],
     *,
     timeout: float,
-    secrets: Iterable[str],
+    secrets: Iterable[str] = (),
 ) -> Outcome:
-    """2xx is success, 410 is the end of the subscription, all else (3xx too) is tried again."""
-    hidden = tuple(secrets)
+    """2xx is success, 410 is the end of the subscription, all else (3xx too) is tried again.
+
+    The outcome repeats neither `secrets` nor the path and query of `url`.
+    """
+    secrets = {*secrets, *hidden(url)}
     try:
         # The client's own limits are per read: a receiver that drips would hold the try for ever.
         async with asyncio.timeout(timeout), client.stream("POST", url, content=body, headers=headers) as response:
@@ -31,9 +35,9 @@ async def post(
     except httpx2.TimeoutException as error:
         return Outcome(Verdict.RETRY, f"no answer in time ({type(error).__name__})")
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return Outcome(Verdict.RETRY, redact(f"{type(error).__name__}: {error}", hidden, 500))
+        return Outcome(Verdict.RETRY, redact(f"{type(error).__name__}: {error}", secrets, 500))
     detail = f"HTTP {response.status_code} {response.reason_phrase}".strip()
-    text = redact(excerpt.decode(errors="replace"), hidden)
+    text = redact(excerpt.decode(errors="replace"), secrets)
     after = retry_after_seconds(response.headers.get("retry-after"), now())
     if response.is_success:
         verdict = Verdict.SUCCEEDED
@@ -42,7 +46,7 @@ async def post(
     else:
         verdict = Verdict.RETRY
         detail += " (redirects are not followed)" if response.is_redirect else ""
-    return Outcome(verdict, redact(detail, hidden, 500), status=response.status_code, response=text, retry_after=after)
+    return Outcome(verdict, redact(detail, secrets, 500), status=response.status_code, response=text, retry_after=after)
 
 
 async def _excerpt(response: httpx2.Response) -> bytes:

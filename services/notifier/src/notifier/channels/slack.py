@@ -2,7 +2,6 @@
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -44,9 +43,7 @@ class SlackSender:
     async def send(self, parcel: Parcel) -> Outcome:
         body = json.dumps(self.message(parcel.envelope), ensure_ascii=False).encode()
         headers = {"content-type": "application/json; charset=utf-8"}
-        last_step = urlsplit(parcel.address).path.rpartition("/")[2]
-        hidden = (parcel.address, last_step if len(last_step) >= 8 else "")
-        return await post(self._client, parcel.address, body, headers, timeout=self._timeout, secrets=hidden)
+        return await post(self._client, parcel.address, body, headers, timeout=self._timeout)
 
 
 def _section(text: str) -> dict[str, Any]:

@@ -88,5 +88,5 @@ class WebhookSender:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature,
         }
-        hidden = (parcel.secret, parcel.secret.removeprefix(PREFIX), signature, parcel.address)
-        return await post(self._client, parcel.address, body, headers, timeout=self._timeout, secrets=hidden)
+        signing = (parcel.secret, parcel.secret.removeprefix(PREFIX), signature)
+        return await post(self._client, parcel.address, body, headers, timeout=self._timeout, secrets=signing)

@@ -1,0 +1,68 @@
+"""Whether a stage change rests on a decision that the approval service signed. Trust in the topic is not enough (law 5)."""
+
+from dataclasses import replace
+
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+from pydantic import ValidationError
+
+from audit.domain import Flaw, Reading, gated
+from contracts.approval import DECISION_TYPE, Decision, Verdict
+from contracts.registry import StageChanged, Transition
+from kit.auth import KeySource
+
+NOT_VERIFIED = "decision-not-verified"
+BOUND = (*Transition.model_fields, "decision_id", "requested_by")
+
+
+class _Registry(JWSRegistry):
+    """joserfc stops at 128 kB; a decision with many gates and comments is longer."""
+
+    max_payload_length = 1_000_000
+
+
+JWS = _Registry(algorithms=["EdDSA"])
+
+
+class NotVerified(ValueError):
+    """The change has no good decision; the text says why."""
+
+
+class Decisions:
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+
+    async def check(self, reading: Reading) -> Reading:
+        """The reading, with a flaw when it is a gated change without a decision for exactly it.
+
+        Raises:
+            Transient: the keys cannot be read.
+        """
+        if not gated(reading.message):
+            return reading
+        try:
+            await self._verify(reading.message)
+        except NotVerified as error:
+            return replace(reading, flaw=Flaw(NOT_VERIFIED, str(error)))
+        return reading
+
+    async def _verify(self, change: StageChanged) -> None:
+        token = change.decision or ""
+        try:
+            header = jws.extract_compact(token.encode(), registry=JWS).headers()
+        except (JoseError, ValueError) as error:
+            raise NotVerified("the change carries no signed decision") from error
+        kid = header.get("kid")
+        key = await self._keys.find(kid) if isinstance(kid, str) else None
+        if key is None or header.get("typ") != DECISION_TYPE:
+            raise NotVerified("the decision is not signed by a key of the approval service")
+        try:
+            decision = Decision.model_validate_json(jws.deserialize_compact(token, key, registry=JWS).payload)
+        except (JoseError, ValidationError, ValueError) as error:
+            raise NotVerified("the decision's signature does not verify") from error
+        if decision.verdict is not Verdict.APPROVED:
+            raise NotVerified(f"the decision {decision.decision_id} says {decision.verdict}")
+        for name in BOUND:
+            if getattr(decision, name) != getattr(change, name):
+                raise NotVerified(f"the decision is for {name}={getattr(decision, name)}")

@@ -1,0 +1,211 @@
+"""Forged records of the registry: whoever can write to its topic cannot rewrite what was in production."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from joserfc.jwk import OKPKey
+
+from approval.decision import sign
+from audit import tables
+from audit.decisions import NOT_VERIFIED, Decisions
+from audit.ledger import Ledger
+from audit.views import Views, rebuild
+from contracts.approval import Decision, Verdict
+from contracts.envelope import Envelope
+from contracts.lifecycle import Stage, TransitionKind
+from contracts.registry import StageChanged, Transition
+from kit.auth import KeySource
+from kit.errors import Transient
+from kit.inbox import Inbox
+from kit.keys import ensure_key, load_key
+
+from .conftest import NOON, Harness, changed, digest, event, hours, record, registered
+
+DEV, STAGING, PRODUCTION, ARCHIVED = Stage.DEVELOPMENT, Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED
+
+
+def decided(change: StageChanged, key: OKPKey, **other: Any) -> StageChanged:
+    """The change with a decision for it; `other` is what the decision says instead."""
+    given = {name: getattr(change, name) for name in Transition.model_fields}
+    said: dict[str, Any] = {
+        **given,
+        "decision_id": f"d-{change.transition_id}",
+        "verdict": Verdict.APPROVED,
+        "reason": "",
+        "requested_by": change.requested_by,
+        "policies": (),
+        "gates": (),
+        "votes": (),
+        "inputs_digest": digest(0),
+        "request_digest": digest(0),
+        "decided_at": NOON,
+        "expires_at": hours(72),
+        **other,
+    }
+    decision = Decision(**said)
+    return change.model_copy(
+        update={"decision": sign(decision, key), "decision_id": f"d-{change.transition_id}"},
+    )
+
+
+class Signed:
+    """The service with the keys of decisions, and a history of two versions: v1 in production, then v2."""
+
+    def __init__(self, audit: Harness, directory: Path) -> None:
+        ensure_key(directory, "decision")
+        self.audit, self.key = audit, load_key(directory / "decision.jwk")
+        self.jwks = directory / "decision.jwks.json"
+        self.views = Views(Inbox(tables.mechanism), Decisions(KeySource(str(self.jwks))))
+        self.ledger = Ledger(audit.db, self.views)
+
+    async def tell(self, *envelopes: Envelope) -> list[str | None]:
+        outcomes = await self.ledger.append([record(envelope) for envelope in envelopes])
+        return [outcome.flaw.code if outcome.flaw else None for outcome in outcomes]
+
+    def first(self) -> list[Envelope]:
+        """v1 is in production."""
+        return [
+            event(registered(1), 1, at=hours(0)),
+            event(decided(changed(1, DEV, STAGING), self.key), 2, at=hours(1)),
+            event(decided(changed(1, STAGING, PRODUCTION), self.key), 3, at=hours(2)),
+            event(registered(2), 4, at=hours(3)),
+            event(decided(changed(2, DEV, STAGING), self.key), 5, at=hours(4)),
+        ]
+
+    def swap(self) -> list[Envelope]:
+        """v2 takes the place of v1."""
+        entering = decided(changed(2, STAGING, PRODUCTION, replaces=1), self.key)
+        leaving = changed(1, PRODUCTION, ARCHIVED, TransitionKind.SUPERSEDED, superseded_by=2)
+        same = {"transition_id": entering.transition_id, "decision_id": entering.decision_id}
+        return [event(leaving.model_copy(update=same), 6, at=hours(5)), event(entering, 7, at=hours(5))]
+
+    async def production(self) -> Any:
+        return (await self.audit.get("/v1/models/fraud/production"))["version"]
+
+    async def intervals(self) -> list[dict[str, Any]]:
+        return await self.audit.rows(tables.stage_interval)
+
+
+@pytest.fixture
+def signed(audit: Harness, tmp_path: Path) -> Signed:
+    return Signed(audit, tmp_path)
+
+
+async def test_decided_changes_are_believed(signed: Signed) -> None:
+    assert await signed.tell(*signed.first()) == [None] * 5
+    assert await signed.production() == 1
+    assert await signed.tell(*signed.swap()) == [None] * 2
+    rows = {row["index"]: row for row in await signed.intervals()}
+    assert (rows[6]["version"], rows[6]["stage"], rows[6]["until"]) == (2, "Production", None)
+    assert (rows[5]["version"], rows[5]["stage"], rows[5]["superseded_by"]) == (1, "Archived", 2)
+    assert (rows[2]["until"], rows[2]["closed_by"]) == (hours(5), 5)
+    async with signed.audit.db.transaction() as tx:
+        await rebuild(tx, signed.views)
+    assert {row["index"]: row for row in await signed.intervals()} == rows
+
+
+FORGED: dict[str, Callable[[StageChanged, OKPKey], StageChanged]] = {
+    "no decision": lambda change, key: change,
+    "not a JWS": lambda change, key: change.model_copy(update={"decision": "x.y.z", "decision_id": "d"}),
+    "another key": lambda change, key: decided(change, OKPKey.generate_key("Ed25519", {"kid": "strange"})),
+    "another key of that name": lambda change, key: decided(change, OKPKey.generate_key("Ed25519", {"kid": key.kid})),
+    "a rejection": lambda change, key: decided(change, key, verdict=Verdict.REJECTED),
+    "of another version": lambda change, key: decided(change, key, version=1),
+    "of another artifact": lambda change, key: decided(change, key, digest=digest(9)),
+    "of another stage": lambda change, key: decided(change, key, to_stage=STAGING),
+    "of another transition": lambda change, key: decided(change, key, transition_id="t"),
+    "a kind that needs none": lambda change, key: change.model_copy(update={"kind": TransitionKind.RETIREMENT}),
+    "superseded, it says": lambda change, key: change.model_copy(update={"kind": TransitionKind.SUPERSEDED}),
+}
+
+
+@pytest.mark.parametrize("how", FORGED)
+async def test_a_forged_change_is_logged_and_moves_nothing(signed: Signed, how: str) -> None:
+    await signed.tell(*signed.first())
+    before = await signed.intervals()
+    forged = FORGED[how](changed(2, STAGING, PRODUCTION, replaces=1), signed.key)
+    assert await signed.tell(event(forged, 6, at=hours(4.5))) == [NOT_VERIFIED]
+    assert await signed.intervals() == before
+    timeline = await signed.audit.get("/v1/timeline?model=fraud&version=2")
+    assert timeline["items"][-1]["problem"].startswith(f"{NOT_VERIFIED}: ")
+    assert (await signed.audit.entries())[-1]["problem"].startswith(f"{NOT_VERIFIED}: ")
+    # And it has not taken the place of the true ones, now or after a rebuild.
+    assert await signed.tell(*signed.swap()) == [None, None]
+    assert await signed.production() == 2
+    after = await signed.intervals()
+    async with signed.audit.db.transaction() as tx:
+        await rebuild(tx, signed.views)
+    assert await signed.intervals() == after
+
+
+async def test_a_forged_removal_waits_for_a_decision_that_never_comes(signed: Signed) -> None:
+    await signed.tell(*signed.first())
+    leaving, entering = signed.swap()
+    await signed.tell(leaving.model_copy(update={"id": str(uuid4())}))
+    assert await signed.production() == 1
+    # The true pair comes when its first place is taken; the decided change is believed all the same.
+    await signed.tell(leaving, entering)
+    assert await signed.production() == 2
+    assert [(r["version"], r["stage"]) for r in await signed.intervals() if r["until"] is None] == [
+        (1, "Archived"),
+        (2, "Production"),
+    ]
+
+
+async def test_a_place_taken_by_a_forged_event_does_not_lose_the_decided_change(signed: Signed) -> None:
+    await signed.tell(*signed.first())
+    leaving, entering = signed.swap()
+    noise = [event(registered(n), n, at=hours(4.5)) for n in (6, 7)]
+    await signed.tell(*noise, leaving, entering)
+    assert await signed.production() == 2
+
+
+async def test_a_decision_is_good_once(signed: Signed) -> None:
+    told = [*signed.first(), *signed.swap()]
+    await signed.tell(*told)
+    again = told[2].model_copy(update={"id": str(uuid4()), "sequence": 8, "time": hours(6)})
+    await signed.tell(again, event(registered(2), 9, at=hours(7)))
+    assert await signed.production() == 2
+
+
+async def test_without_keys_nothing_is_logged_yet_and_the_record_is_tried_again(signed: Signed) -> None:
+    aside = signed.jwks.rename(signed.jwks.with_suffix(".aside"))
+    staging = signed.first()[:2]
+    with pytest.raises(Transient, match="cannot read keys"):
+        await signed.tell(*staging)
+    assert await signed.audit.entries() == []
+    aside.rename(signed.jwks)
+    assert await signed.tell(*staging) == [None, None]
+
+
+async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(signed: Signed, tmp_path: Path) -> None:
+    ensure_key(tmp_path / "new", "decision")
+    new = load_key(tmp_path / "new" / "decision.jwk")
+    late = event(decided(changed(2, STAGING, PRODUCTION, replaces=1), new), 7, at=hours(5))
+    await signed.tell(*signed.first(), signed.swap()[0])
+    assert await signed.tell(late) == [NOT_VERIFIED]
+    inbox = Inbox(tables.mechanism)
+    for decisions, version in (
+        (None, 1),
+        (Decisions(KeySource(str(tmp_path / "new" / "decision.jwks.json"))), 2),
+    ):
+        async with signed.audit.db.transaction() as tx:
+            await rebuild(tx, Views(inbox, decisions))
+        assert await signed.production() == version
+
+
+async def test_the_service_takes_the_keys_from_its_settings(audit: Harness, tmp_path: Path) -> None:
+    from audit.views import views_of
+
+    ensure_key(tmp_path, "decision")
+    given = audit.settings.model_copy(update={"decision_jwks": str(tmp_path / "decision.jwks.json")})
+    forged = record(event(changed(1, DEV, STAGING), 1))
+    (outcome,) = await Ledger(audit.db, views_of(given)).append([forged])
+    assert outcome.flaw is not None
+    assert outcome.flaw.code == NOT_VERIFIED
+    (outcome,) = await Ledger(audit.db, views_of(audit.settings)).append([replace(forged, offset=forged.offset + 1)])
+    assert outcome.flaw is None
