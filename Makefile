@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := libs services tests
 
-.PHONY: help setup demo up down status test lint types imports fast integration schemas migrations-check lock compose-test clean
+.PHONY: help setup demo up down status test lint types imports fast integration schemas publish-schemas lock compose-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -30,7 +30,7 @@ status: $(READY) ## what runs, and where it listens
 test: lint types imports fast integration ## everything CI runs
 
 lint: $(READY)
-	@echo "== ruff"; $(BIN)/ruff format --check --quiet $(SOURCES) && $(BIN)/ruff check --quiet $(SOURCES)
+	@echo "== ruff"; $(BIN)/ruff format --check --quiet $(SOURCES) deploy && $(BIN)/ruff check --quiet $(SOURCES) deploy
 
 types: $(READY)
 	@echo "== mypy --strict"; $(BIN)/mypy
@@ -48,11 +48,16 @@ integration: $(READY)
 schemas: $(READY) ## write the JSON Schemas and the API documents anew
 	@$(BIN)/python -m contracts.catalog libs/contracts/schemas && $(BIN)/python deploy/documents.py
 
+publish-schemas: $(READY) schemas ## freeze the schemas of new types; frozen ones never change
+	@mkdir -p libs/contracts/schemas/published && cp --update=none libs/contracts/schemas/*.json libs/contracts/schemas/published/ 2>/dev/null \
+		|| cp -n libs/contracts/schemas/*.json libs/contracts/schemas/published/
+
 lock: $(READY) ## resolve the dependencies anew
 	@deploy/lock
 
 compose-test: $(READY) ## the same system in containers, tested end to end
 	@deploy/compose-test
 
-clean: ## remove .venv and the embedded mode's data
+clean: ## stop what runs here, remove .venv and the embedded mode's data
+	@[ ! -x $(BIN)/hallmark ] || $(BIN)/hallmark down
 	rm -rf .venv .hallmark

@@ -197,7 +197,7 @@ def changed(
 ) -> StageChanged:
     given = {"requested_by": "ana", "reason": f"{to} for v{version}", **more}
     return StageChanged(
-        transition_id=f"t-{version}-{to}",
+        transition_id=f"t-{version}-{to}-{kind}",
         kind=kind,
         workspace="default",
         model="fraud",

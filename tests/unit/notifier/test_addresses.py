@@ -216,9 +216,25 @@ def test_everything_else_does_not(address: str) -> None:
         check_mailbox(address)
 
 
-def test_what_people_see_of_a_url_has_no_password_in_it() -> None:
-    assert visible("https://h.example/a/b?key=1", slack=False) == "https://h.example/a/b?****"
-    assert visible("https://h.example/a/b", slack=False) == "https://h.example/a/b"
-    assert (
-        visible("https://hooks.slack.com/services/T/B/xyz", slack=True) == "https://hooks.slack.com/services/T/B/****"
-    )
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h.example:8443/s3cretstep/b?key=s3cretkey",
+        "https://hooks.slack.com/services/T/B/s3cretstep",
+        "https://hooks.slack.com/services/T/B/s3cretstep/",
+        "https://discord.com/api/webhooks/1/s3cretstep?thread_id=s3cretkey",
+        "https://h.example/a%2Fs3cretstep",
+        "https://h.example/x?s3cretkey",
+    ],
+)
+def test_what_people_see_of_a_url_has_no_password_in_it(url: str) -> None:
+    host = url.split("/")[2]
+    assert visible(url) == f"https://{host}/****"
+    assert visible(visible(url)) == visible(url)
+    path = url.partition(host)[2]
+    for said in (url, path, path.strip("/"), unquote(path), "s3cretstep", "s3cretkey"):
+        assert "s3cret" not in redact(f"404 for {said} here", hidden(url)) or said not in unquote(url)
+
+
+def test_a_url_without_a_path_hides_nothing_else() -> None:
+    assert redact("a/b ? c", hidden("https://h.example/")) == "a/b ? c"

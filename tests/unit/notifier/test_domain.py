@@ -75,7 +75,8 @@ def event(kind: str = "hallmark.stage.changed.v1", subject: str = "default/churn
         ({"types": ("*",)}, event("hallmark.command.rejected.v1", subject="command:1"), False),
         ({"status": "removed"}, event(), False),
         ({"status": "disabled"}, event(), False),
-        ({}, event(at=AT - timedelta(microseconds=1)), False),
+        ({}, event(at=AT - timedelta(seconds=59)), True),  # the clock of another host
+        ({}, event(at=AT - timedelta(seconds=61)), False),
         ({}, event(at=AT + timedelta(days=1)), True),
     ],
 )

@@ -26,6 +26,7 @@ MAX_INDEX = 2**63 - 1
 VERIFIER = File(__file__).with_name("verify.py")
 Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
 Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
+Cursor = Annotated[str | None, Query(pattern=r"^-?[0-9]{1,18}\.[0-9]{1,19}$", description="`next` of a page")]
 ModelPath = Annotated[ModelName, Path()]
 
 
@@ -60,9 +61,7 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
         actor: Annotated[Line | None, Query()] = None,
         correlationid: Annotated[Line | None, Query()] = None,
         limit: Limit = 50,
-        after: Annotated[
-            str | None, Query(pattern=r"^-?[0-9]{1,18}\.[0-9]{1,19}$", description="The last `next`")
-        ] = None,
+        after: Cursor = None,
     ) -> Document:
         guard.require(caller, Action.AUDIT if workspace == ALL else Action.READ, workspace, model or ALL)
         wanted = queries.Filter(

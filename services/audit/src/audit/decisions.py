@@ -1,4 +1,4 @@
-"""Whether a stage change rests on a decision that the approval service signed. Trust in the topic is not enough (law 5)."""
+"""Whether a stage change rests on a signed decision. Trust in the registry's topic is not enough (law 5)."""
 
 from dataclasses import replace
 
