@@ -163,7 +163,7 @@ def test_every_service_is_alive_ready_and_documents_itself(system: System) -> No
     services = system.ana.services().model_dump()
     for name in SERVICES:
         base = services[name]
-        for path in ("/healthz", "/readyz", "/openapi.json", "/asyncapi.json", "/metrics/"):
+        for path in ("/healthz", "/readyz", "/openapi.json", "/asyncapi.json", "/metrics"):
             response = httpx2.get(f"{base}{path}")
             assert response.status_code == 200, (name, path, response.text)
         unknown = httpx2.get(f"{base}/v1/nothing")

