@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.integration.approval.conftest import Direct, Harness, person, transition_id
 
-from approval import domain
+from approval import domain, views
 from approval.domain import Ballot
 from contracts.approval import Choice, VoteRefused
 from kit.problems import Problem

@@ -112,7 +112,9 @@ FORGED: dict[str, Callable[[StageChanged, OKPKey], StageChanged]] = {
     "no decision": lambda change, key: change,
     "not a JWS": lambda change, key: change.model_copy(update={"decision": "x.y.z", "decision_id": "d"}),
     "another key": lambda change, key: decided(change, OKPKey.generate_key("Ed25519", {"kid": "strange"})),
-    "another key of that name": lambda change, key: decided(change, OKPKey.generate_key("Ed25519", {"kid": key.kid})),
+    "another key of that name": lambda change, key: decided(
+        change, OKPKey.generate_key("Ed25519", {"kid": str(key.kid)})
+    ),
     "a rejection": lambda change, key: decided(change, key, verdict=Verdict.REJECTED),
     "of another version": lambda change, key: decided(change, key, version=1),
     "of another artifact": lambda change, key: decided(change, key, digest=digest(9)),

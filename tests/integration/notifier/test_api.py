@@ -244,7 +244,9 @@ async def test_a_rebuild_and_a_writer_wait_for_each_other(rig: Rig, ana: httpx2.
     async with rig.db.transaction() as tx:
         await views.rebuild(tx, rig.log)
         removal = asyncio.create_task(ana.delete(f"/v1/subscriptions/{made['subscription_id']}"))
-        held = sa.text("select count(*) from pg_locks where not granted and relation = 'notifier.subscription'::regclass")
+        held = sa.text(
+            "select count(*) from pg_locks where not granted and relation = 'notifier.subscription'::regclass"
+        )
         async with asyncio.timeout(20):
             while not removal.done() and not await tx.scalar(held):
                 await asyncio.sleep(0.02)

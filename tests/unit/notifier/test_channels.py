@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
