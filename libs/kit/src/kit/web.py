@@ -10,9 +10,8 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-from prometheus_client import Gauge, make_asgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from contracts.access import Action
 from contracts.asyncapi import document as asyncapi_document
@@ -92,8 +91,6 @@ def make_app(
     for router in routers:
         app.include_router(router)
     _operations(app, service, db, bus, state)
-    # A route, not a mount: a mount answers /metrics/ only.
-    app.router.routes.append(Route("/metrics", make_asgi_app()))
     if settings.otlp_endpoint:
         FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
     return app
@@ -104,6 +101,10 @@ class _State:
 
 
 def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State) -> None:
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
     @app.get("/asyncapi.json", tags=["operations"], summary="What the service says and hears on Kafka")
     async def asyncapi() -> dict[str, Any]:
         return asyncapi_document(service, app.version)
