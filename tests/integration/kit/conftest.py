@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.integration.kit.support import TOPIC, Eyes, Store, create_topics, settings_for, settle
+from tests.integration.kit.support import TOPIC, Eyes, Store, create_topics, settings_for
 
 from contracts.topics import Topic
 from embedded.fixtures import Kafka
@@ -15,6 +15,7 @@ from kit.consume import Apply, Ordered
 from kit.db import Database
 from kit.outbox import Relay
 from kit.settings import Settings
+from kit.tasks import cancel
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ class Place:
         for bus in self.buses:
             await bus.stop()
         for task in self.tasks:
-            await settle(task)
+            await cancel([task])
 
 
 @pytest.fixture

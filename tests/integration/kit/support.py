@@ -290,12 +290,6 @@ def settings_for(bootstrap: str, *, url: str, prefix: str, idempotence: bool, **
     )
 
 
-async def settle(task: "asyncio.Task[Any]") -> None:
-    """Cancels a task and waits for its end."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 async def sessions(url: str, name: str) -> list[int]:
     """Process ids of the sessions of that name in this database."""
     connection = await asyncpg.connect(url)

@@ -10,11 +10,12 @@ import pytest
 import sqlalchemy as sa
 from aiokafka import AIOKafkaProducer
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, settle, terminate, until
+from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, terminate, until
 
 from contracts.envelope import Envelope
 from kit.events import Conflict, New
 from kit.outbox import Relay
+from kit.tasks import cancel
 
 
 async def published(place: Place) -> list[str]:
@@ -169,7 +170,7 @@ async def test_a_relay_cancelled_between_send_and_delete(place: Place) -> None:
     await place.project(place.store.note)
     first = place.run(place.relay(Held))
     await asyncio.wait_for(sent.wait(), 30)
-    await settle(first)
+    await cancel([first])
     assert await place.store.count("outbox") == 3
     place.run(place.relay())
     await drained(place.store)
@@ -208,7 +209,7 @@ async def test_of_two_relays_one_leads_and_the_other_takes_over(place: Place) ->
     assert len(set(led)) == 1
     assert len(await place.eyes.read()) == 20, "nothing twice"
     leader = led[0]
-    await settle(tasks[leader])
+    await cancel([tasks[leader]])
     await place.store.append("default/0", "x")
     await drained(place.store)
     assert led[-1] != leader
@@ -251,7 +252,7 @@ async def test_a_zombie_relay_changes_no_view(place: Place) -> None:
     await drained(store)
     await store.append("default/a", "3")
     await drained(store)
-    await settle(healthy)
+    await cancel([healthy])
     await store.append("default/a", "4")
     go_on.set()  # the zombie sends 1, 2, 1 behind 3, fails to delete, starts again and publishes 4
     await drained(store)

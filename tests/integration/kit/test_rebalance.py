@@ -63,8 +63,9 @@ async def test_a_retry_in_progress_lets_go_when_partitions_move(place: Place) ->
     other = await asyncio.wait_for(place.listen(second, instance="b"), 30)
     await until(lambda: partitions(bus) == partitions(other) == 1)
     healed.set()
-    await until(lambda: len(first.done) + len(second.done) == 2)
-    assert len(first.done) == len(second.done) == 1
+    # A broker that drops a member for a moment has its record run again: at least once, by one of the two.
+    await until(lambda: {r.partition for r in (*first.done, *second.done)} == {0, 1})
+    assert second.done, "the second member was given a record that the first had let go"
 
 
 async def test_a_member_that_restarts_quickly_moves_no_partition(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

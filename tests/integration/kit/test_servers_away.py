@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Eyes, Noted, Store, cause, create_topics, event, given, settle, until
+from tests.integration.kit.support import Eyes, Noted, Store, cause, create_topics, event, given, until
 
 from contracts.envelope import Envelope
 from contracts.topics import REGISTRY_EVENTS
@@ -26,6 +26,7 @@ from kit.consume import Ordered
 from kit.errors import is_transient
 from kit.events import New
 from kit.outbox import Relay
+from kit.tasks import cancel
 
 
 @pytest.fixture
@@ -256,5 +257,5 @@ async def test_a_broker_that_remembers_is_not_told_twice(place: Place) -> None:
 
         await until(drained)
         await asyncio.sleep(0.2)  # a few looks at the end offsets
-        await settle(task)
+        await cancel([task])
     assert len(await place.eyes.read()) == 6

@@ -10,12 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Noted, cause, settle, until
+from tests.integration.kit.support import TOPIC, Noted, cause, until
 
 from contracts.envelope import Envelope
 from kit.consume import Ordered
 from kit.events import Conflict, New
 from kit.outbox import Relay
+from kit.tasks import cancel
 
 WRITERS, EVENTS = 16, 12
 STREAMS = WRITERS // 2  # two writers each
@@ -92,7 +93,7 @@ async def test_a_storm(place: Place) -> None:
     assert await store.count("early") == 0
     assert not await place.eyes.dead_letters()
     for relay in relays:
-        await settle(relay)
+        await cancel([relay])
     # That the storm was one:
     assert conflicts > 10
     assert Fragile.crashes == 3

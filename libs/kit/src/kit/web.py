@@ -21,6 +21,7 @@ from kit.auth import Access, KeySource, Principal, Verifier
 from kit.bus import Bus
 from kit.db import Database
 from kit.settings import Settings
+from kit.tasks import cancel
 
 log = structlog.get_logger()
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
@@ -76,7 +77,7 @@ def make_app(
         finally:
             state.started = False
             await bus.stop()
-            await _cancel(tasks)
+            await cancel(tasks)
             await db.close()
 
     app = FastAPI(
@@ -140,15 +141,6 @@ def _request_ids(app: FastAPI) -> None:
             response = _refuse_body(request) or await call_next(request)
         response.headers["x-request-id"] = request.state.request_id
         return response
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels until they are gone: one cancellation may be swallowed on the way (`asyncio.wait_for` up to 3.11)."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1)
 
 
 def _refuse_body(request: Request) -> Response | None:
