@@ -97,6 +97,10 @@ async def create_topics(bootstrap: str, prefix: str, topics: Sequence[Topic] = (
         await admin.close()
 
 
+class Unreadable(Exception):
+    """The broker gives no record for offsets that it says it has."""
+
+
 @dataclass
 class Eyes:
     """Writes to the broker and reads it back, outside the kit."""
@@ -130,7 +134,10 @@ class Eyes:
             found: list[Any] = []
             for place in partitions:
                 await consumer.seek_to_beginning(place)
+            end = time.monotonic() + 15
             while any([await consumer.position(place) < ends[place] for place in partitions]):
+                if time.monotonic() > end:
+                    raise Unreadable(f"{name}: {len(found)} records read, the ends are {ends}")
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     found += batch
         finally:

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Eyes, Noted, Store, cause, create_topics, event, given, until
+from tests.integration.kit.support import Eyes, Noted, Store, Unreadable, cause, create_topics, event, given, until
 
 from contracts.envelope import Envelope
 from contracts.topics import REGISTRY_EVENTS
@@ -148,16 +148,27 @@ class House:
                 await self.log.append(tx, stream, last, [New(Noted(text=str(last)), stream)], cause())
 
     async def complete(self) -> None:
-        """Every view shows exactly what was appended, in order."""
+        """Every view shows exactly what was appended, in order.
+
+        Tansu, killed and started under load, may come back dead inside: it acknowledges, says how far its log goes,
+        and gives nothing of it to anybody (seen 2 times in 20 on a busy machine). Then it is killed once more, which
+        is all that one can do; what a sound broker holds must arrive without help.
+        """
         try:
             await seen(self.store, await self.store.appended())
         except AssertionError:
-            topic: dict[str, list[str]] = {}
-            for r in await self.eyes.read(REGISTRY_EVENTS.name):
-                stream = f"{r.partition}:{r.header('ce_partitionkey')}"
-                topic.setdefault(stream, []).append(f"{r.header('ce_sequence')}@{r.offset}")
-            sys.stderr.write(f"{await self.store.count('early')} early; on the topic: {topic}\n")
-            raise
+            try:
+                topic: dict[str, list[str]] = {}
+                for r in await self.eyes.read(REGISTRY_EVENTS.name):
+                    stream = f"{r.partition}:{r.header('ce_partitionkey')}"
+                    topic.setdefault(stream, []).append(f"{r.header('ce_sequence')}@{r.offset}")
+            except Unreadable as error:
+                sys.stderr.write(f"the broker is dead inside: {error}\n")
+                await self.forget()
+                await seen(self.store, await self.store.appended())
+            else:
+                sys.stderr.write(f"{await self.store.count('early')} early; on the topic: {topic}\n")
+                raise
         assert await self.store.count("early") == 0
 
     async def forget(self) -> None:
