@@ -31,6 +31,10 @@ ModelName = Annotated[
     str,
     StringConstraints(max_length=200, pattern=r"^[^/:.\x00-\x20\x7f](?:[^/:\x00-\x1f\x7f]*[^/:\x00-\x20\x7f])?$"),
 ]
+# Stages are a workspace's own; "@champion" is the alias champion, as the target of a transition.
+StageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,49}$")]
+AliasName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w-]{0,99}$")]
+Target = Annotated[str, StringConstraints(pattern=r"^(?:[A-Za-z][A-Za-z0-9_-]{0,49}|@[A-Za-z_][\w-]{0,99})$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 VersionNumber = Annotated[int, Field(ge=1, le=2_147_483_647)]
