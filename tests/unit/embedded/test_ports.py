@@ -2,9 +2,11 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
-from embedded.ports import HOST, RANGE, free_port, is_free, remembered, write_json
+from embedded.ports import HOST, RANGE, free_port, is_free, remembered, reserve, write_json
 
 
 def listen(port: int) -> socket.socket:
@@ -71,3 +73,15 @@ def test_a_file_is_replaced_whole_and_closed_to_others(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "x.json").read_text()) == [2]
     assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_port_that_another_process_picked_is_passed_over() -> None:
+    """Nobody listens on it yet: the server that it was picked for takes seconds to start."""
+    program = "from embedded.ports import free_port; print(free_port(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        assert is_free(port)
+        assert not reserve(port)
+        other.communicate(b"\n")
+    assert reserve(port), "the lock ends with its process"

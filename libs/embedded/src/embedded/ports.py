@@ -1,16 +1,22 @@
 """Free TCP ports, and a memory of them, so that a second start listens where the first did."""
 
+import fcntl
 import json
 import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 HOST = "127.0.0.1"
 # Below the range from which the kernel takes the local ports of outgoing connections: else a client that
 # retries its connection while the server is away may be given the server's own port, and keep it.
 RANGE = (15_000, 32_000)
+# Locked files, one for each port this process has picked: between the pick and the server's start lie seconds, in
+# which another run on this machine must not pick the same. The locks die with the process.
+_reserved: dict[int, int] = {}
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -29,9 +35,27 @@ def free_port(taken: Iterable[int] = ()) -> int:
     avoid = set(taken)
     for _ in range(500):
         port = random.SystemRandom().randrange(*RANGE)
-        if port not in avoid and is_free(port):
+        if port not in avoid and is_free(port) and reserve(port):
             return port
     raise OSError(f"no free port found between {RANGE[0]} and {RANGE[1]}")
+
+
+def reserve(port: int) -> bool:
+    """Keeps other processes of ours from picking the port; False when one of them has it."""
+    if port in _reserved:
+        return True
+    directory = Path(tempfile.gettempdir()) / "hallmark-ports"
+    directory.mkdir(exist_ok=True)
+    with suppress(PermissionError):
+        directory.chmod(0o1777)  # every user of the machine picks ports
+    descriptor = os.open(directory / str(port), os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    _reserved[port] = descriptor
+    return True
 
 
 def remembered(path: Path, names: Iterable[str], fixed: dict[str, int] | None = None) -> dict[str, int]:
@@ -45,7 +69,7 @@ def remembered(path: Path, names: Iterable[str], fixed: dict[str, int] | None = 
         if name in ports:
             continue
         port = known.get(name)
-        if port is None or port in ports.values() or not is_free(port):
+        if port is None or port in ports.values() or not is_free(port) or not reserve(port):
             port = free_port({*known.values(), *ports.values()})
         ports[name] = port
     write_json(path, {**known, **ports})
