@@ -24,13 +24,25 @@ from contracts.registry import (
     Transition,
     VersionRegistered,
 )
-from registry import domain
-from registry.domain import Model, Open, Refused, Version
+from registry import domain, stages
+from registry.domain import Model, Refused, Version
+from registry.stages import Asked, Open
 
 DIGEST = "sha256:" + "a" * 64
 ARTIFACT = "sha256:" + "b" * 64
 CHURN = Model("default", "churn", exists=True, versions=3)
 LATER = now() + timedelta(hours=1)
+ASKED = Asked("t1", "ana", LATER)
+GATED = {Stage.STAGING, Stage.PRODUCTION}
+MOVES = {
+    (Stage.DEVELOPMENT, Stage.STAGING),
+    (Stage.STAGING, Stage.PRODUCTION),
+    (Stage.STAGING, Stage.DEVELOPMENT),
+    (Stage.DEVELOPMENT, Stage.ARCHIVED),
+    (Stage.STAGING, Stage.ARCHIVED),
+    (Stage.PRODUCTION, Stage.ARCHIVED),
+    (Stage.ARCHIVED, Stage.DEVELOPMENT),
+}
 
 
 def version(number: int = 1, stage: Stage = Stage.DEVELOPMENT, *, been: frozenset[Stage] = frozenset()) -> Version:
@@ -44,7 +56,7 @@ def content(**fields: object) -> VersionContent:
 
 def request(v: Version, to: Stage, expected: Stage | None = None) -> list[StageRequested | StageChanged]:
     command = RequestTransition(model="churn", version=v.number, to_stage=to, reason="because", expected_from=expected)
-    return domain.decide_request(CHURN, v, command, transition_id="t1", actor="ana", expires_at=LATER)
+    return stages.decide_request(CHURN, v, command, ASKED)
 
 
 def waiting(v: Version, to: Stage = Stage.STAGING, kind: TransitionKind = TransitionKind.PROMOTION) -> Open:
@@ -92,8 +104,8 @@ def decision(for_: Open, *, verdict: Verdict = Verdict.APPROVED, **changed: Any)
 def outcome(
     v: Version, for_: Open, d: Decision, *, occupant: Version | None = None
 ) -> list[StageChanged | StageRefused]:
-    model = replace(CHURN, occupants={occupant.stage: occupant} if occupant else {})
-    return domain.decide_outcome(model, v, for_, d, "jws", "p r1", now())
+    model = replace(CHURN, occupants={occupant.stage: (occupant,)} if occupant else {})
+    return stages.decide_outcome(model, v, for_, d, "jws", "p r1", now())
 
 
 def test_a_model_is_registered_once() -> None:
@@ -134,7 +146,7 @@ def test_the_digest_covers_every_fixed_field() -> None:
 @pytest.mark.parametrize("to", list(Stage))
 def test_every_move(origin: Stage, to: Stage) -> None:
     v = version(stage=origin)
-    if (origin, to) not in domain.MOVES:
+    if (origin, to) not in MOVES:
         with pytest.raises(Refused) as refused:
             request(v, to)
         assert refused.value.code == ("already-in-stage" if origin == to else "move-not-allowed")
@@ -142,11 +154,11 @@ def test_every_move(origin: Stage, to: Stage) -> None:
     [event] = request(v, to)
     assert (event.from_stage, event.to_stage, event.requested_by) == (origin, to, "ana")
     # Law 5: a gated stage is never entered without a decision.
-    assert isinstance(event, StageRequested if to in domain.GATED else StageChanged)
+    assert isinstance(event, StageRequested if to in GATED else StageChanged)
 
 
 def test_production_is_entered_from_staging_only() -> None:
-    assert {origin for origin, to in domain.MOVES if to is Stage.PRODUCTION} == {Stage.STAGING}
+    assert {origin for origin, to in MOVES if to is Stage.PRODUCTION} == {Stage.STAGING}
 
 
 def test_an_expected_stage_guards_against_a_race() -> None:
@@ -244,7 +256,7 @@ def test_a_decision_after_the_request_expired_is_too_late() -> None:
 
 
 def test_the_bound_fields_are_those_tested_above() -> None:
-    assert set(domain.BOUND) == {
+    assert set(stages.BOUND) == {
         *("transition_id", "kind", "workspace", "model", "version"),
         *("digest", "artifact_digest", "from_stage", "to_stage"),
     }
@@ -252,7 +264,7 @@ def test_the_bound_fields_are_those_tested_above() -> None:
 
 def roll_back(target: Version | None, stage: Stage = Stage.PRODUCTION) -> list[StageRequested]:
     command = RollBack(model="churn", stage=stage, reason="errors")
-    return domain.decide_rollback(CHURN, target, command, transition_id="t1", actor="olga", expires_at=LATER)
+    return stages.decide_rollback(CHURN, target, command, Asked("t1", "olga", LATER))
 
 
 def test_rollback_asks_for_a_decision_too() -> None:
@@ -299,6 +311,6 @@ def test_production_never_holds_two_and_only_by_decision(steps: list[tuple[int, 
             events = outcome(v, for_, decision(for_, verdict=verdict), occupant=occupant)
         for e in events:
             if isinstance(e, StageChanged):
-                assert e.to_stage not in domain.GATED or e.decision_id == "d1"
+                assert e.to_stage not in GATED or e.decision_id == "d1"
                 versions[e.version] = replace(versions[e.version], stage=e.to_stage)
         assert sum(v.stage is Stage.PRODUCTION for v in versions.values()) <= 1

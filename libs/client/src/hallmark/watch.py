@@ -19,8 +19,9 @@ from typing import Any, Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
-from hallmark.artifacts import cache_dir, cached, fetch, sha256_file
+from hallmark.artifacts import cache_dir
 from hallmark.client import Client
+from hallmark.download import obtain
 from hallmark.errors import HallmarkError
 from hallmark.results import Pin
 
@@ -161,13 +162,8 @@ class Watcher(Generic[M]):
         return pin.digest != self.current.pin.digest or pin.version != self.current.version
 
     def _bytes(self, pin: Pin) -> Path:
-        """The verified file: a cached one is hashed again, because disks lie too."""
-        path = cached(self._directory, pin.artifact.digest)
-        if path.is_file() and sha256_file(path) == pin.artifact.digest:
-            return path
-        if pin.download_url is None:
-            raise HallmarkError("no-download", f"version {pin.version} has no download address")
-        return fetch(self._client.http, pin.download_url, pin.artifact.digest, path)
+        """The verified file or directory: what is cached is hashed again, because disks lie too."""
+        return obtain(self._client.http, pin, self._directory)
 
     def _swap(self, pin: Pin, path: Path) -> None:
         model = self._load(path)
@@ -182,8 +178,8 @@ class Watcher(Generic[M]):
                 log.exception("the on_swap callback failed")
 
     def _remember(self, pin: Pin) -> None:
-        """Keeps the pin for a start without the registry; without its address, which expires."""
-        kept = pin.model_copy(update={"download_url": None})
+        """Keeps the pin for a start without the registry; without its addresses, which expire."""
+        kept = pin.model_copy(update={"download_url": None, "files": ()})
         with contextlib.suppress(OSError):
             self._pin_file.parent.mkdir(parents=True, exist_ok=True)
             scratch = self._pin_file.with_suffix(f".{os.getpid()}.new")

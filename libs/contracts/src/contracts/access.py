@@ -20,14 +20,16 @@ class Action(StrEnum):
     ROLL_BACK = "roll_back"
     AUDIT = "audit"
     SUBSCRIBE = "subscribe"
+    MANAGE = "manage"  # rename, delete, restore, take back another's request
     MANAGE_POLICY = "manage_policy"
+    CONFIGURE = "configure"
 
 
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: frozenset({Action.READ, Action.SUBSCRIBE}),
     Role.CONTRIBUTOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REGISTER, Action.REQUEST}),
     Role.APPROVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.VOTE}),
-    Role.OPERATOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REQUEST, Action.ROLL_BACK}),
+    Role.OPERATOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REQUEST, Action.ROLL_BACK, Action.MANAGE}),
     Role.AUDITOR: frozenset({Action.READ, Action.AUDIT}),
     Role.ADMIN: frozenset(Action),
 }

@@ -174,6 +174,7 @@ class VersionRegistered(Message):
     digest: Digest
     content: VersionContent
     registered_by: Line
+    stage: StageName = Stage.DEVELOPMENT
 
 
 class VersionVerified(Message):

@@ -198,6 +198,15 @@ class Access:
             if g.group in groups and fnmatch.fnmatchcase(workspace, g.workspace) and fnmatch.fnmatchcase(model, g.model)
         }
 
+    def patterns(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
+        """The patterns of the models on which the principal may do the action there, for queries over many."""
+        groups = principal.groups | {"everyone"}
+        return frozenset(
+            g.model
+            for g in self._grants
+            if g.group in groups and action in ALLOWED[g.role] and fnmatch.fnmatchcase(workspace, g.workspace)
+        )
+
     def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
         """Raises Problem 403 unless a role of the caller allows the action there."""
         roles = self.roles(principal, workspace, model)

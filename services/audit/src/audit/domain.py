@@ -106,7 +106,7 @@ class Move:
     workspace: str
     model: str
     version: int
-    stage: Stage
+    stage: str
     at: datetime
     kind: str
     requested_by: str
@@ -128,7 +128,7 @@ def move_of(message: Message | None, at: datetime) -> Move | None:
             workspace=message.workspace,
             model=message.model,
             version=message.version,
-            stage=Stage.DEVELOPMENT,
+            stage=message.stage,
             at=at,
             kind=REGISTRATION,
             requested_by=message.registered_by,

@@ -124,7 +124,7 @@ async def _moved_before(tx: AsyncConnection, move: Move) -> bool:
     t = stage_interval.c
     query = sa.select(t.index).where(t.workspace == move.workspace, t.model == move.model, t.version == move.version)
     if move.kind != REGISTRATION:
-        query = query.where(t.transition_id == move.transition_id, t.stage == move.stage.value)
+        query = query.where(t.transition_id == move.transition_id, t.stage == str(move.stage))
     return (await tx.execute(query.limit(1))).first() is not None
 
 
@@ -150,7 +150,7 @@ async def _supersede(tx: AsyncConnection, envelope: Envelope, change: StageChang
                 i.workspace == change.workspace,
                 i.model == change.model,
                 i.version == former,
-                i.stage == change.to_stage.value,
+                i.stage == str(change.to_stage),
                 i.until.is_(None),
             )
         )
@@ -194,7 +194,7 @@ def _columns(move: Move) -> dict[str, Any]:
         "workspace": move.workspace,
         "model": move.model,
         "version": move.version,
-        "stage": move.stage.value,
+        "stage": str(move.stage),
         "until": None,
         "closed_by": None,
         "kind": move.kind,
