@@ -45,8 +45,8 @@ from kit.main import Server
 from kit.migrations import migrate
 from registry import app as registry_app
 from registry import views
-from registry.artifacts import blob_key
 from registry.domain import Refused
+from registry.places import blob_key
 from registry.serving.routes import router
 from registry.serving.service import Serving
 from registry.settings import RegistrySettings
@@ -106,7 +106,7 @@ class Pen:
             envelopes = await EVENTS.append(tx, stream, last, news, Cause(actor="ana"))
             for envelope in envelopes:
                 await views.project(tx, envelope)
-        return envelopes[-1].sequence
+        return int(envelopes[-1].sequence or 0)
 
     async def model(self, model: str, versions: int = 1, **content: Any) -> int:
         """A model with so many ready versions."""
@@ -217,13 +217,13 @@ def build(settings: RegistrySettings) -> House:
     store = BlobStore(
         endpoint=settings.s3_endpoint,
         public_endpoint=settings.s3_endpoint,
-        access_key="key",
-        secret_key="secret",
-        bucket="b",
-        region="us-east-1",
+        access_key=settings.s3_access_key.get_secret_value(),
+        secret_key=settings.s3_secret_key.get_secret_value(),
+        bucket=settings.s3_bucket,
+        region=settings.s3_region,
     )
-    serving = Serving(db, load_key(settings.serving_key), lambda digest: store.presign_get(blob_key(digest)))
     app = FastAPI()
+    serving = Serving(db, load_key(settings.serving_key), lambda digest: store.presign_get(blob_key(digest)))
     problems.install(app)
     app.add_middleware(web._RequestIds)
     app.state.on_stopping = (serving.close,)

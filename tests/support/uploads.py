@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
+from sqlalchemy.dialects.postgresql import insert
 
 from contracts.access import Action
 from contracts.model import Artifact
@@ -20,6 +21,7 @@ from kit.db import Database
 from kit.web import Guard
 from registry import uploads
 from registry.artifacts import Artifacts
+from registry.tables import BlobRow, t
 
 
 class Anybody(Guard):
@@ -40,7 +42,7 @@ class Settled(BaseModel):
     artifact: Artifact
 
 
-def make_app(artifacts: Artifacts) -> FastAPI:
+def make_app(db: Database, artifacts: Artifacts) -> FastAPI:
     """With two shortcuts: `/v1/test/versions` does what verification does, and `resolve` tells of the result."""
     app = FastAPI()
     problems.install(app)
@@ -55,6 +57,9 @@ def make_app(artifacts: Artifacts) -> FastAPI:
             aside = await artifacts.set_aside(part, caller.subject)
             await artifacts.keep(aside, part.digest)
             await artifacts.discard(aside)
+            async with db.transaction() as tx:
+                row = {"digest": part.digest, "size": part.size}
+                await tx.execute(insert(t(BlobRow)).values(row).on_conflict_do_nothing())
         versions.append(body.artifact)
         return {"version": len(versions)}
 
@@ -89,7 +94,7 @@ def serve() -> None:
         region="us-east-1",
     )
     db = Database(env["DATABASE_URL"], name="uploads", pool=2)
-    uvicorn.run(make_app(Artifacts(db, store)), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(make_app(db, Artifacts(db, store)), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 import hashlib
 import mimetypes
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,6 +78,8 @@ def survey(
         raise HallmarkError("no-such-file", f"the artifact {path} is not there")
     report = shared(progress)
     if not path.is_dir():
+        if not path.is_file():  # opening a pipe would wait for a writer
+            raise HallmarkError("special-file", f"{path} is neither a file nor a directory")
         local = _hash(path, report)
         guessed = media_type or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return _made(Artifact, digest=local.digest, size=local.size, filename=path.name, media_type=guessed), (local,)
@@ -167,8 +168,6 @@ def _hash(path: Path, progress: Progress | None) -> Local:
     try:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise HallmarkError("special-file", f"{path} is not a regular file")
             while chunk := file.read(CHUNK):
                 hasher.update(chunk)
                 size += len(chunk)

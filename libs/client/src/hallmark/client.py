@@ -18,6 +18,7 @@ from hallmark.catalogue import of as _model
 from hallmark.connection import read
 from hallmark.download import obtain
 from hallmark.errors import HallmarkError
+from hallmark.follow import Follower
 from hallmark.results import Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
 from hallmark.upload import Offer, Offers, Uploader
 
@@ -158,20 +159,36 @@ class Client(Catalogue):
         found: dict[str, Any] = self._get("registry", f"{_model(model)}/compare", versions=chosen).json()
         return found
 
-    def resolve(self, model: str, *, stage: str = "Production", version: int | None = None) -> Pin:
-        """What to serve: the occupant of a stage, or one version."""
-        which = {"version": version} if version is not None else {"stage": stage}
-        return read(Pin, self._get("registry", f"{_model(model)}/resolve", **which))
+    def resolve(
+        self, model: str, *, stage: str = "Production", alias: str | None = None, version: int | None = None
+    ) -> Pin:
+        """What to serve: the newest version in a stage, the one an alias points at, or one by its number."""
+        return read(Pin, self._get("registry", f"{_model(model)}/resolve", **_which(stage, alias, version)))
 
     def resolve_if_changed(
-        self, model: str, *, stage: str = "Production", etag: str | None = None
+        self, model: str, *, stage: str = "Production", alias: str | None = None, etag: str | None = None
     ) -> tuple[Pin | None, str | None]:
         """(pin, ETag), or (None, the ETag given) when nothing changed since."""
         headers = {"if-none-match": etag} if etag else {}
-        response = self._get("registry", f"{_model(model)}/resolve", headers=headers, stage=stage)
+        response = self._get("registry", f"{_model(model)}/resolve", headers=headers, **_which(stage, alias))
         if response.status_code == 304:
             return None, etag
         return read(Pin, response), response.headers.get("etag")
+
+    def follow(self, model: str, *, stage: str = "Production", alias: str | None = None) -> Follower:
+        """The changes of a stage or an alias as the registry tells them (server-sent events)."""
+        url = self._base("registry") + f"{_model(model)}/watch"
+        return Follower(self.http, url, {"workspace": self.workspace} | _which(stage, alias), self._authorization())
+
+    def report_serving(self, model: str, server: str, version: int, state: str, **more: Any) -> None:
+        """Says what this server has loaded: `state` is loaded, serving, failed or stopped. `more`: target, detail."""
+        body = {"server": server, "target": "Production", "version": version, "state": state, **more}
+        self._post("registry", f"{_model(model)}/serving", body)
+
+    def serving_keys(self) -> dict[str, Any]:
+        """The public keys (JWKS) that verify pins offline: keep them where the server is."""
+        keys: dict[str, Any] = self._get("registry", "/v1/keys/serving").json()
+        return keys
 
     def download(self, pin: Pin, directory: str | Path | None = None, *, progress: Any = None) -> Path:
         """The verified file, or directory, of a pin: from the cache where it is, else from the object store.
@@ -346,6 +363,12 @@ def check_name(model: str) -> None:
             f"{model!r} cannot name a model: 1 to 200 characters, no slash, colon or control character, "
             "no space at either end, no dot in front",
         ) from error
+
+
+def _which(stage: str, alias: str | None, version: int | None = None) -> dict[str, Any]:
+    if version is not None:
+        return {"version": version}
+    return {"alias": alias} if alias is not None else {"stage": stage}
 
 
 def _signature(given: Signature | Mapping[str, Sequence[Mapping[str, Any]]] | None) -> Signature:

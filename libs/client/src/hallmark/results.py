@@ -177,7 +177,10 @@ class PinFile(Result):
 
 
 class Pin(Result):
-    """What a serving system should run: the occupant of a stage, its bytes by digest, and where to get them."""
+    """What a serving system should run: the version that `target` names, its bytes by digest, where to get them.
+
+    `pin` is the registry's signature over it (`hallmark.pins`); `also` are the other versions in the same stage.
+    """
 
     workspace: str
     model: str
@@ -187,6 +190,11 @@ class Pin(Result):
     artifact: Artifact
     download_url: str | None = None
     files: tuple[PinFile, ...] = ()
+    target: str | None = None
+    pin: str | None = None
+    status: str = "ready"
+    also: tuple[int, ...] = ()
+    warning: str | None = None
     sequence: int = 0
     metrics: dict[str, float] = Field(default_factory=dict)
 

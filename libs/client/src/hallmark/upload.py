@@ -36,14 +36,14 @@ class Offer(Result):
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     upload_id: str | None = None
-    part_size: int = 0
+    part_size: int | None = None
     parts: tuple[PartOffer, ...] = ()
     stored: tuple[int, ...] = ()
 
     @property
     def whole(self) -> bool:
         """Whether nothing is missing once these parts are sent."""
-        return (len(self.parts) + len(self.stored)) * self.part_size >= self.size
+        return (len(self.parts) + len(self.stored)) * (self.part_size or 0) >= self.size
 
 
 class Offers(Result):
@@ -118,7 +118,7 @@ class Uploader:
         """File, first byte, length, address and headers of everything to send."""
         if offer.state == "single":
             return [(file, 0, file.size, offer.url or "", offer.headers)]
-        starts = [(part.number - 1) * offer.part_size for part in offer.parts]
+        starts = [(part.number - 1) * (offer.part_size or 0) for part in offer.parts]
         return [(file, s, p.size, p.url, p.headers) for s, p in zip(starts, offer.parts, strict=True)]
 
     def _finish(self, offer: Offer) -> bool:

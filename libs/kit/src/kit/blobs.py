@@ -25,6 +25,8 @@ PRESIGN_FOR = timedelta(hours=1)
 # One copy request moves at most this much: S3 takes 5 GiB, but the answer must come before the read times out.
 COPY_PART = 1 << 30
 GONE = ("NoSuchKey", "NoSuchObject", "NotFound", "NoSuchBucket", "NoSuchUpload")
+# What stores say of an upload id that they never gave.
+NO_UPLOAD_ID = ("InvalidRequest", "InvalidArgument")
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class BlobStore:
         except (ServerError, InvalidResponseError) as error:  # an answer that is not S3's: a proxy's, say
             raise Transient(f"the object store: {error}") from error
 
-    async def _unless_gone(self, work: Callable[[Minio], T]) -> T | None:
+    async def _unless_gone(self, work: Callable[[Minio], T], *more: str) -> T | None:
         try:
             return await self._call(work)
         except S3Error as error:
-            if error.code in GONE:
+            if error.code in (*GONE, *more):
                 return None
             raise
 
@@ -199,7 +201,7 @@ class BlobStore:
                     return [found[number] for number in sorted(found)]
                 marker = last
 
-        return await self._unless_gone(work)
+        return await self._unless_gone(work, *NO_UPLOAD_ID)
 
     def presign_part(self, key: str, upload_id: str, number: int, size: int) -> tuple[str, dict[str, str]]:
         """A URL for one part, and the headers to send with it."""

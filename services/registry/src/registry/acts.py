@@ -101,13 +101,14 @@ async def scan(s: Scene, c: orders.AddScan) -> Acted:
 
 async def request_transition(s: Scene, c: contract.RequestTransition) -> Acted:
     version = await state.version(s.tx, s.model, c.version)
-    lifecycle = s.model.rules.lifecycle
-    if lifecycle.gated(version.stage) and any(v.number == version.number for v in _limited(s.model, version.stage)):
+    lifecycle, target = s.model.rules.lifecycle, stages.stage_of(s.model, c.to_stage)
+    serving = any(v.number == version.number for v in s.model.occupants.get(version.stage, ()))
+    if serving and lifecycle.gated(version.stage) and not lifecycle.gated(target):
         # Emptying Production is an operator's act, not a contributor's.
         s.access.require(s.who, Action.ROLL_BACK, s.model.workspace, s.model.name)
     asked = _asked(s)
     events = stages.decide_request(s.model, version, c, asked)
-    await _refuse_second(s, c.version, stages.stage_of(s.model, c.to_stage))
+    await _refuse_second(s, c.version, target)
     return Acted(events, f"transition {asked.transition_id}")
 
 
@@ -159,10 +160,6 @@ async def _refuse_second(s: Scene, number: int, target: str) -> None:
 def _existing(s: Scene) -> None:
     if not s.model.exists:
         raise state.no_model(s.model.workspace, s.model.name)
-
-
-def _limited(model: domain.Model, stage: str) -> tuple[domain.Version, ...]:
-    return model.occupants.get(stage, ())
 
 
 def _asked(s: Scene) -> Asked:

@@ -165,12 +165,7 @@ class Artifacts:
             raise Problem(422, "artifact-missing", f"{part.path}: {part.digest} is not in {where}", file=part.path)
         bucket, key = origin
         aside = f"{ASIDE}{new_id()}"
-        try:
-            await self._blobs.copy(key, aside, source_bucket=bucket)
-        except S3Error as error:
-            if error.code not in (*GONE, "PreconditionFailed"):
-                raise
-            raise Transient(f"{key} went away while it was copied") from error
+        await self._copy(key, aside, bucket)
         ours = bucket == self._blobs.bucket and key.startswith(UPLOADS)
         return Aside(aside, part.size, key if ours else None)
 
@@ -183,9 +178,12 @@ class Artifacts:
 
         Call it only for a version that is registered: its reference keeps the collector away. A blob that is there is
         never written again: somebody may be reading it.
+
+        Raises:
+            Transient: the copy is gone; make another.
         """
         if not await self._blobs.has(blob_key(digest), aside.size):
-            await self._blobs.copy(aside.key, blob_key(digest))
+            await self._copy(aside.key, blob_key(digest), self._blobs.bucket)
         if aside.upload is not None:
             await self._blobs.delete(aside.upload)
 
@@ -214,6 +212,14 @@ class Artifacts:
             )
             for part in artifact.parts()
         ]
+
+    async def _copy(self, source: str, target: str, bucket: str) -> None:
+        try:
+            await self._blobs.copy(source, target, source_bucket=bucket)
+        except S3Error as error:
+            if error.code not in (*GONE, "PreconditionFailed"):
+                raise
+            raise Transient(f"{source} went away before it was copied") from error
 
     async def _stat(self, key: str, bucket: str) -> Stored | None:
         try:

@@ -25,7 +25,7 @@ from contracts.registry import (
 from kit.auth import Access, Principal
 from kit.db import Database
 from kit.errors import Permanent
-from kit.events import Cause, EventLog, New
+from kit.events import Cause, Conflict, EventLog, New
 from kit.inbox import Inbox
 from kit.problems import Problem
 from registry import domain, orders, queries, stages, state, views
@@ -89,6 +89,7 @@ class Commands:
 
         Raises:
             Problem: the rules refuse it, or a file of the artifact is missing; nothing was changed.
+            Conflict: the model's name went to another one since the command was prepared; prepare it again.
         """
         if isinstance(command, RegisterVersion):
             await self._artifacts.claim(tx, command.content.artifact, principal.subject)
@@ -98,6 +99,8 @@ class Commands:
             for name in sorted({stream, stream_of(command.workspace, command.name)}):
                 await self._log.lock(tx, name)
         last = await self._log.lock(tx, stream)
+        if await state.identity(tx, command.workspace, command.model) != command.model:
+            raise Conflict(f"another model took the name {command.model} meanwhile")
         model = await state.model(tx, command.workspace, command.model)
         _, act = ACTS[type(command)]
         try:
@@ -114,11 +117,17 @@ class Commands:
         """A command over HTTP. The same idempotency key gives the first result again."""
         cause = Cause(actor=principal.subject, correlationid=request_id)
         try:
-            command = await self.prepare(command, principal)
+            prepared = await self.prepare(command, principal)
         except Problem as problem:
             if problem.status == 403:
                 await self._record_denial(command.TYPE, cause, request_id, problem)
             raise
+        try:
+            return await self._run(prepared, principal, cause, key, digest)
+        except Conflict:
+            return await self._run(await self.prepare(command, principal), principal, cause, key, digest)
+
+    async def _run(self, command: Any, principal: Principal, cause: Cause, key: str | None, digest: str) -> Document:
         async with self._db.transaction() as tx:
             if key is None:
                 return await self.document(tx, await self.apply(tx, command, principal, cause))

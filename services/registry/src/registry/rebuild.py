@@ -92,7 +92,7 @@ async def _fold(
     """
     event, count = log.tables.event, 0
     ends = await reader.execute(sa.select(event.c.stream, sa.func.max(event.c.sequence)).group_by(event.c.stream))
-    moved = [stream for stream, end in ends.tuples() if heads.get(stream, 0) < end]
+    moved = [stream for stream, end in ends if heads.get(stream, 0) < end]
     for stream in moved if heads else [None]:
         async for envelope in log.read(reader, stream=stream):
             assert envelope.sequence is not None

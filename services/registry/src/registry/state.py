@@ -143,7 +143,7 @@ async def last_good(tx: AsyncConnection, of: domain.Model, stage: str) -> int | 
 async def stages_in_use(tx: AsyncConnection, workspace: str) -> dict[str, int]:
     table = t(VersionRow)
     query = sa.select(table.c.stage, sa.func.count()).where(table.c.workspace == workspace).group_by(table.c.stage)
-    return dict((await tx.execute(query)).tuples())
+    return dict(iter(await tx.execute(query)))
 
 
 async def open_transition(tx: AsyncConnection, transition_id: str) -> Open | None:

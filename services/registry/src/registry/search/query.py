@@ -1,12 +1,13 @@
 """One page of a search: text in, SQL per phase, rows and the next cursor out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
+from registry import state
 from registry.search import cursor, order
 from registry.search.access import allowed
 from registry.search.columns import Frame
@@ -16,7 +17,7 @@ from registry.search.mistakes import pointing
 from registry.search.parse import parse_filter, parse_order
 from registry.search.rare import rarest
 from registry.search.syntax import Key, Node, Value
-from registry.tables import WorkspaceRow, t
+from registry.tables import ModelRow, WorkspaceRow, t
 
 Identity = tuple[Any, ...]
 
@@ -71,6 +72,19 @@ def read(
     with pointing("bad-order", order_text):
         keys = order.complete(scope, check_order(scope, parse_order(order_text)))
     return Search(scope, workspace, checked, keys, model, patterns)
+
+
+async def only(tx: AsyncConnection, search: Search, model: str) -> Search:
+    """The same over the versions of one model, named by its identity.
+
+    Raises:
+        Problem: 404.
+    """
+    table = t(ModelRow)
+    query = sa.select(table.c.model).where(table.c.workspace == search.workspace, table.c.model == model)
+    if await tx.scalar(query) is None:
+        raise state.no_model(search.workspace, model)
+    return replace(search, model=model)
 
 
 async def prepare(tx: AsyncConnection, workspace: str) -> tuple[str, ...]:

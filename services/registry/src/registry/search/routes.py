@@ -1,6 +1,5 @@
 """HTTP in: search over models and versions."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -67,7 +66,7 @@ def router(db: Database, guard: Guard) -> APIRouter:
             if model is not None:
                 identity = await state.identity(tx, workspace, model)
                 guard.require(caller, Action.READ, workspace, identity)
-                search = replace(search, model=identity)
+                search = await query.only(tx, search, identity)
             page = await query.page(tx, search, limit=limit, after=after)
             items = await documents.version_documents(tx, workspace, page.rows)
         return {"items": items, "next": page.next}

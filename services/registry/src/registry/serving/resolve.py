@@ -16,17 +16,22 @@ from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, no
 
 MOST_OTHERS = 100  # how many versions beside the answer are named
 
+# Where several versions may be, the answer also changes when the newest leaves, and its sequence must grow then too.
 # Whoever got into a gated stage by a signed decision stays the answer, whatever is found later: taking it out is a
 # decision too. In an open stage a quarantined version is nothing to serve.
 _IN_STAGE = """
     left join lateral (
-        select e->>'name' as stage, coalesce((e->>'gated')::boolean, false) as gated
+        select e->>'name' as stage, coalesce((e->>'gated')::boolean, false) as gated, e->>'holds' as holds
         from jsonb_array_elements(coalesce(w.lifecycle, cast(:lifecycle as jsonb))->'stages') e
         where lower(e->>'name') = lower(:name)
     ) l on true
     left join lateral (
         select json_agg(row_to_json(c)) as found from (
-            select x.version, t.entered_sequence as sequence, coalesce(t.entered_at, x.registered_at) as at,
+            select x.version, coalesce(t.entered_at, x.registered_at) as at,
+                case when l.holds = '1' then t.entered_sequence else greatest(t.entered_sequence, (
+                    select max(s.left_sequence) from registry.tenure s
+                    where s.workspace = n.workspace and s.model = n.model and s.stage = l.stage
+                )) end as sequence,
                 x.status = 'ready' or x.status = 'quarantined' and (l.gated or :unsafe) as usable
             from registry.version x
             left join registry.tenure t on t.workspace = x.workspace and t.model = x.model and t.version = x.version
