@@ -1,13 +1,16 @@
 """Any filter finds what it says, in any order, page by page; any text is a filter or an error that points at it."""
 
 import asyncio
+import fnmatch
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.support.searching import NUMBERS, STAGES, TEXTS, WORKSPACE, Row, fill, in_order, migrated, passes
 
@@ -15,6 +18,7 @@ from embedded.fixtures import new_database
 from kit.db import Database
 from kit.problems import Problem
 from registry.search import query, rare
+from registry.search.access import expression
 from registry.search.fields import ATTRIBUTES, OPERATORS, PATTERNS, Kind, Scope, kind_of
 from registry.search.parse import parse_filter, parse_order
 from registry.search.syntax import And, Comparison, Family, Field, Key, Literal, Missing, Node, Not, Operator, Or
@@ -78,7 +82,7 @@ def test_any_text_is_read_or_refused_where_it_is_wrong(text: str) -> None:
     for scope in Scope:
         for which in ("bad-filter", "bad-order"):
             try:
-                query.read(scope, WORKSPACE, **{"filter_text" if which == "bad-filter" else "order_text": text})
+                query.read(scope, WORKSPACE, *((text, "") if which == "bad-filter" else ("", text)))
             except Problem as problem:
                 assert (problem.status, problem.code) == (400, which)
                 assert 0 <= problem.extra["position"] <= len(text)
@@ -177,5 +181,27 @@ def test_a_search_finds_what_it_says_in_its_order(work: Work) -> None:
 
         with patch.object(rare, "CAP", cap):
             work(compare)
+
+    check()
+
+
+@pytest.mark.timeout(300)
+def test_a_pattern_of_the_access_file_fits_the_same_names_in_the_database(work: Work) -> None:
+    letters = st.sampled_from("ab-]![^*?\\.é{1$")
+    patterns = st.text(letters, max_size=8) | st.text(letters, max_size=6).map("[{}]".format)
+
+    @example("[!b-a]x", ["ax", "bx", "x"])
+    @example("[b-a]", ["a", "b", ""])
+    @example("a\\d$", ["a\\d$", "a1"])
+    @settings(deadline=None, max_examples=300)
+    @given(patterns, st.lists(st.text(st.sampled_from("ab-]![^*?\\.é{1$\n"), max_size=4), min_size=1, max_size=20))
+    def check(pattern: str, names: list[str]) -> None:
+        async def compare(tx: AsyncConnection, _: dict[Scope, list[Row]]) -> None:
+            asked = sa.func.unnest(sa.cast(names, ARRAY(sa.String)))
+            matches = asked.column_valued("name").op("~")(expression(pattern))
+            found = list(await tx.scalars(sa.select(matches)))
+            assert found == [fnmatch.fnmatchcase(name, pattern) for name in names]
+
+        work(compare)
 
     check()

@@ -66,7 +66,13 @@ async def _model(
     by = dice.choice(["ana", "bo"])
     tags = _some(dice, ("k", "odd key"), TEXTS)
     place = {"workspace": WORKSPACE, "model": model}
-    row = place | {"name": name, "owner": owner, "description": description, "tags": tags, "versions": 0}
+    row: dict[str, Any] = place | {
+        "name": name,
+        "owner": owner,
+        "description": description,
+        "tags": tags,
+        "versions": 0,
+    }
     row |= {"registered_by": by, "registered_at": times[0], "updated_at": times[1]}
     await tx.execute(sa.insert(t(ModelRow)).values(**row, deleted_at=START if deleted else None))
     await tx.execute(sa.insert(t(NameRow)), [place | {"name": n} for n in {model, name}])
@@ -110,7 +116,14 @@ async def _version(
     metrics = _some(dice, ("auc", "loss"), NUMBERS)
     parameters = _some(dice, ("lr", "odd.`key`"), TEXTS)
     row = here | {"digest": "", "artifact_digest": "", "stage": stage, "status": status, "content": content(filename)}
-    row |= {"tags": tags, "run_id": run, "registered_by": by, "registered_at": times[0], "updated_at": times[1]}
+    row |= {
+        "tags": tags,
+        "run_id": run,
+        "correlationid": "",
+        "registered_by": by,
+        "registered_at": times[0],
+        "updated_at": times[1],
+    }
     await tx.execute(sa.insert(t(VersionRow)).values(**row))
     for table, given in ((TagRow, tags), (MetricRow, metrics), (ParameterRow, parameters)):
         await _insert(tx, table, here, given)

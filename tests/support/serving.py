@@ -43,8 +43,7 @@ from kit.events import Cause, EventLog, New
 from kit.keys import ensure_key, load_key, make_token
 from kit.main import Server
 from kit.migrations import migrate
-from registry import app as registry_app
-from registry import views
+from registry import tables, views
 from registry.domain import Refused
 from registry.places import blob_key
 from registry.serving.routes import router
@@ -74,7 +73,7 @@ def settings_for(postgres: str, directory: Path) -> Iterator[RegistrySettings]:
     with new_database(postgres) as admin_url:
         admin = urlsplit(admin_url)
         url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
-        scripts = Path(registry_app.__file__).parent / "migrations"
+        scripts = Path(tables.__file__).parent / "migrations"
         migrate("registry", scripts, database_url=url, admin_database_url=admin_url)
         yield RegistrySettings(
             database_url=url,

@@ -200,7 +200,7 @@ def stored_parts(service: Service) -> list[Any]:
 
 
 def test_a_part_is_tried_again_alone(service: Service, ana: Client, line: Line, large: Path) -> None:
-    failing = {2: httpx2.ReadError("cut"), 4: httpx2.Response(503)}
+    failing: dict[int, Exception | httpx2.Response] = {2: httpx2.ReadError("cut"), 4: httpx2.Response(503)}
 
     def trouble(number: int, request: httpx2.Request) -> httpx2.Response | None:
         found = failing.pop(number, None)
@@ -236,7 +236,10 @@ def test_a_file_that_changes_on_the_way_is_refused(service: Service, ana: Client
     file = tmp_path / "f"
 
     def change(to: bytes) -> Callable[[int, httpx2.Request], None]:
-        return lambda number, request: file.write_bytes(to) and None
+        def trouble(number: int, request: httpx2.Request) -> None:
+            file.write_bytes(to)
+
+        return trouble
 
     for data, other in ((b"one", b"two"), (b"long", b"no"), (b"less", b"longer")):
         file.write_bytes(data)
@@ -267,14 +270,15 @@ def test_expired_download_addresses_are_renewed(service: Service, ana: Client, t
 def test_bad_questions_are_refused(service: Service) -> None:
     digest = "sha256:" + "0" * 64
     with httpx2.Client(base_url=service.url) as http:
-        for body in (
+        questions: list[dict[str, Any]] = [
             {"files": []},
             {"files": [{"digest": "sha1:00", "size": 1}]},
             {"files": [{"digest": digest, "size": -1}]},
             {"files": [{"digest": digest, "size": 6 << 40}]},
             {"files": [{"digest": digest, "size": 1}, {"digest": digest, "size": 2}]},
             {"files": [{"digest": digest, "size": 1}] * 2_001},
-        ):
+        ]
+        for body in questions:
             answer = http.post("/v1/artifacts", json=body)
             assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
         body = {"digest": digest, "size": 1 << 30, "upload_id": "nonsense/../x"}

@@ -246,10 +246,10 @@ async def test_no_version_ever_loses_its_bytes_to_a_race(world: World, monkeypat
             await world.verify(single(data), version, f"m{number}")
 
     collectors = [asyncio.create_task(gather()) for _ in range(2)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         for start in range(0, 10_000, 8):
             await asyncio.gather(*(register(number) for number in range(start, start + 8)))
-            if start >= 64 and refused >= 5 and len(registered) >= 20:
+            if start >= 64 and refused >= 3 and len(registered) >= 20:
                 break
     stop.set()
     await asyncio.gather(*collectors)

@@ -15,6 +15,7 @@ from contracts.lifecycle import DEFAULT_LIFECYCLE, StageRule
 from contracts.registry import ModelDeleted, ModelRenamed, ModelRestored, WorkspaceConfigured
 from hallmark import pins
 from kit.db import Database
+from registry.serving.resolve import QUERIES
 from registry.settings import RegistrySettings
 
 
@@ -76,6 +77,12 @@ async def test_a_stage_an_alias_and_a_version_are_resolved(pen: Pen, server: htt
     assert (alias["version"], alias["target"], alias["sequence"]) == (2, "@champion", pointed)
     version = (await server.get("/v1/models/m/resolve", params={"version": 2})).json()
     assert (version["version"], version["target"], version["stage"]) == (2, "version:2", "Development")
+
+
+def test_the_document_says_what_a_watch_answers(house: House) -> None:
+    paths = house.app.openapi()["paths"]
+    assert list(paths["/v1/models/{model}/watch"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
+    assert "304" in paths["/v1/models/{model}/resolve"]["get"]["responses"]
 
 
 async def test_every_file_of_a_directory_has_an_address(pen: Pen, server: httpx2.AsyncClient) -> None:
@@ -340,3 +347,32 @@ async def test_archiving_is_dry_first_and_spares_what_serves(house: House, pen: 
         assert [(i["model"], i["version"]) for i in left] == [("m", 1), ("m", 2), ("stubborn", 1)]
         page = (await ana.post("/v1/stale/archive", json={"include_serving": True, "limit": 1})).json()
         assert (page["items"][0]["outcome"], page["next"]) == ("would-archive", "1:m")
+
+
+@pytest.mark.parametrize("kind", ["stage", "alias", "version"])
+async def test_resolve_is_one_query_on_indexes(house: House, pen: Pen, kind: str) -> None:
+    """Nothing in it has to be searched through, however many models, versions and tenures there are."""
+    query: Any = QUERIES[kind]
+    asked: dict[str, Any] = {"workspace": "w", "model": "m", "name": "1", "unsafe": False, "most": 1}
+    if kind == "stage":
+        asked["lifecycle"] = DEFAULT_LIFECYCLE.model_dump_json()
+    async with house.db.transaction() as tx:
+        await tx.execute(sa.text("set local enable_seqscan = off"))
+        plan = "\n".join((await tx.scalars(sa.text(f"explain {query.element.text}"), asked)).all())
+    assert "Seq Scan" not in plan, plan
+    assert "Index" in plan
+    seen: list[str] = []
+    sa.event.listen(house.db.engine.sync_engine, "before_cursor_execute", lambda _, __, text, *more: seen.append(text))
+    await pen.model("m", 1)
+    await pen.alias("m", "a1", 1)
+    await pen.promote("m", 1, origin="Development")
+    seen.clear()
+    names: dict[str, dict[str, str | int]] = {
+        "stage": {"stage": "Production"},
+        "alias": {"alias": "a1"},
+        "version": {"version": 1},
+    }
+    async with house.client(pen) as client:
+        assert (await client.get("/v1/models/m/resolve", params=names[kind])).status_code == 200
+    assert len([text for text in seen if "registry.name" in text]) == 1
+    assert not [text for text in seen if "registry.model" in text and "registry.name" not in text]

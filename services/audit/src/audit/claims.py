@@ -1,8 +1,7 @@
 """The rules of workspaces, and the judgement of changes that carry no decision. See `audit.rules` for what it means."""
 
-from typing import Any
-
 import sqlalchemy as sa
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.domain import NOT_VERIFIED, Entering, Flaw, target_of
@@ -63,7 +62,7 @@ async def configure(tx: AsyncConnection, index: int, envelope: Envelope, event: 
     since = sa.literal(min(rules.at for rules in new)) - sa.literal(OVERLAP, sa.Interval())
     c = claim.c
     rows = await tx.execute(sa.select(claim).where(c.workspace == event.workspace, c.judged, c.at >= since))
-    verdicts = {row.index: (row.good, after.opens(row.target, row.at)) for row in rows}
+    verdicts = {row["index"]: (row["good"], after.opens(row["target"], row["at"])) for row in rows.mappings()}
     turned = {entry: now for entry, (was, now) in verdicts.items() if was != now}
     for verdict in (True, False):
         indexes = [entry for entry, now in turned.items() if now is verdict]
@@ -95,7 +94,7 @@ async def note(
     )
 
 
-async def making_room(tx: AsyncConnection, envelope: Envelope, change: StageChanged) -> list[Any] | None:
+async def making_room(tx: AsyncConnection, envelope: Envelope, change: StageChanged) -> list[RowMapping] | None:
     """The claims just before a change in its stream by which versions make room for it, in their order.
 
     The first of them is about the version that the change names as replaced: no other one leaves by a decided change.
@@ -120,13 +119,13 @@ async def making_room(tx: AsyncConnection, envelope: Envelope, change: StageChan
         # Two may claim one place; the version that the change names comes before another.
         .order_by(c.sequence.desc(), (c.version == (change.replaces or 0)).desc(), c.index)
     )
-    block: list[Any] = []
+    block: list[RowMapping] = []
     place = envelope.sequence or 0
-    for row in rows:
-        if row.sequence == place - 1:
+    for row in rows.mappings():
+        if row["sequence"] == place - 1:
             block.insert(0, row)
-            place = row.sequence
+            place = row["sequence"]
     if change.replaces is None:
         return block
-    first = next((i for i, row in enumerate(block) if row.version == change.replaces), None)
+    first = next((i for i, row in enumerate(block) if row["version"] == change.replaces), None)
     return None if first is None else block[first:]

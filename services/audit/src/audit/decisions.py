@@ -1,4 +1,4 @@
-"""Whether a change of a stage or an alias rests on a signed decision. Trust in the registry's topic is not enough (law 5)."""
+"""Whether a change rests on the signed decision it carries. Trust in the registry's topic is not enough (law 5)."""
 
 from dataclasses import replace
 

@@ -48,20 +48,20 @@ async def supersede(tx: AsyncConnection, envelope: Envelope, change: StageChange
                 sa.select(i.digest, i.artifact_digest).where(
                     i.workspace == change.workspace,
                     i.model == change.model,
-                    i.version == row.version,
+                    i.version == row["version"],
                     i.stage == str(change.to_stage),
                     i.until.is_(None),
                 )
             )
         ).first()
         if held is None:
-            log.error("a replaced version was not there", stream=envelope.key, version=row.version)
+            log.error("a replaced version was not there", stream=envelope.key, version=row["version"])
             continue
         move = Move(
             workspace=change.workspace,
             model=change.model,
-            version=row.version,
-            stage=row.target,
+            version=row["version"],
+            stage=row["target"],
             at=envelope.time,
             kind=TransitionKind.SUPERSEDED.value,
             requested_by=change.requested_by,
@@ -72,7 +72,7 @@ async def supersede(tx: AsyncConnection, envelope: Envelope, change: StageChange
             transition_id=change.transition_id,
             superseded_by=change.version,
         )
-        await enter(tx, int(row.index), move)
+        await enter(tx, row["index"], move)
 
 
 async def point(tx: AsyncConnection, index: int, at: datetime, event: AliasChanged | AliasRemoved) -> None:
@@ -94,9 +94,10 @@ async def point(tx: AsyncConnection, index: int, at: datetime, event: AliasChang
             "decision_id": event.decision_id,
             "transition_id": event.transition_id,
         }
-    same = {name: getattr(event, name) for name in ("workspace", "model", "alias", "previous", "requested_by", "reason")}
+    same = ("workspace", "model", "alias", "previous", "requested_by", "reason")
+    values |= {name: getattr(event, name) for name in same}
     at = await _close(tx, alias_interval, mine, index, at)
-    await tx.execute(sa.insert(alias_interval).values(index=index, since=at, **same, **values))
+    await tx.execute(sa.insert(alias_interval).values(index=index, since=at, **values))
 
 
 async def name(tx: AsyncConnection, index: int, event: ModelRegistered | ModelRenamed) -> None:

@@ -90,8 +90,9 @@ class Ledger:
         outcomes = []
         waiting: list[dict[str, Any]] = []
         for index, leaf, reading in zip(indexes, leaves, readings, strict=True):
-            judged, failed = reading, None
-            if index is not None:
+            if index is None:
+                judged = await self._views.judge(tx, reading)
+            else:
                 if isinstance(reading.message, WorkspaceConfigured):
                     await _insert(tx, waiting)  # rules may fold the entries before them again
                 judged, failed = await self._project(tx, index, leaf, reading)

@@ -24,6 +24,7 @@ from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
 # Clocks of replicas differ, and a change that is being written does not see rules that are being written: so near to
 # new rules, the old and the new ones are both good.
 OVERLAP = timedelta(seconds=10)
+ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Rules:
     lifecycle: Lifecycle
     protected: frozenset[str] = frozenset()
     sequence: int = 0
-    at: datetime = datetime.min.replace(tzinfo=UTC)
+    at: datetime = ALWAYS
     index: int | None = None
 
     def opens(self, target: str) -> bool:

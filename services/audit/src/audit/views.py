@@ -62,7 +62,12 @@ class Views:
         copy_of = await _first_with_id(tx, leaf.topic, envelope.id) if envelope else None
         sequenced = leaf.topic == REGISTRY_EVENTS.name and envelope is not None and envelope.sequence is not None
         if sequenced and envelope is not None:
-            reading = await self._judge(tx, index, reading, envelope, doubted=doubted)
+            message, judged = reading.message, self._is_judged(reading, doubted=doubted)
+            reading = await self.judge(tx, reading, doubted=doubted)
+            if isinstance(message, Entering):
+                await claims.note(tx, index, envelope, message, judged=judged, good=reading.flaw is None)
+            elif isinstance(message, WorkspaceConfigured) and copy_of is None:
+                reading = replace(reading, flaw=await claims.contested(tx, envelope, message))
         whom = about(reading)
         await tx.execute(
             sa.insert(timeline).values(
@@ -89,20 +94,16 @@ class Views:
             await self._fold(tx, index, reading, envelope)
         return reading
 
-    async def _judge(
-        self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope, *, doubted: bool
-    ) -> Reading:
-        message = reading.message
-        if isinstance(message, WorkspaceConfigured):
-            return replace(reading, flaw=await claims.contested(tx, envelope, message))
-        if isinstance(message, Entering):
-            judged = not decided(message) and (self._decisions is not None or doubted)
-            if judged:
-                known = await claims.history(tx, message.workspace)
-                target = target_of(message)
-                reading = replace(reading, flaw=None if known.opens(target, envelope.time) else claims.flaw_of(target))
-            await claims.note(tx, index, envelope, message, judged=judged, good=reading.flaw is None)
-        return reading
+    def _is_judged(self, reading: Reading, *, doubted: bool) -> bool:
+        return not decided(reading.message) and (self._decisions is not None or doubted)
+
+    async def judge(self, tx: AsyncConnection, reading: Reading, *, doubted: bool = False) -> Reading:
+        """The reading, with a flaw when the rules known by now want a decision that it does not carry."""
+        message, envelope = reading.message, reading.envelope
+        if not isinstance(message, Entering) or envelope is None or not self._is_judged(reading, doubted=doubted):
+            return reading
+        known, target = await claims.history(tx, message.workspace), target_of(message)
+        return replace(reading, flaw=None if known.opens(target, envelope.time) else claims.flaw_of(target))
 
     async def _fold(self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope) -> None:
         message = reading.message
@@ -115,9 +116,7 @@ class Views:
     async def _turn(self, tx: AsyncConnection, turned: dict[int, bool]) -> None:
         """Rules came late: what they clear or flag is told anew, and the models concerned are folded again."""
         t = timeline.c
-        streams = await tx.scalars(
-            sa.select(t.stream).where(t.index.in_(turned), t.copy_of.is_(None)).distinct().order_by(t.stream)
-        )
+        streams = await tx.scalars(sa.select(t.stream).where(t.index.in_(turned)).distinct().order_by(t.stream))
         for stream in streams.all():
             await self._again(tx, stream)
 
@@ -137,18 +136,18 @@ class Views:
             .order_by(t.index)
             .limit(PAGE)
         )
-        while rows := (await tx.execute(page.where(t.index > last))).all():
-            last = rows[-1].index
+        while rows := (await tx.execute(page.where(t.index > last))).mappings().all():
+            last = rows[-1]["index"]
             for row in rows:
-                leaf = Leaf.decode(row.leaf)
+                leaf = Leaf.decode(row["leaf"])
                 reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
-                if row.judged:
-                    reading = replace(reading, flaw=None if row.good else claims.flaw_of(row.target))
-                    await tx.execute(sa.update(timeline).where(t.index == row.index).values(**_told(reading)))
-                elif row.problem and row.problem.startswith(NOT_VERIFIED):
-                    reading = replace(reading, flaw=Flaw(NOT_VERIFIED, row.problem))
-                if row.copy_of is None and reading.envelope is not None:
-                    await self._moves(tx, row.index, reading, reading.envelope)
+                if row["judged"]:
+                    reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
+                    await tx.execute(sa.update(timeline).where(t.index == row["index"]).values(**_told(reading)))
+                elif (row["problem"] or "").startswith(NOT_VERIFIED):
+                    reading = replace(reading, flaw=Flaw(NOT_VERIFIED, row["problem"]))
+                if row["copy_of"] is None and reading.envelope is not None:
+                    await self._moves(tx, row["index"], reading, reading.envelope)
 
     async def _moves(self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope) -> None:
         """Entries are in order of arrival, stages in order of the stream: what came early waits for its turn.

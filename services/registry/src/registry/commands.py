@@ -224,7 +224,9 @@ class Commands:
             model = await state.model(tx, workspace, name)
             version = await state.version(tx, model, number)
             events = domain.decide_verified(model, version, inspection, refusal)
-            await self._append(tx, stream, last, events, Cause(actor=SYSTEM))
+            # Whoever asked for the registration hears of its end under the same id.
+            correlation = await queries.correlation_of(tx, workspace, name, number)
+            await self._append(tx, stream, last, events, Cause(actor=SYSTEM, correlationid=correlation))
 
     async def expire(self) -> int:
         """Refuses every open transition whose time is over; gives their number."""

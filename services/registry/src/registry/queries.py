@@ -117,7 +117,10 @@ async def version_documents(
     ):
         aliases.setdefault(row.version, []).append(row.alias)
     return [
-        {**{k: v for k, v in row.items() if k != "artifact_digest"}, "aliases": aliases.get(row["version"], [])}
+        {
+            **{k: v for k, v in row.items() if k not in ("artifact_digest", "correlationid")},
+            "aliases": aliases.get(row["version"], []),
+        }
         for row in rows
     ]
 
@@ -226,3 +229,10 @@ async def inspection_of(tx: AsyncConnection, artifact_digest: str, scanner: str)
         .limit(1)
     )
     return None if found is None else Inspection.model_validate(found, strict=False)
+
+
+async def correlation_of(tx: AsyncConnection, workspace: str, model: str, version: int) -> str:
+    """The correlation id of the version's registration."""
+    table = t(VersionRow)
+    same = (table.c.workspace == workspace, table.c.model == model, table.c.version == version)
+    return str(await tx.scalar(sa.select(table.c.correlationid).where(*same)))

@@ -99,6 +99,7 @@ class VersionRow(Table, table=True):
     inspection: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB))
     tags: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     run_id: str | None
+    correlationid: str
     registered_by: str
     registered_at: datetime = Field(sa_column=timestamp(nullable=False))
     updated_at: datetime = Field(sa_column=timestamp(nullable=False))

@@ -119,6 +119,7 @@ async def _version(tx: AsyncConnection, envelope: Envelope, event: contract.Vers
             content=content.model_dump(mode="json"),
             tags=content.tags,
             run_id=run.id if run else None,
+            correlationid=envelope.correlationid,
             registered_by=event.registered_by,
             registered_at=envelope.time,
             updated_at=envelope.time,

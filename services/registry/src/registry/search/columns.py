@@ -67,6 +67,7 @@ class Frame:
         self.identity = self._identity(self.table)
         self.where: tuple[Condition, ...] = (self.table.c.workspace == workspace,)
         self.tables: tuple[sa.FromClause, ...] = (self.table,)
+        self.few = among is not None
         if among is not None:
             few = among.distinct().subquery("few")
             these = [ours == theirs for ours, theirs in zip(self.identity, few.c, strict=True)]

@@ -18,7 +18,9 @@ async def version_documents(tx: AsyncConnection, workspace: str, rows: list[Iden
     v, m, a = t(VersionRow).alias("v"), t(ModelRow).alias("m"), t(AliasRow).alias("a")
     models, versions = [row[0] for row in rows], [row[1] for row in rows]
     wanted = sa.func.unnest(_array(models, sa.String()), _array(versions, sa.Integer()))
-    asked = wanted.table_valued(sa.column("model", sa.String), sa.column("version", sa.Integer), name="asked")
+    asked = wanted.table_valued(
+        sa.column("model", sa.String), sa.column("version", sa.Integer), name="asked"
+    ).render_derived()
     aliases = (
         sa.select(sa.func.coalesce(sa.func.array_agg(sa.distinct(a.c.alias)), _array([], sa.String())))
         .where(a.c.workspace == workspace, a.c.model == v.c.model, a.c.version == v.c.version)
@@ -68,14 +70,20 @@ async def model_documents(
         found[row["model"]] = {k: v for k, v in row.items() if k != "deleted_at"} | {"stages": {}, "aliases": {}}
 
     # One step into the index for each model and stage, whatever the number of versions.
-    asked = sa.func.unnest(models).table_valued(sa.column("model", sa.String), name="asked")
-    stage = sa.func.unnest(_array(list(stages), sa.String())).table_valued(sa.column("stage", sa.String), name="s")
+    asked = sa.func.unnest(models).table_valued(sa.column("model", sa.String), name="asked").render_derived()
+    stage = (
+        sa.func.unnest(_array(list(stages), sa.String()))
+        .table_valued(sa.column("stage", sa.String), name="s")
+        .render_derived()
+    )
     newest = (
         sa.select(sa.func.max(v.c.version))
         .where(v.c.workspace == workspace, v.c.model == asked.c.model, v.c.stage == stage.c.stage)
         .scalar_subquery()
     )
-    of_stages = sa.select(asked.c.model, stage.c.stage, newest.label("version")).select_from(asked, stage)
+    of_stages = sa.select(asked.c.model, stage.c.stage, newest.label("version")).select_from(
+        asked.join(stage, sa.true())
+    )
     for model, name, version in await tx.execute(of_stages):
         if version is not None:
             found[model]["stages"][name] = version
@@ -90,3 +98,9 @@ async def model_documents(
 
 def _array(values: list[Any], kind: Any) -> sa.ColumnElement[Any]:
     return sa.cast(sa.literal(values, ARRAY(kind)), ARRAY(kind))
+
+
+def _table(name: str, **columns: Any) -> sa.TableValuedAlias:
+    """Rows of the arrays' elements, side by side."""
+    named: list[Any] = [sa.column(column, array.type.item_type) for column, array in columns.items()]
+    return sa.func.unnest(*columns.values()).table_valued(*named, name=name).render_derived()

@@ -100,7 +100,10 @@ def kinds(scope: Scope, keys: tuple[Key, ...]) -> list[tuple[Kind, bool]]:
 
 
 def phases(frame: Frame, keys: tuple[Key, ...]) -> list[Phase]:
-    """`keys` are complete."""
+    """`keys` are complete. Few rows are sorted: no index is walked, so there is but one phase."""
+    if frame.few:
+        parts = [_part(frame, key, f"k{i}") for i, key in enumerate(keys)]
+        return [Phase((*parts, *_ties(frame.identity, keys[-1].descending)))]
     first = keys[0]
     rest = [_part(frame, key, f"k{i}") for i, key in enumerate(keys[1:])]
     source = frame.source(first.field, "o")

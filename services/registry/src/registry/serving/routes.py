@@ -127,6 +127,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
 
     @api.get(
         "/v1/models/{model}/watch",
+        status_code=200,
         tags=["serving"],
         summary="Every change of a stage, an alias, or all of a model, as server-sent events",
         response_class=EventStream,

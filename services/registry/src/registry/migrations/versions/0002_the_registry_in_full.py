@@ -12,6 +12,11 @@ depends_on = None
 
 # A version without `version.verified` is pending: the service verifies it soon.
 BACKFILL = (
+    (
+        "update registry.version v set correlationid = e.correlationid from registry.event e "
+        "where e.type = 'hallmark.version.registered.v1' "
+        "and e.subject = v.workspace || '/' || v.model || '/' || v.version"
+    ),
     "update registry.model set name = model, updated_at = registered_at",
     "insert into registry.name (workspace, name, model) select workspace, model, model from registry.model",
     (
@@ -192,6 +197,7 @@ def upgrade() -> None:
         "version", sa.Column("tags", postgresql.JSONB(astext_type=sa.Text()), nullable=True), schema="registry"
     )
     op.add_column("version", sa.Column("run_id", sa.String(), nullable=True), schema="registry")
+    op.add_column("version", sa.Column("correlationid", sa.String(), nullable=True), schema="registry")
     op.add_column("version", sa.Column("updated_at", sa.DateTime(timezone=True), nullable=True), schema="registry")
     op.drop_index(op.f("ix_version_workspace_model_stage"), table_name="version", schema="registry")
     op.create_index("ix_version_artifact", "version", ["artifact_digest"], schema="registry")
@@ -232,6 +238,7 @@ def upgrade() -> None:
         ("model", "updated_at"),
         ("version", "status"),
         ("version", "tags"),
+        ("version", "correlationid"),
         ("version", "updated_at"),
     ):
         op.alter_column(table, column, nullable=False, schema="registry")
