@@ -230,7 +230,7 @@ async def test_two_rules_in_one_place_are_flagged_and_the_stricter_counts(signed
         }
     )
     undecided = event(changed(1, "Attic", "Live"), 10, at=hours(7))
-    assert await signed.tell(event(looser, 1, at=hours(-9)), *rest, undecided) == [None] * (len(rest) + 1)
+    assert await signed.tell(event(looser, 1, at=hours(-9)), *rest, undecided) == [None] * (len(rest) + 2)
     assert await versions(signed, "Live") == [1, 3, 2]
     assert await signed.tell(rules) == ["contested"]
     assert await versions(signed, "Live") == [3, 2]

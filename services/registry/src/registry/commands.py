@@ -99,6 +99,7 @@ class Commands:
             for name in sorted({stream, stream_of(command.workspace, command.name)}):
                 await self._log.lock(tx, name)
         last = await self._log.lock(tx, stream)
+        await state.keep_rules(tx, command.workspace)
         if await state.identity(tx, command.workspace, command.model) != command.model:
             raise Conflict(f"another model took the name {command.model} meanwhile")
         model = await state.model(tx, command.workspace, command.model)
@@ -194,6 +195,7 @@ class Commands:
         """
         stream = stream_of(decision.workspace, decision.model)
         last = await self._log.lock(tx, stream)
+        await state.keep_rules(tx, decision.workspace)
         waiting = await state.open_transition(tx, decision.transition_id)
         if waiting is None:
             raise Permanent(

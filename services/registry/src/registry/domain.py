@@ -7,13 +7,10 @@ are in `stages.py`, under the same rules.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
-
-from pydantic import StringConstraints, TypeAdapter, ValidationError
-from pydantic_core import SchemaError
 
 from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
 from contracts.model import Evaluation, Finding, Inspection
+from contracts.naming import compiled, matches
 from contracts.registry import (
     ModelDeleted,
     ModelRegistered,
@@ -97,28 +94,19 @@ class Model:
     rules: Rules = Rules()
 
 
-def check_naming(expression: str) -> TypeAdapter[str]:
-    """The compiled naming rule. Its engine takes linear time, so that no rule can hang the service.
-
-    Raises:
-        Refused: it is not a regular expression, or needs look-around or back-references.
-    """
+def check_naming(expression: str) -> None:
+    """Raises Refused when it is no regular expression, or needs look-around or back-references."""
     try:
-        return TypeAdapter(Annotated[str, StringConstraints(pattern=f"^(?:{expression})$")])
-    except SchemaError as error:
-        reason = str(error).splitlines()[-1].strip()[:300]
-        raise Refused("bad-naming-rule", f"{expression!r} is not a regular expression: {reason}", 422) from error
+        compiled(expression)
+    except ValueError as error:
+        raise Refused("bad-naming-rule", f"{expression!r} is not a regular expression: {error}", 422) from error
 
 
 def check_name(rules: Rules, name: str) -> None:
     """Raises Refused when a new name breaks the workspace's rule."""
-    if rules.naming is None:
-        return
-    try:
-        check_naming(rules.naming).validate_python(name)
-    except ValidationError as error:
+    if rules.naming is not None and not matches(rules.naming, name):
         why = rules.naming_message or f"a name must match {rules.naming}"
-        raise Refused("bad-name", f"{name!r} breaks the naming rule of this workspace: {why}", 422) from error
+        raise Refused("bad-name", f"{name!r} breaks the naming rule of this workspace: {why}", 422)
 
 
 def decide_configure(command: WorkspaceConfigured, in_use: Mapping[str, int]) -> list[WorkspaceConfigured]:
@@ -142,6 +130,7 @@ def decide_register_model(model: Model, command: RegisterModel) -> list[ModelReg
         state = "is deleted, and its name stays reserved" if model.deleted else "already exists"
         raise Refused("model-exists", f"model {command.model} {state} in workspace {model.workspace}")
     check_name(model.rules, command.model)
+    _check_tags(frozenset(), {*command.tags})
     return [ModelRegistered.model_validate(command.model_dump())]
 
 
@@ -157,6 +146,7 @@ def decide_register_version(
     unknown = [n for n in command.content.lineage.parents if n > model.versions]
     if unknown:
         raise Refused("parent-not-found", f"parent version {unknown[0]} of {model.name} does not exist", 422)
+    _check_tags(frozenset(), {*command.content.tags})
     events.append(
         VersionRegistered(
             workspace=model.workspace,
@@ -175,7 +165,8 @@ def decide_update(model: Model, description: str | None, owner: str | None, tags
     check_alive(model)
     if description is None and owner is None and tags is None:
         raise Refused("nothing-to-change", "give a description, an owner or tags", 422)
-    _check_tags(model.tags, tags)
+    if tags is not None:
+        _check_tags(model.tags - {*tags.remove}, {*tags.set})
     return [ModelUpdated(workspace=model.workspace, model=model.name, description=description, owner=owner, tags=tags)]
 
 
@@ -226,7 +217,7 @@ def decide_evaluate(model: Model, version: Version, evaluation: Evaluation) -> l
 
 def decide_tag(model: Model, version: Version, present: frozenset[str], tags: Tags) -> list[VersionTagged]:
     _check_usable(model, version)
-    _check_tags(present, tags)
+    _check_tags(present - {*tags.remove}, {*tags.set})
     return [VersionTagged(workspace=model.workspace, model=model.name, version=version.number, tags=tags)]
 
 
@@ -237,6 +228,9 @@ def decide_note(model: Model, version: Version, text: str) -> list[VersionNoted]
 
 def decide_scan(model: Model, version: Version, scanner: str, findings: tuple[Finding, ...]) -> list[VersionScanned]:
     check_alive(model)
+    if version.status == Status.PENDING:
+        # Its verification would call it ready, whatever was found before.
+        raise Refused("version-not-ready", f"version {version.number} is being verified; try again in a moment")
     return [
         VersionScanned(
             workspace=model.workspace, model=model.name, version=version.number, scanner=scanner, findings=findings
@@ -250,6 +244,6 @@ def _check_usable(model: Model, version: Version) -> None:
         raise Refused("version-rejected", f"version {version.number} was rejected; register a new one")
 
 
-def _check_tags(present: frozenset[str], tags: Tags | None) -> None:
-    if tags is not None and len((present | {*tags.set}) - {*tags.remove}) > MAX_TAGS:
+def _check_tags(kept: frozenset[str], new: set[str]) -> None:
+    if len(kept | new) > MAX_TAGS:
         raise Refused("too-many-tags", f"{MAX_TAGS} tags is the most", 422)

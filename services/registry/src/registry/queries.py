@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.lifecycle import DEFAULT_LIFECYCLE
-from contracts.model import Inspection
+from contracts.model import Artifact, Inspection
 from contracts.registry import ServingReported
 from kit.problems import Problem
 from registry import state
@@ -216,13 +216,23 @@ async def pending(tx: AsyncConnection, limit: int) -> list[Document]:
     return [dict(row) for row in (await tx.execute(query)).mappings()]
 
 
-async def inspection_of(tx: AsyncConnection, artifact_digest: str, scanner: str) -> Inspection | None:
-    """What the same scanner has found in the same bytes before; they are in the store then."""
+async def inspection_of(tx: AsyncConnection, artifact: Artifact, scanner: str) -> Inspection | None:
+    """What the same scanner has found in the same artifact before; its bytes are in the store then.
+
+    The digest alone does not say that it is the same: a file may hold the very bytes of a directory's manifest, and
+    what is looked for in a file depends on its name.
+    """
     table = t(VersionRow)
+    before = table.c.content["artifact"]
+    if artifact.files:
+        same = before["files"] != sa.text("'[]'::jsonb")
+    else:
+        same = sa.and_(before["files"] == sa.text("'[]'::jsonb"), before["filename"].astext == artifact.filename)
     found = await tx.scalar(
         sa.select(table.c.inspection)
         .where(
-            table.c.artifact_digest == artifact_digest,
+            table.c.artifact_digest == artifact.digest,
+            same,
             table.c.inspection.is_not(None),
             table.c.inspection["scanner"].astext == scanner,
         )

@@ -70,8 +70,9 @@ def decide_request(
     if lifecycle.gated(to_stage):
         transition = _transition(model, version, TransitionKind.PROMOTION, to_stage, asked.transition_id)
         return [_requested(transition, asked, command.reason)]
-    if version.status == Status.QUARANTINED:
-        raise Refused("version-quarantined", f"version {version.number} has unsafe findings; it stays where it is")
+    retreats = version.stage != lifecycle.initial and to_stage in (lifecycle.initial, lifecycle.archive)
+    if version.status == Status.QUARANTINED and not retreats:
+        raise Refused("version-quarantined", f"version {version.number} has unsafe findings; it may only be taken back")
     transition = _transition(model, version, TransitionKind.RETIREMENT, to_stage, asked.transition_id)
     changed = StageChanged(**transition.model_dump(), requested_by=asked.actor, reason=command.reason)
     return [*_making_room(model, version, changed), changed]

@@ -42,6 +42,12 @@ async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
     return str(await tx.scalar(query) or name)
 
 
+async def keep_rules(tx: AsyncConnection, workspace: str) -> None:
+    """Until the transaction ends, nobody changes the rules of the workspace; whoever is doing so is waited for."""
+    key = f"{t(WorkspaceRow).schema}:workspace:{workspace}"  # the lock of the workspace's stream, shared
+    await tx.execute(sa.text("select pg_advisory_xact_lock_shared(hashtextextended(:key, 0))"), {"key": key})
+
+
 async def rules(tx: AsyncConnection, workspace: str) -> domain.Rules:
     table = t(WorkspaceRow)
     row = (await tx.execute(sa.select(table).where(table.c.workspace == workspace))).first()
@@ -67,9 +73,15 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
     here = (version.c.workspace == workspace, version.c.model == name)
     present = await tx.execute(
         sa.select(*_STATE)
-        .join(tenure, sa.and_(*(tenure.c[n] == version.c[n] for n in ("workspace", "model", "version", "stage"))))
-        .where(*here, version.c.stage.in_(limited), tenure.c.left_sequence.is_(None))
-        .order_by(tenure.c.entered_sequence)
+        .outerjoin(  # a version that is where it began has no tenure; it stands there longest
+            tenure,
+            sa.and_(
+                *(tenure.c[n] == version.c[n] for n in ("workspace", "model", "version", "stage")),
+                tenure.c.left_sequence.is_(None),
+            ),
+        )
+        .where(*here, version.c.stage.in_(limited))
+        .order_by(tenure.c.entered_sequence.nulls_first(), version.c.version)
     )
     occupants: dict[str, tuple[domain.Version, ...]] = {}
     for occupant in present:
@@ -122,20 +134,24 @@ async def version_tags(tx: AsyncConnection, of: domain.Model, number: int) -> fr
 
 
 async def last_good(tx: AsyncConnection, of: domain.Model, stage: str) -> int | None:
-    """The version that was in `stage` last before the present occupants and was not rolled back from."""
-    tenure = t(TenureRow)
-    current = [occupant.number for occupant in of.occupants.get(stage, ())]
+    """The ready version that was in `stage` last, is not there now, and was not rolled back from at its last stay."""
+    tenure, version = t(TenureRow), t(VersionRow)
+    last_stays = (
+        sa.select(tenure)
+        .distinct(tenure.c.version)
+        .where(tenure.c.workspace == of.workspace, tenure.c.model == of.name, tenure.c.stage == stage)
+        .order_by(tenure.c.version, tenure.c.entered_sequence.desc())
+        .subquery()
+    )
     return await tx.scalar(
-        sa.select(tenure.c.version)
+        sa.select(last_stays.c.version)
+        .join(version, sa.and_(*(version.c[n] == last_stays.c[n] for n in ("workspace", "model", "version"))))
         .where(
-            tenure.c.workspace == of.workspace,
-            tenure.c.model == of.name,
-            tenure.c.stage == stage,
-            tenure.c.left_sequence.is_not(None),
-            tenure.c.left_by != TransitionKind.ROLLBACK,
-            tenure.c.version.not_in(current),
+            last_stays.c.left_sequence.is_not(None),
+            last_stays.c.left_by != TransitionKind.ROLLBACK,
+            version.c.status == domain.Status.READY,
         )
-        .order_by(tenure.c.entered_sequence.desc())
+        .order_by(last_stays.c.entered_sequence.desc())
         .limit(1)
     )
 

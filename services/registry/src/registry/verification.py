@@ -53,6 +53,9 @@ class Verification:
             while True:
                 async with self._db.snapshot() as tx:
                     waiting = await queries.pending(tx, 10 * self._at_once + len(self._paused))
+                keys = {(row["workspace"], row["model"], row["version"]) for row in waiting}
+                # Others verified the rest of them.
+                self._paused = {key: pause for key, pause in self._paused.items() if key in keys}
                 for row in waiting:
                     key = (row["workspace"], row["model"], row["version"])
                     if len(self._running) < self._at_once and key not in self._running and self._due(key):
@@ -113,7 +116,7 @@ class Verification:
         artifact = Artifact.model_validate(row["content"]["artifact"], strict=False)
         declared = Signature.model_validate(row["content"]["signature"], strict=False)
         async with self._db.snapshot() as tx:
-            inspection = await queries.inspection_of(tx, artifact.digest, SCANNER)
+            inspection = await queries.inspection_of(tx, artifact, SCANNER)
         refusal: Refusal | None = None
         if inspection is None:
             inspection, refusal = await self._examine(artifact, row["registered_by"])

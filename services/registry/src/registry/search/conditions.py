@@ -105,7 +105,7 @@ class Conditions:
         # that far fewer rows fit than do.
         starts = [str(value)[:INDEXED_CHARACTERS] for value in values]
         begins = beginning(column).in_([sa.literal(start, sa.String()) for start in starts])
-        return begins
+        return begins if all(len(start) < INDEXED_CHARACTERS for start in starts) else sa.and_(begins, fits)
 
     def _spelling(self, field: Field, value: Value) -> Value:
         """Statuses are lower case; stages have the spelling of the lifecycle."""
