@@ -115,3 +115,26 @@ def test_a_quarantined_version_does_not_leave(system: System, tmp_path: Path) ->
     assert made.status == "quarantined"
     closed = system.ana.request_stage("churn", 1, "Staging", "hope", wait=60)
     assert (closed.status, closed.code) == ("refused", "version-quarantined")
+
+
+def test_what_serves_is_seen_and_what_is_stale_is_archived(system: System, artifact: Artifact) -> None:
+    for name, auc in (("one", 0.9), ("two", 0.95)):
+        system.ana.register("churn", artifact(name), metrics={"auc": auc})
+    system.ana.set_alias("churn", "champion", 2)
+    system.ana.report_serving("churn", "pod-1", 1, "serving", target="@champion")
+    status = cli(system, "serving", "status", "churn")
+    assert (status["in_step"], status["targets"][0]["desired"]["version"]) == (False, 2)
+    system.ana.report_serving("churn", "pod-1", 2, "serving", target="@champion")
+    assert cli(system, "serving", "status", "churn")["in_step"]
+    system.ana.resolve("churn", alias="champion")
+    assert [u["version"] for u in cli(system, "serving", "usage", "churn")] == [2]
+    for version in (1, 2):
+        system.ana.evaluate("churn", version, "june", {"auc": 0.6})
+    found = cli(system, "serving", "stale", "--metric", "auc", "--floor", "0.8")
+    assert [(v["version"], bool(v["serves"])) for v in found] == [(1, False), (2, True)]
+    criteria = ("--metric", "auc", "--floor", "0.8", "--reason", "drift")
+    assert {v["outcome"] for v in cli(system, "serving", "archive", *criteria)} == {"would-archive", "refused"}
+    assert system.ana.version("churn", 1).stage == "Development"
+    done = cli(system, "serving", "archive", *criteria, "--yes")
+    assert [(v["version"], v["outcome"]) for v in done] == [(1, "done"), (2, "refused")]
+    assert system.ana.version("churn", 1).stage == "Archived"

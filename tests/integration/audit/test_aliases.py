@@ -14,7 +14,7 @@ from audit import tables
 from audit.domain import NOT_VERIFIED
 from contracts.approval import Verdict
 from contracts.envelope import Envelope
-from contracts.lifecycle import DEFAULT_LIFECYCLE
+from contracts.lifecycle import DEFAULT_LIFECYCLE, TransitionKind
 from contracts.registry import AliasChanged, AliasRemoved, ModelRegistered, ModelRenamed, WorkspaceConfigured
 
 from .conftest import APPROVED, Harness, changed, digest, event, hours, record, registered
@@ -138,8 +138,8 @@ async def test_a_decision_for_an_alias_is_good_once_and_for_no_stage(signed: Sig
     again = told[2].model_copy(update={"id": str(uuid4()), "sequence": 6, "time": hours(7)})
     assert await signed.tell(again) == [None]
     assert (await pointed(signed.audit, 100))["version"] == 2
-    move = decided(changed(2, DEV, STAGING), signed.key, kind="alias", to_stage="@champion")
-    stage = event(move.model_copy(update={"to_stage": "@champion", "kind": "alias"}), 7, at=hours(8))
+    move = decided(changed(2, DEV, STAGING), signed.key, kind=TransitionKind.ALIAS, to_stage="@champion")
+    stage = event(move.model_copy(update={"to_stage": "@champion", "kind": TransitionKind.ALIAS}), 7, at=hours(8))
     assert await signed.tell(stage) == ["astray"]
     development = await signed.audit.get("/v1/models/fraud/production?stage=development")
     assert [o["version"] for o in development["occupants"]] == [2, 1]

@@ -12,9 +12,9 @@ from audit.domain import NOT_VERIFIED
 from contracts.envelope import Envelope
 from contracts.lifecycle import Lifecycle, Move, Stage, StageRule, TransitionKind
 from contracts.payload import Message
-from contracts.registry import StageChanged, WorkspaceConfigured
+from contracts.registry import AliasChanged, ModelRenamed, StageChanged, VersionNoted, WorkspaceConfigured
 
-from .conftest import Harness, changed, event, hours, record, registered
+from .conftest import Harness, changed, digest, event, hours, record, registered
 from .signed import DEV, PRODUCTION, STAGING, Signed, decided
 
 
@@ -218,20 +218,15 @@ async def test_a_gate_of_the_default_lifecycle_counts_until_rules_open_it(signed
     assert await signed.production() == 1
 
 
-async def test_two_rules_in_one_place_are_flagged_and_the_stricter_counts(signed: Signed) -> None:
+@pytest.mark.parametrize("at", [-5, 7])
+async def test_two_rules_in_one_place_are_flagged_and_the_stricter_counts(signed: Signed, at: float) -> None:
     rules, *rest = custom(signed)
-    looser = configured().model_copy(
-        update={
-            "lifecycle": configured().lifecycle.model_copy(
-                update={
-                    "stages": tuple(rule.model_copy(update={"gated": False}) for rule in configured().lifecycle.stages)
-                }
-            )
-        }
-    )
-    undecided = event(changed(1, "Attic", "Live"), 10, at=hours(7))
+    lifecycle = configured().lifecycle
+    ungated = tuple(rule.model_copy(update={"gated": False}) for rule in lifecycle.stages)
+    looser = configured().model_copy(update={"lifecycle": lifecycle.model_copy(update={"stages": ungated})})
+    undecided = event(changed(1, "Attic", "Live"), 10, at=hours(at))
     assert await signed.tell(event(looser, 1, at=hours(-9)), *rest, undecided) == [None] * (len(rest) + 2)
-    assert await versions(signed, "Live") == [1, 3, 2]
+    assert sorted(await versions(signed, "Live")) == [1, 2, 3]
     assert await signed.tell(rules) == ["contested"]
     assert await versions(signed, "Live") == [3, 2]
     await signed.assert_rebuilt_alike()
@@ -244,6 +239,42 @@ async def test_rules_of_another_workspace_say_nothing_of_this_one(signed: Signed
     assert await signed.tell(away) == ["astray"]
     assert await signed.audit.rows(tables.configuration) != []
     assert {row["workspace"] for row in await signed.audit.rows(tables.configuration)} == {"other"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_everything_at_once_comes_out_of_a_rebuild_identical(signed: Signed, seed: int) -> None:
+    """Stages, aliases, names, rules, forgeries, copies and noise, in any order, and rules that come last."""
+    rules, *rest = custom(signed)
+    model: dict[str, Any] = {"workspace": "default", "model": "fraud"}
+    pointing = AliasChanged(
+        **model,
+        alias="champion",
+        version=3,
+        digest=digest(3),
+        artifact_digest=digest(3),
+        requested_by="ana",
+        reason="won",
+    )
+    more = told(
+        6, 10, ModelRenamed(**model, former="fraud", name="scam"), pointing, VersionNoted(**model, version=1, text="x")
+    )
+    forged = [
+        event(changed(1, "Attic", "Live"), 11, at=hours(7)),
+        event(pointing.model_copy(update={"version": 1, "reason": "mine"}), 30, at=hours(9)),
+    ]
+    copy = rest[3].model_copy(update={"actor": "mallory"})
+    protecting = configured().model_copy(update={"protected_aliases": ("champion",)})
+    envelopes = [*rest, *more, *forged, copy, event(protecting, 2, at=hours(8))]
+    random.Random(seed).shuffle(envelopes)
+    await signed.tell(*envelopes)
+    await signed.assert_rebuilt_alike()
+    await signed.tell(rules)
+    assert await versions(signed, "live") == [3, 2]
+    assert (await signed.audit.get("/v1/models/scam/aliases/champion"))["version"] == 3
+    page = await signed.audit.get("/v1/timeline?model=scam&limit=100")
+    flagged = {item["event_id"] for item in page["items"] if item["problem"]}
+    assert flagged == {e.id for e in forged}
+    await signed.assert_rebuilt_alike()
 
 
 async def test_without_keys_every_change_is_believed(audit: Harness) -> None:

@@ -75,6 +75,17 @@ def test_forged_rules_beside_true_ones_close_a_gate_and_never_open_one() -> None
         assert history.opens("Draft", at(hours))
 
 
+def test_it_tells_from_when_on_new_rules_matter() -> None:
+    first, second, gap = rules(1, 0, "QA"), rules(2, 2, "Live"), rules(4, 1, "Live")
+    contesting = rules(1, 5, "Live", index=9)
+    assert History([first]).changed_since(History([])) == at(0)
+    assert History([first, second]).changed_since(History([second])) == at(0)
+    assert History([first, second]).changed_since(History([first])) == at(2)
+    assert History([first, gap]).changed_since(History([first])) is None
+    # Two in one place count from the earlier one on, and from there on the verdicts may change.
+    assert History([first, second, contesting]).changed_since(History([first, second])) == at(0)
+
+
 @pytest.mark.parametrize("seconds", [-1, 0, 1])
 def test_clocks_and_transactions_overlap_around_new_rules(seconds: int) -> None:
     history = History(

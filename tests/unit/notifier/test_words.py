@@ -211,7 +211,7 @@ def test_an_alias_change_names_its_approvers_and_criteria() -> None:
         ),
         (
             ServingReported(**VERSION, server="pod-1", target="@champion", state="failed", detail="no memory"),
-            "churn: v2 is failed on pod-1. Reported by pod-1: 'no memory'.",
+            "churn: pod-1 reports v2 as failed. Reported by pod-1: 'no memory'.",
         ),
         (
             ModelUpdated.model_validate({**MODEL, "owner": "ben", "tags": {"set": {"team": "x"}}}),

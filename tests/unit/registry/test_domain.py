@@ -44,7 +44,9 @@ def content(**fields: object) -> VersionContent:
 
 
 def register(model: Model = CHURN, **fields: object) -> list[Any]:
-    return list(domain.decide_register_version(model, RegisterVersion(model=model.name, content=content(**fields)), "ana"))
+    return list(
+        domain.decide_register_version(model, RegisterVersion(model=model.name, content=content(**fields)), "ana")
+    )
 
 
 def code(act: Callable[[], object]) -> str:
@@ -142,7 +144,9 @@ def named(rule: str, name: str, message: str = "") -> list[ModelRegistered]:
     return domain.decide_register_model(model, RegisterModel(model=name))
 
 
-@pytest.mark.parametrize("rule", ["[", "a{2", "(?=a)b", "(?!a)b", "(?<=a)b", r"(a)\1", "*", "a{1000}{1000}{1000}", "a)|(b"])
+@pytest.mark.parametrize(
+    "rule", ["[", "a{2", "(?=a)b", "(?!a)b", "(?<=a)b", r"(a)\1", "*", "a{1000}{1000}{1000}", "a)|(b"]
+)
 def test_a_bad_naming_rule_is_refused(rule: str) -> None:
     assert code(lambda: domain.check_naming(rule)) == "bad-naming-rule"
 

@@ -2,24 +2,27 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from contracts.envelope import explain
 from contracts.model import Artifact, Column, Environment, Pointer, Signature, VersionContent
 from contracts.payload import ModelName
 from hallmark import artifacts, capture
+from hallmark.approvals import Approvals
 from hallmark.catalogue import Catalogue
 from hallmark.catalogue import of as _model
 from hallmark.connection import read
 from hallmark.download import obtain
 from hallmark.errors import HallmarkError
 from hallmark.follow import Follower
-from hallmark.results import Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
+from hallmark.oversight import Oversight
+from hallmark.results import Pin, Transition, Version
+from hallmark.serving import Serving
 from hallmark.upload import Offer, Offers, Uploader
 
 LONG_POLL_SECONDS = 20.0
@@ -27,7 +30,7 @@ VERIFICATION_SECONDS = 60.0
 MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
-class Client(Catalogue):
+class Client(Catalogue, Serving, Approvals, Oversight):
     """Talks to Hallmark. Thread-safe; close it or use it in a `with`.
 
     `url` is the registry's address (HALLMARK_URL, else http://127.0.0.1:8801); the other services are found through
@@ -180,16 +183,6 @@ class Client(Catalogue):
         url = self._base("registry") + f"{_model(model)}/watch"
         return Follower(self.http, url, {"workspace": self.workspace} | _which(stage, alias), self._authorization())
 
-    def report_serving(self, model: str, server: str, version: int, state: str, **more: Any) -> None:
-        """Says what this server has loaded: `state` is loaded, serving, failed or stopped. `more`: target, detail."""
-        body = {"server": server, "target": "Production", "version": version, "state": state, **more}
-        self._post("registry", f"{_model(model)}/serving", body)
-
-    def serving_keys(self) -> dict[str, Any]:
-        """The public keys (JWKS) that verify pins offline: keep them where the server is."""
-        keys: dict[str, Any] = self._get("registry", "/v1/keys/serving").json()
-        return keys
-
     def download(self, pin: Pin, directory: str | Path | None = None, *, progress: Any = None) -> Path:
         """The verified file, or directory, of a pin: from the cache where it is, else from the object store.
 
@@ -241,112 +234,6 @@ class Client(Catalogue):
             span = min(left, LONG_POLL_SECONDS)
             transition = read(Transition, self._get("registry", path, patience=span, wait=round(span, 3)))
         return transition
-
-    # -- approval ------------------------------------------------------------------------------------------------
-
-    def requests(self, status: str | None = None) -> Iterator[Request]:
-        return self._pages("approval", "/v1/requests", Request, status=status)
-
-    def request(self, request_id: str, *, wait: float = 0.0) -> Request:
-        """A request for approval; its id is the transition's.
-
-        Approval hears of a new transition a moment after the registry recorded it: within `wait` seconds, "not
-        found" is asked again, and so is a request whose gates were not evaluated yet.
-        """
-        path, deadline = f"/v1/requests/{quote(request_id, safe='')}", time.monotonic() + wait
-        pause = 0.05
-        while True:
-            try:
-                found = read(Request, self._get("approval", path))
-                if found.gates_done or time.monotonic() > deadline:
-                    return found
-            except HallmarkError as error:
-                if error.status != 404 or time.monotonic() > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
-
-    def vote(
-        self,
-        request_id: str,
-        choice: Literal["approve", "reject"],
-        comment: str = "",
-        *,
-        request_digest: str | None = None,
-    ) -> Request:
-        """Votes. With `request_digest`, only if the request is still the one that was read."""
-        body = {"choice": choice, "comment": comment}
-        if request_digest:
-            body["request_digest"] = request_digest
-        path = f"/v1/requests/{quote(request_id, safe='')}/votes"
-        return read(Request, self._post("approval", path, body))
-
-    def approve(self, request_id: str, comment: str = "") -> Request:
-        return self.vote(request_id, "approve", comment)
-
-    def reject(self, request_id: str, comment: str = "") -> Request:
-        return self.vote(request_id, "reject", comment)
-
-    def publish_policy(self, document: str) -> dict[str, Any]:
-        """Publishes a policy (YAML): the first of its name, or a new revision. Needs an administrator's token."""
-        published: dict[str, Any] = self._post("approval", "/v1/policies", {"document": document}).json()
-        return published
-
-    # -- audit ---------------------------------------------------------------------------------------------------
-
-    def timeline(self, model: str) -> Iterator[TimelineItem]:
-        """Everything that happened to a model, oldest first."""
-        return self._pages("audit", "/v1/timeline", TimelineItem, model=model)
-
-    def production(self, model: str, at: datetime | None = None) -> Tenure:
-        """Who was in Production at `at` (default: now), since when, and who let it in."""
-        moment = (at or datetime.now(UTC)).astimezone(UTC)
-        return read(Tenure, self._get("audit", f"{_model(model)}/production", at=moment.isoformat()))
-
-    def checkpoint(self) -> str:
-        """The audit log's latest signed checkpoint (C2SP tlog-checkpoint)."""
-        return self._get("audit", "/checkpoint").text
-
-    def verifier_key(self) -> str:
-        """The line that names and holds the log's public key; keep it outside, it is what you verify with."""
-        return self._get("audit", "/keys").text.strip()
-
-    def export_log(self, target: str | Path) -> Path:
-        """Writes the whole log, with its checkpoint, for `hallmark audit verify`."""
-        path = Path(target)
-        self._save("audit", "/v1/log/export", path)
-        return path
-
-    # -- notifications -------------------------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        channel: Literal["slack", "email", "webhook"],
-        address: str,
-        *,
-        types: Sequence[str] = ("hallmark.stage.*",),
-        model: str = "*",
-        secret: str | None = None,
-    ) -> Subscription:
-        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`."""
-        body = {"channel": channel, "address": address, "types": list(types), "model": model}
-        body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
-        return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
-
-    def subscriptions(self) -> Iterator[Subscription]:
-        return self._pages("notifier", "/v1/subscriptions", Subscription)
-
-    def unsubscribe(self, subscription_id: str) -> None:
-        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
-        self._call("notifier", "DELETE", path)
-
-    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
-        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
-            yield item.model_dump(mode="json")
-
-
-class _Any(BaseModel, extra="allow"):
-    pass
 
 
 def check_name(model: str) -> None:

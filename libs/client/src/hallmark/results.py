@@ -302,3 +302,32 @@ class Workspace(Result):
     protected_aliases: list[str] = Field(default_factory=list)
     configured_by: str | None = None
     configured_at: datetime | None = None
+
+
+class ServingStatus(Result):
+    """`targets`: each with what it is (`desired`) and which server runs what (`actual`)."""
+
+    workspace: str
+    model: str
+    in_step: bool
+    targets: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Use(Result):
+    version: int
+    principal: str
+    how: str
+    count: int
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+class StaleVersion(Result):
+    """`serves` says as what it stands in the way of being archived."""
+
+    model: str
+    version: int
+    stage: str
+    reason: str
+    last_used_at: datetime | None = None
+    serves: str | None = None

@@ -45,7 +45,7 @@ async def contested(tx: AsyncConnection, envelope: Envelope, event: WorkspaceCon
 
 async def configure(tx: AsyncConnection, index: int, envelope: Envelope, event: WorkspaceConfigured) -> dict[int, bool]:
     """Adds rules. Gives the claims whose verdict they change: entry -> whether it is good now."""
-    before = (await history(tx, event.workspace)).known()
+    before = await history(tx, event.workspace)
     await tx.execute(
         sa.insert(configuration).values(
             index=index,
@@ -57,9 +57,10 @@ async def configure(tx: AsyncConnection, index: int, envelope: Envelope, event: 
         )
     )
     after = await history(tx, event.workspace)
-    if not (new := after.known() - before):
+    changed_since = after.changed_since(before)
+    if changed_since is None:
         return {}
-    since = sa.literal(min(rules.at for rules in new)) - sa.literal(OVERLAP, sa.Interval())
+    since = sa.literal(changed_since) - sa.literal(OVERLAP, sa.Interval())
     c = claim.c
     rows = await tx.execute(sa.select(claim).where(c.workspace == event.workspace, c.judged, c.at >= since))
     verdicts = {row["index"]: (row["good"], after.opens(row["target"], row["at"])) for row in rows.mappings()}

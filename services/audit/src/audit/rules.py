@@ -58,8 +58,9 @@ class History:
                 by_sequence[rules.sequence] = (*by_sequence.get(rules.sequence, ()), rules)
         self._places = [(min(r.at for r in claimed), claimed) for claimed in by_sequence.values()]
 
-    def known(self) -> frozenset[Rules]:
-        return frozenset(rules for _, claimed in self._places for rules in claimed)
+    def changed_since(self, before: "History") -> datetime | None:
+        """From when on it says something else than `before`, which knew a part of this; None: it says the same."""
+        return min((start for start, claimed in self._places if (start, claimed) not in before._places), default=None)
 
     def in_force(self, at: datetime, *, before: bool = False) -> tuple[Rules, ...]:
         """More than one when entries claim the same place. `before`: an instant earlier."""

@@ -93,7 +93,7 @@ def _version(event: Message) -> Notice | None:
             )
         case ServingReported():
             return Notice(
-                f"{event.model}: v{event.version} is {event.state} on {event.server}",
+                f"{event.model}: {event.server} reports v{event.version} as {event.state}",
                 who=by("Reported", event.server),
                 reason=event.detail,
                 facts=_facts(event, ("Serves", event.target), ("Server", event.server)),

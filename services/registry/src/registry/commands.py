@@ -168,7 +168,7 @@ class Commands:
             await state.version(tx, model, reported.version)
             news = [] if await queries.is_reported(tx, reported) else [reported]
             await self._append(tx, stream, last, news, Cause(actor=principal.subject, correlationid=request_id))
-        return {**reported.model_dump(mode="json"), "changed": bool(news)}
+        return {**reported.model_dump(mode="json"), "recorded": bool(news)}
 
     async def archive(
         self, workspace: str, model: str, version: int, reason: str, principal: Principal, request_id: str

@@ -48,7 +48,10 @@ class ModelRow(Table, table=True):
     """`model` is the name it was registered under and its identity for ever; `name` is the one it has now."""
 
     __tablename__ = "model"
-    __table_args__ = (sa.Index("ix_model_name", "workspace", "name"),)
+    __table_args__ = (
+        sa.Index("ix_model_name", "workspace", "name"),
+        sa.Index("ix_model_deleted", "workspace", "model", postgresql_where=sa.text("deleted_at is not null")),
+    )
 
     workspace: str = Field(primary_key=True)
     model: str = Field(primary_key=True)
@@ -84,6 +87,10 @@ class VersionRow(Table, table=True):
         sa.Index("ix_version_author", "workspace", "registered_by", "registered_at"),
         sa.Index("ix_version_artifact", "artifact_digest"),
         sa.Index("ix_version_in_stage", "workspace", "stage", "model", "version"),
+        sa.Index("ix_version_updated", "workspace", "updated_at", "model", "version"),
+        sa.Index("ix_version_status", "workspace", "status", "model", "version"),
+        sa.Index("ix_version_number", "workspace", "version", "model"),
+        sa.Index("ix_version_source", "workspace", sa.text("(content #>> '{artifact,filename}')"), "model", "version"),
         sa.Index("ix_version_run", "workspace", "run_id", postgresql_where=sa.text("run_id is not null")),
     )
 
@@ -173,7 +180,10 @@ class AliasRow(Table, table=True):
     """Where an alias points now, and the sequence of the event that said so."""
 
     __tablename__ = "alias"
-    __table_args__ = (sa.Index("ix_alias_version", "workspace", "model", "version"),)
+    __table_args__ = (
+        sa.Index("ix_alias_version", "workspace", "model", "version"),
+        sa.Index("ix_alias_name", "workspace", "alias", "model", "version"),
+    )
 
     workspace: str = Field(primary_key=True)
     model: str = Field(primary_key=True)

@@ -162,7 +162,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
         said = ServingReported(workspace=workspace, model=found.model, target=str(target), **given)
         if not await desired.is_news(serving.db, said):
             return {"recorded": False, **said.model_dump(mode="json")}
-        return {"recorded": True, **said.model_dump(mode="json")} | await report(said, caller, request.state.request_id)
+        return await report(said, caller, request.state.request_id)
 
     @api.get("/v1/models/{model}/serving", tags=["serving"], summary="What should be served, and what servers run")
     async def side_by_side(model: ModelPath, caller: Caller, workspace: InWorkspace = "default") -> Document:
