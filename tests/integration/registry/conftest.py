@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path) -> Iterator[RegistrySettings]:
+    with new_settings(infra_postgres, infra_s3, kafka, scratch) as settings:
+        yield settings
+
+
+@contextmanager
+def new_settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path) -> Iterator[RegistrySettings]:
+    """Settings of a registry with a database, a bucket and topics of its own; `scratch` gets its keys."""
     for name in ("auth", "decision", "serving"):
         ensure_key(scratch, name)
     (scratch / "access.yaml").write_text(ACCESS)

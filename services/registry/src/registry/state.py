@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.lifecycle import Lifecycle, TransitionKind
@@ -138,7 +139,7 @@ async def last_good(tx: AsyncConnection, of: domain.Model, stage: str) -> int | 
     tenure, version = t(TenureRow), t(VersionRow)
     last_stays = (
         sa.select(tenure)
-        .distinct(tenure.c.version)
+        .ext(distinct_on(tenure.c.version))
         .where(tenure.c.workspace == of.workspace, tenure.c.model == of.name, tenure.c.stage == stage)
         .order_by(tenure.c.version, tenure.c.entered_sequence.desc())
         .subquery()

@@ -1,0 +1,284 @@
+"""Two people at once, at random, over HTTP: what must hold of the registry holds after every step.
+
+HALLMARK_MACHINE_EXAMPLES=100 walks longer than CI does.
+"""
+
+import asyncio
+import os
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from tests.integration.registry.test_registry import signed
+from tests.support.walking import RULES, World, request_of, world
+
+from contracts.approval import RequestDecided, Verdict
+from contracts.registry import AliasChanged, StageChanged
+from kit.errors import Permanent
+from kit.events import Cause
+from registry.rebuild import rebuild
+from registry.tables import event_log
+
+__all__ = ["world"]
+EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "10"))
+STEPS = 25
+
+GROUPS = ("ml-engineers", "operators", "admins")
+GATED = {"Staging": None, "Production": 1, "Canary": 2}
+MODELS = st.sampled_from(["a", "a", "a", "b", "c"])
+VERSIONS = st.integers(1, 4)
+ALIASES = st.sampled_from(["best", "champ"])
+STAGES = st.sampled_from(["Development", "Staging", "Production", "archived", "Canary"])
+NTH = st.integers(0, 9)
+Action = tuple[Any, ...]
+ASKS = st.one_of(
+    st.tuples(st.just("request"), MODELS, VERSIONS, STAGES),
+    st.tuples(st.just("rollback"), MODELS, st.none() | VERSIONS),
+    st.tuples(st.just("set-alias"), MODELS, ALIASES, VERSIONS, st.none() | st.integers(0, 4)),
+)
+ACTIONS = st.one_of(
+    ASKS,
+    st.tuples(st.just("decide"), NTH, st.booleans()),
+    st.tuples(st.just("decide"), NTH, st.just(True)),
+    st.tuples(st.just("cancel"), NTH),
+    st.tuples(st.just("register-model"), MODELS),
+    st.tuples(st.just("register-version"), MODELS),
+    st.tuples(st.just("remove-alias"), MODELS, ALIASES),
+    st.tuples(st.just("rename"), MODELS, MODELS),
+    st.tuples(st.sampled_from(["delete", "restore", "update"]), MODELS),
+    st.tuples(st.sampled_from(["tag", "note", "evaluate"]), MODELS, VERSIONS),
+    st.tuples(st.just("configure"), st.integers(0, len(RULES) - 1)),
+)
+# Done by one, they cannot be done by another.
+import collections
+STAT = collections.Counter()
+ONCE = {"register-model", "rename", "delete", "restore", "remove-alias", "cancel", "decide", "rollback"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`code` is empty where the wish came true."""
+
+    code: str
+    document: dict[str, Any]
+
+
+class Machine(RuleBasedStateMachine):
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.harness = replace(self.world.harness, workspace=f"w{uuid4().hex[:8]}")
+        self.clients = [self.harness.client(name, *GROUPS) for name in ("ana", "bob")]
+        self.asked: list[dict[str, Any]] = []
+        self.decisions: dict[str, RequestDecided] = {}
+        self.names: dict[str, str] = {}  # name -> identity of the model that has it for ever
+        self.versions: dict[str, int] = {}
+        self.ticks = count()
+
+    @initialize(rules=st.integers(0, len(RULES) - 1))
+    def begin(self, rules: int) -> None:
+        self._all(("configure", rules))
+        for _ in range(3):
+            self._all(("register-version", "a"))
+
+    @rule(one=ACTIONS)
+    def alone(self, one: Action) -> None:
+        self._all(one)
+
+    @rule(one=ACTIONS, other=ACTIONS)
+    def together(self, one: Action, other: Action) -> None:
+        self._all(one, other)
+
+    @rule(one=ASKS, then=NTH)
+    def asked_and_approved(self, one: Action, then: int) -> None:
+        """The way to Production is long; random steps alone seldom go it."""
+        before = len(self.asked)
+        self._all(one)
+        if len(self.asked) > before:
+            self._all(("decide", 0, True), *([("decide", then, True)] if then % 2 else []))
+
+    @rule(one=ACTIONS)
+    def the_same_twice(self, one: Action) -> None:
+        self._one_winner(one, one)
+
+    @rule(alias=ALIASES, model=MODELS, one=VERSIONS, other=VERSIONS, expected=st.integers(0, 4))
+    def two_compare_and_set(self, alias: str, model: str, one: int, other: int, expected: int) -> None:
+        if expected not in (one, other):
+            self._one_winner(*(("set-alias", model, alias, number, expected) for number in (one, other)))
+
+    @rule(one=MODELS, other=MODELS, name=MODELS)
+    def two_want_a_name(self, one: str, other: str, name: str) -> None:
+        if self.names.get(one, one) != self.names.get(other, other):
+            self._one_winner(("rename", one, name), ("rename", other, name))
+
+    def _one_winner(self, *actions: Action) -> None:
+        answers = self._all(*actions)
+        kind, wins = actions[0][0], [a for a in answers if not a.code]
+        gated = any("transition_id" in a.document for a in wins)
+        if kind in ONCE or gated or (kind == "set-alias" and actions[0][4] not in (None, actions[0][3])):
+            assert len(wins) <= 1, (actions, answers)
+        if not wins and kind != "decide":
+            # They did not stand in each other's way: alone, the first fails as well.
+            [again] = self._all(actions[0])
+            assert again.code == answers[0].code, (actions, answers, again)
+
+    def _all(self, *actions: Action) -> list[Answer]:
+        prepared = [self._decision(*a[1:]) if a[0] == "decide" else None for a in actions]
+        if len(actions) == 2 and actions[0] == actions[1]:
+            prepared = prepared[:1] * 2  # the very same decision
+
+        async def work() -> list[Answer]:
+            both = zip(self.clients, actions, prepared, strict=False)
+            return await asyncio.gather(*(self._act(client, one, decided) for client, one, decided in both))
+
+        answers = self.world.run(work())
+        for action, answer in zip(actions, answers, strict=True):
+            STAT[(action[0], answer.code)] += 1
+            if not answer.code:
+                self._note(action, answer.document)
+        return answers
+
+    def _decision(self, nth: int, approve: bool) -> RequestDecided | None:
+        if not self.asked:
+            return None
+        verdict = Verdict.APPROVED if approve else Verdict.REJECTED
+        decided = signed(self.harness, self.asked[-1 - nth % len(self.asked)], verdict=verdict)
+        self.decisions[decided.decision.decision_id] = decided
+        return decided
+
+    async def _act(self, client: Any, action: Action, decided: RequestDecided | None) -> Answer:
+        kind, *given = action
+        if kind == "decide":
+            return await self._decide(decided)
+        if kind == "cancel":
+            if not self.asked:
+                return Answer("nothing-asked", {})
+            given = [self.asked[-1 - given[0] % len(self.asked)]["transition_id"]]
+        same = {"workspace": self.harness.workspace, "artifact": self.world.artifact}
+        response = await client.request(**request_of(kind, given, **same, text=f"{next(self.ticks)}"))
+        assert response.status_code < 500, (action, response.text)
+        document = response.json()
+        if kind == "register-version" and response.status_code == 201:
+            path = f"/v1/models/{document['model']}/versions/{document['version']}"
+            ready = await client.get(path, params={"wait": 20})
+            assert ready.json()["status"] == "ready", ready.text
+        if response.is_success:
+            return Answer("", document)
+        return Answer(document["type"].rsplit(":", 1)[-1], document)
+
+    async def _decide(self, decided: RequestDecided | None) -> Answer:
+        if decided is None:
+            return Answer("nothing-asked", {})
+        try:
+            async with self.world.db.transaction() as tx:
+                await self.world.commands.decide(tx, decided.decision, decided.jws, Cause(actor="hallmark/approval"))
+        except Permanent as error:
+            return Answer(error.code, {})
+        return Answer("", {})
+
+    def _note(self, action: Action, document: dict[str, Any]) -> None:
+        """Keeps what the answer promises."""
+        kind = action[0]
+        if kind in ("request", "rollback", "set-alias") and "transition_id" in document:
+            if document["status"] == "open":
+                self.asked.append(document)
+        elif kind in ("register-model", "register-version", "rename"):
+            model = document["model"]
+            name = action[2] if kind == "rename" else action[1]
+            assert self.names.setdefault(name, model) == model, "a name changed hands"
+            self.names.setdefault(model, model)
+            if kind == "register-version":
+                self.versions[model] = self.versions.get(model, 0) + 1
+
+    @invariant()
+    def what_must_hold(self) -> None:
+        self.world.run(self._check())
+
+    async def _check(self) -> None:
+        given = {"w": self.harness.workspace, "like": f"{self.harness.workspace}/%"}
+        async with self.world.db.snapshot() as tx:
+
+            async def rows(query: str) -> list[Any]:
+                return list((await tx.execute(sa.text(query), given)).all())
+
+            numbers = await rows(
+                "select model, array_agg(version order by version) as n, array_agg(stage) as s"
+                " from registry.version where workspace = :w group by model"
+            )
+            names = await rows("select name, model from registry.name where workspace = :w")
+            lost = await rows(
+                "select a.* from registry.alias a left join registry.version v using (workspace, model, version)"
+                " where workspace = :w and v.version is null"
+            )
+            gaps = await rows(
+                "select stream from registry.event where stream like :like or stream = 'workspace:' || :w"
+                " group by stream having max(sequence) <> count(*) or min(sequence) <> 1"
+            )
+            changes = await rows(
+                "select type, data from registry.event where stream like :like"
+                f" and type in ('{StageChanged.TYPE}', '{AliasChanged.TYPE}')"
+            )
+            double = await rows(
+                "select 1 from registry.transition where workspace = :w and status = 'open'"
+                " group by model, version, to_stage having count(*) > 1"
+            )
+        assert {row.model: row.n for row in numbers} == {m: [*range(1, n + 1)] for m, n in self.versions.items()}
+        for row in numbers:
+            for stage, holds in GATED.items():
+                assert holds is None or row.s.count(stage) <= holds, (row.model, stage)
+        assert {row.name: row.model for row in names} == self.names
+        assert (lost, gaps, double) == ([], [], [])
+        self._check_decided(changes)
+
+    def _check_decided(self, changes: list[Any]) -> None:
+        """Law 5: every gated stage was entered by a decision of ours, for exactly that, used once."""
+        used: list[str] = []
+        for row in changes:
+            if row.type == AliasChanged.TYPE:
+                moved = AliasChanged.model_validate_json(row.data)
+                if moved.decision_id is not None:
+                    used.append(moved.decision_id)
+                continue
+            changed = StageChanged.model_validate_json(row.data)
+            if changed.to_stage not in GATED:
+                continue
+            assert changed.decision_id is not None, changed
+            decision = self.decisions[changed.decision_id].decision
+            assert (decision.transition_id, decision.version, decision.to_stage, decision.verdict) == (
+                *(changed.transition_id, changed.version, changed.to_stage),
+                Verdict.APPROVED,
+            )
+            used.append(changed.decision_id)
+        assert len(used) == len(set(used)), "a decision counted twice"
+
+    def teardown(self) -> None:
+        """Law 2, while people go on writing."""
+
+        async def work() -> Any:
+            writes = [("register-version", "a"), ("note", "a", 1), ("tag", "a", 2), ("register-version", "b")]
+            writing = [self._act(client, one, None) for client, one in zip(self.clients * 2, writes, strict=True)]
+            found, *answers = await asyncio.gather(rebuild(self.world.db, event_log(), lambda _: None), *writing)
+            return found, answers
+
+        found, _ = self.world.run(work())
+        assert found.differing == ()
+
+
+@pytest.mark.timeout(900)
+def test_two_people_at_once(world: World) -> None:
+    walk = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine = type("Walk", (Machine,), {"world": world})
+    run_state_machine_as_test(machine, settings=walk)
+    print(sorted(STAT.items()))
