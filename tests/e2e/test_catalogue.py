@@ -67,12 +67,12 @@ def test_aliases_notes_and_names_by_command_line(system: System, artifact: Artif
     cli(system, "version", "evaluate", "churn", "2", "--dataset", "may", "--metric", "auc=0.87")
     assert cli(system, "version", "tag", "churn", "2", "--set", "reviewed=yes")["tags"] == {"reviewed": "yes"}
     assert [r["kind"] for r in cli(system, "version", "remarks", "churn", "2")] == ["note", "evaluation"]
-    operators = {"by": "olga", "groups": ("operators",)}
-    assert cli(system, "model", "rename", "churn", "attrition", **operators)["name"] == "attrition"
+    olga: Any = {"by": "olga", "groups": ("operators",)}
+    assert cli(system, "model", "rename", "churn", "attrition", **olga)["name"] == "attrition"
     assert system.ana.model("churn").name == "attrition"
-    cli(system, "model", "delete", "attrition", "--reason", "over", **operators)
+    cli(system, "model", "delete", "attrition", "--reason", "over", **olga)
     assert [m["model"] for m in cli(system, "model", "list", "--deleted")] == ["churn"]
-    cli(system, "model", "restore", "churn", "--reason", "not over", **operators)
+    cli(system, "model", "restore", "churn", "--reason", "not over", **olga)
     eventually(
         lambda: (
             {"hallmark.alias.changed.v1", "hallmark.model.renamed.v1"} <= {i.type for i in system.aud.timeline("churn")}

@@ -26,20 +26,20 @@ from registry.rebuild import rebuild
 from registry.tables import event_log
 
 __all__ = ["world"]
-EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "10"))
-STEPS = 25
+EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "8"))
+STEPS = 30
 
 GROUPS = ("ml-engineers", "operators", "admins")
 GATED = {"Staging": None, "Production": 1, "Canary": 2}
-MODELS = st.sampled_from(["a", "a", "a", "b", "c"])
-VERSIONS = st.integers(1, 4)
+MODELS = st.sampled_from(["a", "a", "b", "a", "c"])
+VERSIONS = st.sampled_from([3, 2, 1, 4])
 ALIASES = st.sampled_from(["best", "champ"])
-STAGES = st.sampled_from(["Development", "Staging", "Production", "archived", "Canary"])
+STAGES = st.sampled_from(["Staging", "Production", "archived", "Development", "Canary"])
 NTH = st.integers(0, 9)
 Action = tuple[Any, ...]
 ASKS = st.one_of(
     st.tuples(st.just("request"), MODELS, VERSIONS, STAGES),
-    st.tuples(st.just("rollback"), MODELS, st.none() | VERSIONS),
+    st.tuples(st.just("rollback"), MODELS, st.none() | st.just(1)),
     st.tuples(st.just("set-alias"), MODELS, ALIASES, VERSIONS, st.none() | st.integers(0, 4)),
 )
 ACTIONS = st.one_of(
@@ -82,9 +82,13 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(rules=st.integers(0, len(RULES) - 1))
     def begin(self, rules: int) -> None:
-        self._all(("configure", rules))
+        self._all(("configure", 0))
         for _ in range(3):
-            self._all(("register-version", "a"))
+            self._all(("register-version", "a"), ("register-version", "b"))
+        for version, stage in ((1, "Staging"), (1, "Production"), (2, "Staging"), (3, "Staging")):
+            self._all(("request", "a", version, stage), ("request", "b", version, stage))
+            self._all(("decide", 0, True), ("decide", 1, True))
+        self._all(("configure", rules))
 
     @rule(one=ACTIONS)
     def alone(self, one: Action) -> None:
@@ -94,13 +98,16 @@ class Machine(RuleBasedStateMachine):
     def together(self, one: Action, other: Action) -> None:
         self._all(one, other)
 
-    @rule(one=ASKS, then=NTH)
-    def asked_and_approved(self, one: Action, then: int) -> None:
-        """The way to Production is long; random steps alone seldom go it."""
+    @rule(one=ASKS, other=ASKS, meanwhile=st.none() | ACTIONS)
+    def asked_and_approved(self, one: Action, other: Action, meanwhile: Action | None) -> None:
+        """Random steps alone seldom go the long way into a gated stage."""
         before = len(self.asked)
-        self._all(one)
-        if len(self.asked) > before:
-            self._all(("decide", 0, True), *([("decide", then, True)] if then % 2 else []))
+        self._all(one, other)
+        new = len(self.asked) - before
+        if new == 2:
+            self._all(("decide", 0, True), ("decide", 1, True))
+        elif new:
+            self._all(("decide", 0, True), *([meanwhile] if meanwhile else []))
 
     @rule(one=ACTIONS)
     def the_same_twice(self, one: Action) -> None:
@@ -158,7 +165,7 @@ class Machine(RuleBasedStateMachine):
             if not self.asked:
                 return Answer("nothing-asked", {})
             given = [self.asked[-1 - given[0] % len(self.asked)]["transition_id"]]
-        same = {"workspace": self.harness.workspace, "artifact": self.world.artifact}
+        same: dict[str, Any] = {"workspace": self.harness.workspace, "artifact": self.world.artifact}
         response = await client.request(**request_of(kind, given, **same, text=f"{next(self.ticks)}"))
         assert response.status_code < 500, (action, response.text)
         document = response.json()

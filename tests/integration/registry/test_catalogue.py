@@ -10,7 +10,6 @@ from contracts.registry import AliasChanged, ModelRenamed, VersionEvaluated
 
 from .conftest import Harness
 
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
