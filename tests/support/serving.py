@@ -229,7 +229,11 @@ def build(settings: RegistrySettings) -> House:
     house = House(settings, db, serving, app)
 
     async def report(said: ServingReported, _: Principal, __: str) -> dict[str, Any]:
-        return {"sequence": await Pen(db, said.workspace).write(said.model, said, version=said.version)}
+        return {
+            "recorded": True,
+            **said.model_dump(mode="json"),
+            "sequence": await Pen(db, said.workspace).write(said.model, said, version=said.version),
+        }
 
     async def archive(w: str, model: str, version: int, _: str, __: Principal, ___: str) -> dict[str, Any]:
         if model == "stubborn":

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
+import structlog
 from fastapi import FastAPI
 from tests.integration.registry.artifact_support import (
     MIB,
@@ -303,8 +305,15 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         raise AssertionError("collect needs no application")
 
     monkeypatch.setattr(sys, "argv", ["registry", "collect", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        run("registry", RegistrySettings, nothing, commands=[COMMAND])
+    handlers = list(logging.root.handlers)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run("registry", RegistrySettings, nothing, commands=[COMMAND])
+    finally:
+        # A process of its own would end here; in this one, later tests must not log into what was captured.
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+        logging.root.handlers[:] = handlers
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
