@@ -55,7 +55,7 @@ ACCESS = """
 roles:
   - {group: ml-engineers, role: contributor}
   - {group: auditors, role: auditor}
-  - {group: servers, role: viewer}
+  - {group: servers, role: server}
 """
 EVENTS = EventLog(mechanism, topic=REGISTRY_EVENTS.name, source="hallmark/registry")
 

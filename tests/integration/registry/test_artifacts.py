@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx2
 import pytest
@@ -179,11 +180,45 @@ async def test_the_files_that_are_missing_are_named(world: World, data: bytes) -
     assert await world.artifacts.missing(directory(empty=b"", a=data), "ana") == []
 
 
-async def test_what_a_person_uploaded_a_service_may_register(world: World, data: bytes) -> None:
+async def test_to_know_a_digest_is_not_to_have_the_bytes(world: World, infra_s3: S3, data: bytes) -> None:
+    """Digests stand in every event; the bytes behind them belong to who may read a version that holds them."""
     await world.upload(data, owner="ana")
-    assert await world.artifacts.missing(single(data), "trainer") == []
-    aside = await world.artifacts.set_aside(single(data).parts()[0], "trainer")
-    assert httpx2.get(world.artifacts.url(aside)).content == data
+    stranger: dict[str, Any] = {"readable": lambda workspace, model: False}
+    assert await world.artifacts.missing(single(data), "mallory", **stranger) == ["model.bin"], "another's upload"
+    await world.ready(data)
+    assert await world.artifacts.missing(single(data), "mallory", **stranger) == ["model.bin"], "another's blob"
+    [offer] = await world.artifacts.offer([(digest_of(data), len(data))], "mallory", lambda workspace, model: False)
+    assert offer.state == "single"
+    lie = single(data).model_copy(update={"size": len(data) + 1})
+    assert await world.artifacts.missing(lie, "mallory", **stranger) == ["model.bin"], "nor is the size told"
+    [offer] = await world.artifacts.offer([(digest_of(data), len(data))], "ben", lambda workspace, model: True)
+    assert offer.state == "present"
+    # Who brings the bytes may register them; they are stored once all the same.
+    overwrite(infra_s3, world, upload_key(digest_of(data), "mallory"), data)
+    assert await world.artifacts.missing(single(data), "mallory", **stranger) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "workspace", "good"),
+    [
+        ("{bucket}", "risk", True),
+        ("{bucket}/team/", "risk", True),
+        ("{bucket}/other/", "risk", False),
+        ("risk:{bucket}/team/", "risk", True),
+        ("risk:{bucket}/team/", "cards", False),
+    ],
+)
+async def test_a_reference_place_may_be_one_workspaces(
+    world: World, others: str, infra_s3: S3, data: bytes, place: str, workspace: str, good: bool
+) -> None:
+    overwrite(infra_s3, world, "team/x", data, others)
+    artifacts = Artifacts(world.db, world.store, (place.format(bucket=others),))
+    wanted = artifacts.missing(single(data, f"s3://{others}/team/x"), workspace=workspace)
+    if good:
+        assert await wanted == []
+    else:
+        with pytest.raises(Problem, match="may not refer"):
+            await wanted
 
 
 async def test_bytes_are_stored_once_and_leave_nothing_behind(world: World, data: bytes) -> None:

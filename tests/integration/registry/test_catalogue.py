@@ -182,6 +182,7 @@ async def test_a_protected_alias_waits_for_a_signed_decision(registry: Harness) 
     event = await registry.event(lambda e: e.type == AliasChanged.TYPE)
     changed = event.payload(AliasChanged)
     assert (changed.alias, changed.previous, bool(changed.decision)) == ("champion", None, True)
+    assert (await registry.ana.put("/v1/models/fraud/aliases/Champion", json={"version": 2})).status_code == 202
     # Another alias is free; taking the protected one away is an operator's act.
     assert (await put(registry, "/v1/models/fraud/aliases/challenger", {"version": 2}))["version"] == 2
     assert code_of(await registry.ana.delete(alias, params={"reason": "x"})) == "forbidden"
@@ -275,3 +276,68 @@ async def test_an_open_transition_is_taken_back(registry: Harness) -> None:
     assert again["transition_id"] != asked["transition_id"]
     listed = await registry.ana.get("/v1/models/fraud/transitions", params={"status": "cancelled"})
     assert [t["transition_id"] for t in listed.json()["items"]] == [asked["transition_id"]]
+
+
+async def test_a_digest_of_another_workspace_opens_nothing(registry: Harness) -> None:
+    """Reader roles may be given per model: a contributor of one must not get at the bytes of another."""
+    secret = await registry.register("secret", b"weights" + registry.workspace.encode())
+    artifact = secret["content"]["artifact"]
+    narrow = registry.client("mallory", "churn-only")
+    body = {"files": [{"digest": artifact["digest"], "size": artifact["size"]}]}
+    [offer] = (await narrow.post("/v1/artifacts", json=body)).json()["files"]
+    assert offer["state"] == "single"
+    refused = await narrow.post("/v1/models/churn/versions", json={"artifact": artifact})
+    assert (refused.status_code, code_of(refused)) == (422, "artifact-missing")
+
+
+async def test_what_a_grant_on_some_models_allows(registry: Harness) -> None:
+    for name in ("churn", "secret"):
+        await registry.register(name, f"{name} {registry.workspace}".encode())
+    narrow = registry.client("nora", "churn-only")
+    assert [m["model"] for m in (await narrow.get("/v1/models")).json()["items"]] == ["churn"]
+    assert {v["model"] for v in (await narrow.get("/v1/search/versions")).json()["items"]} == {"churn"}
+    assert (await narrow.get("/v1/models/secret")).status_code == 403
+    assert (await narrow.get("/v1/stale", params={"unused_days": 1})).status_code == 200
+
+
+async def test_nobody_takes_a_name_that_is_not_theirs(registry: Harness) -> None:
+    await registry.register("x-model")
+    narrow = registry.client("xenia", "x-operators")
+    refused = await narrow.post("/v1/models/x-model/rename", json={"name": "fraud"})
+    assert (refused.status_code, code_of(refused)) == (403, "forbidden")
+    assert (await narrow.post("/v1/models/x-model/rename", json={"name": "x-other"})).is_success
+
+
+async def test_a_contributor_cannot_take_a_rollback_away(registry: Harness) -> None:
+    for n in (1, 2):
+        await registry.register("churn", f"{n} {registry.workspace}".encode())
+        await promote(registry, "churn", n, "Staging")
+        await promote(registry, "churn", n, "Production")
+    path = "/v1/models/churn/versions/1"
+    back = await registry.ana.post(f"{path}/transitions", json={"to_stage": "Development", "reason": "x"})
+    assert (back.status_code, code_of(back)) == (403, "forbidden")
+    finding = {"severity": "unsafe", "code": "x", "detail": "x"}
+    scan = await registry.ana.post(f"{path}/scans", json={"scanner": "s", "findings": [finding]})
+    assert (scan.status_code, code_of(scan)) == (403, "forbidden")
+    rolled = await registry.olga.post("/v1/models/churn/rollback", json={"reason": "errors"})
+    assert (rolled.status_code, rolled.json()["version"]) == (202, 1)
+
+
+async def test_a_model_that_others_rely_on_is_not_deleted(registry: Harness) -> None:
+    await registry.register("churn")
+    await promote(registry, "churn", 1, "Staging")
+    refused = await registry.olga.post("/v1/models/churn/delete", json={"reason": "x"})
+    assert (refused.status_code, code_of(refused)) == (409, "model-in-use")
+
+
+@pytest.mark.parametrize("name", ["\u200b", "a\u202eb", "\u00a0", "e\u0301", "a\u2028b"])
+async def test_names_that_are_not_what_they_look_like(registry: Harness, name: str) -> None:
+    refused = await registry.ana.post("/v1/models", json={"name": name})
+    assert (refused.status_code, code_of(refused)) == (422, "invalid-request")
+
+
+@pytest.mark.parametrize("source", ["s3://refs/../hallmark/x", "s3://refs/a/../../x", "s3://refs/./x"])
+async def test_an_address_that_climbs_is_refused(registry: Harness, source: str) -> None:
+    artifact = {"digest": "sha256:" + "a" * 64, "size": 1, "filename": "m.onnx", "source": source}
+    refused = await registry.ana.post("/v1/models/churn/versions", json={"artifact": artifact})
+    assert (refused.status_code, code_of(refused)) == (422, "invalid-request")

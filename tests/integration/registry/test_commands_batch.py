@@ -52,7 +52,7 @@ async def publish(registry: Harness, messages: Sequence[tuple[Message, dict[str,
 
 
 async def content(registry: Harness, **fields: Any) -> VersionContent:
-    return VersionContent(artifact=Artifact.model_validate(await registry.upload(b"model")), **fields)
+    return VersionContent(artifact=Artifact.model_validate(await registry.upload(b"model", "trainer")), **fields)
 
 
 def answered(registry: Harness, commands: list[Envelope]) -> dict[str, list[Envelope]]:

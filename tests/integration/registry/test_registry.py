@@ -354,7 +354,9 @@ async def test_a_replayed_decision_changes_nothing(registry: Harness) -> None:
 
 
 async def test_a_command_over_kafka_registers_a_version_once(registry: Harness) -> None:
-    content = VersionContent(artifact=Artifact.model_validate(await registry.upload(b"model")), metrics={"auc": 0.9})
+    content = VersionContent(
+        artifact=Artifact.model_validate(await registry.upload(b"model", "trainer")), metrics={"auc": 0.9}
+    )
     token = registry.token("trainer", "ml-engineers")
     message = RegisterVersion(workspace=registry.workspace, model="churn", content=content)
     command = await registry.command(message, token, event_id="job-7")
@@ -382,7 +384,7 @@ async def test_bad_commands_are_answered_and_parked_and_block_nobody(registry: H
     good = RegisterVersion(
         workspace=registry.workspace,
         model="churn",
-        content=VersionContent(artifact=Artifact.model_validate(await registry.upload(b"m"))),
+        content=VersionContent(artifact=Artifact.model_validate(await registry.upload(b"m", "trainer"))),
     )
 
     def raw(value: bytes, **changed: bytes | None) -> Any:

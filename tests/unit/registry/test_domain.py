@@ -100,7 +100,7 @@ def test_nothing_but_restoring_is_done_to_a_deleted_model() -> None:
         lambda: register(GONE),
         lambda: domain.decide_update(GONE, "x", None, None),
         lambda: domain.decide_rename(GONE, "better", NOBODY),
-        lambda: domain.decide_delete(GONE, "x"),
+        lambda: domain.decide_delete(GONE, "x", None),
         lambda: domain.decide_evaluate(GONE, v, EVALUATION),
         lambda: domain.decide_tag(GONE, v, frozenset(), Tags(set={"a": "b"})),
         lambda: domain.decide_note(GONE, v, "x"),
@@ -113,9 +113,8 @@ def test_nothing_but_restoring_is_done_to_a_deleted_model() -> None:
 
 
 def test_a_model_in_use_is_not_deleted() -> None:
-    serving = replace(CHURN, occupants={"Production": (replace(version(), stage="Production"),)})
-    assert code(lambda: domain.decide_delete(serving, "x")) == "model-in-use"
-    assert domain.decide_delete(CHURN, "x")[0].reason == "x"
+    assert code(lambda: domain.decide_delete(CHURN, "x", (1, "Production"))) == "model-in-use"
+    assert domain.decide_delete(CHURN, "x", None)[0].reason == "x"
 
 
 def test_a_name_belongs_to_whoever_has_or_had_it() -> None:

@@ -19,6 +19,7 @@ S3Address = Annotated[
 ]
 DIRECTORY = "application/vnd.hallmark.directory+json"
 MAX_FILES = 2_000
+MAX_PART_BYTES = 255  # what Linux takes as the name of a file
 
 
 class ArtifactFile(Payload):
@@ -47,13 +48,18 @@ class Artifact(Payload):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        for part in self.parts():
+            check_path(part.path)
+            if part.source is not None and {".", ".."} & {*part.source.split("/")}:
+                raise ValueError("a source has a part '.' or '..'")
         if not self.files:
             return self
         paths = [file.path for file in self.files]
         if paths != sorted(set(paths)):
             raise ValueError("files must be sorted by path, each path once")
-        if any(part in (".", "..") for path in paths for part in path.split("/")):
-            raise ValueError("a path has a part '.' or '..'")
+        taken = {*paths}
+        if both := [path for path in paths if any(parent in taken for parent in _parents(path))]:
+            raise ValueError(f"{both[0]}: a file lies where another path needs a directory")
         if self.source is not None:
             raise ValueError("a directory has a source for each file, not one of its own")
         if self.digest != manifest_digest(self.files) or self.size != sum(file.size for file in self.files):
@@ -67,6 +73,20 @@ class Artifact(Payload):
         name = self.filename.replace("\\", "/").rsplit("/", 1)[-1]
         path = name if name not in ("", ".", "..") else "artifact"
         return (ArtifactFile(path=path, digest=self.digest, size=self.size, source=self.source),)
+
+
+def check_path(path: str) -> None:
+    """Raises ValueError for a path that no file system takes, or that leaves its directory."""
+    parts = path.split("/")
+    if {".", ".."} & {*parts}:
+        raise ValueError("a path has a part '.' or '..'")
+    if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
+        raise ValueError(f"a part of a path has more than {MAX_PART_BYTES} bytes")
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def manifest_digest(files: tuple[ArtifactFile, ...]) -> str:

@@ -207,10 +207,13 @@ class Access:
             if g.group in groups and action in ALLOWED[g.role] and fnmatch.fnmatchcase(workspace, g.workspace)
         )
 
+    def allows(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> bool:
+        return any(action in ALLOWED[role] for role in self.roles(principal, workspace, model))
+
     def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
         """Raises Problem 403 unless a role of the caller allows the action there."""
-        roles = self.roles(principal, workspace, model)
-        if not any(action in ALLOWED[role] for role in roles):
+        if not self.allows(principal, action, workspace, model):
+            roles = self.roles(principal, workspace, model)
             have = ", ".join(sorted(roles)) or "no role"
             needed = ", ".join(sorted(role for role, actions in ALLOWED.items() if action in actions))
             raise Problem(

@@ -11,6 +11,7 @@ from contracts import registry as contract
 from contracts.access import Action
 from contracts.envelope import new_id, now
 from contracts.lifecycle import subject_of
+from contracts.model import Severity
 from contracts.payload import Message
 from kit.auth import Access, Principal
 from kit.problems import Problem
@@ -64,13 +65,16 @@ async def update_model(s: Scene, c: orders.UpdateModel) -> Acted:
 
 async def rename_model(s: Scene, c: orders.RenameModel) -> Acted:
     _existing(s)
+    # Names never change hands: who takes one for ever must be allowed to under that name too.
+    s.access.require(s.who, Action.MANAGE, c.workspace, c.name)
     holder = await state.model(s.tx, c.workspace, await state.identity(s.tx, c.workspace, c.name))
     return Acted(domain.decide_rename(s.model, c.name, holder), of_model(s.model))
 
 
 async def delete_model(s: Scene, c: orders.DeleteModel) -> Acted:
     _existing(s)
-    return Acted(domain.decide_delete(s.model, c.reason), of_model(s.model))
+    serving = await state.serving(s.tx, s.model)
+    return Acted(domain.decide_delete(s.model, c.reason, serving), of_model(s.model))
 
 
 async def restore_model(s: Scene, c: orders.RestoreModel) -> Acted:
@@ -96,6 +100,9 @@ async def note(s: Scene, c: orders.AddNote) -> Acted:
 
 async def scan(s: Scene, c: orders.AddScan) -> Acted:
     version = await state.version(s.tx, s.model, c.version)
+    if _has_served(s.model, version) and any(finding.severity is Severity.UNSAFE for finding in c.findings):
+        # It would take away what a rollback returns to.
+        s.access.require(s.who, Action.ROLL_BACK, s.model.workspace, s.model.name)
     return Acted(domain.decide_scan(s.model, version, c.scanner, c.findings), of_version(s.model, c.version))
 
 
@@ -103,8 +110,9 @@ async def request_transition(s: Scene, c: contract.RequestTransition) -> Acted:
     version = await state.version(s.tx, s.model, c.version)
     lifecycle, target = s.model.rules.lifecycle, stages.stage_of(s.model, c.to_stage)
     serving = any(v.number == version.number for v in s.model.occupants.get(version.stage, ()))
-    if serving and lifecycle.gated(version.stage) and not lifecycle.gated(target):
-        # Emptying Production is an operator's act, not a contributor's.
+    retired = version.stage == lifecycle.archive and _has_served(s.model, version)
+    if retired or (serving and lifecycle.gated(version.stage) and not lifecycle.gated(target)):
+        # Emptying Production is an operator's act, not a contributor's; so is taking away what it may go back to.
         s.access.require(s.who, Action.ROLL_BACK, s.model.workspace, s.model.name)
     asked = _asked(s)
     events = stages.decide_request(s.model, version, c, asked)
@@ -135,7 +143,7 @@ async def set_alias(s: Scene, c: contract.SetAlias) -> Acted:
 
 async def remove_alias(s: Scene, c: orders.RemoveAlias) -> Acted:
     _existing(s)
-    if c.alias in s.model.rules.protected_aliases:
+    if s.model.rules.protects(c.alias):
         s.access.require(s.who, Action.ROLL_BACK, s.model.workspace, s.model.name)
     events = stages.decide_remove_alias(s.model, c.alias, s.who.subject, c.reason)
     return Acted(events, of_model(s.model))
@@ -160,6 +168,12 @@ async def _refuse_second(s: Scene, number: int, target: str) -> None:
 def _existing(s: Scene) -> None:
     if not s.model.exists:
         raise state.no_model(s.model.workspace, s.model.name)
+
+
+def _has_served(model: domain.Model, version: domain.Version) -> bool:
+    """Whether it has been in a gated stage that holds a limited number, such as Production."""
+    lifecycle = model.rules.lifecycle
+    return any(rule.gated and rule.holds is not None and rule.name in version.has_been for rule in lifecycle.stages)
 
 
 def _asked(s: Scene) -> Asked:

@@ -14,7 +14,7 @@ the collector was first, and the registration is told that the bytes are missing
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,11 +30,12 @@ from kit.db import Database
 from kit.errors import Transient
 from kit.problems import Problem
 from registry.offers import PARTS_PER_ANSWER, SINGLE_MAX, Offer, Uploads
-from registry.places import ASIDE, UPLOADS, blob_key, lock_of, share, upload_key, uploads_of
+from registry.places import ASIDE, UPLOADS, blob_key, lock_of, share, upload_key
 from registry.settings import RegistrySettings
-from registry.tables import BlobRow, t
+from registry.tables import BlobRow, BlobUseRow, t
 
 T = TypeVar("T")
+Readable = Callable[[str, str], bool]  # workspace, model
 AT_ONCE = 8  # requests to the store for one call
 
 
@@ -58,16 +59,19 @@ class Artifacts:
     """`owner` is always the principal's subject. `reference_buckets`: where artifacts may be registered from by their
     address; with none, references are refused."""
 
-    def __init__(self, db: Database, blobs: BlobStore, reference_buckets: tuple[str, ...] = ()) -> None:
+    def __init__(self, db: Database, blobs: BlobStore, references: tuple[str, ...] = ()) -> None:
         self._db = db
         self._blobs = blobs
         self._uploads = Uploads(blobs)
-        self._buckets = frozenset(reference_buckets) - {blobs.bucket}
+        self._references = references
 
     # -- uploading -----------------------------------------------------------------------------------------------
 
-    async def offer(self, files: Sequence[tuple[str, int]], owner: str) -> list[Offer]:
-        """One offer for each digest, in the order given.
+    async def offer(
+        self, files: Sequence[tuple[str, int]], owner: str, readable: Readable | None = None
+    ) -> list[Offer]:
+        """One offer for each digest, in the order given. As everywhere here, bytes that only versions hold which the
+        caller may not read (`readable`; None: all of them) are asked for: to know a digest is not to have the bytes.
 
         Raises:
             Problem: 422, a digest has another size than is known of it.
@@ -76,7 +80,7 @@ class Artifacts:
         for digest, size in files:
             _compare(digest, size, sizes[digest], "in the same question")
         async with self._db.snapshot() as tx:
-            known = await _known(tx, sizes)
+            known = await _known(tx, sizes, readable)
         for digest, size in known.items():
             _compare(digest, sizes[digest], size)
         large = sum(size > SINGLE_MAX for digest, size in sizes.items() if digest not in known)
@@ -95,17 +99,27 @@ class Artifacts:
 
     # -- registering ---------------------------------------------------------------------------------------------
 
-    async def missing(self, artifact: Artifact, owner: str = "") -> list[str]:
+    async def missing(
+        self, artifact: Artifact, owner: str = "", *, workspace: str = "default", readable: Readable | None = None
+    ) -> list[str]:
         """The paths of files that are neither a known blob, nor uploaded, nor where `source` says.
 
         Raises:
             Problem: 422 `artifact-mismatch` (known or referenced with another size), `reference-not-allowed`.
         """
         async with self._db.snapshot() as tx:
-            known = await _known(tx, [part.digest for part in artifact.parts()])
-        return await self._missing(artifact, owner, known)
+            known = await _known(tx, [part.digest for part in artifact.parts()], readable)
+        return await self._missing(artifact, owner, workspace, known, trusted=readable is None)
 
-    async def claim(self, tx: AsyncConnection, artifact: Artifact, owner: str = "") -> None:
+    async def claim(
+        self,
+        tx: AsyncConnection,
+        artifact: Artifact,
+        owner: str = "",
+        *,
+        workspace: str = "default",
+        readable: Readable | None = None,
+    ) -> None:
         """For the transaction that registers: what it finds stays until the transaction ends, and then is referenced.
         Costs nothing when every blob is known. Take no other lock before it.
 
@@ -113,28 +127,33 @@ class Artifacts:
             Problem: 422, as `missing`, or `artifact-missing`.
         """
         digests = [part.digest for part in artifact.parts()]
-        unknown = set(digests) - set(await _known(tx, digests))
+        unknown = set(digests) - set(await _known(tx, digests, readable))
         for lock in sorted({lock_of(digest) for digest in unknown}):
             await tx.execute(share(lock))
-        known = await _known(tx, digests)
-        if paths := await self._missing(artifact, owner, known):
-            detail = f"{paths[0]} was not uploaded; POST /v1/artifacts gives the address"
-            raise Problem(422, "artifact-missing", detail, files=paths[:100])
+        known = await _known(tx, digests, readable)
+        if paths := await self._missing(artifact, owner, workspace, known, trusted=readable is None):
+            raise Problem(422, "artifact-missing", _absent(artifact, paths[0]), files=paths[:100])
 
-    async def _missing(self, artifact: Artifact, owner: str, known: dict[str, int]) -> list[str]:
+    async def _missing(
+        self, artifact: Artifact, owner: str, workspace: str, known: dict[str, int], *, trusted: bool
+    ) -> list[str]:
         parts = artifact.parts()
         for part in parts:
             _compare(part.path, part.size, known.get(part.digest, part.size))
         unknown = [part for part in parts if part.digest not in known or part.source is not None]
-        origins = await _bounded(self._origin(part, owner) for part in unknown)
+        origins = await _bounded(self._origin(part, owner, workspace, trusted=trusted) for part in unknown)
         return [part.path for part, origin in zip(unknown, origins, strict=True) if origin is None]
 
-    async def _origin(self, part: ArtifactFile, owner: str) -> tuple[str, str] | None:
-        """Bucket and key of the bytes to verify."""
+    async def _origin(
+        self, part: ArtifactFile, owner: str, workspace: str, *, trusted: bool = True
+    ) -> tuple[str, str] | None:
+        """Bucket and key of the bytes to verify. Who is not trusted has to have brought them."""
         if part.source is not None:
             bucket, key = part.source.removeprefix("s3://").split("/", 1)
-            if bucket not in self._buckets:
-                detail = f"{part.path}: the registry takes no references into the bucket {bucket}"
+            if bucket == self._blobs.bucket or not any(
+                _lies_in(place, workspace, bucket, key) for place in self._references
+            ):
+                detail = f"{part.path}: workspace {workspace} may not refer to {part.source}"
                 raise Problem(422, "reference-not-allowed", detail, file=part.path)
             found = await self._stat(key, bucket)
             if found is None:
@@ -144,22 +163,18 @@ class Artifacts:
         own, blob = upload_key(part.digest, owner), blob_key(part.digest)
         if await self._blobs.has(own, part.size):
             return self._blobs.bucket, own
-        # Uploaded under another name: by the person, registered by the service.
-        others = [o async for o in self._blobs.objects(uploads_of(part.digest)) if o.size == part.size]
-        if others:
-            return self._blobs.bucket, max(others, key=lambda o: o.modified).key
-        return (self._blobs.bucket, blob) if await self._blobs.has(blob, part.size) else None
+        return (self._blobs.bucket, blob) if trusted and await self._blobs.has(blob, part.size) else None
 
     # -- verifying -----------------------------------------------------------------------------------------------
 
-    async def set_aside(self, part: ArtifactFile, owner: str = "") -> Aside:
-        """A copy to verify: of the referenced object, else the owner's upload, else another's, else of the blob.
+    async def set_aside(self, part: ArtifactFile, owner: str = "", workspace: str = "default") -> Aside:
+        """A copy to verify: of the referenced object, else the owner's upload, else of the blob.
 
         Raises:
             Problem: 422 `artifact-missing`, `artifact-mismatch` (its size is another one), `reference-not-allowed`.
             Transient: the object went away just now; look again.
         """
-        origin = await self._origin(part, owner)
+        origin = await self._origin(part, owner, workspace)
         if origin is None:
             where = part.source or "the store"
             raise Problem(422, "artifact-missing", f"{part.path}: {part.digest} is not in {where}", file=part.path)
@@ -226,6 +241,8 @@ class Artifacts:
             return await self._blobs.stat(key, bucket=bucket)
         except S3Error as error:
             raise Problem(422, "reference-not-allowed", f"s3://{bucket}/{key}: the store says {error.code}") from error
+        except ValueError as error:  # the SDK's own opinion of a key
+            raise Problem(422, "reference-not-allowed", f"s3://{bucket}/{key}: {error}") from error
 
 
 def store_of(settings: RegistrySettings) -> BlobStore:
@@ -239,10 +256,32 @@ def store_of(settings: RegistrySettings) -> BlobStore:
     )
 
 
-async def _known(tx: AsyncConnection, digests: Iterable[str]) -> dict[str, int]:
-    blob = t(BlobRow)
+async def _known(tx: AsyncConnection, digests: Iterable[str], readable: Readable | None) -> dict[str, int]:
+    """Digest -> size of the verified blobs among them that the caller may know of."""
+    blob, use = t(BlobRow), t(BlobUseRow)
     rows = await tx.execute(sa.select(blob.c.digest, blob.c.size).where(blob.c.digest.in_(set(digests))))
-    return {row.digest: row.size for row in rows}
+    known = {row.digest: row.size for row in rows}
+    if readable is None or not known:
+        return known
+    holders = await tx.execute(
+        sa.select(use.c.digest, use.c.workspace, use.c.model).distinct().where(use.c.digest.in_(known))
+    )
+    seen = {row.digest for row in holders if readable(row.workspace, row.model)}
+    return {digest: size for digest, size in known.items() if digest in seen}
+
+
+def _lies_in(place: str, workspace: str, bucket: str, key: str) -> bool:
+    """Whether an object is in `bucket`, `bucket/prefix/`, or, for one workspace only, `risk:bucket/prefix/`."""
+    owner, colon, rest = place.rpartition(":")
+    of_bucket, _, prefix = rest.partition("/")
+    return (not colon or owner == workspace) and of_bucket == bucket and key.startswith(prefix)
+
+
+def _absent(artifact: Artifact, path: str) -> str:
+    source = next(part.source for part in artifact.parts() if part.path == path)
+    if source is not None:
+        return f"{path}: there is nothing at {source}"
+    return f"{path} was not uploaded; POST /v1/artifacts gives the address"
 
 
 async def _bounded(work: Iterable[Awaitable[T]]) -> list[T]:

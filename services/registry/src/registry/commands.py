@@ -1,8 +1,10 @@
 """What the registry can be asked to do, over HTTP and Kafka alike: load, decide, append, project in one transaction."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -70,7 +72,7 @@ class Commands:
         action, _ = ACTS[type(command)]
         self._access.require(principal, action, given.workspace, name)
         if isinstance(given, RegisterVersion):
-            size = len(given.content.model_dump_json())
+            size = len(given.content.model_dump_json().encode())
             if size > MAX_CONTENT_BYTES:
                 detail = (
                     f"the version's content has {size} bytes, {MAX_CONTENT_BYTES} is the most; put it in the artifact"
@@ -92,7 +94,10 @@ class Commands:
             Conflict: the model's name went to another one since the command was prepared; prepare it again.
         """
         if isinstance(command, RegisterVersion):
-            await self._artifacts.claim(tx, command.content.artifact, principal.subject)
+            readable = partial(self._may_read, principal)
+            await self._artifacts.claim(
+                tx, command.content.artifact, principal.subject, workspace=command.workspace, readable=readable
+            )
         stream = stream_of(command.workspace, command.model)
         if isinstance(command, orders.RenameModel):
             # Nobody may take the new name meanwhile. In one order, so that two renames cannot wait for each other.
@@ -132,7 +137,7 @@ class Commands:
         async with self._db.transaction() as tx:
             if key is None:
                 return await self.document(tx, await self.apply(tx, command, principal, cause))
-            slot = f"{principal.subject}:{key}"
+            slot = json.dumps([principal.subject, key])
             stored = await self._inbox.recall(tx, "http", slot, digest)
             if stored is None:
                 stored = await self.apply(tx, command, principal, cause)
@@ -160,7 +165,7 @@ class Commands:
 
     async def report(self, reported: ServingReported, principal: Principal, request_id: str) -> Document:
         """Records what a server has loaded, when that is news."""
-        self._access.require(principal, Action.READ, reported.workspace, reported.model)
+        self._access.require(principal, Action.REPORT, reported.workspace, reported.model)
         async with self._db.transaction() as tx:
             stream = stream_of(reported.workspace, reported.model)
             last = await self._log.lock(tx, stream)
@@ -266,6 +271,9 @@ class Commands:
         for event in events:
             if isinstance(event, StageChanged):
                 log.info("stage changed", model=stream, version=event.version, to=event.to_stage, kind=event.kind.value)
+
+    def _may_read(self, principal: Principal, workspace: str, model: str) -> bool:
+        return self._access.allows(principal, Action.READ, workspace, model)
 
     async def _record_denial(self, kind: str, cause: Cause, request_id: str, problem: Problem) -> None:
         rejected = CommandRejected(command_id=request_id, command_type=kind, code=problem.code, detail=problem.detail)

@@ -61,6 +61,10 @@ class Rules:
     naming_message: str = ""
     protected_aliases: frozenset[str] = frozenset()
 
+    def protects(self, alias: str) -> bool:
+        """Capitals do not make another alias of a protected one."""
+        return alias.lower() in {protected.lower() for protected in self.protected_aliases}
+
 
 @dataclass(frozen=True)
 class Version:
@@ -181,11 +185,11 @@ def decide_rename(model: Model, name: str, holder: Model) -> list[ModelRenamed]:
     return [ModelRenamed(workspace=model.workspace, model=model.name, former=model.title, name=name)]
 
 
-def decide_delete(model: Model, reason: str) -> list[ModelDeleted]:
+def decide_delete(model: Model, reason: str, serving: tuple[int, str] | None) -> list[ModelDeleted]:
+    """`serving`: a version that others rely on, and the stage or alias it stands for."""
     check_alive(model)
-    serving = [v for occupants in model.occupants.values() for v in occupants]
-    if serving:
-        raise Refused("model-in-use", f"version {serving[0].number} is in {serving[0].stage}; archive it first")
+    if serving is not None:
+        raise Refused("model-in-use", f"version {serving[0]} is in {serving[1]}; take it out of there first")
     return [ModelDeleted(workspace=model.workspace, model=model.name, reason=reason)]
 
 

@@ -23,6 +23,7 @@ from registry.tables import (
 )
 
 Document = dict[str, Any]
+MODEL = t(ModelRow).c.model  # the identity, for conditions on it
 
 
 async def workspace_document(tx: AsyncConnection, workspace: str) -> Document:
@@ -58,8 +59,12 @@ async def model_documents(
     after: str = "",
     limit: int = 1,
     deleted: bool = False,
+    readable: sa.ColumnElement[bool] | None = None,
 ) -> list[Document]:
-    """One model, also a deleted one; or a page of them by identity, either the living or the deleted."""
+    """One model, also a deleted one; or a page of them by identity, either the living or the deleted.
+
+    `readable` is a condition on the identity: which models the caller may see.
+    """
     table, version, alias = t(ModelRow), t(VersionRow), t(AliasRow)
     query = sa.select(table).where(table.c.workspace == workspace)
     if model is not None:
@@ -67,6 +72,8 @@ async def model_documents(
     else:
         query = query.where(table.c.model > after)
         query = query.where(table.c.deleted_at.is_not(None) if deleted else table.c.deleted_at.is_(None))
+        if readable is not None:
+            query = query.where(readable)
     rows = (await tx.execute(query.order_by(table.c.model).limit(limit))).mappings().all()
     names = [row["model"] for row in rows]
     lifecycle = (await state.rules(tx, workspace)).lifecycle

@@ -23,7 +23,8 @@ class RegistrySettings(Settings):
     s3_secret_key: SecretStr
     s3_bucket: str = "hallmark"
     s3_region: str = "us-east-1"
-    # Buckets that artifacts may be registered from by their address; the registry's own is never one of them.
+    # Where artifacts may be registered from by their address: `bucket` or `bucket/prefix/`, for one workspace
+    # `workspace:bucket/prefix/`. Whoever may register there can read it. The registry's own bucket is never one.
     reference_buckets: Annotated[tuple[str, ...], NoDecode] = ()
     # How many versions are verified at the same time; each takes a process of up to 2 GB and a database session.
     verifications: Annotated[int, Field(ge=1, le=16)] = 2

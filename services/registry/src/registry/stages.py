@@ -105,7 +105,7 @@ def decide_set_alias(
     if alias.lower() == "latest" or (alias[:1] in "vV" and alias[1:].isdecimal()):
         raise Refused("reserved-alias", f"{alias!r} has a meaning of its own; choose another name", 422)
     _check_verified(version)
-    if version.status == Status.QUARANTINED and alias not in model.rules.protected_aliases:
+    if version.status == Status.QUARANTINED and not model.rules.protects(alias):
         raise Refused("version-quarantined", f"version {version.number} has unsafe findings; nobody should find it")
     present = model.aliases.get(alias)
     if command.expected is not None and command.expected != (present or 0):
@@ -113,7 +113,7 @@ def decide_set_alias(
         raise Refused("alias-moved", f"the alias {alias} {now_at}, not at {command.expected or 'nothing'} as expected")
     if present == version.number:
         return []
-    if alias in model.rules.protected_aliases:
+    if model.rules.protects(alias):
         transition = _transition(model, version, TransitionKind.ALIAS, f"@{alias}", asked.transition_id)
         return [_requested(transition, asked, command.reason)]
     return [

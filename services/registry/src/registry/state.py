@@ -151,10 +151,25 @@ async def last_good(tx: AsyncConnection, of: domain.Model, stage: str) -> int | 
             last_stays.c.left_sequence.is_not(None),
             last_stays.c.left_by != TransitionKind.ROLLBACK,
             version.c.status == domain.Status.READY,
+            version.c.stage == of.rules.lifecycle.archive,
         )
         .order_by(last_stays.c.entered_sequence.desc())
         .limit(1)
     )
+
+
+async def serving(tx: AsyncConnection, of: domain.Model) -> tuple[int, str] | None:
+    """A version that stands in a gated stage, or that a protected alias points at, and where."""
+    for alias, number in of.aliases.items():
+        if of.rules.protects(alias):
+            return number, f"@{alias}"
+    table = t(VersionRow)
+    gated = [rule.name for rule in of.rules.lifecycle.stages if rule.gated]
+    query = sa.select(table.c.version, table.c.stage).where(
+        table.c.workspace == of.workspace, table.c.model == of.name, table.c.stage.in_(gated)
+    )
+    row = (await tx.execute(query.limit(1))).first()
+    return None if row is None else (row.version, row.stage)
 
 
 async def stages_in_use(tx: AsyncConnection, workspace: str) -> dict[str, int]:

@@ -4,6 +4,7 @@ POST /v1/artifacts           {"files": [{"digest", "size"}, ...]}  ->  {"files":
 POST /v1/artifacts/complete  {"digest", "size", "upload_id"}       ->  Offer with state "present"
 """
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -36,13 +37,24 @@ def router(artifacts: Artifacts, guard: Guard) -> APIRouter:
 
     @api.post("/v1/artifacts", summary="Which blobs are missing, and where to send them")
     async def offer(body: WantedFiles, caller: Caller, workspace: InWorkspace = "default") -> Offers:
-        guard.require(caller, Action.REGISTER, workspace)
-        return Offers(files=await artifacts.offer([(f.digest, f.size) for f in body.files], caller.subject))
+        _may_register(guard, caller, workspace)
+        wanted = [(f.digest, f.size) for f in body.files]
+        return Offers(files=await artifacts.offer(wanted, caller.subject, partial(_may_read, guard, caller)))
 
     @api.post("/v1/artifacts/complete", summary="All parts of a multipart upload were sent; may be said again")
     async def complete(body: Completion, caller: Caller, workspace: InWorkspace = "default") -> Offer:
-        guard.require(caller, Action.REGISTER, workspace)
+        _may_register(guard, caller, workspace)
         await artifacts.complete(body.digest, body.size, body.upload_id, caller.subject)
         return Offer(digest=body.digest, size=body.size, state="present")
 
     return api
+
+
+def _may_register(guard: Guard, caller: Principal, workspace: str) -> None:
+    """Raises Problem 403 unless the caller may register some model of the workspace: which one is not said yet."""
+    if not guard.access.patterns(caller, Action.REGISTER, workspace):
+        guard.require(caller, Action.REGISTER, workspace)
+
+
+def _may_read(guard: Guard, caller: Principal, workspace: str, model: str) -> bool:
+    return guard.access.allows(caller, Action.READ, workspace, model)

@@ -13,6 +13,7 @@ from hallmark.output import (
     VersionArgument,
     client,
     emit,
+    err,
     example,
     out,
     pairs,
@@ -52,7 +53,14 @@ def register(
             owner=owner,
             notes=notes,
         )
-    emit(as_json, made, lambda: out.print(f"registered {made.model} version {made.version} {made.digest}"))
+    emit(
+        as_json, made, lambda: out.print(f"registered {made.model} version {made.version} {made.digest}: {made.status}")
+    )
+    if made.status == "quarantined":
+        findings = (made.inspection or {}).get("findings", [])
+        for finding in (f for f in findings if f["severity"] == "unsafe"):
+            err.print(f"unsafe: {finding.get('file') or ''} {finding['code']}: {finding['detail']}", markup=False)
+        err.print("it stays where it is until a policy waives the findings", style="yellow")
 
 
 @app.command("list", epilog=example("hallmark version list fraud"))

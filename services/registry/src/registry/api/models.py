@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
-from contracts.access import Action
 from contracts.payload import Key, Line, ModelName, Payload, Reason, Text
 from contracts.registry import RegisterModel, Tags
 from kit.auth import Principal
 from registry import orders, queries
 from registry.api.common import Document, Gate, IdempotencyKey, InWorkspace, Limit, ModelPath, Page, page
+from registry.search.access import fits, readable
 
 
 class NewModel(Payload):
@@ -60,9 +60,12 @@ def router(gate: Gate) -> APIRouter:
         after: Text = "",
         deleted: Annotated[bool, Query(description="The deleted ones instead")] = False,
     ) -> Page:
-        gate.guard.require(caller, Action.READ, workspace)
+        patterns = readable(gate.guard, caller, workspace)
+        seen = None if patterns is None else fits(queries.MODEL, patterns)
         async with gate.db.snapshot() as tx:
-            found = await queries.model_documents(tx, workspace, after=after, limit=limit + 1, deleted=deleted)
+            found = await queries.model_documents(
+                tx, workspace, after=after, limit=limit + 1, deleted=deleted, readable=seen
+            )
         return page(found, limit, "model")
 
     @api.get("/{model}", summary="One model, also a deleted one")

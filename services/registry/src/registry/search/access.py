@@ -24,9 +24,11 @@ def readable(guard: Guard, caller: Principal, workspace: str) -> frozenset[str] 
 
 def allowed(frame: Frame, patterns: frozenset[str] | None) -> Condition:
     """Models whose identity, the name of registration, a pattern fits: as everywhere, a new name opens nothing."""
-    if patterns is None:
-        return sa.true()
-    identity = frame.identity[0]
+    return sa.true() if patterns is None else fits(frame.identity[0], patterns)
+
+
+def fits(identity: sa.ColumnElement[str], patterns: frozenset[str]) -> Condition:
+    """One of the patterns fits the identity."""
     exact = [pattern for pattern in sorted(patterns) if not SPECIAL & {*pattern}]
     others = [expression(pattern) for pattern in sorted(patterns) if SPECIAL & {*pattern}]
     ways = [identity.in_(exact)] if exact else []

@@ -91,6 +91,14 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
     def may(caller: Principal, action: Action, workspace: str) -> Callable[[str], None]:
         return lambda model: guard.require(caller, action, workspace, model)
 
+    def some_readable(caller: Principal, workspace: str) -> None:
+        if not guard.access.patterns(caller, Action.READ, workspace):
+            guard.require(caller, Action.READ, workspace)
+
+    def seen(caller: Principal, workspace: str, found: list[Document]) -> list[Document]:
+        """A page may be shorter for who may not read every model; its cursor goes on all the same."""
+        return [item for item in found if guard.access.allows(caller, Action.READ, workspace, item["model"])]
+
     @api.get("/v1/keys/serving", tags=["serving"], summary="The public keys that verify pins")
     async def keys() -> Document:
         return serving.signer.jwks
@@ -154,8 +162,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
     async def report_(
         request: Request, model: ModelPath, body: NewReport, caller: Caller, workspace: InWorkspace = "default"
     ) -> Document:
-        # Who may follow may say what came of it; auditors, who write nothing, may not.
-        may_report = may(caller, Action.SUBSCRIBE, workspace)
+        may_report = may(caller, Action.REPORT, workspace)
         found = await serving.hub.history.find(workspace, model, None, may_report)
         target = await serving.hub.history.spelled(workspace, targets.Target.parse(body.target))
         given = body.model_dump(exclude={"target"})
@@ -193,16 +200,16 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
         limit: Limit = 100,
         after: After = "",
     ) -> Document:
-        guard.require(caller, Action.READ, workspace)
+        some_readable(caller, workspace)
         criteria = stale.Criteria(workspace, unused_days, metric, floor, stage)
         found = await stale.find(serving.db, criteria, _place(after), limit + 1)
-        return {"items": found[:limit], "next": _next(found, limit)}
+        return {"items": seen(caller, workspace, found[:limit]), "next": _next(found, limit)}
 
     @api.post("/v1/stale/archive", tags=["serving"], summary="Archive what is stale; a dry run unless told otherwise")
     async def archive_stale(
         request: Request, body: ArchiveStale, caller: Caller, workspace: InWorkspace = "default"
     ) -> Document:
-        guard.require(caller, Action.READ, workspace)
+        some_readable(caller, workspace)
 
         async def one(model: str, version: int) -> Document:
             guard.require(caller, Action.REQUEST, workspace, model)
@@ -211,7 +218,10 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
         criteria = stale.Criteria(workspace, body.unused_days, body.metric, body.floor, body.stage)
         found = await stale.find(serving.db, criteria, _place(body.after), body.limit + 1)
         items = await stale.archive_all(
-            found[: body.limit], one, dry_run=body.dry_run, include_serving=body.include_serving
+            seen(caller, workspace, found[: body.limit]),
+            one,
+            dry_run=body.dry_run,
+            include_serving=body.include_serving,
         )
         return {"dry_run": body.dry_run, "items": items, "next": _next(found, body.limit)}
 
