@@ -175,6 +175,7 @@ async def test_a_protected_alias_waits_for_a_signed_decision(registry: Harness) 
     asked = await registry.ana.put(alias, json={"version": 1, "reason": "best"})
     assert (asked.status_code, asked.json()["to_stage"], asked.json()["kind"]) == (202, "@champion", "alias")
     assert (await registry.ana.get(alias)).status_code == 404
+    assert asked.json()["expected"] is None
     assert code_of(await registry.ana.put(alias, json={"version": 1})) == "transition-open"
     await decide(registry, signed(registry, asked.json()))
     assert (await registry.closed(asked.json()["transition_id"]))["status"] == "applied"

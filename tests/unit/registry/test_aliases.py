@@ -103,3 +103,17 @@ def test_aliases_of_a_deleted_model_stay_as_they_are() -> None:
 )
 def test_what_is_not_verified_gets_no_alias(status: Status, expected: str) -> None:
     assert code(lambda: set_alias(of(status))) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "present", "applied"), [(0, None, True), (1, 1, True), (1, 2, False), (0, 2, False)]
+)
+def test_compare_and_set_holds_until_the_decision(expected: int, present: int | None, applied: bool) -> None:
+    """Two requests may be approved; the second one must find what it was approved over."""
+    v = version(3)
+    for_ = replace(waiting(v, "@best", TransitionKind.ALIAS), expected=expected)
+    model = replace(CHURN, aliases={"best": present} if present else {})
+    [event] = stages.decide_outcome(model, v, for_, decision(for_), "jws", "p r1", now())
+    assert isinstance(event, AliasChanged if applied else StageRefused)
+    if isinstance(event, StageRefused):
+        assert event.code == "alias-moved"

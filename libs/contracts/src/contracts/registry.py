@@ -252,10 +252,13 @@ class Transition(Payload):
 
 
 class StageRequested(Message, Transition):
+    """`expected`, of an alias: the version it must still point at when the decision comes (0: it must not exist)."""
+
     TYPE: ClassVar[str] = "hallmark.stage.requested.v1"
     requested_by: Line
     reason: Reason
     expires_at: AwareDatetime
+    expected: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
 
 
 class Approval(Payload):

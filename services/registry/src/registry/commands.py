@@ -31,7 +31,7 @@ from kit.events import Cause, Conflict, EventLog, New
 from kit.inbox import Inbox
 from kit.problems import Problem
 from registry import domain, orders, queries, stages, state, views
-from registry.acts import ACTS, Scene
+from registry.acts import ACTS, Acted, Scene
 from registry.artifacts import Artifacts
 
 log = structlog.get_logger()
@@ -86,8 +86,8 @@ class Commands:
         for stream in sorted({stream_of(c.workspace, c.model) for c in commands}):
             await self._log.lock(tx, stream)
 
-    async def apply(self, tx: AsyncConnection, command: Any, principal: Principal, cause: Cause) -> str:
-        """Runs a prepared command in `tx`; gives a reference to what it made, for `document`.
+    async def apply(self, tx: AsyncConnection, command: Any, principal: Principal, cause: Cause) -> Acted:
+        """Runs a prepared command in `tx`; gives its events, and a reference to what it made, for `document`.
 
         Raises:
             Problem: the rules refuse it, or a file of the artifact is missing; nothing was changed.
@@ -115,7 +115,7 @@ class Commands:
             raise Problem(refused.status, refused.code, refused.detail) from refused
         kind, _, identity = acted.reference.partition(" ")
         await self._append(tx, stream, last, acted.events, _caused(cause, identity) if kind == "transition" else cause)
-        return acted.reference
+        return acted
 
     async def run(
         self, command: Any, principal: Principal, *, request_id: str, key: str | None = None, digest: str = ""
@@ -136,11 +136,11 @@ class Commands:
     async def _run(self, command: Any, principal: Principal, cause: Cause, key: str | None, digest: str) -> Document:
         async with self._db.transaction() as tx:
             if key is None:
-                return await self.document(tx, await self.apply(tx, command, principal, cause))
+                return await self.document(tx, (await self.apply(tx, command, principal, cause)).reference)
             slot = json.dumps([principal.subject, key])
             stored = await self._inbox.recall(tx, "http", slot, digest)
             if stored is None:
-                stored = await self.apply(tx, command, principal, cause)
+                stored = (await self.apply(tx, command, principal, cause)).reference
                 await self._inbox.remember(tx, "http", slot, stored)
             return await self.document(tx, stored)
 

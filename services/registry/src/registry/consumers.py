@@ -129,7 +129,9 @@ class CommandHandler(_Answering):
 
     async def _apply(self, tx: AsyncConnection, ready: _Ready) -> None:
         if await self._inbox.recall(tx, self.consumer, ready.identity, ready.digest) is None:
-            await self._commands.apply(tx, ready.command, ready.principal, ready.cause)
+            acted = await self._commands.apply(tx, ready.command, ready.principal, ready.cause)
+            if not acted.events:  # every command is answered, and there is no event to answer it
+                raise Permanent("nothing-to-change", "it is so already")
 
 
 class DecisionHandler(_Answering):

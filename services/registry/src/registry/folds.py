@@ -18,7 +18,12 @@ ENDED = {stages.EXPIRED: "expired", stages.CANCELLED: "cancelled"}
 async def requested(tx: AsyncConnection, envelope: Envelope, event: StageRequested) -> None:
     await tx.execute(
         sa.insert(t(TransitionRow)).values(
-            **_common(event, envelope), status="open", expires_at=event.expires_at, criteria=[], approved_by=[]
+            **_common(event, envelope),
+            status="open",
+            expires_at=event.expires_at,
+            expected=event.expected,
+            criteria=[],
+            approved_by=[],
         )
     )
 

@@ -34,6 +34,7 @@ class Open:
     requested_by: str
     reason: str
     expires_at: datetime
+    expected: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def decide_set_alias(
         return []
     if model.rules.protects(alias):
         transition = _transition(model, version, TransitionKind.ALIAS, f"@{alias}", asked.transition_id)
-        return [_requested(transition, asked, command.reason)]
+        return [_requested(transition, asked, command.reason, command.expected)]
     return [
         AliasChanged(
             workspace=model.workspace,
@@ -238,10 +239,17 @@ def _refusal(
     number, asked, status = version.number, waiting.transition, version.status
     gone = asked.kind is not TransitionKind.ALIAS and model.rules.lifecycle.rule(asked.to_stage) is None
     unsafe = status == Status.QUARANTINED and UNSAFE_ARTIFACT not in decision.waivers
+    present = model.aliases.get(asked.to_stage.removeprefix("@"), 0)
+    moved = asked.kind is TransitionKind.ALIAS and waiting.expected not in (None, present)
     against = (
         (decision.verdict is Verdict.REJECTED, "rejected", decision.reason or "the policy or a person said no"),
         (waiting.expires_at <= now, EXPIRED, f"nobody decided before {waiting.expires_at.isoformat()}"),
         (decision.expires_at <= now, "decision-expired", f"good until {decision.expires_at.isoformat()}"),
+        (
+            moved,
+            "alias-moved",
+            f"the alias points at {present or 'nothing'} now, not at {waiting.expected or 'nothing'}",
+        ),
         (version.stage != asked.from_stage, "stage-moved", f"the version is in {version.stage} now"),
         (unsafe, "version-quarantined", f"version {number} has unsafe findings, and no policy waived them"),
         (status in (Status.PENDING, Status.REJECTED), "version-not-ready", f"version {number} is {status}"),
@@ -258,9 +266,13 @@ def _check_verified(version: Version) -> None:
         raise Refused("version-rejected", f"version {version.number} was rejected; register a new one")
 
 
-def _requested(transition: Transition, asked: Asked, reason: str) -> StageRequested:
+def _requested(transition: Transition, asked: Asked, reason: str, expected: int | None = None) -> StageRequested:
     return StageRequested(
-        **transition.model_dump(), requested_by=asked.actor, reason=reason, expires_at=asked.expires_at
+        **transition.model_dump(),
+        requested_by=asked.actor,
+        reason=reason,
+        expires_at=asked.expires_at,
+        expected=expected,
     )
 
 

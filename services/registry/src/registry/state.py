@@ -189,6 +189,7 @@ async def open_transition(tx: AsyncConnection, transition_id: str) -> Open | Non
         requested_by=row.requested_by,
         reason=row.reason,
         expires_at=row.expires_at,
+        expected=row.expected,
     )
 
 

@@ -315,6 +315,7 @@ class TransitionRow(Table, table=True):
     requested_at: datetime = Field(sa_column=timestamp(nullable=False))
     closed_at: datetime | None = Field(sa_column=timestamp())
     expires_at: datetime | None = Field(sa_column=timestamp())
+    expected: int | None
 
 
 VIEWS = (

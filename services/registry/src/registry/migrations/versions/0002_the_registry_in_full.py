@@ -198,6 +198,7 @@ def upgrade() -> None:
     )
     op.add_column("version", sa.Column("run_id", sa.String(), nullable=True), schema="registry")
     op.add_column("version", sa.Column("correlationid", sa.String(), nullable=True), schema="registry")
+    op.add_column("transition", sa.Column("expected", sa.Integer(), nullable=True), schema="registry")
     op.add_column("version", sa.Column("updated_at", sa.DateTime(timezone=True), nullable=True), schema="registry")
     op.drop_index(op.f("ix_version_workspace_model_stage"), table_name="version", schema="registry")
     op.create_index("ix_version_artifact", "version", ["artifact_digest"], schema="registry")
