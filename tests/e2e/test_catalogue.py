@@ -49,8 +49,10 @@ def test_a_directory_is_registered_found_and_downloaded(system: System, tmp_path
     compared = cli(system, "version", "compare", "churn", "1", "2")
     assert list(compared["files"]) == ["code/score.py"]
     assert compared["metrics"]["auc"]["best"] == 2
-    got = system.ana.download(system.ana.resolve("churn", version=1), tmp_path / "back")
-    assert (Path(got) / "code" / "score.py").read_text() == "def score(): ...\n"
+    pinned = cli(system, "serving", "resolve", "churn", "--version", "1", "--download", str(tmp_path / "back"))
+    assert (pinned["version"], bool(pinned["pin"])) == (1, True)
+    [score] = (tmp_path / "back").rglob("score.py")
+    assert score.read_text() == "def score(): ...\n"
 
 
 def test_aliases_notes_and_names_by_command_line(system: System, artifact: Artifact) -> None:

@@ -1,5 +1,6 @@
 """`hallmark serving`"""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,31 @@ Days = Annotated[int | None, typer.Option(help="Not used for so many days (30, w
 Metric = Annotated[str | None, typer.Option(help="Its latest evaluation of this metric ...")]
 Floor = Annotated[float | None, typer.Option(help="... fell under this (or over, where lower is better).")]
 Of = Annotated[str | None, typer.Option("--stage", help="In this stage only.")]
+
+
+@app.command(epilog=example("hallmark serving resolve fraud --alias champion --download models/"))
+def resolve(
+    ctx: typer.Context,
+    model: ModelArgument,
+    of_stage: Annotated[str, typer.Option("--stage", help="The version in this stage.")] = "Production",
+    alias: Annotated[str | None, typer.Option(help="Instead: the version that this alias points at.")] = None,
+    version: Annotated[int | None, typer.Option(help="Instead: this version.", min=1)] = None,
+    download: Annotated[Path | None, typer.Option(help="Fetch its files into this directory, verified.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which version to serve, with its digest and signed pin; or fetch it."""
+    with client(ctx) as hallmark:
+        found = hallmark.resolve(model, stage=of_stage, alias=alias, version=version)
+        path = hallmark.download(found, download) if download is not None else None
+    rows = [
+        ("version", found.version),
+        ("target", (alias and f"@{alias}") or (version and f"version {version}") or of_stage),
+        ("digest", found.digest),
+        ("files", len(found.files)),
+        ("pin", found.pin),
+        ("downloaded to", path and str(path)),
+    ]
+    emit(as_json, found, lambda: out.print(table(("", ""), rows)))
 
 
 @app.command(epilog=example("hallmark serving status fraud"))
