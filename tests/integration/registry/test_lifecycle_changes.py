@@ -84,7 +84,7 @@ async def in_production(registry: Harness, *numbers: int) -> None:
 async def test_rollback_passes_over_what_was_found_unsafe(registry: Harness) -> None:
     await in_production(registry, 1, 2, 3)
     scan = {"scanner": "grype", "findings": [FINDING]}
-    (await registry.ana.post("/v1/models/fraud/versions/2/scans", json=scan)).raise_for_status()
+    (await registry.olga.post("/v1/models/fraud/versions/2/scans", json=scan)).raise_for_status()
     assert (await roll_back(registry))["version"] == 1
 
 
@@ -102,7 +102,7 @@ async def test_a_version_rolled_back_from_is_not_good_for_an_earlier_stay(regist
 async def test_an_unsafe_version_is_taken_out_of_production(registry: Harness) -> None:
     await in_production(registry, 1)
     scan = {"scanner": "grype", "findings": [FINDING]}
-    (await registry.ana.post("/v1/models/fraud/versions/1/scans", json=scan)).raise_for_status()
+    (await registry.olga.post("/v1/models/fraud/versions/1/scans", json=scan)).raise_for_status()
     path = "/v1/models/fraud/versions/1/transitions"
     out = await registry.olga.post(path, json={"to_stage": "Archived", "reason": "unsafe"})
     assert (out.status_code, out.json()["status"]) == (202, "applied"), out.text

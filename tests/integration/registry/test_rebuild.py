@@ -44,7 +44,8 @@ async def history(registry: Harness) -> None:
         )
         for stage in ("Staging", "Production"):
             await promote(registry, "churn", n, stage)
-    await registry.request("churn", 1, "Development")
+    back = {"to_stage": "Development", "reason": "test"}
+    (await registry.olga.post("/v1/models/churn/versions/1/transitions", json=back)).raise_for_status()
     ana = registry.ana
     for name, version in (("best", 1), ("best", 2), ("other", 1)):
         (await ana.put(f"/v1/models/churn/aliases/{name}", json={"version": version})).raise_for_status()

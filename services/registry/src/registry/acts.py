@@ -187,7 +187,7 @@ ACTS: dict[type[Any], tuple[Action, Act]] = {
     contract.EvaluateVersion: (Action.REGISTER, evaluate),
     contract.TagVersion: (Action.REGISTER, tag),
     orders.AddNote: (Action.REGISTER, note),
-    orders.AddScan: (Action.REGISTER, scan),
+    orders.AddScan: (Action.REQUEST, scan),
     orders.UpdateModel: (Action.REGISTER, update_model),
     orders.RenameModel: (Action.MANAGE, rename_model),
     orders.DeleteModel: (Action.MANAGE, delete_model),
