@@ -100,8 +100,7 @@ async def test_a_rebuild_while_people_write(registry: Harness, db: Database) -> 
     finally:
         over.set()
         await asyncio.gather(*writers)
-    async with db.snapshot() as tx:
-        assert (await again(db)).digests == await digests(tx, "registry")
+    assert (await again(db)).differing == ()  # compared while writers wait: verifications may still be under way
 
 
 DAMAGE = {
