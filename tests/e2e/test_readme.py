@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from tests.support.system import System
 
 from contracts.topics import TOPICS
@@ -45,8 +46,24 @@ def test_the_code_runs_as_it_stands(system: System, tmp_path: Path) -> None:
         if printed[-1] == "open":
             approve(system)  # what the README asks of a reviewer at this point
     assert printed[:3] == ["churn version 1 is registered", "open", "serving version 2"]
-    assert re.fullmatch(r"policy fraud revision \d+", printed[3])
-    assert len(printed) == 4
+    assert printed[3].splitlines() == ["champion is version 2", "[0.0, 0.020000000000000018]"]
+    assert re.fullmatch(r"policy fraud revision \d+", printed[4])
+    assert len(printed) == 5
+
+
+def test_the_rules_are_accepted_as_they_stand(system: System) -> None:
+    [rules] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    shown = system.client("root", "admins").configure(yaml.safe_load(rules))
+    assert [stage["name"] for stage in shown.lifecycle["stages"]] == ["Lab", "Canary", "Live", "Attic"]
+    assert shown.protected_aliases == ["champion"]
+
+
+def test_the_operators_commands_exist() -> None:
+    for words in re.findall(r"`python -m (registry \w+)", README):
+        done = subprocess.run(
+            [sys.executable, "-m", *words.split(), "--help"], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def approve(system: System) -> None:
@@ -60,7 +77,8 @@ def test_the_commands_exist() -> None:
     hallmark = Path(sys.executable).with_name("hallmark")
     for command in (
         *("up", "status", "down", "token create", "request approve", "stage rollback", "notify subscribe"),
-        *("notify deliveries", "audit verify"),
+        *("notify deliveries", "audit verify", "search versions", "version compare", "alias set", "serving stale"),
+        "workspace configure",
     ):
         assert f"hallmark {command}" in README
         done = subprocess.run(

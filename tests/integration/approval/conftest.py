@@ -122,12 +122,12 @@ class Registry:
     async def changed(self, envelope: Envelope) -> None:
         """The registry carries the request out."""
         asked = envelope.payload(StageRequested)
-        fields = asked.model_dump(exclude={"expires_at"})
+        fields = asked.model_dump(exclude={"expires_at", "expected"})
         await self.publish(StageChanged(**fields), asked.model, asked.version)
 
     async def refused(self, envelope: Envelope, code: str) -> None:
         asked = envelope.payload(StageRequested)
-        fields = asked.model_dump(exclude={"expires_at"})
+        fields = asked.model_dump(exclude={"expires_at", "expected"})
         await self.publish(StageRefused(**fields, code=code, detail="test"), asked.model, asked.version)
 
 

@@ -23,7 +23,7 @@ from contracts.envelope import Envelope
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.model import Artifact, VersionContent
 from contracts.payload import Message
-from contracts.registry import Approval, Criterion, StageChanged, VersionRegistered
+from contracts.registry import Approval, Criterion, StageChanged, VersionRegistered, WorkspaceConfigured
 from contracts.topics import REGISTRY_EVENTS
 from embedded.fixtures import run
 from kit.bus import Record
@@ -173,6 +173,8 @@ def record(
 
 def event(message: Message, sequence: int | None, *, at: datetime = NOON, **attributes: Any) -> Envelope:
     key = f"default/{getattr(message, 'model', 'fraud')}"
+    if isinstance(message, WorkspaceConfigured):
+        key = f"workspace:{message.workspace}"
     given = {"source": "hallmark/registry", "subject": f"{key}/1", "key": key, "actor": "ana"}
     return Envelope.of(message, **{**given, "sequence": sequence, "time": at, **attributes})
 
@@ -181,7 +183,7 @@ def digest(version: int) -> str:
     return f"sha256:{version:064x}"
 
 
-def registered(version: int, model: str = "fraud") -> VersionRegistered:
+def registered(version: int, model: str = "fraud", stage: str = Stage.DEVELOPMENT) -> VersionRegistered:
     return VersionRegistered(
         workspace="default",
         model=model,
@@ -189,11 +191,12 @@ def registered(version: int, model: str = "fraud") -> VersionRegistered:
         digest=digest(version),
         content=VersionContent(artifact=Artifact(digest=digest(version), size=1, filename="model.onnx")),
         registered_by="ana",
+        stage=stage,
     )
 
 
 def changed(
-    version: int, start: Stage, to: Stage, kind: TransitionKind = TransitionKind.PROMOTION, **more: Any
+    version: int, start: str, to: str, kind: TransitionKind = TransitionKind.PROMOTION, **more: Any
 ) -> StageChanged:
     given = {"requested_by": "ana", "reason": f"{to} for v{version}", **more}
     return StageChanged(

@@ -180,10 +180,12 @@ async def test_a_writer_that_stops_in_the_middle_is_cut_off(audit: Harness, monk
     inside, wake = asyncio.Event(), asyncio.Event()
 
     class Paused(Views):
-        async def project(self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading) -> None:
+        async def project(
+            self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
+        ) -> Reading:
             inside.set()
             await wake.wait()
-            await super().project(tx, index, leaf, reading)
+            return await super().project(tx, index, leaf, reading)
 
     paused = Ledger(audit.db, Paused(Inbox(tables.mechanism)))
     mine = record(event(registered(1), 1))
@@ -202,10 +204,13 @@ async def test_a_writer_that_stops_in_the_middle_is_cut_off(audit: Harness, monk
 
 async def test_all_or_nothing(audit: Harness) -> None:
     class Failing(Views):
-        async def project(self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading) -> None:
-            await super().project(tx, index, leaf, reading)
+        async def project(
+            self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
+        ) -> Reading:
+            judged = await super().project(tx, index, leaf, reading)
             if index == 2:
                 raise ConnectionError("gone in the middle")
+            return judged
 
     ledger = Ledger(audit.db, Failing(Inbox(tables.mechanism)))
     with pytest.raises(ConnectionError):
@@ -217,10 +222,12 @@ async def test_all_or_nothing(audit: Harness) -> None:
 
 async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> None:
     class Broken(Views):
-        async def project(self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading) -> None:
+        async def project(
+            self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
+        ) -> Reading:
             if index == 1:
                 raise ZeroDivisionError("a bug")
-            await super().project(tx, index, leaf, reading)
+            return await super().project(tx, index, leaf, reading)
 
     ledger = Ledger(audit.db, Broken(Inbox(tables.mechanism)))
     outcomes = await ledger.append([record(e) for e in story()[:3]])

@@ -19,8 +19,13 @@ def publisher(house: Stack, token: str | None = None) -> Publisher:
     return Publisher(house.infra.infra.kafka_bootstrap, known, prefix="")
 
 
+def trainer(house: Stack, ana: Client) -> Client:
+    """Who publishes a registration has uploaded its bytes."""
+    return Client(house.urls["registry"], house.token("trainer", ["ml-engineers"]), workspace=ana.workspace)
+
+
 async def test_a_version_is_registered_and_the_answer_says_which(house: Stack, ana: Client, model_file: Path) -> None:
-    content = await asyncio.to_thread(ana.content, model_file, metrics={"accuracy": 0.9})
+    content = await asyncio.to_thread(trainer(house, ana).content, model_file, metrics={"accuracy": 0.9})
     async with publisher(house) as kafka:
         first = await kafka.register("m", content, workspace=ana.workspace)
         second = await kafka.register("m", content, workspace=ana.workspace)
@@ -33,7 +38,7 @@ async def test_a_version_is_registered_and_the_answer_says_which(house: Stack, a
 
 
 async def test_the_same_event_is_obeyed_once(house: Stack, ana: Client, model_file: Path) -> None:
-    content = await asyncio.to_thread(ana.content, model_file)
+    content = await asyncio.to_thread(trainer(house, ana).content, model_file)
     command = RegisterVersion(workspace=ana.workspace, model="m", content=content)
     async with publisher(house) as kafka:
         await kafka.send(command, event_id="run-1")
@@ -45,7 +50,7 @@ async def test_the_same_event_is_obeyed_once(house: Stack, ana: Client, model_fi
 
 
 async def test_a_rejection_carries_the_registrys_own_words(house: Stack, ana: Client, model_file: Path) -> None:
-    content = await asyncio.to_thread(ana.content, model_file, parents=[7])
+    content = await asyncio.to_thread(trainer(house, ana).content, model_file, parents=[7])
     async with publisher(house) as kafka:
         with pytest.raises(HallmarkError) as caught:
             await kafka.register("m", content, workspace=ana.workspace)

@@ -10,7 +10,7 @@ from tests.integration.kit.support import TOPIC, Eyes, Store, create_topics, set
 
 from contracts.topics import Topic
 from embedded.fixtures import Kafka
-from kit.bus import Bus, Handler
+from kit.bus import BATCH_SIZE, BatchHandler, Bus, Handler
 from kit.consume import Apply, Ordered
 from kit.db import Database
 from kit.outbox import Relay
@@ -59,6 +59,12 @@ class Place:
     async def listen(self, handler: Handler, topic: Topic = TOPIC, **changes: Any) -> Bus:
         bus = self.bus(**changes)
         bus.subscribe(topic, handler)
+        await bus.start()
+        return bus
+
+    async def listen_many(self, handler: BatchHandler, *, size: int = BATCH_SIZE, **changes: Any) -> Bus:
+        bus = self.bus(**changes)
+        bus.subscribe_batch(TOPIC, handler, size)
         await bus.start()
         return bus
 

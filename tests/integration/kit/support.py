@@ -196,6 +196,28 @@ class Memory:
         return [record.value for record in self.done]
 
 
+ActOnMany = Callable[[Sequence[Record]], Awaitable[None]]
+
+
+class MemoryOfMany(Memory):
+    """The same for batches: `batches` are the calls with many, `calls` those with one."""
+
+    def __init__(self, act_on_many: ActOnMany | None = None, act: Act | None = None) -> None:
+        super().__init__(act)
+        self.act_on_many = act_on_many
+        self.batches: list[list[Record]] = []
+
+    async def many(self, records: Sequence[Record]) -> None:
+        self.batches.append(list(records))
+        if self.act_on_many is not None:
+            await self.act_on_many(records)
+        self.done += records
+
+    def offsets(self, partition: int = 0) -> list[int]:
+        """What was done of a partition, in the order in which it was done."""
+        return [record.offset for record in self.done if record.partition == partition]
+
+
 @dataclass
 class Store:
     """A database with the mechanism's tables, and a view that notes every effect in order."""

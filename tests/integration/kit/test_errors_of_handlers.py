@@ -8,8 +8,9 @@ import pytest
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import Given, Memory, event, given, until
 
-from kit.bus import UNKNOWN_ERROR_TRIES, Bus, Record
+from kit.bus import Bus, Record
 from kit.errors import Permanent, Transient
+from kit.parking import UNKNOWN_ERROR_TRIES
 
 
 def numbered(n: int, partition: int = 0) -> Given:

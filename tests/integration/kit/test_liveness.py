@@ -1,17 +1,19 @@
 """Liveness looks at the consumer: the broker's ping stays green with a dead one."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Memory, Store, create_topics, event, given, until
+from tests.integration.kit.support import TOPIC, Memory, MemoryOfMany, Store, create_topics, event, given, until
 
 from embedded.fixtures import Kafka
 from embedded.kafka import tansu
 from embedded.ports import free_port
 from kit import bus as bus_module
+from kit import pulse
 from kit.bus import Bus, Record
 from kit.errors import Transient
 
@@ -20,7 +22,7 @@ STALE = 1.5
 
 @pytest.fixture(autouse=True)
 def _soon_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus_module, "STALE_AFTER_SECONDS", STALE)
+    monkeypatch.setattr(pulse, "STALE_AFTER_SECONDS", STALE)
 
 
 def alive(bus: Bus) -> bool:
@@ -94,6 +96,32 @@ async def test_waiting_for_the_database_is_no_reason_to_die(place: Place, monkey
     bus = await place.listen(memory)
     await until(lambda: memory.calls)
     await stays_alive(bus, 2.5 * STALE)
+
+
+async def test_a_long_batch_that_goes_on_one_by_one_is_alive(place: Place) -> None:
+    async def many(records: Sequence[Record]) -> None:
+        raise Transient("the batch is too much for the database")
+
+    async def act(record: Record) -> None:
+        await asyncio.sleep(0.05)
+
+    memory, total = MemoryOfMany(many, act), int(4 * STALE / 0.05)
+    await place.eyes.produce(*(given(event(None), partition=n % 2) for n in range(total)))
+    bus = await place.listen_many(memory)
+    await until(lambda: memory.calls)
+    await stays_alive(bus, 2.5 * STALE)
+    assert max(len(batch) for batch in memory.batches) * 0.05 > STALE, "one batch took longer than that"
+
+
+async def test_a_batch_that_hangs_is_dead(place: Place) -> None:
+    async def many(records: Sequence[Record]) -> None:
+        await asyncio.Event().wait()
+
+    memory = MemoryOfMany(many)
+    bus = await place.listen_many(memory, graceful_seconds=0.2)
+    await place.eyes.produce(given(event(None)))
+    await until(lambda: memory.batches)
+    await until(lambda: not alive(bus), timeout=3 * STALE)
 
 
 async def test_a_broker_that_is_gone_for_long_and_comes_back(store: Store, tmp_path: Path) -> None:

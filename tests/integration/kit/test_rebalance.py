@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import Given, Memory, event, given, until
+from tests.integration.kit.test_poison import until_committed
 
 from kit.bus import Bus, Record, _Subscription
 from kit.errors import Transient
@@ -43,7 +44,8 @@ async def test_a_second_member_joins_while_a_handler_works(place: Place) -> None
     other = await joining
     await until(lambda: partitions(bus) == partitions(other) == 1)
     await until(lambda: len(first.done) + len(second.done) >= len(records))
-    await asyncio.sleep(0.3)
+    for partition in (0, 1):
+        await until_committed(place, 3, partition)
     ran = [record.value for record in (*first.calls, *second.calls)]
     assert sorted(ran, key=str) == sorted((r.value for r in records), key=str), "each once"
 

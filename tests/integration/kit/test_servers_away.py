@@ -9,9 +9,21 @@ from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Eyes, Noted, Store, Unreadable, cause, create_topics, event, given, until
+from tests.integration.kit.support import (
+    TOPIC,
+    Eyes,
+    Noted,
+    Store,
+    Unreadable,
+    cause,
+    create_topics,
+    event,
+    given,
+    until,
+)
 
 from contracts.envelope import Envelope
 from contracts.topics import REGISTRY_EVENTS
@@ -60,7 +72,8 @@ async def test_postgresql_is_killed_and_comes_back(
         await place.eyes.produce(given(event(1, stream="default/b"), partition=1))  # somebody else's event
         (subscription,) = bus._subscriptions
         await until(lambda: not subscription._idle.is_set(), "the consumer met the outage")
-        await asyncio.sleep(0.5)
+        before = retries()
+        await until(lambda: retries() > before, "it tried again")
         own_postgres.start()
 
         await until_works(lambda: store.append("default/a", "3"))
@@ -70,6 +83,11 @@ async def test_postgresql_is_killed_and_comes_back(
     finally:
         await place.close()
         await store.close()
+
+
+def retries() -> float:
+    labels = {"service": "kit", "topic": TOPIC.name}
+    return REGISTRY.get_sample_value("hallmark_consumer_retries_total", labels) or 0.0
 
 
 async def until_works(work: Any) -> None:
@@ -243,14 +261,18 @@ async def test_a_broker_that_forgets_what_a_consumer_had_not_read(house: House) 
 async def test_a_broker_that_forgets_in_the_middle_of_a_run(house: House) -> None:
     """Twice, while writers write."""
 
+    written = 0
+
     async def write() -> None:
+        nonlocal written
         for n in range(60):
             await house.append(f"default/{n % 4}")
+            written = n + 1
             await asyncio.sleep(0.05)
 
     writing = asyncio.create_task(write())
-    for _ in range(2):
-        await asyncio.sleep(0.8)
+    for enough in (16, 32):
+        await until(lambda enough=enough: written >= enough)  # type: ignore[misc]
         await house.forget()
     await writing
     await house.complete()
@@ -259,14 +281,23 @@ async def test_a_broker_that_forgets_in_the_middle_of_a_run(house: House) -> Non
 
 async def test_a_broker_that_remembers_is_not_told_twice(place: Place) -> None:
     """A relay that starts again, or looks again, must not take a healthy broker for a forgetful one."""
+    looks = 0
+
+    class Looking(Relay):
+        async def _check_memory(self, session: asyncpg.Connection) -> None:
+            nonlocal looks
+            await super()._check_memory(session)
+            looks += 1
+
     for _ in range(3):
-        task = place.run(place.relay(check_seconds=0.0))
+        task = place.run(place.relay(Looking, check_seconds=0.0))
         await place.store.append("default/a", "x", "y")
 
         async def drained() -> bool:
             return await place.store.count("outbox") == 0
 
         await until(drained)
-        await asyncio.sleep(0.2)  # a few looks at the end offsets
+        before = looks
+        await until(lambda before=before: looks >= before + 2, "it looked at the end offsets")  # type: ignore[misc]
         await cancel([task])
     assert len(await place.eyes.read()) == 6

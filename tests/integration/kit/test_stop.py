@@ -28,7 +28,8 @@ async def test_a_stop_lets_the_record_in_flight_finish(place: Place) -> None:
     bus = await place.listen(first)
     await asyncio.wait_for(entered.wait(), 30)
     stopping = asyncio.create_task(bus.stop())
-    await asyncio.sleep(0.3)
+    (subscription,) = bus._subscriptions
+    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, "stopping")
     assert not stopping.done()
     release.set()
     await stopping
@@ -90,15 +91,14 @@ async def test_many_stops_and_starts_skip_nothing(place: Place) -> None:
     total = 30
     await place.eyes.produce(*numbered(*range(total)))
     done: list[int] = []
-    for stop_after in (0.02, 0.05, 0.11):
+    for stop_at in (1, 4, 9):
 
         async def act(record: Record) -> None:
             await asyncio.sleep(0.01)
 
         memory = Memory(act)
         bus = await place.listen(memory)
-        await until(lambda memory=memory: memory.calls)  # type: ignore[misc]
-        await asyncio.sleep(stop_after)
+        await until(lambda memory=memory, stop_at=stop_at: len(memory.calls) >= stop_at)  # type: ignore[misc]
         await bus.stop()
         done += [record.offset for record in memory.done]
     last = Memory()

@@ -5,9 +5,10 @@ Each test has a workspace of its own.
 
 import asyncio
 import hashlib
+import io
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 from kit.topics import apply_topics
 from registry import app as registry_app
+from registry.artifacts import store_of
+from registry.places import upload_key
 from registry.settings import RegistrySettings
 
 ACCESS = """
@@ -37,7 +40,9 @@ roles:
   - {group: reviewers, role: approver}
   - {group: operators, role: operator}
   - {group: admins, role: admin}
-  - {group: everyone, role: viewer}
+  - {group: people, role: viewer}
+  - {group: churn-only, role: contributor, model: churn}
+  - {group: x-operators, role: operator, model: "x-*"}
 """
 
 
@@ -80,20 +85,33 @@ class Harness:
     def olga(self) -> httpx2.AsyncClient:
         return self.client("olga", "operators")
 
-    async def upload(self, data: bytes) -> dict[str, Any]:
-        """Puts the bytes into the store and gives the artifact to register."""
+    async def upload(self, data: bytes, by: str = "ana") -> dict[str, Any]:
+        """Puts the bytes into the store and gives the artifact that this person may register."""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        offer = (await self.ana.post("/v1/artifacts", json={"digest": digest, "size": len(data)})).json()
-        if not offer["present"]:
+        body = {"files": [{"digest": digest, "size": len(data)}]}
+        caller = self.client(by, "ml-engineers")
+        [offer] = (await caller.post("/v1/artifacts", json=body)).json()["files"]
+        if offer["state"] == "single":
             async with httpx2.AsyncClient() as outside:
-                (await outside.put(offer["upload_url"], content=data)).raise_for_status()
+                (await outside.put(offer["url"], content=data, headers=offer["headers"])).raise_for_status()
         return {"digest": digest, "size": len(data), "filename": "model.onnx"}
+
+    async def spoil(self, digest: str, data: bytes) -> None:
+        """Other bytes where ana's upload of that digest lies, as whoever holds the store's keys could put them."""
+        store = store_of(self.settings)
+        await store._call(lambda c: c.put_object(store.bucket, upload_key(digest, "ana"), io.BytesIO(data), len(data)))
 
     async def register(self, model: str, data: bytes = b"model", **content: Any) -> dict[str, Any]:
         body = {"artifact": await self.upload(data), **content}
         response = await self.ana.post(f"/v1/models/{model}/versions", json=body)
         assert response.status_code == 201, response.text
+        return await self.verified(model, response.json()["version"])
+
+    async def verified(self, model: str, version: int) -> dict[str, Any]:
+        """The version when it is pending no more."""
+        response = await self.ana.get(f"/v1/models/{model}/versions/{version}", params={"wait": 20})
         document: dict[str, Any] = response.json()
+        assert document["status"] != "pending", document
         return document
 
     async def request(self, model: str, version: int, to: str) -> dict[str, Any]:
@@ -160,7 +178,14 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path) -> Iterator[RegistrySettings]:
-    for name in ("auth", "decision"):
+    with new_settings(infra_postgres, infra_s3, kafka, scratch) as settings:
+        yield settings
+
+
+@contextmanager
+def new_settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path) -> Iterator[RegistrySettings]:
+    """Settings of a registry with a database, a bucket and topics of its own; `scratch` gets its keys."""
+    for name in ("auth", "decision", "serving"):
         ensure_key(scratch, name)
     (scratch / "access.yaml").write_text(ACCESS)
     with new_database(infra_postgres) as database, new_bucket(infra_s3) as bucket:
@@ -176,6 +201,7 @@ def settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path) -> 
             auth_jwks=str(scratch / "auth.jwks.json"),
             access_file=scratch / "access.yaml",
             decision_jwks=str(scratch / "decision.jwks.json"),
+            serving_key=scratch / "serving.jwk",
             s3_endpoint=infra_s3.endpoint,
             s3_access_key=infra_s3.access_key,
             s3_secret_key=infra_s3.secret_key,

@@ -34,7 +34,7 @@ def asked(**changes: Any) -> StageRequested:
 def opened(policies: tuple[PolicyRef, ...] = (POLICY,)) -> RequestOpened:
     of = asked()
     return RequestOpened(
-        **of.model_dump(exclude={"expires_at"}),
+        **of.model_dump(exclude={"expires_at", "expected"}),
         policies=policies,
         inputs={
             "candidate": {"registered_by": "trainer"},

@@ -78,7 +78,7 @@ def test_anybody_can_compute_the_digest() -> None:
         ("24h", "0h", 11, "spec.request.expires_after", "pattern"),
         ("[requester, version.author]", "[requester]", 24, "separation_of_duties.exclude", "four eyes"),
         ("[requester, version.author]", "[]", 24, "separation_of_duties.exclude", "four eyes"),
-        ("to: Production", "to: Prod", 8, "spec.match.transition.to", "should be"),
+        ("to: Production", "to: in production", 8, "spec.match.transition.to", "should match"),
         ("kind: PromotionPolicy\n", "", 1, "kind", "missing"),
         ("name: strict", "name: 2026-01-01", 4, "metadata.name", "in quotes"),
         ("name: strict", "name: yes", 4, "metadata.name", "valid string"),

@@ -10,8 +10,8 @@ from audit.summary import summarise
 from contracts import approval, notifier, registry
 from contracts.approval import Choice, Decision, PolicyRef, Verdict, Vote
 from contracts.envelope import Envelope
-from contracts.lifecycle import Stage, TransitionKind
-from contracts.model import Artifact, VersionContent
+from contracts.lifecycle import DEFAULT_LIFECYCLE, Stage, TransitionKind
+from contracts.model import Artifact, Dataset, Evaluation, Finding, Inspection, Severity, VersionContent
 from contracts.notifier import Channel
 from contracts.payload import Message
 from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
@@ -52,7 +52,26 @@ ATTEMPT: dict[str, Any] = {
     "latency_ms": 1.0,
     "detail": "410 Gone",
 }
-WITHOUT_A_VERSION = (registry.RegisterModel, registry.RegisterVersion, registry.ModelRegistered, registry.RollBack)
+WITHOUT_A_VERSION = (
+    registry.RegisterModel,
+    registry.RegisterVersion,
+    registry.RollBack,
+    registry.ModelRegistered,
+    registry.ModelUpdated,
+    registry.ModelRenamed,
+    registry.ModelDeleted,
+    registry.ModelRestored,
+    registry.AliasRemoved,
+)
+OF_MODEL: dict[str, Any] = {"workspace": "default", "model": "fraud"}
+OF_VERSION: dict[str, Any] = {**OF_MODEL, "version": 2}
+FINDINGS = (
+    Finding(severity=Severity.WARNING, code="old-protocol", detail="protocol 2"),
+    Finding(severity=Severity.UNSAFE, code="os.system", detail="runs a program", file="model.pkl"),
+)
+EVALUATION = Evaluation(
+    dataset=Dataset(name="holdout", version="2026-10"), metrics={"auc": 0.91, "f1": 0.8}, evaluated_at=AT
+)
 CHANGED = registry.StageChanged(
     **PLACE,
     requested_by="ana",
@@ -77,7 +96,98 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         registry.RollBack(model="fraud", to_version=1, reason="drift"),
         ["roll back", "v1", "drift"],
     ),
+    (
+        REGISTRY_COMMANDS.name,
+        registry.EvaluateVersion(**OF_VERSION, evaluation=EVALUATION),
+        ["fraud v2", "holdout 2026-10", "auc 0.91"],
+    ),
+    (
+        REGISTRY_COMMANDS.name,
+        registry.TagVersion(**OF_VERSION, tags=registry.Tags(set={"risk": "low"}, remove=("draft",))),
+        ["fraud v2", "risk=low", "draft removed"],
+    ),
+    (
+        REGISTRY_COMMANDS.name,
+        registry.SetAlias(**OF_VERSION, alias="champion", reason="won"),
+        ["@champion", "fraud v2", "won"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.WorkspaceConfigured(
+            workspace="default", lifecycle=DEFAULT_LIFECYCLE, protected_aliases=("champion",), naming="[a-z]+"
+        ),
+        ["default", "stages Development, Staging", "gated: Staging, Production", "protected: @champion", "[a-z]+"],
+    ),
     (REGISTRY_EVENTS.name, registry.ModelRegistered(workspace="default", model="fraud", owner="ana"), ["fraud", "ana"]),
+    (
+        REGISTRY_EVENTS.name,
+        registry.ModelUpdated(**OF_MODEL, owner="ben", description="new", tags=registry.Tags(set={"team": "x"})),
+        ["fraud", "owner ben", "description", "team=x"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.ModelRenamed(**OF_MODEL, former="scam", name="swindle"),
+        ["scam was renamed to swindle", "registered as fraud"],
+    ),
+    (REGISTRY_EVENTS.name, registry.ModelDeleted(**OF_MODEL, reason="old"), ["fraud was deleted: old"]),
+    (REGISTRY_EVENTS.name, registry.ModelRestored(**OF_MODEL, reason="needed"), ["fraud was restored: needed"]),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionVerified(
+            **OF_VERSION,
+            digest=DIGEST,
+            artifact_digest=DIGEST,
+            inspection=Inspection(format="pickle", findings=FINDINGS, scanner="s"),
+        ),
+        ["fraud v2", "verified (pickle)", "quarantined", "findings: 2, unsafe: 1: os.system in model.pkl"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionRejected(**OF_VERSION, digest=DIGEST, code="digest-mismatch", detail="other", file="m.onnx"),
+        ["fraud v2 was rejected at the file m.onnx: other (digest-mismatch)"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionEvaluated(**OF_VERSION, evaluation=EVALUATION),
+        ["fraud v2 was evaluated on holdout 2026-10: auc 0.91, f1 0.8"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionTagged(**OF_VERSION, tags=registry.Tags(set={"risk": "low"})),
+        ["fraud v2 was tagged: risk=low"],
+    ),
+    (REGISTRY_EVENTS.name, registry.VersionNoted(**OF_VERSION, text="seen\ntwice"), ["note on fraud v2: seen twice"]),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionScanned(**OF_VERSION, scanner="clamav", findings=FINDINGS),
+        ["clamav scanned fraud v2", "unsafe: 1"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.AliasChanged(
+            **OF_VERSION,
+            alias="champion",
+            digest=DIGEST,
+            artifact_digest=DIGEST,
+            previous=1,
+            requested_by="ana",
+            reason="won",
+            approved_by=(APPROVED,),
+            criteria=(GATE,),
+            policy="alias@1",
+        ),
+        ["ana moved @champion of fraud from v1 to v2: won", "approved by ben", "accuracy: passed", "alias@1"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.AliasRemoved(**OF_MODEL, alias="champion", previous=2, requested_by="ana", reason="over"),
+        ["ana removed @champion of fraud", "v2", "over"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.ServingReported(**OF_VERSION, server="pod-1", target="@champion", state="failed", detail="no memory"),
+        ["pod-1", "fraud v2", "@champion", "failed: no memory"],
+    ),
     (
         REGISTRY_EVENTS.name,
         registry.VersionRegistered(
@@ -183,7 +293,8 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
 
 
 def envelope(message: Message, **attributes: Any) -> Envelope:
-    given = {"source": "test", "subject": "default/fraud/2", "key": "default/fraud", "sequence": 1, "actor": "eve"}
+    key = "workspace:default" if isinstance(message, registry.WorkspaceConfigured) else "default/fraud"
+    given = {"source": "test", "subject": "default/fraud/2", "key": key, "sequence": 1, "actor": "eve"}
     return Envelope.of(message, **{**given, **attributes})
 
 
@@ -261,12 +372,30 @@ def test_a_bad_record_is_flawed_and_never_raises(name: str) -> None:
     assert move_of(reading.message, AT) is None
 
 
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        (CHANGED, "default/other"),
+        (CHANGED, "workspace:default"),
+        (registry.WorkspaceConfigured(workspace="a", lifecycle=DEFAULT_LIFECYCLE), "workspace:b"),
+        (registry.ModelDeleted(**OF_MODEL, reason="old"), "other/fraud"),
+        (CHANGED.model_copy(update={"to_stage": "@champion"}), "default/fraud"),
+    ],
+)
+def test_an_event_out_of_its_place_is_flawed(message: Message, key: str) -> None:
+    reading = read_envelope(REGISTRY_EVENTS.name, envelope(message, key=key))
+    assert reading.flaw.code == "astray"
+    assert reading.message is None
+
+
 def test_whom_an_event_is_about() -> None:
     whole = About("default", "fraud", 2)
     for topic, message, _ in MESSAGES:
         found = about(read_envelope(topic, envelope(message)))
         if isinstance(message, WITHOUT_A_VERSION):
             assert found == About("default", "fraud", None)
+        elif isinstance(message, registry.WorkspaceConfigured):
+            assert found == About("default")
         elif topic == NOTIFIER_EVENTS.name or isinstance(message, registry.CommandRejected):
             assert found == About()
         else:
@@ -282,7 +411,7 @@ def test_moves() -> None:
     assert move.approved_by == (APPROVED,)
     assert move.criteria == (GATE,)
     later = AT + timedelta(hours=1)
-    registered = MESSAGES[5][1]
+    registered = next(m for _, m, _ in MESSAGES if isinstance(m, registry.VersionRegistered))
     first = move_of(registered, later)
     assert first is not None
     assert (first.stage, first.at, first.kind) == (Stage.DEVELOPMENT, later, "registration")

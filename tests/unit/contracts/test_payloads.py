@@ -43,8 +43,8 @@ def test_a_payload_does_not_change() -> None:
         content().notes = "x"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("stage", ["production", "Live", "", None, 3])
-def test_a_stage_must_exist(stage: object) -> None:
+@pytest.mark.parametrize("stage", ["@champion", "in production", "", None, 3])
+def test_a_stage_has_a_name(stage: object) -> None:
     with pytest.raises(ValidationError, match="to_stage"):
         RequestTransition.model_validate({"model": "m", "version": 1, "to_stage": stage, "reason": "r"})
 

@@ -10,9 +10,9 @@ from sqlalchemy import exc
 from urllib3.exceptions import MaxRetryError
 
 from contracts.envelope import EnvelopeError
-from kit.bus import UNKNOWN_ERROR_TRIES, permanent_of
 from kit.errors import Permanent, Transient, is_transient
 from kit.events import Conflict
+from kit.parking import UNKNOWN_ERROR_TRIES, permanent_of
 from kit.problems import Problem
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import base64
+import inspect
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import aiosmtplib
@@ -17,7 +17,7 @@ from contracts.envelope import Envelope
 from contracts.payload import Message
 from contracts.registry import EVENTS as REGISTRY
 from contracts.registry import CommandRejected, Criterion, StageChanged, StageRefused, StageRequested
-from notifier import wording
+from notifier import notices, registry_words, wording
 from notifier.channels import Parcel
 from notifier.channels.email import EmailSender, _refusal
 from notifier.channels.http import post
@@ -117,8 +117,8 @@ def test_a_person_can_read_what_moved_and_why(message: Message, summary: str) ->
 
 
 def test_every_known_event_has_words_of_its_own() -> None:
-    source = Path(wording.__file__).read_text()
-    missing = [kind.__name__ for kind in (*REGISTRY, *APPROVAL) if f"case {kind.__name__}()" not in source]
+    source = "".join(inspect.getsource(module) for module in (wording, registry_words))
+    missing = [kind.__name__ for kind in (*REGISTRY, *APPROVAL) if f" {kind.__name__}()" not in source]
     assert not missing
 
 
@@ -161,12 +161,12 @@ def test_every_known_event_has_words_of_its_own() -> None:
 )
 def test_a_criterion_reads_like_a_sentence(gate: str, expression: str, result: str, message: str, line: str) -> None:
     said = Criterion(gate=gate, expression=expression, result=result, message=message)
-    assert wording.criterion_line(said) == line
+    assert notices.criterion_line(said) == line
 
 
 def test_an_unknown_type_is_named_plainly() -> None:
-    envelope = said().model_copy(update={"type": "hallmark.model.renamed.v1", "value": b"{}", "actor": "ana"})
-    assert notice(envelope).summary == "default/churn/2: hallmark.model.renamed.v1. By ana."
+    envelope = said().model_copy(update={"type": "hallmark.model.repainted.v1", "value": b"{}", "actor": "ana"})
+    assert notice(envelope).summary == "default/churn/2: hallmark.model.repainted.v1. By ana."
 
 
 HOSTILE = "<!channel> <https://evil|click> & *bold*"

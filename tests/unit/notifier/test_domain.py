@@ -73,6 +73,13 @@ def event(kind: str = "hallmark.stage.changed.v1", subject: str = "default/churn
         ({"types": ("*",), "workspace": "b"}, event("hallmark.policy.published.v1", subject="policy:production"), True),
         ({"types": ("*",), "model": "churn"}, event("hallmark.policy.published.v1", subject="policy:p"), False),
         ({"types": ("*",)}, event("hallmark.command.rejected.v1", subject="command:1"), False),
+        ({"types": ("*",)}, event("hallmark.workspace.configured.v1", subject="workspace:default"), True),
+        ({"types": ("*",)}, event("hallmark.workspace.configured.v1", subject="workspace:other"), False),
+        (
+            {"types": ("*",), "model": "churn"},
+            event("hallmark.workspace.configured.v1", subject="workspace:default"),
+            False,
+        ),
         ({"status": "removed"}, event(), False),
         ({"status": "disabled"}, event(), False),
         ({}, event(at=AT - timedelta(seconds=59)), True),  # the clock of another host

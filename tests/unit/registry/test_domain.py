@@ -1,40 +1,41 @@
-"""The rules of stages: every move, every refusal, and a random walk against a naive model of the same rules."""
+"""The rules of models and versions: names, numbers, tags, and what is decided once."""
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from contracts.approval import Choice, Decision, PolicyRef, Verdict, Vote
-from contracts.envelope import now
-from contracts.lifecycle import Stage, TransitionKind
-from contracts.model import Artifact, Lineage, VersionContent
+from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle, StageRule
+from contracts.model import Artifact, Dataset, Evaluation, Finding, Inspection, Lineage, Severity, VersionContent
 from contracts.registry import (
     ModelRegistered,
     RegisterModel,
     RegisterVersion,
-    RequestTransition,
-    RollBack,
-    StageChanged,
-    StageRefused,
-    StageRequested,
-    Transition,
+    Tags,
     VersionRegistered,
+    VersionRejected,
+    VersionVerified,
+    WorkspaceConfigured,
 )
 from registry import domain
-from registry.domain import Model, Open, Refused, Version
+from registry.domain import MAX_TAGS, Model, Refused, Rules, Status, Version
 
 DIGEST = "sha256:" + "a" * 64
 ARTIFACT = "sha256:" + "b" * 64
-CHURN = Model("default", "churn", exists=True, versions=3)
-LATER = now() + timedelta(hours=1)
+CHURN = Model("default", "churn", exists=True, versions=3, title="churn")
+NOBODY = Model("default", "other", title="other")
+GONE = replace(CHURN, deleted=True)
+EVALUATION = Evaluation(
+    dataset=Dataset(name="may"), metrics={"auc": 0.5}, evaluated_at=datetime(2026, 5, 31, tzinfo=UTC)
+)
+FINDING = Finding(severity=Severity.UNSAFE, code="cve", detail="a hole")
 
 
-def version(number: int = 1, stage: Stage = Stage.DEVELOPMENT, *, been: frozenset[Stage] = frozenset()) -> Version:
-    return Version(number, DIGEST, ARTIFACT, stage, been)
+def version(status: Status = Status.READY, number: int = 1) -> Version:
+    return Version(number, DIGEST, ARTIFACT, "Development", status=status)
 
 
 def content(**fields: object) -> VersionContent:
@@ -42,58 +43,16 @@ def content(**fields: object) -> VersionContent:
     return VersionContent.model_validate({"artifact": artifact, **fields})
 
 
-def request(v: Version, to: Stage, expected: Stage | None = None) -> list[StageRequested | StageChanged]:
-    command = RequestTransition(model="churn", version=v.number, to_stage=to, reason="because", expected_from=expected)
-    return domain.decide_request(CHURN, v, command, transition_id="t1", actor="ana", expires_at=LATER)
-
-
-def waiting(v: Version, to: Stage = Stage.STAGING, kind: TransitionKind = TransitionKind.PROMOTION) -> Open:
-    transition = Transition(
-        transition_id="t1",
-        kind=kind,
-        workspace="default",
-        model="churn",
-        version=v.number,
-        digest=v.digest,
-        artifact_digest=v.artifact_digest,
-        from_stage=v.stage,
-        to_stage=to,
+def register(model: Model = CHURN, **fields: object) -> list[Any]:
+    return list(
+        domain.decide_register_version(model, RegisterVersion(model=model.name, content=content(**fields)), "ana")
     )
-    return Open(transition, requested_by="ana", reason="because", expires_at=LATER)
 
 
-def decision(for_: Open, *, verdict: Verdict = Verdict.APPROVED, **changed: Any) -> Decision:
-    vote = Vote(
-        voter="ben",
-        choice=Choice.APPROVE,
-        rule="people",
-        meaning="I reviewed it",
-        at=now(),
-        auth_method="token",
-        request_digest=DIGEST,
-    )
-    base = Decision(
-        **for_.transition.model_dump(),
-        decision_id="d1",
-        verdict=verdict,
-        reason="",
-        requested_by="ana",
-        policies=(PolicyRef(name="p", revision=1, digest=DIGEST),),
-        gates=(),
-        votes=(vote,),
-        inputs_digest=DIGEST,
-        request_digest=DIGEST,
-        decided_at=now(),
-        expires_at=LATER,
-    )
-    return base.model_copy(update=changed)
-
-
-def outcome(
-    v: Version, for_: Open, d: Decision, *, occupant: Version | None = None
-) -> list[StageChanged | StageRefused]:
-    model = replace(CHURN, occupants={occupant.stage: occupant} if occupant else {})
-    return domain.decide_outcome(model, v, for_, d, "jws", "p r1", now())
+def code(act: Callable[[], object]) -> str:
+    with pytest.raises(Refused) as refused:
+        act()
+    return refused.value.code
 
 
 def test_a_model_is_registered_once() -> None:
@@ -103,24 +62,29 @@ def test_a_model_is_registered_once() -> None:
     assert event.owner == "team"
     with pytest.raises(Refused, match="already exists"):
         domain.decide_register_model(CHURN, command)
+    with pytest.raises(Refused, match="its name stays reserved"):
+        domain.decide_register_model(GONE, command)
 
 
 def test_versions_are_numbered_from_one_and_make_their_model() -> None:
-    command = RegisterVersion(model="churn", content=content())
-    made, first = domain.decide_register_version(Model("default", "churn"), command, "ana")
+    made, first = register(Model("default", "churn"))
     assert isinstance(made, ModelRegistered)
     assert isinstance(first, VersionRegistered)
-    assert (first.version, first.registered_by, first.digest) == (1, "ana", command.content.digest())
-    [fourth] = domain.decide_register_version(CHURN, command, "ana")
+    assert (first.version, first.registered_by, first.digest) == (1, "ana", content().digest())
+    [fourth] = register()
     assert isinstance(fourth, VersionRegistered)
     assert fourth.version == 4
 
 
+def test_a_version_begins_in_the_initial_stage_of_its_workspace() -> None:
+    lab = Lifecycle(stages=(StageRule(name="Lab"), StageRule(name="Attic")), initial="Lab", archive="Attic")
+    [made] = register(replace(CHURN, rules=Rules(lifecycle=lab)))
+    assert made.stage == "Lab"
+
+
 def test_a_parent_must_exist() -> None:
-    command = RegisterVersion(model="churn", content=content(lineage=Lineage(parents=(4,))))
-    with pytest.raises(Refused) as refused:
-        domain.decide_register_version(CHURN, command, "ana")
-    assert refused.value.code == "parent-not-found"
+    assert code(lambda: register(lineage=Lineage(parents=(3, 4)))) == "parent-not-found"
+    assert len(register(lineage=Lineage(parents=(3,)))) == 1
 
 
 def test_the_digest_covers_every_fixed_field() -> None:
@@ -130,175 +94,157 @@ def test_the_digest_covers_every_fixed_field() -> None:
     assert content().digest() == base.digest()
 
 
-@pytest.mark.parametrize("origin", list(Stage))
-@pytest.mark.parametrize("to", list(Stage))
-def test_every_move(origin: Stage, to: Stage) -> None:
-    v = version(stage=origin)
-    if (origin, to) not in domain.MOVES:
-        with pytest.raises(Refused) as refused:
-            request(v, to)
-        assert refused.value.code == ("already-in-stage" if origin == to else "move-not-allowed")
-        return
-    [event] = request(v, to)
-    assert (event.from_stage, event.to_stage, event.requested_by) == (origin, to, "ana")
-    # Law 5: a gated stage is never entered without a decision.
-    assert isinstance(event, StageRequested if to in domain.GATED else StageChanged)
-
-
-def test_production_is_entered_from_staging_only() -> None:
-    assert {origin for origin, to in domain.MOVES if to is Stage.PRODUCTION} == {Stage.STAGING}
-
-
-def test_an_expected_stage_guards_against_a_race() -> None:
-    with pytest.raises(Refused, match="not in Development as expected"):
-        request(version(stage=Stage.STAGING), Stage.PRODUCTION, expected=Stage.DEVELOPMENT)
-
-
-def test_an_approved_decision_changes_the_stage_and_says_who_and_why() -> None:
+def test_nothing_but_restoring_is_done_to_a_deleted_model() -> None:
     v = version()
-    [changed] = outcome(v, waiting(v), decision(waiting(v)))
-    assert isinstance(changed, StageChanged)
-    assert (changed.to_stage, changed.requested_by, changed.reason) == (Stage.STAGING, "ana", "because")
-    assert [a.name for a in changed.approved_by] == ["ben"]
-    assert (changed.decision_id, changed.decision) == ("d1", "jws")
+    acts: list[Callable[[], object]] = [
+        lambda: register(GONE),
+        lambda: domain.decide_update(GONE, "x", None, None),
+        lambda: domain.decide_rename(GONE, "better", NOBODY),
+        lambda: domain.decide_delete(GONE, "x", None),
+        lambda: domain.decide_evaluate(GONE, v, EVALUATION),
+        lambda: domain.decide_tag(GONE, v, frozenset(), Tags(set={"a": "b"})),
+        lambda: domain.decide_note(GONE, v, "x"),
+        lambda: domain.decide_scan(GONE, v, "s", (FINDING,)),
+    ]
+    assert {code(act) for act in acts} == {"model-deleted"}
+    [restored] = domain.decide_restore(GONE, "mistake")
+    assert restored.reason == "mistake"
+    assert code(lambda: domain.decide_restore(CHURN, "x")) == "not-deleted"
 
 
-def test_the_former_occupant_is_archived_in_the_same_breath() -> None:
-    v, former = version(2, Stage.STAGING), version(1, Stage.PRODUCTION)
-    for_ = waiting(v, Stage.PRODUCTION)
-    archived, changed = outcome(v, for_, decision(for_), occupant=former)
-    assert isinstance(archived, StageChanged)
-    assert (archived.version, archived.to_stage, archived.superseded_by) == (1, Stage.ARCHIVED, 2)
-    assert archived.kind is TransitionKind.SUPERSEDED
-    assert isinstance(changed, StageChanged)
-    assert (changed.version, changed.to_stage, changed.replaces) == (2, Stage.PRODUCTION, 1)
+def test_a_model_in_use_is_not_deleted() -> None:
+    assert code(lambda: domain.decide_delete(CHURN, "x", (1, "Production"))) == "model-in-use"
+    assert domain.decide_delete(CHURN, "x", None)[0].reason == "x"
+
+
+def test_a_name_belongs_to_whoever_has_or_had_it() -> None:
+    [renamed] = domain.decide_rename(CHURN, "better", NOBODY)
+    assert (renamed.model, renamed.former, renamed.name) == ("churn", "churn", "better")
+    other = replace(NOBODY, exists=True)
+    assert code(lambda: domain.decide_rename(CHURN, "other", other)) == "model-exists"
+    assert code(lambda: domain.decide_rename(CHURN, "old", replace(other, deleted=True))) == "model-exists"
+    assert code(lambda: domain.decide_rename(CHURN, "churn", CHURN)) == "same-name"
+    again = replace(CHURN, title="better")
+    [back] = domain.decide_rename(again, "churn", again)
+    assert (back.former, back.name) == ("better", "churn")
+
+
+def test_an_update_changes_something() -> None:
+    assert code(lambda: domain.decide_update(CHURN, None, None, None)) == "nothing-to-change"
+    [updated] = domain.decide_update(CHURN, "", None, None)
+    assert (updated.description, updated.owner) == ("", None), "an empty description is a change"
+
+
+# -- naming rules -------------------------------------------------------------------------------------------------
+
+
+def named(rule: str, name: str, message: str = "") -> list[ModelRegistered]:
+    model = Model("default", name, rules=Rules(naming=rule, naming_message=message))
+    return domain.decide_register_model(model, RegisterModel(model=name))
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"verdict": Verdict.REJECTED, "reason": "too slow"}, "rejected"),
-        ({"expires_at": now() - timedelta(seconds=1)}, "decision-expired"),
-    ],
+    "rule", ["[", "a{2", "(?=a)b", "(?!a)b", "(?<=a)b", r"(a)\1", "*", "a{1000}{1000}{1000}", "a)|(b"]
 )
-def test_a_refusal_closes_the_transition(change: dict[str, Any], code: str) -> None:
-    v = version()
-    [refused] = outcome(v, waiting(v), decision(waiting(v), **change))
-    assert isinstance(refused, StageRefused)
-    assert refused.code == code
+def test_a_bad_naming_rule_is_refused(rule: str) -> None:
+    assert code(lambda: domain.check_naming(rule)) == "bad-naming-rule"
 
 
-def test_a_version_that_moved_meanwhile_is_refused() -> None:
-    v = version()
-    [refused] = outcome(replace(v, stage=Stage.ARCHIVED), waiting(v), decision(waiting(v)))
-    assert isinstance(refused, StageRefused)
-    assert refused.code == "stage-moved"
+def test_a_name_matches_the_rule_in_full() -> None:
+    assert named("[a-z]+", "churn")
+    for bad in ("churn1", "1churn", "Churn"):
+        assert code(lambda bad=bad: named("[a-z]+", bad)) == "bad-name"  # type: ignore[misc]
+    assert named("a|bc", "bc"), "an alternative is matched in full too"
+    assert code(lambda: named("a|bc", "abc")) == "bad-name"
+    with pytest.raises(Refused, match="team-purpose, please"):
+        named("[a-z]+-[a-z]+", "churn", "team-purpose, please")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"transition_id": "t2"},
-        {"kind": TransitionKind.ROLLBACK},
-        {"workspace": "other"},
-        {"model": "other"},
-        {"version": 2},
-        {"digest": ARTIFACT},
-        {"artifact_digest": DIGEST},
-        {"from_stage": Stage.STAGING},
-        {"to_stage": Stage.PRODUCTION},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_decision_for_anything_else_changes_nothing(change: dict[str, Any]) -> None:
-    v = version()
-    with pytest.raises(Refused) as refused:
-        outcome(v, waiting(v), decision(waiting(v), **change))
-    assert refused.value.code == "decision-mismatch"
-    assert next(iter(change)) in refused.value.detail
+def test_the_rule_holds_for_models_made_on_the_way_and_for_renames_but_not_for_old_names() -> None:
+    rules = Rules(naming="[a-z]+")
+    assert code(lambda: register(Model("default", "M1", rules=rules))) == "bad-name"
+    assert code(lambda: domain.decide_rename(replace(CHURN, rules=rules), "M1", NOBODY)) == "bad-name"
+    assert len(register(replace(CHURN, name="M1", rules=rules))) == 1
 
 
-def test_a_decision_that_names_another_requester_changes_nothing() -> None:
-    v = version()
-    with pytest.raises(Refused, match="mallory"):
-        outcome(v, waiting(v), decision(waiting(v), requested_by="mallory"))
+@pytest.mark.parametrize("rule", ["(a+)+$", "(a|a)*b", "(a*)*b", "(x+x+)+y"])
+def test_no_rule_can_hang_the_service(rule: str) -> None:
+    """Backtracking would take longer than the universe has had; a linear engine, no time at all."""
+    started = time.perf_counter()
+    for letter in "ax":
+        with pytest.raises(Refused):
+            named(rule, letter * 199 + "!")
+    assert time.perf_counter() - started < 2
 
 
-@pytest.mark.parametrize("author", ["ben", "ana"])
-def test_the_registry_itself_knows_four_eyes(author: str) -> None:
-    """ben approved. He must be neither the author nor the requester, whatever the approval service says."""
-    v = replace(version(), registered_by=author)
-    asked_by = "ana" if author == "ben" else "ben"
-    for_ = replace(waiting(v), requested_by=asked_by)
-    with pytest.raises(Refused) as refused:
-        outcome(v, for_, decision(for_, requested_by=asked_by))
-    assert refused.value.code == "decision-own-vote"
+def configured(**fields: Any) -> WorkspaceConfigured:
+    return WorkspaceConfigured(**({"workspace": "default", "lifecycle": DEFAULT_LIFECYCLE} | fields))
 
 
-def test_a_decision_after_the_request_expired_is_too_late() -> None:
-    v = version()
-    for_ = replace(waiting(v), expires_at=now() - timedelta(seconds=1))
-    [refused] = outcome(v, for_, decision(for_))
-    assert isinstance(refused, StageRefused)
-    assert refused.code == "request-expired"
+def test_a_workspace_is_configured_unless_it_would_lose_versions() -> None:
+    good = configured(naming="[a-z]+", protected_aliases=("champion",))
+    assert domain.decide_configure(good, {"Staging": 2}) == [good]
+    assert domain.decide_configure(good, {"QA": 0}) == [good]
+    with pytest.raises(Refused, match="2 versions are in QA"):
+        domain.decide_configure(good, {"QA": 2, "Staging": 1})
+    assert code(lambda: domain.decide_configure(configured(naming="["), {})) == "bad-naming-rule"
+    # Spelled otherwise it is another stage: versions keep the spelling they came in under.
+    assert code(lambda: domain.decide_configure(good, {"production": 1})) == "stage-in-use"
 
 
-def test_the_bound_fields_are_those_tested_above() -> None:
-    assert set(domain.BOUND) == {
-        *("transition_id", "kind", "workspace", "model", "version"),
-        *("digest", "artifact_digest", "from_stage", "to_stage"),
-    }
+# -- tags ---------------------------------------------------------------------------------------------------------
 
 
-def roll_back(target: Version | None, stage: Stage = Stage.PRODUCTION) -> list[StageRequested]:
-    command = RollBack(model="churn", stage=stage, reason="errors")
-    return domain.decide_rollback(CHURN, target, command, transition_id="t1", actor="olga", expires_at=LATER)
+def many(count: int, prefix: str = "t") -> dict[str, str]:
+    return {f"{prefix}{n}": "v" for n in range(count)}
 
 
-def test_rollback_asks_for_a_decision_too() -> None:
-    [event] = roll_back(version(1, Stage.ARCHIVED, been=frozenset({Stage.PRODUCTION})))
-    assert (event.kind, event.from_stage, event.to_stage) == (
-        TransitionKind.ROLLBACK,
-        Stage.ARCHIVED,
-        Stage.PRODUCTION,
-    )
+def test_tags_have_a_limit_everywhere() -> None:
+    full = frozenset(many(MAX_TAGS))
+    model, v = replace(CHURN, tags=full), version()
+    over, swap, same = Tags(set={"one": "x"}), Tags(set={"one": "x"}, remove=("t0",)), Tags(set={"t0": "new"})
+    acts: list[Callable[[], object]] = [
+        lambda: domain.decide_update(model, None, None, over),
+        lambda: domain.decide_tag(CHURN, v, full, over),
+        lambda: domain.decide_register_model(NOBODY, RegisterModel(model="other", tags=many(MAX_TAGS + 1))),
+        lambda: register(tags=many(MAX_TAGS + 1)),
+    ]
+    assert {code(act) for act in acts} == {"too-many-tags"}
+    for tags in (swap, same):
+        assert domain.decide_update(model, None, None, tags)
+        assert domain.decide_tag(CHURN, v, full, tags)
+    assert register(tags=many(MAX_TAGS))
 
 
-@pytest.mark.parametrize(
-    ("target", "stage", "code"),
-    [
-        (None, Stage.PRODUCTION, "nothing-to-roll-back-to"),
-        (version(1, Stage.ARCHIVED), Stage.PRODUCTION, "never-been-there"),
-        (version(1, Stage.PRODUCTION, been=frozenset({Stage.PRODUCTION})), Stage.PRODUCTION, "already-in-stage"),
-        (version(1, Stage.DEVELOPMENT), Stage.ARCHIVED, "not-a-gated-stage"),
-        # Back in Development it takes the ordinary way; and the occupant of Production does not fall to Staging.
-        (version(1, Stage.DEVELOPMENT, been=frozenset({Stage.PRODUCTION})), Stage.PRODUCTION, "not-archived"),
-        (version(1, Stage.PRODUCTION, been=frozenset({Stage.STAGING})), Stage.STAGING, "not-archived"),
-    ],
-)
-def test_rollback_refusals(target: Version | None, stage: Stage, code: str) -> None:
-    with pytest.raises(Refused) as refused:
-        roll_back(target, stage)
-    assert refused.value.code == code
+# -- verification and what is appended ----------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from(list(Stage)), st.booleans()), max_size=30))
-def test_production_never_holds_two_and_only_by_decision(steps: list[tuple[int, Stage, bool]]) -> None:
-    versions = {n: version(n) for n in (1, 2, 3)}
-    for number, to, approve in steps:
-        v = versions[number]
-        try:
-            [event] = request(v, to)
-        except Refused:
-            continue
-        events: list[StageChanged | StageRefused] = [event] if isinstance(event, StageChanged) else []
-        if isinstance(event, StageRequested):
-            for_ = waiting(v, to)
-            occupant = next((o for o in versions.values() if o.stage is Stage.PRODUCTION), None)
-            verdict = Verdict.APPROVED if approve else Verdict.REJECTED
-            events = outcome(v, for_, decision(for_, verdict=verdict), occupant=occupant)
-        for e in events:
-            if isinstance(e, StageChanged):
-                assert e.to_stage not in domain.GATED or e.decision_id == "d1"
-                versions[e.version] = replace(versions[e.version], stage=e.to_stage)
-        assert sum(v.stage is Stage.PRODUCTION for v in versions.values()) <= 1
+def test_verification_is_decided_once() -> None:
+    inspection = Inspection(scanner="s", format="onnx")
+    [verified] = domain.decide_verified(CHURN, version(Status.PENDING), inspection, None)
+    assert isinstance(verified, VersionVerified)
+    assert (verified.artifact_digest, verified.inspection) == (ARTIFACT, inspection)
+    [rejected] = domain.decide_verified(CHURN, version(Status.PENDING), inspection, ("bad", "because", "a.bin"))
+    assert isinstance(rejected, VersionRejected)
+    assert (rejected.code, rejected.detail, rejected.file) == ("bad", "because", "a.bin")
+    for status in (Status.READY, Status.QUARANTINED, Status.REJECTED):
+        for refusal in (None, ("bad", "because", None)):
+            assert domain.decide_verified(CHURN, version(status), inspection, refusal) == []
+
+
+def test_a_version_of_a_deleted_model_is_verified_all_the_same() -> None:
+    assert domain.decide_verified(GONE, version(Status.PENDING), Inspection(scanner="s"), None)
+
+
+def test_a_rejected_version_takes_no_evaluations_and_no_tags() -> None:
+    v = version(Status.REJECTED)
+    assert code(lambda: domain.decide_evaluate(CHURN, v, EVALUATION)) == "version-rejected"
+    assert code(lambda: domain.decide_tag(CHURN, v, frozenset(), Tags(set={"a": "b"}))) == "version-rejected"
+    assert domain.decide_note(CHURN, v, "why it was rejected")[0].text == "why it was rejected"
+
+
+def test_an_unsafe_scan_is_not_lost_to_a_verification_that_runs() -> None:
+    """Verified later, the version would be `ready`, whatever the scan has said."""
+    assert code(lambda: domain.decide_scan(CHURN, version(Status.PENDING), "grype", (FINDING,))) == "version-not-ready"
+    for status in (Status.READY, Status.QUARANTINED, Status.REJECTED):
+        assert domain.decide_scan(CHURN, version(status), "grype", (FINDING,))[0].findings == (FINDING,)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hallmark.commands import audit, model, notify, request, stage, version
+from hallmark.commands import alias, audit, model, notify, request, search, serving, stage, version, workspace
 from hallmark.errors import HallmarkError
 from hallmark.output import FAILED, REFUSED, Caller, err
 
@@ -37,7 +37,7 @@ def options(
 
 def build() -> typer.Typer:
     """The application with every plug-in's commands. One that cannot be loaded is named, and breaks nothing else."""
-    for noun in (model, version, stage, request, audit, notify):
+    for noun in (model, version, search, stage, alias, serving, request, audit, notify, workspace):
         app.add_typer(noun.app)
     for plug_in in entry_points(group=PLUG_INS):
         try:

@@ -2,26 +2,35 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from contracts.envelope import explain
 from contracts.model import Artifact, Column, Environment, Pointer, Signature, VersionContent
 from contracts.payload import ModelName
 from hallmark import artifacts, capture
-from hallmark.connection import Connection, read
+from hallmark.approvals import Approvals
+from hallmark.catalogue import Catalogue
+from hallmark.catalogue import of as _model
+from hallmark.connection import read
+from hallmark.download import obtain
 from hallmark.errors import HallmarkError
-from hallmark.results import Model, Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
+from hallmark.follow import Follower
+from hallmark.oversight import Oversight
+from hallmark.results import Pin, Transition, Version
+from hallmark.serving import Serving
+from hallmark.upload import Offer, Offers, Uploader
 
 LONG_POLL_SECONDS = 20.0
+VERIFICATION_SECONDS = 60.0
 MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
-class Client(Connection):
+class Client(Catalogue, Serving, Approvals, Oversight):
     """Talks to Hallmark. Thread-safe; close it or use it in a `with`.
 
     `url` is the registry's address (HALLMARK_URL, else http://127.0.0.1:8801); the other services are found through
@@ -31,27 +40,27 @@ class Client(Connection):
 
     # -- models and versions -------------------------------------------------------------------------------------
 
-    def create_model(
-        self, model: str, *, description: str = "", owner: str | None = None, tags: Mapping[str, str] | None = None
-    ) -> Model:
-        """Makes an empty model. `register` does so by itself; this adds a description, an owner and tags."""
-        body = {"name": model, "description": description, "owner": owner, "tags": dict(tags or {})}
-        return read(Model, self._post("registry", "/v1/models", body))
+    def upload(
+        self, path: str | Path, *, media_type: str | None = None, progress: Any = None, hashing: Any = None
+    ) -> Artifact:
+        """Hashes the file, or every file of the directory, and sends what the object store lacks.
 
-    def models(self) -> Iterator[Model]:
-        return self._pages("registry", "/v1/models", Model)
+        After a failure, call it again: what arrived is not sent a second time. `progress` is called with the number
+        of bytes sent since the last call, `hashing` with that of bytes hashed.
 
-    def model(self, model: str) -> Model:
-        return read(Model, self._get("registry", _model(model)))
+        Raises:
+            HallmarkError: code `no-such-file`, `empty-directory`, `too-many-files`, `symlink-escapes`, `symlink-loop`,
+                `special-file`, `invalid-file-name`, `unreadable-file`, `file-changed`, `upload-failed`, `connection`.
+        """
+        artifact, files = artifacts.survey(Path(path), media_type, hashing)
 
-    def upload(self, path: str | Path, *, media_type: str | None = None, progress: Any = None) -> Artifact:
-        """Hashes the file and sends it to the object store, unless it is there already."""
-        file = Path(path)
-        artifact = artifacts.describe(file, media_type)
-        body = {"digest": artifact.digest, "size": artifact.size}
-        answer = self._post("registry", "/v1/artifacts", body).json()
-        if not answer["present"]:
-            artifacts.put(self.http, answer["upload_url"], file, artifact.size, progress)
+        def ask(wanted: Sequence[Mapping[str, Any]]) -> Sequence[Offer]:
+            return read(Offers, self._post("registry", "/v1/artifacts", {"files": list(wanted)})).files
+
+        def complete(sent: Mapping[str, Any]) -> None:
+            self._post("registry", "/v1/artifacts/complete", dict(sent))
+
+        Uploader(self.http, ask, complete, progress).send(files)
         return artifact
 
     def content(
@@ -59,6 +68,7 @@ class Client(Connection):
         artifact: str | Path | Artifact,
         *,
         metrics: Mapping[str, float] | None = None,
+        better: Mapping[str, Literal["higher", "lower"]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         datasets: Sequence[capture.DatasetLike] = (),
         signature: Signature | Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
@@ -77,8 +87,8 @@ class Client(Connection):
         `environment` is that of this process, unless training ran in another one and captured its own.
 
         Raises:
-            HallmarkError: code `invalid-content` (the text names the fields), `no-such-file`, or `invalid-artifact` (an
-                .onnx file that cannot be loaded, which is then not uploaded).
+            HallmarkError: code `invalid-content` (the text names the fields), `invalid-artifact` (an .onnx file that
+                cannot be loaded, which is then not uploaded), or one of `upload`.
         """
         if signature is None and not isinstance(artifact, Artifact) and Path(artifact).suffix == ".onnx":
             artifacts.exists(Path(artifact))
@@ -89,6 +99,7 @@ class Client(Connection):
             return VersionContent(
                 artifact=stored,
                 metrics=dict(metrics or {}),
+                better=dict(better or {}),
                 parameters=dict(parameters or {}),
                 signature=_signature(signature),
                 environment=environment or capture.environment(),
@@ -104,25 +115,46 @@ class Client(Connection):
         except ValidationError as error:
             raise HallmarkError("invalid-content", explain(error)) from error
 
-    def register(self, model: str, artifact: str | Path | Artifact, **details: Any) -> Version:
-        """Registers the next version of a model (made when absent) and returns it.
+    def register(
+        self, model: str, artifact: str | Path | Artifact, *, wait: float = VERIFICATION_SECONDS, **details: Any
+    ) -> Version:
+        """Registers the next version of a model (made when absent) and returns it when it is verified.
 
-        `details` are those of `content`: metrics, parameters, datasets, signature, environment, run, parents,
+        `details` are those of `content`: metrics, better, parameters, datasets, signature, environment, run, parents,
         trained_at, training_seconds, owner, tags, notes. Safe to repeat on a network error: one call makes one version.
+
+        Raises:
+            HallmarkError: also `version-rejected`, when the registry found other bytes than were declared. After `wait`
+                seconds a version that is still `pending` is returned as it is.
         """
         check_name(model)
-        return self.register_content(model, self.content(artifact, **details))
+        return self.register_content(model, self.content(artifact, **details), wait=wait)
 
-    def register_content(self, model: str, content: VersionContent, *, idempotency_key: str | None = None) -> Version:
+    def register_content(
+        self,
+        model: str,
+        content: VersionContent,
+        *,
+        idempotency_key: str | None = None,
+        wait: float = VERIFICATION_SECONDS,
+    ) -> Version:
         """Registers content made before. The same key with the same content gives the same version."""
         body = content.model_dump(mode="json")
-        return read(Version, self._post("registry", f"{_model(model)}/versions", body, key=idempotency_key))
+        made = read(Version, self._post("registry", f"{_model(model)}/versions", body, key=idempotency_key))
+        deadline = time.monotonic() + wait
+        while made.status == "pending" and (left := deadline - time.monotonic()) > 0:
+            made = self.version(model, made.version, wait=min(left, LONG_POLL_SECONDS))
+        if made.status == "rejected":
+            raise HallmarkError("version-rejected", f"version {made.version} was rejected: {made.status_detail}")
+        return made
 
     def versions(self, model: str) -> Iterator[Version]:
         return self._pages("registry", f"{_model(model)}/versions", Version)
 
-    def version(self, model: str, version: int) -> Version:
-        return read(Version, self._get("registry", f"{_model(model)}/versions/{version}"))
+    def version(self, model: str, version: int, *, wait: float = 0.0) -> Version:
+        """One version; `wait` up to that many seconds while it is pending."""
+        path = f"{_model(model)}/versions/{version}"
+        return read(Version, self._get("registry", path, patience=wait, wait=round(wait, 3) or None))
 
     def compare(self, model: str, *versions: int) -> dict[str, Any]:
         """What differs between versions, as the registry tells it."""
@@ -130,33 +162,46 @@ class Client(Connection):
         found: dict[str, Any] = self._get("registry", f"{_model(model)}/compare", versions=chosen).json()
         return found
 
-    def resolve(self, model: str, *, stage: str = "Production", version: int | None = None) -> Pin:
-        """What to serve: the occupant of a stage, or one version."""
-        which = {"version": version} if version is not None else {"stage": stage}
-        return read(Pin, self._get("registry", f"{_model(model)}/resolve", **which))
+    def resolve(
+        self, model: str, *, stage: str = "Production", alias: str | None = None, version: int | None = None
+    ) -> Pin:
+        """What to serve: the newest version in a stage, the one an alias points at, or one by its number."""
+        return read(Pin, self._get("registry", f"{_model(model)}/resolve", **_which(stage, alias, version)))
 
     def resolve_if_changed(
-        self, model: str, *, stage: str = "Production", etag: str | None = None
+        self, model: str, *, stage: str = "Production", alias: str | None = None, etag: str | None = None
     ) -> tuple[Pin | None, str | None]:
         """(pin, ETag), or (None, the ETag given) when nothing changed since."""
         headers = {"if-none-match": etag} if etag else {}
-        response = self._get("registry", f"{_model(model)}/resolve", headers=headers, stage=stage)
+        response = self._get("registry", f"{_model(model)}/resolve", headers=headers, **_which(stage, alias))
         if response.status_code == 304:
             return None, etag
         return read(Pin, response), response.headers.get("etag")
 
-    def download(self, pin: Pin, directory: str | Path | None = None) -> Path:
-        """The verified file of a pin: from the cache where it is, else from the object store.
+    def follow(self, model: str, *, stage: str = "Production", alias: str | None = None) -> Follower:
+        """The changes of a stage or an alias as the registry tells them (server-sent events)."""
+        url = self._base("registry") + f"{_model(model)}/watch"
+        return Follower(self.http, url, {"workspace": self.workspace} | _which(stage, alias), self._authorization())
 
-        Without `directory` the answer is the path in the cache, named by digest.
+    def download(self, pin: Pin, directory: str | Path | None = None, *, progress: Any = None) -> Path:
+        """The verified file, or directory, of a pin: from the cache where it is, else from the object store.
+
+        Without `directory` the answer is the path in the cache, named by digest; else it is the artifact's name below
+        `directory`, which is never mixed with other files.
+
+        Raises:
+            HallmarkError: code `no-download`, `download-failed`, `digest-mismatch`, `unexpected-files`, `connection`.
         """
-        kept = artifacts.cached(artifacts.cache_dir(), pin.artifact.digest)
-        target = Path(directory) / Path(pin.artifact.filename).name if directory else kept
-        if target.is_file() and artifacts.sha256_file(target) == pin.artifact.digest:
-            return target
-        if pin.download_url is None:
-            raise HallmarkError("no-download", f"{pin.model} version {pin.version} has no download address")
-        return artifacts.fetch(self.http, pin.download_url, pin.artifact.digest, target)
+        where = Path(directory) if directory else None
+        try:
+            return obtain(self.http, pin, artifacts.cache_dir(), where, progress)
+        except HallmarkError as error:
+            if error.code != "download-failed" or error.status != 403:
+                raise
+        fresh = self.resolve(pin.model, version=pin.version)  # the addresses have expired
+        if fresh.artifact != pin.artifact:
+            raise HallmarkError("digest-mismatch", f"{pin.model} version {pin.version} is not what was pinned")
+        return obtain(self.http, fresh, artifacts.cache_dir(), where, progress)
 
     # -- stages --------------------------------------------------------------------------------------------------
 
@@ -190,112 +235,6 @@ class Client(Connection):
             transition = read(Transition, self._get("registry", path, patience=span, wait=round(span, 3)))
         return transition
 
-    # -- approval ------------------------------------------------------------------------------------------------
-
-    def requests(self, status: str | None = None) -> Iterator[Request]:
-        return self._pages("approval", "/v1/requests", Request, status=status)
-
-    def request(self, request_id: str, *, wait: float = 0.0) -> Request:
-        """A request for approval; its id is the transition's.
-
-        Approval hears of a new transition a moment after the registry recorded it: within `wait` seconds, "not
-        found" is asked again, and so is a request whose gates were not evaluated yet.
-        """
-        path, deadline = f"/v1/requests/{quote(request_id, safe='')}", time.monotonic() + wait
-        pause = 0.05
-        while True:
-            try:
-                found = read(Request, self._get("approval", path))
-                if found.gates_done or time.monotonic() > deadline:
-                    return found
-            except HallmarkError as error:
-                if error.status != 404 or time.monotonic() > deadline:
-                    raise
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.5)
-
-    def vote(
-        self,
-        request_id: str,
-        choice: Literal["approve", "reject"],
-        comment: str = "",
-        *,
-        request_digest: str | None = None,
-    ) -> Request:
-        """Votes. With `request_digest`, only if the request is still the one that was read."""
-        body = {"choice": choice, "comment": comment}
-        if request_digest:
-            body["request_digest"] = request_digest
-        path = f"/v1/requests/{quote(request_id, safe='')}/votes"
-        return read(Request, self._post("approval", path, body))
-
-    def approve(self, request_id: str, comment: str = "") -> Request:
-        return self.vote(request_id, "approve", comment)
-
-    def reject(self, request_id: str, comment: str = "") -> Request:
-        return self.vote(request_id, "reject", comment)
-
-    def publish_policy(self, document: str) -> dict[str, Any]:
-        """Publishes a policy (YAML): the first of its name, or a new revision. Needs an administrator's token."""
-        published: dict[str, Any] = self._post("approval", "/v1/policies", {"document": document}).json()
-        return published
-
-    # -- audit ---------------------------------------------------------------------------------------------------
-
-    def timeline(self, model: str) -> Iterator[TimelineItem]:
-        """Everything that happened to a model, oldest first."""
-        return self._pages("audit", "/v1/timeline", TimelineItem, model=model)
-
-    def production(self, model: str, at: datetime | None = None) -> Tenure:
-        """Who was in Production at `at` (default: now), since when, and who let it in."""
-        moment = (at or datetime.now(UTC)).astimezone(UTC)
-        return read(Tenure, self._get("audit", f"{_model(model)}/production", at=moment.isoformat()))
-
-    def checkpoint(self) -> str:
-        """The audit log's latest signed checkpoint (C2SP tlog-checkpoint)."""
-        return self._get("audit", "/checkpoint").text
-
-    def verifier_key(self) -> str:
-        """The line that names and holds the log's public key; keep it outside, it is what you verify with."""
-        return self._get("audit", "/keys").text.strip()
-
-    def export_log(self, target: str | Path) -> Path:
-        """Writes the whole log, with its checkpoint, for `hallmark audit verify`."""
-        path = Path(target)
-        self._save("audit", "/v1/log/export", path)
-        return path
-
-    # -- notifications -------------------------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        channel: Literal["slack", "email", "webhook"],
-        address: str,
-        *,
-        types: Sequence[str] = ("hallmark.stage.*",),
-        model: str = "*",
-        secret: str | None = None,
-    ) -> Subscription:
-        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`."""
-        body = {"channel": channel, "address": address, "types": list(types), "model": model}
-        body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
-        return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
-
-    def subscriptions(self) -> Iterator[Subscription]:
-        return self._pages("notifier", "/v1/subscriptions", Subscription)
-
-    def unsubscribe(self, subscription_id: str) -> None:
-        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
-        self._call("notifier", "DELETE", path)
-
-    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
-        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
-            yield item.model_dump(mode="json")
-
-
-class _Any(BaseModel, extra="allow"):
-    pass
-
 
 def check_name(model: str) -> None:
     """Before anything is uploaded under it.
@@ -313,8 +252,10 @@ def check_name(model: str) -> None:
         ) from error
 
 
-def _model(model: str) -> str:
-    return f"/v1/models/{quote(model, safe='')}"
+def _which(stage: str, alias: str | None, version: int | None = None) -> dict[str, Any]:
+    if version is not None:
+        return {"version": version}
+    return {"alias": alias} if alias is not None else {"stage": stage}
 
 
 def _signature(given: Signature | Mapping[str, Sequence[Mapping[str, Any]]] | None) -> Signature:

@@ -66,10 +66,21 @@ class Connection:
         return self._call(service, "GET", path, patience=patience, params=params, headers=headers)
 
     def _post(self, service: Service, path: str, body: dict[str, Any], *, key: str | None = None) -> httpx2.Response:
+        return self._send("POST", service, path, body, key)
+
+    def _put(self, service: Service, path: str, body: dict[str, Any]) -> httpx2.Response:
+        return self._send("PUT", service, path, body)
+
+    def _patch(self, service: Service, path: str, body: dict[str, Any]) -> httpx2.Response:
+        return self._send("PATCH", service, path, body)
+
+    def _send(
+        self, method: str, service: Service, path: str, body: dict[str, Any], key: str | None = None
+    ) -> httpx2.Response:
         """Commands carry an Idempotency-Key and votes are the same vote when repeated, so all may be sent again."""
         sent = {name: value for name, value in body.items() if value is not None}
         headers = {"idempotency-key": key or str(new_id())}
-        return self._call(service, "POST", path, json=sent, headers=headers)
+        return self._call(service, method, path, json=sent, headers=headers)
 
     def _save(self, service: Service, path: str, target: Path) -> None:
         """Streams an answer into a file, which appears only when complete."""
@@ -121,7 +132,7 @@ class Connection:
             )
         )
 
-    def _pages(self, service: Service, path: str, kind: type[R], **params: Any) -> Iterator[R]:
+    def _pages(self, service: Service, path: str, kind: type[R], /, **params: Any) -> Iterator[R]:
         after: str | int | None = None
         while True:
             response = self._get(service, path, limit=PAGE, after=after, **params)

@@ -67,9 +67,11 @@ class Http:
             time.sleep(wait * random.uniform(0.7, 1.3))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    def stream(self, url: str, headers: dict[str, str] | None = None) -> AbstractContextManager[httpx2.Response]:
+    def stream(
+        self, url: str, headers: dict[str, str] | None = None, **options: Any
+    ) -> AbstractContextManager[httpx2.Response]:
         """A streaming GET, as a context manager; no retry."""
-        return self._client.stream("GET", url, headers=headers)
+        return self._client.stream("GET", url, headers=headers, **options)
 
 
 def unreachable(url: str, error: Exception) -> HallmarkError:

@@ -17,15 +17,24 @@ from contracts.model import VersionContent
 from contracts.payload import Message
 from contracts.registry import (
     COMMANDS,
+    AliasChanged,
     CommandRejected,
+    EvaluateVersion,
     ModelRegistered,
     RegisterModel,
     RegisterVersion,
     RequestTransition,
     RollBack,
+    SetAlias,
+    StageChanged,
     StageRefused,
     StageRequested,
+    TagVersion,
+    VersionEvaluated,
     VersionRegistered,
+    VersionRejected,
+    VersionTagged,
+    VersionVerified,
 )
 from contracts.topics import REGISTRY_COMMANDS, REGISTRY_EVENTS
 from hallmark.errors import HallmarkError
@@ -34,9 +43,13 @@ from hallmark.errors import HallmarkError
 ANSWERS: dict[type[Message], tuple[type[Message], ...]] = {
     RegisterModel: (ModelRegistered,),
     RegisterVersion: (VersionRegistered,),
-    RequestTransition: (StageRequested, StageRefused),
+    EvaluateVersion: (VersionEvaluated,),
+    TagVersion: (VersionTagged,),
+    SetAlias: (AliasChanged, StageRequested),
+    RequestTransition: (StageRequested, StageChanged, StageRefused),
     RollBack: (StageRequested, StageRefused),
 }
+VERIFIED: tuple[type[Message], ...] = (VersionVerified, VersionRejected)
 # How brokers without idempotent producers (Tansu) answer a producer that asks to be one.
 NOT_IDEMPOTENT = (UnknownError, UnsupportedVersionError)
 
@@ -119,9 +132,22 @@ class Publisher:
             HallmarkError: the registry's own code and detail when it rejected the command; `no-answer` after `wait`
                 seconds (the command is still queued: the registry will obey it once).
         """
+        kinds = ANSWERS[type(command)]
+        *_, answer = await self._converse(command, kinds, kinds, event_id, wait)
+        return answer
+
+    async def _converse(
+        self,
+        command: Message,
+        kinds: tuple[type[Message], ...],
+        last: tuple[type[Message], ...],
+        event_id: str | None,
+        wait: float,
+    ) -> list[Message]:
+        """Sends, and gives every answer of `kinds` up to one of `last`. Raises as `request`."""
         envelope = self._wrap(command, event_id)
-        kinds: tuple[type[Message], ...] = (*ANSWERS[type(command)], CommandRejected)
-        answers = {kind.TYPE: kind for kind in kinds}
+        known: dict[str, type[Message]] = {CommandRejected.TYPE: CommandRejected} | {kind.TYPE: kind for kind in kinds}
+        answers: list[Message] = []
         consumer = AIOKafkaConsumer(
             self._prefix + REGISTRY_EVENTS.name, bootstrap_servers=self._bootstrap, group_id=None, **self._options
         )
@@ -132,7 +158,8 @@ class Publisher:
                 for place, offset in (await consumer.end_offsets(consumer.assignment())).items():
                     consumer.seek(place, offset)
                 await self._deliver(envelope)
-                answer = await _first(consumer, envelope.correlationid, answers)
+                while not answers or not isinstance(answers[-1], (*last, CommandRejected)):
+                    answers.append(await _next(consumer, envelope.correlationid, known))
         except TimeoutError as error:
             raise HallmarkError(
                 "no-answer", f"the registry did not answer {envelope.type} {envelope.id} within {wait:g} s"
@@ -141,18 +168,25 @@ class Publisher:
             raise HallmarkError("connection", f"Kafka at {self._bootstrap}: {error!r}") from error
         finally:
             await consumer.stop()
-        if isinstance(answer, CommandRejected):
-            raise HallmarkError(answer.code, answer.detail, status=422)
-        return answer
+        if isinstance(answers[-1], CommandRejected):
+            raise HallmarkError(answers[-1].code, answers[-1].detail, status=422)
+        return answers
 
     async def register(
         self, model: str, content: VersionContent, *, workspace: str | None = None, wait: float = 30.0
     ) -> VersionRegistered:
-        """Registers a version whose artifact is stored already (`Client.content` does both steps before this one)."""
+        """Registers a version whose artifact is stored already (`Client.content` does both steps before this one),
+        and waits until it is verified.
+
+        Raises:
+            HallmarkError: as `request`; or the code of the rejection, when the store holds other bytes.
+        """
         where = workspace or os.environ.get("HALLMARK_WORKSPACE") or "default"
-        answer = await self.request(RegisterVersion(workspace=where, model=model, content=content), wait=wait)
-        assert isinstance(answer, VersionRegistered)
-        return answer
+        command = RegisterVersion(workspace=where, model=model, content=content)
+        answers = await self._converse(command, (VersionRegistered, *VERIFIED), VERIFIED, None, wait)
+        if isinstance(answers[-1], VersionRejected):
+            raise HallmarkError(answers[-1].code, answers[-1].detail, status=422)
+        return next(answer for answer in answers if isinstance(answer, VersionRegistered))
 
     def _wrap(self, command: Message, event_id: str | None) -> Envelope:
         if not isinstance(command, COMMANDS):
@@ -175,7 +209,7 @@ class Publisher:
             raise HallmarkError("connection", f"Kafka did not take {envelope.type}: {error!r}") from error
 
 
-async def _first(consumer: AIOKafkaConsumer, correlationid: str, answers: dict[str, type[Message]]) -> Message:
+async def _next(consumer: AIOKafkaConsumer, correlationid: str, answers: dict[str, type[Message]]) -> Message:
     async for record in consumer:
         try:
             event = Envelope.from_kafka(record.key, record.headers, record.value)

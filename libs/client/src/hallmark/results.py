@@ -33,25 +33,40 @@ class Services(Result):
 
 
 class Model(Result):
+    """`model` is the name it was registered under, its identity for ever; `name` the one it has now."""
+
     workspace: str
     model: str
+    name: str | None = None
     description: str = ""
     owner: str | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     versions: int = 0
     registered_by: str | None = None
     registered_at: datetime | None = None
+    updated_at: datetime | None = None
+    deleted_at: datetime | None = None
     stages: dict[str, list[int]] = Field(default_factory=dict)
+    aliases: dict[str, int] = Field(default_factory=dict)
 
 
 class Version(Result):
-    """One registered version. `content` is everything fixed at registration; `digest` covers all of it."""
+    """One registered version. `content` is everything fixed at registration; `digest` covers all of it.
+
+    `status` is pending, ready, quarantined or rejected; `inspection` is what was found in the artifact, `tags` are the
+    present ones.
+    """
 
     workspace: str
     model: str
     version: int
     digest: str
     stage: str
+    status: str = "ready"
+    status_detail: str | None = None
+    inspection: dict[str, Any] | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    aliases: list[str] = Field(default_factory=list)
     content: dict[str, Any]
     registered_by: str
     registered_at: datetime
@@ -152,8 +167,20 @@ class Request(Result):
         return self.status != "open" or bool(self.gates)
 
 
+class PinFile(Result):
+    """One file of a pinned artifact; `url` is good for about an hour."""
+
+    path: str
+    digest: str
+    size: int
+    url: str | None = None
+
+
 class Pin(Result):
-    """What a serving system should run: the occupant of a stage, its bytes by digest, and where to get them."""
+    """What a serving system should run: the version that `target` names, its bytes by digest, where to get them.
+
+    `pin` is the registry's signature over it (`hallmark.pins`); `also` are the other versions in the same stage.
+    """
 
     workspace: str
     model: str
@@ -162,6 +189,12 @@ class Pin(Result):
     digest: str
     artifact: Artifact
     download_url: str | None = None
+    files: tuple[PinFile, ...] = ()
+    target: str | None = None
+    pin: str | None = None
+    status: str = "ready"
+    also: tuple[int, ...] = ()
+    warning: str | None = None
     sequence: int = 0
     metrics: dict[str, float] = Field(default_factory=dict)
 
@@ -200,3 +233,101 @@ class Subscription(Result):
     model: str | None = None
     owner: str | None = None
     secret: str | None = None
+
+
+class Remark(Result):
+    """Something appended to a version: `kind` is evaluation, note or scan."""
+
+    sequence: int
+    kind: str
+    data: dict[str, Any]
+    by: str
+    at: datetime
+
+
+class Alias(Result):
+    workspace: str
+    model: str
+    alias: str
+    version: int
+    sequence: int
+    set_by: str
+    set_at: datetime
+
+
+class AliasMove(Result):
+    """`version` is None where the alias was removed."""
+
+    alias: str
+    version: int | None = None
+    previous: int | None = None
+    by: str
+    reason: str
+    at: datetime
+    sequence: int
+
+
+class FoundModel(Result):
+    workspace: str
+    model: str
+    name: str
+    description: str = ""
+    owner: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
+    aliases: dict[str, int] | list[Any] = Field(default_factory=dict)
+    versions: int = 0
+
+
+class FoundVersion(Result):
+    workspace: str
+    model: str
+    name: str
+    version: int
+    stage: str
+    status: str
+    digest: str
+    aliases: list[str] = Field(default_factory=list)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Workspace(Result):
+    """The rules of a workspace. `configured_at` is None while it has none of its own."""
+
+    workspace: str
+    lifecycle: dict[str, Any]
+    naming: str | None = None
+    naming_message: str = ""
+    protected_aliases: list[str] = Field(default_factory=list)
+    configured_by: str | None = None
+    configured_at: datetime | None = None
+
+
+class ServingStatus(Result):
+    """`targets`: each with what it is (`desired`) and which server runs what (`actual`)."""
+
+    workspace: str
+    model: str
+    in_step: bool
+    targets: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Use(Result):
+    version: int
+    principal: str
+    how: str
+    count: int
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+class StaleVersion(Result):
+    """`serves` says as what it stands in the way of being archived."""
+
+    model: str
+    version: int
+    stage: str
+    reason: str
+    last_used_at: datetime | None = None
+    serves: str | None = None

@@ -9,6 +9,7 @@ class Role(StrEnum):
     APPROVER = "approver"
     OPERATOR = "operator"
     AUDITOR = "auditor"
+    SERVER = "server"
     ADMIN = "admin"
 
 
@@ -20,14 +21,20 @@ class Action(StrEnum):
     ROLL_BACK = "roll_back"
     AUDIT = "audit"
     SUBSCRIBE = "subscribe"
+    MANAGE = "manage"  # rename, delete, restore, take back another's request
     MANAGE_POLICY = "manage_policy"
+    CONFIGURE = "configure"
+    REPORT = "report"  # say what a server has loaded
 
 
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: frozenset({Action.READ, Action.SUBSCRIBE}),
-    Role.CONTRIBUTOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REGISTER, Action.REQUEST}),
+    Role.CONTRIBUTOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REGISTER, Action.REQUEST, Action.REPORT}),
     Role.APPROVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.VOTE}),
-    Role.OPERATOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REQUEST, Action.ROLL_BACK}),
+    Role.OPERATOR: frozenset(
+        {Action.READ, Action.SUBSCRIBE, Action.REQUEST, Action.ROLL_BACK, Action.MANAGE, Action.REPORT}
+    ),
+    Role.SERVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.REPORT}),
     Role.AUDITOR: frozenset({Action.READ, Action.AUDIT}),
     Role.ADMIN: frozenset(Action),
 }

@@ -86,7 +86,10 @@ class VoteRefused(Message):
 
 
 class Decision(Transition):
-    """What the signature covers. `transition_id` makes it good for one transition only."""
+    """What the signature covers. `transition_id` makes it good for one transition only.
+
+    `waivers` names what the policy lets pass for this once: `unsafe-artifact` lets a quarantined version move.
+    """
 
     decision_id: Identifier
     verdict: Verdict
@@ -99,6 +102,7 @@ class Decision(Transition):
     request_digest: Digest
     decided_at: AwareDatetime
     expires_at: AwareDatetime
+    waivers: tuple[Line, ...] = ()
 
 
 class RequestDecided(Message):

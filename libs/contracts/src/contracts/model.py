@@ -1,21 +1,98 @@
-"""What a model version is made of: everything fixed at registration."""
+"""What a model version is made of: everything fixed at registration, and what is learnt of it later."""
 
+from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from contracts.canonical import canonical_json
 from contracts.payload import Digest, Key, Line, Metrics, Payload, Scalar, Text, VersionNumber
 
+Size = Annotated[int, Field(ge=0)]
+# Relative, with "/" between the parts; no part may step out of the directory or hide.
+FilePath = Annotated[
+    str, StringConstraints(max_length=500, pattern=r"^[^/\\\x00-\x1f\x7f]+(?:/[^/\\\x00-\x1f\x7f]+)*$")
+]
+S3Address = Annotated[
+    str, StringConstraints(max_length=1_200, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00-\x1f\x7f]+$")
+]
+DIRECTORY = "application/vnd.hallmark.directory+json"
+MAX_FILES = 2_000
+MAX_PART_BYTES = 255  # what Linux takes as the name of a file
+
+
+class ArtifactFile(Payload):
+    """One file of a directory artifact."""
+
+    path: FilePath
+    digest: Digest
+    size: Size
+    source: S3Address | None = None
+
 
 class Artifact(Payload):
-    """The model file: its SHA-256 and size name it; the bytes are in the object store."""
+    """The model: one file, or a directory of `files`.
+
+    One file: `digest` and `size` are those of its bytes. A directory: `digest` is that of its manifest (see
+    `manifest_digest`), `size` the sum of its files', `filename` its name. `source` is where an existing object of the
+    S3 store lies that is registered by reference; the registry copies and verifies it like an upload.
+    """
 
     digest: Digest
-    size: Annotated[int, Field(ge=0)]
+    size: Size
     filename: Line
     media_type: Line = "application/octet-stream"
+    source: S3Address | None = None
+    files: Annotated[tuple[ArtifactFile, ...], Field(max_length=MAX_FILES)] = ()
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        for part in self.parts():
+            check_path(part.path)
+            if part.source is not None and {".", ".."} & {*part.source.split("/")}:
+                raise ValueError("a source has a part '.' or '..'")
+        if not self.files:
+            return self
+        paths = [file.path for file in self.files]
+        if paths != sorted(set(paths)):
+            raise ValueError("files must be sorted by path, each path once")
+        taken = {*paths}
+        if both := [path for path in paths if any(parent in taken for parent in _parents(path))]:
+            raise ValueError(f"{both[0]}: a file lies where another path needs a directory")
+        if self.source is not None:
+            raise ValueError("a directory has a source for each file, not one of its own")
+        if self.digest != manifest_digest(self.files) or self.size != sum(file.size for file in self.files):
+            raise ValueError("digest and size are not those of the files' manifest")
+        return self
+
+    def parts(self) -> tuple[ArtifactFile, ...]:
+        """Every file with its path; a single file's path is its name."""
+        if self.files:
+            return self.files
+        name = self.filename.replace("\\", "/").rsplit("/", 1)[-1]
+        path = name if name not in ("", ".", "..") else "artifact"
+        return (ArtifactFile(path=path, digest=self.digest, size=self.size, source=self.source),)
+
+
+def check_path(path: str) -> None:
+    """Raises ValueError for a path that no file system takes, or that leaves its directory."""
+    parts = path.split("/")
+    if {".", ".."} & {*parts}:
+        raise ValueError("a path has a part '.' or '..'")
+    if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
+        raise ValueError(f"a part of a path has more than {MAX_PART_BYTES} bytes")
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def manifest_digest(files: tuple[ArtifactFile, ...]) -> str:
+    """`sha256:` of the canonical JSON of `[{"digest", "path", "size"}, ...]`, sorted by path."""
+    manifest = [{"path": f.path, "digest": f.digest, "size": f.size} for f in sorted(files, key=lambda f: f.path)]
+    return f"sha256:{sha256(canonical_json(manifest)).hexdigest()}"
 
 
 class Dataset(Payload):
@@ -65,11 +142,15 @@ class Environment(Payload):
     hardware: dict[Key, Line] = Field(default_factory=dict)
 
 
+Direction = Literal["higher", "lower"]
+
+
 class VersionContent(Payload):
-    """What never changes once registered (law 4)."""
+    """What never changes once registered (law 4). `better` says of a metric which direction is the better one."""
 
     artifact: Artifact
     metrics: Metrics = Field(default_factory=dict)
+    better: dict[Key, Direction] = Field(default_factory=dict)
     parameters: dict[Key, Scalar] = Field(default_factory=dict)
     signature: Signature = Signature()
     environment: Environment = Environment()
@@ -81,5 +162,49 @@ class VersionContent(Payload):
     notes: Text = ""
 
     def digest(self) -> str:
-        """`sha256:` of the canonical JSON of all of it: what approvals and decisions bind to."""
-        return f"sha256:{sha256(canonical_json(self.model_dump(mode='json'))).hexdigest()}"
+        """`sha256:` of its canonical JSON: what approvals and decisions bind to.
+
+        Fields that later releases added are left out at their default: old versions keep their digest.
+        """
+        given = self.model_dump(mode="json")
+        for owner, name in ((given, "better"), (given["artifact"], "source"), (given["artifact"], "files")):
+            if not owner[name]:
+                del owner[name]
+        return f"sha256:{sha256(canonical_json(given)).hexdigest()}"
+
+
+class Evaluation(Payload):
+    """Metrics measured later, on a named data set."""
+
+    dataset: Dataset
+    metrics: Annotated[Metrics, Field(min_length=1)]
+    evaluated_at: AwareDatetime
+    notes: Text = ""
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    UNSAFE = "unsafe"
+
+
+class Finding(Payload):
+    """Something a scanner saw. UNSAFE quarantines the version."""
+
+    severity: Severity
+    code: Line
+    detail: Text
+    file: Line | None = None
+
+
+class Inspection(Payload):
+    """What the registry found in the artifact without loading it. `signature` is what the file itself declares."""
+
+    format: Line | None = None
+    signature: Signature = Signature()
+    findings: Annotated[tuple[Finding, ...], Field(max_length=200)] = ()
+    scanner: Line
+
+    @property
+    def unsafe(self) -> bool:
+        return any(finding.severity is Severity.UNSAFE for finding in self.findings)

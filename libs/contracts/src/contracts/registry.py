@@ -1,12 +1,13 @@
 """Commands the registry takes and events it writes."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
-from contracts.lifecycle import Stage, TransitionKind
-from contracts.model import VersionContent
+from contracts.lifecycle import Lifecycle, Stage, TransitionKind
+from contracts.model import Evaluation, Finding, Inspection, VersionContent
 from contracts.payload import (
+    AliasName,
     Digest,
     Identifier,
     Jws,
@@ -16,28 +17,73 @@ from contracts.payload import (
     ModelName,
     Payload,
     Reason,
+    StageName,
+    Target,
     Text,
     VersionNumber,
 )
 from contracts.payload import Workspace as WorkspaceName
 
 
-class RegisterModel(Message):
-    TYPE: ClassVar[str] = "hallmark.model.register.v1"
+class OfModel(Payload):
     workspace: WorkspaceName = "default"
     model: ModelName
+
+
+class OfVersion(OfModel):
+    version: VersionNumber
+
+
+class RegisterModel(Message, OfModel):
+    TYPE: ClassVar[str] = "hallmark.model.register.v1"
     description: Text = ""
     owner: Line | None = None
     tags: dict[Key, Text] = Field(default_factory=dict)
 
 
-class RegisterVersion(Message):
-    """Registers the next version; the model is made when it does not exist yet. The artifact was uploaded before."""
+class RegisterVersion(Message, OfModel):
+    """Registers the next version; the model is made when it does not exist yet. The artifact was uploaded before, or
+    is a reference to objects of the S3 store."""
 
     TYPE: ClassVar[str] = "hallmark.version.register.v1"
-    workspace: WorkspaceName = "default"
-    model: ModelName
     content: VersionContent
+
+
+class EvaluateVersion(Message, OfVersion):
+    """Appends an evaluation."""
+
+    TYPE: ClassVar[str] = "hallmark.version.evaluate.v1"
+    evaluation: Evaluation
+
+
+class Tags(Payload):
+    """Tags to set and names of tags to remove."""
+
+    set: dict[Key, Text] = Field(default_factory=dict)
+    remove: Annotated[tuple[Key, ...], Field(max_length=200)] = ()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.set and not self.remove:
+            raise ValueError("name at least one tag to set or to remove")
+        if both := sorted({*self.set} & {*self.remove}):
+            raise ValueError(f"the tag {both[0]!r} is both set and removed")
+        return self
+
+
+class TagVersion(Message, OfVersion):
+    TYPE: ClassVar[str] = "hallmark.version.tag.v1"
+    tags: Tags
+
+
+class SetAlias(Message, OfVersion):
+    """Points an alias at a version. `expected` is the compare of compare-and-set: the version it must point at now
+    (0: it must not exist)."""
+
+    TYPE: ClassVar[str] = "hallmark.alias.set.v1"
+    alias: AliasName
+    expected: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    reason: Reason = "set"
 
 
 class RequestTransition(Message):
@@ -45,9 +91,9 @@ class RequestTransition(Message):
     workspace: WorkspaceName = "default"
     model: ModelName
     version: VersionNumber
-    to_stage: Stage
+    to_stage: StageName
     reason: Reason
-    expected_from: Stage | None = None
+    expected_from: StageName | None = None
 
 
 class RollBack(Message):
@@ -56,9 +102,21 @@ class RollBack(Message):
     TYPE: ClassVar[str] = "hallmark.stage.roll-back.v1"
     workspace: WorkspaceName = "default"
     model: ModelName
-    stage: Stage = Stage.PRODUCTION
+    stage: StageName = Stage.PRODUCTION
     to_version: VersionNumber | None = None
     reason: Reason
+
+
+class WorkspaceConfigured(Message):
+    """The rules of a workspace from now on. `naming` is a regular expression (no look-around) that a new name must
+    match in full; `naming_message` says it in words. A protected alias is set by a signed decision only."""
+
+    TYPE: ClassVar[str] = "hallmark.workspace.configured.v1"
+    workspace: WorkspaceName
+    lifecycle: Lifecycle
+    naming: Annotated[str, Field(max_length=500)] | None = None
+    naming_message: Text = ""
+    protected_aliases: Annotated[tuple[AliasName, ...], Field(max_length=100)] = ()
 
 
 class ModelRegistered(Message):
@@ -70,6 +128,44 @@ class ModelRegistered(Message):
     tags: dict[Key, Text] = Field(default_factory=dict)
 
 
+class ModelUpdated(Message):
+    """What changed; None and empty mean: as before."""
+
+    TYPE: ClassVar[str] = "hallmark.model.updated.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    description: Text | None = None
+    owner: Line | None = None
+    tags: Tags | None = None
+
+
+class ModelRenamed(Message):
+    """The model is found under `name` from now on. `model`, the name it was registered under, stays its identity: the
+    key of its stream, and a name nobody else can have."""
+
+    TYPE: ClassVar[str] = "hallmark.model.renamed.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    former: ModelName
+    name: ModelName
+
+
+class ModelDeleted(Message):
+    """Out of sight until it is restored; nothing is erased, and its name stays reserved."""
+
+    TYPE: ClassVar[str] = "hallmark.model.deleted.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    reason: Reason
+
+
+class ModelRestored(Message):
+    TYPE: ClassVar[str] = "hallmark.model.restored.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    reason: Reason
+
+
 class VersionRegistered(Message):
     TYPE: ClassVar[str] = "hallmark.version.registered.v1"
     workspace: WorkspaceName
@@ -78,6 +174,67 @@ class VersionRegistered(Message):
     digest: Digest
     content: VersionContent
     registered_by: Line
+    stage: StageName = Stage.DEVELOPMENT
+
+
+class VersionVerified(Message):
+    """The store holds exactly the declared bytes. The version is `ready`, or `quarantined` when a finding is unsafe."""
+
+    TYPE: ClassVar[str] = "hallmark.version.verified.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    digest: Digest
+    artifact_digest: Digest
+    inspection: Inspection
+
+
+class VersionRejected(Message):
+    """The artifact is not what was declared; `file` says which one. The version can never be used."""
+
+    TYPE: ClassVar[str] = "hallmark.version.rejected.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    digest: Digest
+    code: Line
+    detail: Text
+    file: Line | None = None
+
+
+class VersionEvaluated(Message):
+    TYPE: ClassVar[str] = "hallmark.version.evaluated.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    evaluation: Evaluation
+
+
+class VersionTagged(Message):
+    TYPE: ClassVar[str] = "hallmark.version.tagged.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    tags: Tags
+
+
+class VersionNoted(Message):
+    TYPE: ClassVar[str] = "hallmark.version.noted.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    text: Annotated[Text, Field(min_length=1)]
+
+
+class VersionScanned(Message):
+    """What a scanner outside the registry found. An unsafe finding quarantines a ready version."""
+
+    TYPE: ClassVar[str] = "hallmark.version.scanned.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    scanner: Line
+    findings: Annotated[tuple[Finding, ...], Field(min_length=1, max_length=200)]
 
 
 class Transition(Payload):
@@ -90,15 +247,18 @@ class Transition(Payload):
     version: VersionNumber
     digest: Digest
     artifact_digest: Digest
-    from_stage: Stage
-    to_stage: Stage
+    from_stage: StageName
+    to_stage: Target
 
 
 class StageRequested(Message, Transition):
+    """`expected`, of an alias: the version it must still point at when the decision comes (0: it must not exist)."""
+
     TYPE: ClassVar[str] = "hallmark.stage.requested.v1"
     requested_by: Line
     reason: Reason
     expires_at: AwareDatetime
+    expected: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
 
 
 class Approval(Payload):
@@ -134,6 +294,8 @@ class StageChanged(Message, Transition):
 
 
 class StageRefused(Message, Transition):
+    """The transition ended without a change: refused, or `code` says request-expired or cancelled."""
+
     TYPE: ClassVar[str] = "hallmark.stage.refused.v1"
     requested_by: Line
     reason: Reason
@@ -143,6 +305,51 @@ class StageRefused(Message, Transition):
     policy: Line | None = None
     decision_id: Identifier | None = None
     decision: Jws | None = None
+
+
+class AliasChanged(Message):
+    """An alias points at `version`; before, at `previous` (None: it did not exist). A protected one rests on
+    `decision`, the JWS over the transition to `@alias`."""
+
+    TYPE: ClassVar[str] = "hallmark.alias.changed.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    alias: AliasName
+    version: VersionNumber
+    digest: Digest
+    artifact_digest: Digest
+    previous: VersionNumber | None = None
+    requested_by: Line
+    reason: Reason
+    transition_id: Identifier | None = None
+    approved_by: tuple[Approval, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+    policy: Line | None = None
+    decision_id: Identifier | None = None
+    decision: Jws | None = None
+
+
+class AliasRemoved(Message):
+    TYPE: ClassVar[str] = "hallmark.alias.removed.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    alias: AliasName
+    previous: VersionNumber
+    requested_by: Line
+    reason: Reason
+
+
+class ServingReported(Message):
+    """What a serving process has loaded, said by itself; only a change is recorded."""
+
+    TYPE: ClassVar[str] = "hallmark.serving.reported.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    server: Line
+    target: Target
+    state: Literal["loaded", "serving", "failed", "stopped"]
+    detail: Text = ""
 
 
 class CommandRejected(Message):
@@ -155,5 +362,26 @@ class CommandRejected(Message):
     detail: Annotated[str, Field(max_length=10_000)]
 
 
-COMMANDS = (RegisterModel, RegisterVersion, RequestTransition, RollBack)
-EVENTS = (ModelRegistered, VersionRegistered, StageRequested, StageChanged, StageRefused, CommandRejected)
+COMMANDS = (RegisterModel, RegisterVersion, EvaluateVersion, TagVersion, RequestTransition, RollBack, SetAlias)
+EVENTS = (
+    WorkspaceConfigured,
+    ModelRegistered,
+    ModelUpdated,
+    ModelRenamed,
+    ModelDeleted,
+    ModelRestored,
+    VersionRegistered,
+    VersionVerified,
+    VersionRejected,
+    VersionEvaluated,
+    VersionTagged,
+    VersionNoted,
+    VersionScanned,
+    StageRequested,
+    StageChanged,
+    StageRefused,
+    AliasChanged,
+    AliasRemoved,
+    ServingReported,
+    CommandRejected,
+)

@@ -54,6 +54,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_ACCESS_FILE": str(data / "access.yaml"),
         "HALLMARK_DECISION_KEY": str(keys / "decision.jwk"),
         "HALLMARK_DECISION_JWKS": str(keys / "decision.jwks.json"),
+        "HALLMARK_SERVING_KEY": str(keys / "serving.jwk"),
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
         "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),
         "PYTHONUNBUFFERED": "1",

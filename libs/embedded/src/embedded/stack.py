@@ -26,7 +26,7 @@ from embedded.process import Child, StartError
 from kit.keys import ensure_key, load_key, make_token
 from kit.topics import apply_topics
 
-KEYS = ["auth", "decision", "checkpoint"]
+KEYS = ["auth", "decision", "checkpoint", "serving"]
 ACCESS_FILE = Path(__file__).with_name("access.yaml")  # in the repository a link to deploy/access.yaml
 STEADY = 60.0  # seconds after which a restart counts as a first one again
 MAX_BACKOFF = 30.0

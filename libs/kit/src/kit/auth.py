@@ -198,10 +198,22 @@ class Access:
             if g.group in groups and fnmatch.fnmatchcase(workspace, g.workspace) and fnmatch.fnmatchcase(model, g.model)
         }
 
+    def patterns(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
+        """The patterns of the models on which the principal may do the action there, for queries over many."""
+        groups = principal.groups | {"everyone"}
+        return frozenset(
+            g.model
+            for g in self._grants
+            if g.group in groups and action in ALLOWED[g.role] and fnmatch.fnmatchcase(workspace, g.workspace)
+        )
+
+    def allows(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> bool:
+        return any(action in ALLOWED[role] for role in self.roles(principal, workspace, model))
+
     def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
         """Raises Problem 403 unless a role of the caller allows the action there."""
-        roles = self.roles(principal, workspace, model)
-        if not any(action in ALLOWED[role] for role in roles):
+        if not self.allows(principal, action, workspace, model):
+            roles = self.roles(principal, workspace, model)
             have = ", ".join(sorted(roles)) or "no role"
             needed = ", ".join(sorted(role for role, actions in ALLOWED.items() if action in actions))
             raise Problem(

@@ -1,91 +1,44 @@
-"""Kafka in: the broker, its subscribers, retry, dead letters, and a drain before partitions move.
+"""Kafka in: the broker, its subscribers, retry, and a drain before partitions move.
 
 FastStream's acknowledgement policies lose or loop (measured in `reference/stack.md`, section 1.2), so every record is
 handled here until it is done or parked, and only then acknowledged:
 transient errors are retried without limit, permanent ones are parked at once, unknown ones after a few tries.
+A batch that fails as a whole is handled record by record, the same way, and acknowledged when all of it is settled.
 """
 
 import asyncio
 import random
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 from faststream.kafka.prometheus import KafkaPrometheusMiddleware
-from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client import REGISTRY, Counter
 
-from contracts.envelope import Envelope, EnvelopeError, now
 from contracts.topics import Topic
-from kit.errors import Permanent, is_transient
+from kit.errors import Permanent
+from kit.parking import Parking, permanent_of
+from kit.pulse import Pulse
+from kit.records import BatchHandler, Handler, Record, no_body, tolerant_parser
 from kit.settings import Settings
 
+__all__ = ["BatchHandler", "Bus", "Handler", "Record"]
+
 log = structlog.get_logger()
-UNKNOWN_ERROR_TRIES = 5
 MAX_BACKOFF_SECONDS = 15.0
 # How long a group waits for a member that finishes a record; aiokafka's default is the session's few seconds.
 REBALANCE_TIMEOUT_MS = 60_000
-STALE_AFTER_SECONDS = 60.0
-PARKED = Counter("hallmark_dead_letters_total", "Records parked on a dead-letter topic", ["service", "topic", "code"])
+BATCH_SIZE = 200
 RETRIES = Counter("hallmark_consumer_retries_total", "Tries after the first", ["service", "topic"])
-LAG = Gauge("hallmark_consumer_lag", "Records behind the end of the partition", ["service", "topic", "partition"])
-
-
-@dataclass(frozen=True)
-class Record:
-    """A Kafka record as it came. `topic` is the contract's name, without a deployment's prefix."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    value: bytes | None
-
-    @property
-    def place(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
-
-    def envelope(self) -> Envelope:
-        """Raises EnvelopeError."""
-        return Envelope.from_kafka(self.key, self.headers, self.value)
-
-    def header(self, name: str) -> str | None:
-        """The first header of that name as text, or None."""
-        for given, value in self.headers:
-            if given.lower() == name and value is not None:
-                return value.decode(errors="replace")
-        return None
-
-
-class Handler(Protocol):
-    """Takes one record. Raising decides its fate: see `kit.errors`."""
-
-    async def __call__(self, record: Record) -> None: ...
-
-    async def parked(self, record: Record, error: Permanent) -> None:
-        """Runs after the record was parked; must stand a repetition."""
-        ...
 
 
 class Interrupted(Exception):
     """The consumer is stopping or losing the partition: leave the record for the next owner."""
-
-
-async def tolerant_parser(record: Any, original: Callable[[Any], Awaitable[Any]]) -> Any:
-    """FastStream decodes headers outside every middleware: a null or non-UTF-8 one would make the record vanish."""
-    headers = [(name, (value or b"").decode(errors="backslashreplace").encode()) for name, value in record.headers]
-    message = await original(replace(record, headers=headers))
-    message.raw_message = record
-    return message
 
 
 class Bus:
@@ -95,12 +48,11 @@ class Bus:
         self.service = service
         self._settings = settings
         self._subscriptions: list[_Subscription] = []
-        self._parking: AIOKafkaProducer | None = None
-        self._parking_lock = asyncio.Lock()
+        self._parking = Parking(settings, service)
         self.broker = KafkaBroker(
             settings.kafka_bootstrap,
             parser=tolerant_parser,
-            decoder=_raw_body,
+            decoder=no_body,
             graceful_timeout=settings.graceful_seconds,
             allow_auto_create_topics=False,
             acks="all",
@@ -111,8 +63,17 @@ class Bus:
 
     def subscribe(self, topic: Topic, handler: Handler) -> None:
         """One record at a time per partition owner, in order; parallel by partitions and replicas only."""
-        subscription = _Subscription(self, topic, handler)
-        prefix, settings = self._settings.topic_prefix, self._settings
+        self._add(_Subscription(self, topic, handler))
+
+    def subscribe_batch(self, topic: Topic, handler: BatchHandler, size: int = BATCH_SIZE) -> None:
+        """As `subscribe`, with up to `size` records in one call: those that are here, without waiting for more.
+
+        `many` counts as one piece of work: a stop, a moving partition and liveness wait for it as for one record.
+        """
+        self._add(_BatchSubscription(self, topic, handler, size), batch=True)
+
+    def _add(self, subscription: "_Subscription", **options: Any) -> None:
+        prefix, settings, topic = self._settings.topic_prefix, self._settings, subscription.topic
         group = f"{prefix}{self.service}.{topic.name}"
         subscription.subscriber = self.broker.subscriber(
             prefix + topic.name,
@@ -126,6 +87,7 @@ class Bus:
             no_reply=True,
             listener=subscription,
             title=f"{self.service}:{topic.name}",
+            **options,
         )
         subscription.subscriber(subscription.receive)
         self._subscriptions.append(subscription)
@@ -146,72 +108,15 @@ class Bus:
         for subscription in self._subscriptions:
             subscription.interrupt.set()
         await self.broker.stop()
-        if self._parking is not None:
-            await self._parking.stop()
+        await self._parking.stop()
 
     async def park(self, topic: Topic, record: Record, error: Permanent, attempts: int) -> None:
         """Writes the record, as it came, to the dead-letter topic with the reason in its headers."""
-        notes = {
-            "dlt_code": error.code,
-            "dlt_error": error.detail[:4000],
-            "dlt_attempts": str(attempts),
-            "dlt_origin": record.place,
-            "dlt_service": self.service,
-            "dlt_at": now().isoformat(),
-        }
-        # Without the sender's token: dead letters are kept for ever. Who sends one again signs in again.
-        headers = [
-            (name, value or b"")
-            for name, value in record.headers
-            if not name.startswith("dlt_") and name.lower() != "authorization"
-        ]
-        headers += [(name, text.encode()) for name, text in notes.items()]
-        producer = await self._parking_producer()
-        target = self._settings.topic_prefix + topic.dead_letter(self.service)
-        key = record.place.encode() if record.key is None and record.value is None else record.key
-        try:
-            await producer.send_and_wait(target, value=record.value, key=key, headers=headers)
-        except MessageSizeTooLargeError:
-            # The origin names where the rest of it is; the partition must not wait for ever.
-            rest = [(name, text.encode()) for name, text in notes.items()]
-            rest.append(("dlt_value_left_out", str(len(record.value or b"")).encode()))
-            await producer.send_and_wait(target, value=None, key=record.place.encode(), headers=rest)
-        except KafkaError:
-            # An idempotent producer may be stuck until it is made anew (aiokafka #1017).
-            await self._drop_parking_producer(producer)
-            raise
-        PARKED.labels(self.service, topic.name, error.code).inc()
-        log.warning("record parked", place=record.place, code=error.code, detail=error.detail, target=target)
-
-    async def _drop_parking_producer(self, producer: AIOKafkaProducer) -> None:
-        async with self._parking_lock:
-            if self._parking is not None and self._parking is producer:
-                self._parking = None
-                await producer.stop()
-
-    async def _parking_producer(self) -> AIOKafkaProducer:
-        async with self._parking_lock:
-            if self._parking is None:
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=self._settings.kafka_bootstrap,
-                    acks="all",
-                    enable_idempotence=self._settings.kafka_idempotence,
-                    max_request_size=5_000_000,
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._parking = producer
-        return self._parking
+        await self._parking.park(topic, record, error, attempts)
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """Per topic: assigned partitions, seconds since the last fetch, and whether that is alive.
-
-        The broker's ping stays green with a dead consumer, so liveness looks at the consumer itself.
-        """
-        return {s.topic.name: s.health(self.service) for s in self._subscriptions}
+        """Per topic: assigned partitions, seconds since the last sign of life, and whether that is alive."""
+        return {s.topic.name: s.health() for s in self._subscriptions}
 
 
 class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
@@ -225,8 +130,7 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         self._handler = handler
         self._idle = asyncio.Event()
         self._idle.set()
-        self._unassigned_since = _clock()
-        self._tried_at = _clock()
+        self._pulse = Pulse(bus.service, topic)
 
     async def start(self) -> None:
         await self.subscriber.start()
@@ -261,22 +165,30 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         self.interrupt.clear()
-        self._unassigned_since = _clock()
+        self._pulse.assigned()
 
     async def receive(self, body: bytes, message: KafkaMessage) -> None:
+        """FastStream's way in. Returning acknowledges; raising rewinds."""
         raw = message.raw_message
-        assert not isinstance(raw, tuple)
-        record = _record(raw, self.topic)
+        records = [Record.of(one, self.topic) for one in (raw if isinstance(raw, tuple) else (raw,))]
         self._idle.clear()
-        self._tried_at = _clock()
+        self._pulse.tried()
         try:
-            with structlog.contextvars.bound_contextvars(place=record.place):
-                await self._handle(record)
-                if not self._is_member():
-                    raise Interrupted(self.topic.name)
+            await self._settle(records)
+            if not self._is_member():
+                raise Interrupted(self.topic.name)
         finally:
             self._idle.set()
-            self._tried_at = _clock()
+            self._pulse.tried()
+
+    async def _settle(self, records: Sequence[Record]) -> None:
+        """Each is done or parked when this returns."""
+        for n, record in enumerate(records):
+            if n and self.interrupt.is_set():
+                raise Interrupted(self.topic.name)
+            self._pulse.tried()
+            with structlog.contextvars.bound_contextvars(place=record.place):
+                await self._handle(record)
 
     def _is_member(self) -> bool:
         """Whether the group still knows us. A commit without a membership would be taken by an empty group, and a
@@ -326,60 +238,60 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
             async with asyncio.timeout(pause):
                 await self.interrupt.wait()
         except TimeoutError:
-            self._tried_at = _clock()
+            self._pulse.tried()
             return
         raise Interrupted(self.topic.name)
 
-    def health(self, service: str) -> dict[str, Any]:
-        consumer = self.subscriber.consumer
-        assigned = sorted(consumer.assignment()) if consumer is not None else []
-        if not assigned:
-            idle = _clock() - self._unassigned_since
-            return {"partitions": 0, "alive": idle < STALE_AFTER_SECONDS, "idle_seconds": round(idle, 1)}
-        fetched = []
-        for tp in assigned:
-            last = consumer.last_poll_timestamp(tp)
-            fetched.append(last / 1000 if last else 0.0)
-            end = consumer.highwater(tp)
-            if end is not None:
-                position = consumer._subscription.subscription.assignment.state_value(tp)
-                behind = end - position.position if position is not None and position.has_valid_position else 0
-                LAG.labels(service, self.topic.name, tp.partition).set(max(behind, 0))
-        # A handler that waits for PostgreSQL is alive while it tries: a restart would not help. One that hangs is not.
-        age = _clock() - self._tried_at
-        if self._idle.is_set():
-            fetched_ago = now().timestamp() - max(fetched) if max(fetched) else _clock() - self._unassigned_since
-            age = min(age, fetched_ago)
-        looping = any(not task.done() for task in self.subscriber.tasks)
-        alive = looping and age < STALE_AFTER_SECONDS
-        return {"partitions": len(assigned), "alive": alive, "idle_seconds": round(age, 1)}
+    def health(self) -> dict[str, Any]:
+        return self._pulse.health(self.subscriber, idle=self._idle.is_set())
 
 
-def permanent_of(error: Exception, attempts: int) -> Permanent | None:
-    """The reason to park after this failure, or None to try again."""
-    if isinstance(error, Permanent):
-        return error
-    if isinstance(error, EnvelopeError):
-        return Permanent("bad-event", str(error))
-    if is_transient(error) or attempts < UNKNOWN_ERROR_TRIES:
-        return None
-    return Permanent("unexpected-error", repr(error))
+class _BatchSubscription(_Subscription):
+    """Gives its handler many records at once; if that fails, one by one, so that a bad one harms no neighbour."""
 
+    _handler: BatchHandler
 
-def _record(raw: "ConsumerRecord[bytes | None, bytes | None]", topic: Topic) -> Record:
-    return Record(
-        topic=topic.name,
-        partition=raw.partition,
-        offset=raw.offset,
-        timestamp_ms=raw.timestamp,
-        key=raw.key,
-        headers=tuple(raw.headers),
-        value=raw.value,
-    )
+    def __init__(self, bus: Bus, topic: Topic, handler: BatchHandler, size: int) -> None:
+        super().__init__(bus, topic, handler)
+        self._size = size
 
+    async def start(self) -> None:
+        await self.subscriber.start()
+        self.subscriber.consumer.getmany = self._next_many
 
-async def _raw_body(message: Any) -> bytes:
-    return bytes(message.body)
+    async def _next_many(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        """Waits for one record and takes with it what has been fetched already.
+
+        Not aiokafka's own: when a header name cannot be decoded it forgets the records before it in the same fetch,
+        and moves the position over them. It also looks five times a second where this waits.
+        """
+        consumer, found = self.subscriber.consumer, [await self._next()]
+        try:
+            async with asyncio.timeout(0):  # ends the first wait, not the taking of what is there
+                while len(found) < self._size:
+                    found.append(await AIOKafkaConsumer.getone(consumer))
+        except TimeoutError:
+            pass
+        except Exception as error:
+            # What was taken must not be lost with it. It comes again when the next batch is asked for.
+            log.debug("a batch ends early", error=repr(error))
+        taken: dict[TopicPartition, list[Any]] = {}
+        for raw in found:
+            taken.setdefault(TopicPartition(raw.topic, raw.partition), []).append(raw)
+        return taken
+
+    async def _settle(self, records: Sequence[Record]) -> None:
+        if self.interrupt.is_set():  # the partitions began to move while the batch was on its way to us
+            raise Interrupted(self.topic.name)
+        try:
+            with structlog.contextvars.bound_contextvars(place=f"{records[0].place}, {len(records)} records"):
+                await self._handler.many(records)
+        except Exception as error:
+            log.warning("batch failed; one by one", first=records[0].place, records=len(records), error=repr(error))
+            RETRIES.labels(self._bus.service, self.topic.name).inc()
+            if self.interrupt.is_set():
+                raise Interrupted(self.topic.name) from error
+            await super()._settle(records)
 
 
 def _middlewares(settings: Settings, service: str) -> list[Any]:
@@ -395,7 +307,3 @@ def _middlewares(settings: Settings, service: str) -> list[Any]:
 def _prometheus(service: str) -> KafkaPrometheusMiddleware:
     """One per service and process: a metric can be registered once."""
     return KafkaPrometheusMiddleware(registry=REGISTRY, app_name=service)
-
-
-def _clock() -> float:
-    return time.monotonic()

@@ -1,7 +1,7 @@
 """The two ways to take records effectively once: events by their sequence, commands by their id."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from prometheus_client import Gauge
@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope, EnvelopeError
 from contracts.topics import Topic
-from kit.bus import Bus, Record, permanent_of
+from kit.bus import Bus, Record
 from kit.db import Database
 from kit.errors import Permanent, is_transient
 from kit.inbox import Admission, Inbox
+from kit.parking import permanent_of
 
 log = structlog.get_logger()
 Apply = Callable[[AsyncConnection, Envelope], Awaitable[None]]
@@ -89,10 +90,15 @@ class Once:
         self._db, self._inbox, self._consumer, self._apply, self._answer = db, inbox, consumer, apply, answer
 
     async def __call__(self, record: Record) -> None:
-        envelope = record.envelope()
+        await self.many([record])
+
+    async def many(self, records: Sequence[Record]) -> None:
+        """All in one transaction, or none."""
+        envelopes = [record.envelope() for record in records]
         async with self._db.transaction() as tx:
-            if await self._inbox.once(tx, self._consumer, envelope.id):
-                await self._apply(tx, envelope)
+            for envelope in envelopes:
+                if await self._inbox.once(tx, self._consumer, envelope.id):
+                    await self._apply(tx, envelope)
 
     async def parked(self, record: Record, error: Permanent) -> None:
         if self._answer is None:

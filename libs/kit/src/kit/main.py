@@ -1,11 +1,14 @@
-"""The two commands of every service: `serve` and `migrate`."""
+"""The commands of every service, `serve` and `migrate`, and those of its own."""
 
 import argparse
 import asyncio
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,18 +17,36 @@ from pydantic import ValidationError
 from kit.migrations import migrate
 from kit.observe import configure
 from kit.settings import DatabaseSettings, Settings
+from kit.web import stopping
 
 S = TypeVar("S", bound=Settings)
 
 
+@dataclass(frozen=True)
+class Command(Generic[S]):
+    """`python -m SERVICE NAME`: `arguments` declares its options, `work` does it and gives the exit status."""
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    work: Callable[[S, argparse.Namespace], Coroutine[Any, Any, int]]
+
+
 def run(
-    service: str, settings_of: type[S], build: Callable[[S], FastAPI], *, append_only: tuple[str, ...] = ()
+    service: str,
+    settings_of: type[S],
+    build: Callable[[S], FastAPI],
+    *,
+    append_only: tuple[str, ...] = (),
+    commands: Sequence[Command[S]] = (),
 ) -> None:
-    """`python -m SERVICE serve|migrate`. Bad settings end with status 2 and a line per mistake."""
+    """`python -m SERVICE serve|migrate|...`. Bad settings end with status 2 and a line per mistake."""
     parser = argparse.ArgumentParser(prog=f"python -m {service}", description=f"Hallmark's {service} service")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="HTTP, consumers and relay in one process")
-    commands.add_parser("migrate", help="bring the database schema to the newest revision")
+    parsers = parser.add_subparsers(dest="command", required=True)
+    parsers.add_parser("serve", help="HTTP, consumers and relay in one process")
+    parsers.add_parser("migrate", help="bring the database schema to the newest revision")
+    for command in commands:
+        command.arguments(parsers.add_parser(command.name, help=command.help))
     given = parser.parse_args()
     try:
         if given.command == "migrate":
@@ -36,7 +57,22 @@ def run(
         lines = [f"HALLMARK_{str((e['loc'] or ('SETTINGS',))[0]).upper()}: {e['msg']}" for e in error.errors()]
         parser.exit(2, "\n".join(["settings are wrong:", *lines, ""]))
     configure(settings, service)
+    for command in commands:
+        if command.name == given.command:
+            sys.exit(asyncio.run(command.work(settings, given)))
     asyncio.run(_serve(settings, build))
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `15m`, `24h` or `7d`, for options.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none of these.
+    """
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    if text[-1:] not in units or not text[:-1].isdecimal() or len(text) > 7:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 90s, 15m, 24h or 7d")
+    return timedelta(**{units[text[-1]]: int(text[:-1])})
 
 
 def _migrate(
@@ -55,16 +91,29 @@ def _migrate(
     sys.stdout.write(f"{service}: schema is up to date\n")
 
 
+class Server(uvicorn.Server):
+    """uvicorn tells the application of its end only after the open answers have ended; endless ones never would."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        stopping(self._app)
+        await super().shutdown(sockets)
+
+
 async def _serve(settings: S, build: Callable[[S], FastAPI]) -> None:
+    app = build(settings)
     config = uvicorn.Config(
-        build(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_level="warning",
         timeout_graceful_shutdown=int(settings.graceful_seconds),
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = Server(app, config)
     await server.serve()
     if not server.started:
         sys.exit(1)

@@ -11,7 +11,9 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.access import Action
 from contracts.asyncapi import document as asyncapi_document
@@ -61,8 +63,13 @@ def make_app(
     routers: Sequence[APIRouter],
     background: Sequence[Background] = (),
     on_start: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_stopping: Sequence[Callable[[], None]] = (),
 ) -> FastAPI:
-    """The service's application. Background tasks run from start to stop; one that ends is started again."""
+    """The service's application. Background tasks run from start to stop; one that ends is started again.
+
+    `on_stopping` is called as soon as the server is told to stop, before it waits for open answers: whoever holds
+    endless ones ends them there.
+    """
     state = _State()
 
     @asynccontextmanager
@@ -76,6 +83,7 @@ def make_app(
             yield
         finally:
             state.started = False
+            stopping(app)
             await bus.stop()
             await cancel(tasks)
             await db.close()
@@ -87,14 +95,21 @@ def make_app(
         responses=problems.PROBLEM_RESPONSES,
         redirect_slashes=False,
     )
+    app.state.on_stopping = tuple(on_stopping)
     problems.install(app)
-    _request_ids(app)
+    app.add_middleware(_RequestIds)
     for router in routers:
         app.include_router(router)
     _operations(app, service, db, bus, state)
     if settings.otlp_endpoint:
         FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
     return app
+
+
+def stopping(app: FastAPI) -> None:
+    """Tells the application that its server stops. More than once does no harm."""
+    for hook in getattr(app.state, "on_stopping", ()):
+        hook()
 
 
 class _State:
@@ -132,15 +147,29 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
         return JSONResponse({"ready": not missing, "missing": missing, **identity}, status_code=503 if missing else 200)
 
 
-def _request_ids(app: FastAPI) -> None:
-    @app.middleware("http")
-    async def request_id(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+class _RequestIds:
+    """Gives every request an id and refuses bodies that are too large. Plain ASGI: Starlette's `BaseHTTPMiddleware`
+    puts tasks and a queue between a stream and its client, and a stream would not hear that its client has gone."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
         given = request.headers.get("x-request-id", "")
-        request.state.request_id = given if REQUEST_ID.fullmatch(given) else str(new_id())
-        with structlog.contextvars.bound_contextvars(request_id=request.state.request_id):
-            response = _refuse_body(request) or await call_next(request)
-        response.headers["x-request-id"] = request.state.request_id
-        return response
+        request_id = given if REQUEST_ID.fullmatch(given) else str(new_id())
+        request.state.request_id = request_id
+
+        async def with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await (_refuse_body(request) or self._app)(scope, receive, with_id)
 
 
 def _refuse_body(request: Request) -> Response | None:

@@ -7,11 +7,28 @@ from approval.commands import Commands
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind, stream_of
 from contracts.payload import Message
-from contracts.registry import ModelRegistered, StageChanged, StageRefused, StageRequested, VersionRegistered
+from contracts.registry import (
+    AliasChanged,
+    AliasRemoved,
+    ModelRegistered,
+    StageChanged,
+    StageRefused,
+    StageRequested,
+    VersionRegistered,
+)
 from kit.errors import Permanent
 
 _KNOWN: dict[str, type[Message]] = {
-    kind.TYPE: kind for kind in (ModelRegistered, VersionRegistered, StageRequested, StageChanged, StageRefused)
+    kind.TYPE: kind
+    for kind in (
+        ModelRegistered,
+        VersionRegistered,
+        StageRequested,
+        StageChanged,
+        StageRefused,
+        AliasChanged,
+        AliasRemoved,
+    )
 }
 
 
@@ -41,3 +58,5 @@ class RegistryEvents:
                     await self._commands.close(tx, envelope, event.transition_id, "applied", "the registry applied it")
             case StageRefused():
                 await self._commands.close(tx, envelope, event.transition_id, event.code, event.detail)
+            case AliasChanged() | AliasRemoved():
+                await copies.alias_changed(tx, envelope, event)

@@ -13,8 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approval.gates import snapshot_of_version
 from approval.tables import ModelRow, StayRow, VersionRow, of
 from contracts.envelope import Envelope
-from contracts.lifecycle import Stage
-from contracts.registry import ModelRegistered, StageChanged, VersionRegistered
+from contracts.registry import AliasChanged, AliasRemoved, ModelRegistered, StageChanged, VersionRegistered
 from kit.errors import Permanent
 
 _model, _version, _stay = of(ModelRow), of(VersionRow), of(StayRow)
@@ -52,9 +51,21 @@ async def version_registered(tx: AsyncConnection, envelope: Envelope, event: Ver
 
 async def stage_changed(tx: AsyncConnection, envelope: Envelope, event: StageChanged) -> None:
     place = {"workspace": event.workspace, "model": event.model, "version": event.version}
-    await tx.execute(sa.update(_stay).where(*_at(place)).values(present=False))
-    values = {**place, "stage": str(event.to_stage), "sequence": envelope.sequence, "present": True}
-    statement = insert(_stay).values(values)
+    left = sa.update(_stay).where(*_at(place), _stay.c.stage.not_like("@%"))
+    await tx.execute(left.values(present=False))
+    await _enter(tx, place | {"stage": str(event.to_stage)}, envelope)
+
+
+async def alias_changed(tx: AsyncConnection, envelope: Envelope, event: AliasChanged | AliasRemoved) -> None:
+    """An alias is kept like a stage that holds one version: what a new holder is compared with."""
+    alias = {"workspace": event.workspace, "model": event.model, "stage": f"@{event.alias}"}
+    await tx.execute(sa.update(_stay).where(*_at(alias)).values(present=False))
+    if isinstance(event, AliasChanged):
+        await _enter(tx, alias | {"version": event.version}, envelope)
+
+
+async def _enter(tx: AsyncConnection, place: dict[str, Any], envelope: Envelope) -> None:
+    statement = insert(_stay).values({**place, "sequence": envelope.sequence, "present": True})
     await tx.execute(
         statement.on_conflict_do_update(
             index_elements=["workspace", "model", "version", "stage"],
@@ -82,7 +93,7 @@ async def candidate(tx: AsyncConnection, workspace: str, model: str, version: in
 
 
 async def occupant(
-    tx: AsyncConnection, workspace: str, model: str, stage: Stage, *, other_than: int
+    tx: AsyncConnection, workspace: str, model: str, stage: str, *, other_than: int
 ) -> dict[str, Any] | None:
     """The version that entered the stage last and is still there: what a candidate is compared with."""
     query = (

@@ -15,8 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 from approval.domain import Rule, digest_of
 from approval.gates import MAX_EXPRESSION, GateError, NoBaseline, compiled
 from contracts.canonical import canonical_json
-from contracts.lifecycle import Stage
-from contracts.payload import Line, Payload
+from contracts.payload import Line, Payload, StageName, Target
 
 MAX_DOCUMENT = 10_000
 MAX_DEPTH = 20
@@ -61,11 +60,12 @@ def _unique(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class TransitionMatch(Payload):
-    """Which transitions a policy is about. Without `kind` it is about promotions; a rollback must be named."""
+    """Which transitions a policy is about. Without `kind` it is about promotions; a rollback must be named, and a
+    protected alias too: `{kind: alias, to: "@champion"}`."""
 
-    from_stage: Annotated[Stage | None, Field(alias="from")] = None
-    to: Stage | None = None
-    kind: Literal["promotion", "rollback", "any"] = "promotion"
+    from_stage: Annotated[StageName | None, Field(alias="from")] = None
+    to: Target | None = None
+    kind: Literal["promotion", "rollback", "alias", "any"] = "promotion"
 
 
 class Match(Payload):

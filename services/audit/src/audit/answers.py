@@ -43,8 +43,32 @@ class TimelinePage(Answer):
     next: str | None
 
 
+class Tenant(Answer):
+    """One version's stay in a stage. `index` is the entry that let it in, `closed_by` the one that ended it."""
+
+    version: int
+    since: datetime
+    until: datetime | None
+    kind: str
+    digest: str
+    artifact_digest: str
+    requested_by: str
+    reason: str
+    approved_by: list[Approval]
+    criteria: list[Criterion]
+    policy: str | None
+    decision_id: str | None
+    transition_id: str | None
+    superseded_by: int | None
+    index: int
+    closed_by: int | None
+
+
 class Occupant(Answer):
-    """Who held a stage at `at`; `version` is null when nobody did. `index` is the entry that let it in."""
+    """Who held a stage at `at`; `version` is null when nobody did. `index` is the entry that let it in.
+
+    Of several, the newest is told here; `others` are the numbers of the rest, and `occupants` tells of all.
+    """
 
     workspace: str
     model: str
@@ -67,6 +91,31 @@ class Occupant(Answer):
     index: int | None
     closed_by: int | None
     others: list[int]
+    occupants: list[Tenant]
+
+
+class Pointer(Answer):
+    """Where an alias pointed at `at`. `version` is null when it did not exist; after a removal the rest tells of it."""
+
+    workspace: str
+    model: str
+    alias: str
+    at: datetime
+    version: int | None
+    previous: int | None
+    since: datetime | None
+    until: datetime | None
+    digest: str | None
+    artifact_digest: str | None
+    requested_by: str | None
+    reason: str | None
+    approved_by: list[Approval]
+    criteria: list[Criterion]
+    policy: str | None
+    decision_id: str | None
+    transition_id: str | None
+    index: int | None
+    closed_by: int | None
 
 
 class Entry(Answer):

@@ -10,13 +10,13 @@ from pydantic import AfterValidator, AwareDatetime
 
 from audit import queries
 from audit.access import ALL, AccessLog
-from audit.answers import Completeness, Consistency, EntryPage, Inclusion, Occupant, TimelinePage, Verdict
+from audit.answers import Completeness, Consistency, EntryPage, Inclusion, Occupant, Pointer, TimelinePage, Verdict
 from audit.checkpoints import Checkpoints, SplitLog
 from audit.proofs import Proofs
 from contracts.access import Action
 from contracts.envelope import now
 from contracts.lifecycle import Stage
-from contracts.payload import Line, ModelName, VersionNumber, Workspace
+from contracts.payload import AliasName, Line, ModelName, StageName, VersionNumber, Workspace
 from kit.auth import Principal
 from kit.db import Database
 from kit.web import Guard
@@ -27,7 +27,7 @@ VERIFIER = File(__file__).with_name("verify.py")
 Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
 Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
 Cursor = Annotated[str | None, Query(pattern=r"^-?[0-9]{1,18}\.[0-9]{1,19}$", description="`next` of a page")]
-ModelPath = Annotated[ModelName, Path()]
+ModelPath = Annotated[ModelName, Path(description="Any name that the model has or had")]
 
 
 def _utc(at: datetime) -> datetime:
@@ -38,6 +38,7 @@ def _utc(at: datetime) -> datetime:
 
 
 Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+At = Annotated[Instant | None, Query(description="With its offset; now when absent")]
 
 
 def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, access: AccessLog) -> APIRouter:
@@ -55,7 +56,7 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
     async def timeline(
         caller: Caller,
         workspace: Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")] = "default",
-        model: Annotated[ModelName | None, Query()] = None,
+        model: Annotated[ModelName | None, Query(description="Any name it has or had")] = None,
         version: Annotated[VersionNumber | None, Query()] = None,
         event_type: Annotated[Line | None, Query(alias="type")] = None,
         actor: Annotated[Line | None, Query()] = None,
@@ -63,11 +64,15 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
         limit: Limit = 50,
         after: Cursor = None,
     ) -> Document:
-        guard.require(caller, Action.AUDIT if workspace == ALL else Action.READ, workspace, model or ALL)
-        wanted = queries.Filter(
-            None if workspace == ALL else workspace, model, version, event_type, actor, correlationid
-        )
+        rest = (version, event_type, actor, correlationid)
         async with db.snapshot() as tx:
+            if workspace == ALL:
+                guard.require(caller, Action.AUDIT, ALL, model or ALL)
+                wanted = queries.Filter(None, model, *rest)
+            else:
+                of = None if model is None else await queries.identity(tx, workspace, model)
+                guard.require(caller, Action.READ, workspace, of or ALL)
+                wanted = queries.Filter(workspace, of, *rest)
             return await queries.timeline_page(tx, wanted, limit=limit, after=after)
 
     @api.get("/v1/models/{model}/production", tags=["views"], summary="What was in a stage", response_model=Occupant)
@@ -75,12 +80,28 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
         model: ModelPath,
         caller: Caller,
         workspace: Annotated[Workspace, Query()] = "default",
-        at: Annotated[Instant | None, Query(description="With its offset; now when absent")] = None,
-        stage: Stage = Stage.PRODUCTION,
+        at: At = None,
+        stage: Annotated[StageName, Query(description="Any stage of the workspace")] = Stage.PRODUCTION.value,
     ) -> Document:
-        guard.require(caller, Action.READ, workspace, model)
         async with db.snapshot() as tx:
-            return await queries.occupant(tx, workspace, model, stage.value, at or now())
+            of = await queries.identity(tx, workspace, model)
+            guard.require(caller, Action.READ, workspace, of)
+            return await queries.occupant(tx, workspace, of, stage, at or now())
+
+    @api.get(
+        "/v1/models/{model}/aliases/{alias}", tags=["views"], summary="Where an alias pointed", response_model=Pointer
+    )
+    async def pointed(
+        model: ModelPath,
+        alias: Annotated[AliasName, Path()],
+        caller: Caller,
+        workspace: Annotated[Workspace, Query()] = "default",
+        at: At = None,
+    ) -> Document:
+        async with db.snapshot() as tx:
+            of = await queries.identity(tx, workspace, model)
+            guard.require(caller, Action.READ, workspace, of)
+            return await queries.pointed(tx, workspace, of, alias, at or now())
 
     @api.get("/checkpoint", tags=["log"], summary="The signed checkpoint (C2SP)", response_class=PlainTextResponse)
     async def checkpoint() -> PlainTextResponse:

@@ -1,4 +1,4 @@
-"""Whether a stage change rests on a signed decision. Trust in the registry's topic is not enough (law 5)."""
+"""Whether a change rests on the signed decision it carries. Trust in the registry's topic is not enough (law 5)."""
 
 from dataclasses import replace
 
@@ -7,12 +7,12 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 from pydantic import ValidationError
 
-from audit.domain import Flaw, Reading, gated
+from audit.domain import NOT_VERIFIED, Flaw, Reading, decided, target_of
 from contracts.approval import DECISION_TYPE, Decision, Verdict
-from contracts.registry import StageChanged, Transition
+from contracts.lifecycle import TransitionKind
+from contracts.registry import AliasChanged, StageChanged, Transition
 from kit.auth import KeySource
 
-NOT_VERIFIED = "decision-not-verified"
 BOUND = (*Transition.model_fields, "decision_id", "requested_by")
 
 
@@ -34,20 +34,21 @@ class Decisions:
         self._keys = keys
 
     async def check(self, reading: Reading) -> Reading:
-        """The reading, with a flaw when it is a gated change without a decision for exactly it.
+        """The reading, with a flaw when it carries a decision that is not for exactly it.
 
         Raises:
             Transient: the keys cannot be read.
         """
-        if not gated(reading.message):
+        change = reading.message
+        if not isinstance(change, StageChanged | AliasChanged) or not decided(change):
             return reading
         try:
-            await self._verify(reading.message)
+            await self._verify(change)
         except NotVerified as error:
             return replace(reading, flaw=Flaw(NOT_VERIFIED, str(error)))
         return reading
 
-    async def _verify(self, change: StageChanged) -> None:
+    async def _verify(self, change: StageChanged | AliasChanged) -> None:
         token = change.decision or ""
         try:
             header = jws.extract_compact(token.encode(), registry=JWS).headers()
@@ -63,6 +64,14 @@ class Decisions:
             raise NotVerified("the decision's signature does not verify") from error
         if decision.verdict is not Verdict.APPROVED:
             raise NotVerified(f"the decision {decision.decision_id} says {decision.verdict}")
-        for name in BOUND:
-            if getattr(decision, name) != getattr(change, name):
+        for name, said in _bound(change).items():
+            if getattr(decision, name) != said:
                 raise NotVerified(f"the decision is for {name}={getattr(decision, name)}")
+
+
+def _bound(change: StageChanged | AliasChanged) -> dict[str, object]:
+    """What the decision must say. An alias does not tell where its version was."""
+    said = {name: getattr(change, name) for name in BOUND if hasattr(change, name)}
+    if isinstance(change, AliasChanged):
+        said |= {"kind": TransitionKind.ALIAS, "to_stage": target_of(change)}
+    return said

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeGuard
 
 from contracts import approval, notifier, registry
 from contracts.envelope import Envelope, EnvelopeError
-from contracts.lifecycle import Stage, TransitionKind, parse_subject
+from contracts.lifecycle import TransitionKind, parse_subject, stream_of
 from contracts.payload import Message
 from contracts.topics import APPROVAL_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
 
@@ -22,7 +21,7 @@ _KINDS: dict[str, dict[str, type[Message]]] = {
 }
 MAX_PROBLEM = 2_000
 REGISTRATION = "registration"
-GATED = (Stage.STAGING, Stage.PRODUCTION)
+NOT_VERIFIED = "decision-not-verified"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,10 @@ def read(topic: str, key: bytes | None, headers: tuple[tuple[str, bytes | None],
         envelope = Envelope.from_kafka(key, headers, value)
         flaw = _misplaced(topic, envelope)
         if flaw is None:
-            return Reading(envelope, message=envelope.payload(_KINDS[topic][envelope.type]))
+            message = envelope.payload(_KINDS[topic][envelope.type])
+            flaw = _astray(message, envelope.key)
+            if flaw is None:
+                return Reading(envelope, message=message)
     except EnvelopeError as error:
         flaw = Flaw("bad-event", clean(str(error)))
     except (ValueError, OverflowError, RecursionError) as error:
@@ -62,6 +64,21 @@ def _misplaced(topic: str, envelope: Envelope) -> Flaw | None:
         return Flaw("unknown-type", clean(f"{envelope.type} is no type of {topic}"))
     if topic != REGISTRY_COMMANDS.name and envelope.sequence is None:
         return Flaw("sequence-missing", "an event needs the attribute 'sequence'")
+    return None
+
+
+def _astray(message: Message, stream: str) -> Flaw | None:
+    """Events of the registry are in the order of what they are about only on its own stream."""
+    if not isinstance(message, registry.EVENTS) or isinstance(message, registry.CommandRejected):
+        return None
+    if isinstance(message, registry.WorkspaceConfigured):
+        own = f"workspace:{message.workspace}"
+    else:
+        own = stream_of(message.workspace, message.model)
+    if stream != own:
+        return Flaw("astray", clean(f"an event of {own} came on the stream {stream}"))
+    if isinstance(message, registry.StageChanged) and message.to_stage.startswith("@"):
+        return Flaw("astray", clean(f"{message.to_stage} is an alias, and no stage that a version can enter"))
     return None
 
 
@@ -86,6 +103,8 @@ def about(reading: Reading) -> About:
     # A subscription's workspace and model are patterns.
     if workspace is not None and model is not None and not isinstance(message, notifier.SubscriptionCreated):
         return About(workspace, model, getattr(body, "version", None))
+    if isinstance(message, registry.WorkspaceConfigured):
+        return About(workspace)
     if envelope is not None and isinstance(message, approval.EVENTS):
         try:
             return About(*parse_subject(envelope.subject))
@@ -94,9 +113,19 @@ def about(reading: Reading) -> About:
     return About()
 
 
-def gated(message: Message | None) -> TypeGuard[registry.StageChanged]:
-    """Whether the event brings a version into a stage that only a decision opens, whatever kind it calls itself."""
-    return isinstance(message, registry.StageChanged) and message.to_stage in GATED
+Entering = registry.StageChanged | registry.AliasChanged | registry.VersionRegistered
+
+
+def target_of(message: Entering) -> str:
+    """The stage that the version enters, or `@alias`."""
+    if isinstance(message, registry.AliasChanged):
+        return f"@{message.alias}"
+    return message.stage if isinstance(message, registry.VersionRegistered) else message.to_stage
+
+
+def decided(message: Message | None) -> bool:
+    """Whether the event says that it rests on a signed decision, whatever kind it calls itself."""
+    return isinstance(message, registry.StageChanged | registry.AliasChanged) and message.decision is not None
 
 
 @dataclass(frozen=True)
@@ -106,7 +135,7 @@ class Move:
     workspace: str
     model: str
     version: int
-    stage: Stage
+    stage: str
     at: datetime
     kind: str
     requested_by: str
@@ -128,7 +157,7 @@ def move_of(message: Message | None, at: datetime) -> Move | None:
             workspace=message.workspace,
             model=message.model,
             version=message.version,
-            stage=Stage.DEVELOPMENT,
+            stage=message.stage,
             at=at,
             kind=REGISTRATION,
             requested_by=message.registered_by,

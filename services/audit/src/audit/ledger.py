@@ -21,6 +21,7 @@ from audit.leaf import Leaf, redact
 from audit.tables import entry, kafka_offset, tree_head
 from audit.views import Views
 from contracts.envelope import now
+from contracts.registry import WorkspaceConfigured
 from kit.bus import Record
 from kit.db import Database
 from kit.errors import Transient, is_transient
@@ -86,13 +87,18 @@ class Ledger:
         indexes, rows, tree = await self._grow(tx, head, leaves)
         if rows:
             await self._move_head(tx, head, tree, at)
+        outcomes = []
+        waiting: list[dict[str, Any]] = []
         for index, leaf, reading in zip(indexes, leaves, readings, strict=True):
-            if index is not None:
-                flaw = await self._project(tx, index, leaf, reading)
-                rows[index - head.size]["problem"] = _problem(reading.flaw or flaw)
-        if rows:
-            await tx.execute(sa.insert(entry), rows)
-        outcomes = [Outcome(index, reading.flaw) for index, reading in zip(indexes, readings, strict=True)]
+            if index is None:
+                judged = await self._views.judge(tx, reading)
+            else:
+                if isinstance(reading.message, WorkspaceConfigured):
+                    await _insert(tx, waiting)  # rules may fold the entries before them again
+                judged, failed = await self._project(tx, index, leaf, reading)
+                waiting.append({**rows[index - head.size], "problem": _problem(judged.flaw or failed)})
+            outcomes.append(Outcome(index, judged.flaw))
+        await _insert(tx, waiting)
         await _count(tx, leaves, outcomes)
         return outcomes
 
@@ -131,17 +137,18 @@ class Ledger:
             raise LostRace(f"the log has grown beyond {head.size}")
         SIZE.set(tree.size)
 
-    async def _project(self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading) -> Flaw | None:
+    async def _project(
+        self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading
+    ) -> tuple[Reading, Flaw | None]:
         """A view that fails must not keep a record out of the log; the views can be rebuilt."""
         try:
             async with tx.begin_nested():
-                await self._views.project(tx, index, leaf, reading)
+                return await self._views.project(tx, index, leaf, reading), None
         except Exception as error:
             if is_transient(error):
                 raise
             log.exception("a view failed", index=index)
-            return Flaw("view-failed", clean(repr(error)))
-        return None
+            return reading, Flaw("view-failed", clean(repr(error)))
 
 
 def leaf_of(record: Record, at: datetime) -> Leaf:
@@ -170,6 +177,13 @@ def _row(index: int, key: bytes, leaf: Leaf) -> dict[str, Any]:
         "recorded_at": leaf.recorded_at,
         "problem": None,
     }
+
+
+async def _insert(tx: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    """Inserts the rows and empties the list."""
+    if rows:
+        await tx.execute(sa.insert(entry), rows)
+        rows.clear()
 
 
 def _problem(flaw: Flaw | None) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.tables import entry, kafka_offset, stage_interval, timeline
+from audit import claims
+from audit.tables import alias_interval, entry, kafka_offset, model_name, stage_interval, timeline
 from kit.problems import Problem
 
 Document = dict[str, Any]
@@ -17,7 +18,10 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Filter:
-    """What a timeline is narrowed to; None is anything. `workspace` None includes what belongs to no workspace."""
+    """What a timeline is narrowed to; None is anything. `workspace` None includes what belongs to no workspace.
+
+    `model` is an identity where a workspace is given (see `identity`), else any name that a model has or had.
+    """
 
     workspace: str | None = None
     model: str | None = None
@@ -38,8 +42,14 @@ async def timeline_page(tx: AsyncConnection, wanted: Filter, *, limit: int, afte
     if after is not None:
         query = query.where(place > sa.tuple_(*map(sa.literal, _place_of(after))))
     for name, value in vars(wanted).items():
-        if value is not None:
-            query = query.where(timeline.c[name] == value)
+        if value is None:
+            continue
+        condition = timeline.c[name] == value
+        if name == "model" and wanted.workspace is None:
+            n = model_name.c
+            named = sa.select(n.workspace, n.model).where(n.name == value)
+            condition |= sa.tuple_(timeline.c.workspace, timeline.c.model).in_(named)
+        query = query.where(condition)
     rows = (await tx.execute(query)).mappings().all()
     items = [dict(row) for row in rows[:limit]]
     return {"items": items, "next": _cursor_of(items[-1]) if len(rows) > limit else None}
@@ -60,27 +70,41 @@ def _place_of(cursor: str) -> tuple[datetime, int]:
     return at, number
 
 
+async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
+    """The name under which the model was registered that has, or had, this one; itself when nobody had it.
+
+    Names never change hands in the registry. Should the log say otherwise, the registered one and then the first wins.
+    """
+    n = model_name.c
+    found = sa.select(n.model).where(n.workspace == workspace, n.name == name)
+    return str(await tx.scalar(found.order_by((n.model == name).desc(), n.index, n.model).limit(1)) or name)
+
+
 async def occupant(tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime) -> Document:
-    """What was in a stage at an instant. The newest comes first; `others` names the rest where a stage holds many."""
+    """What was in a stage at an instant. The newest comes first, and is the one answer of old; `occupants` are all."""
+    stage = (await claims.history(tx, workspace)).spelling(stage, at)
     t = stage_interval.c
-    rows = (
-        (
-            await tx.execute(
-                sa.select(stage_interval)
-                .where(t.workspace == workspace, t.model == model, t.stage == stage)
-                .where(t.since <= at, sa.or_(t.until.is_(None), t.until > at))
-                .order_by(t.since.desc(), t.index.desc())
-                .limit(1000)
-            )
-        )
-        .mappings()
-        .all()
-    )
+    rows = await _present(tx, stage_interval, at, t.workspace == workspace, t.model == model, t.stage == stage)
     place = {"workspace": workspace, "model": model, "stage": stage, "at": at}
-    if not rows:
-        empty = dict.fromkeys(t.keys())
-        return {**empty, "approved_by": [], "criteria": [], **place, "others": []}
-    return {**rows[0], **place, "others": [row["version"] for row in rows[1:]]}
+    first = rows[0] if rows else {**dict.fromkeys(t.keys()), "approved_by": [], "criteria": []}
+    everybody = [{name: value for name, value in row.items() if name not in place} for row in rows]
+    return {**first, **place, "others": [row["version"] for row in rows[1:]], "occupants": everybody}
+
+
+async def pointed(tx: AsyncConnection, workspace: str, model: str, alias: str, at: datetime) -> Document:
+    """Where an alias pointed at an instant, and who let it."""
+    t = alias_interval.c
+    rows = await _present(tx, alias_interval, at, t.workspace == workspace, t.model == model, t.alias == alias)
+    place = {"workspace": workspace, "model": model, "alias": alias, "at": at}
+    return {**(rows[0] if rows else {**dict.fromkeys(t.keys()), "approved_by": [], "criteria": []}), **place}
+
+
+async def _present(tx: AsyncConnection, table: sa.Table, at: datetime, *of: sa.ColumnElement[bool]) -> list[Document]:
+    """The intervals that hold the instant, the newest first."""
+    t = table.c
+    query = sa.select(table).where(*of, t.since <= at, sa.or_(t.until.is_(None), t.until > at))
+    found = await tx.execute(query.order_by(t.since.desc(), t.index.desc()).limit(1000))
+    return [dict(row) for row in found.mappings()]
 
 
 async def completeness(tx: AsyncConnection) -> Document:

@@ -1,6 +1,6 @@
 """The tables of the schema `audit`, beside the mechanism's own (`kit.db`).
 
-`entry` and `checkpoint` are append-only; `tree_head` only grows; `timeline` and `stage_interval` are views that can
+`entry` and `checkpoint` are append-only; `tree_head` only grows; `timeline` and all that follows it are views that can
 be rebuilt from `entry`.
 """
 
@@ -86,6 +86,7 @@ class Timeline(Table, table=True):
         sa.Index(None, "at", "index"),
         sa.Index(None, "topic", "event_id"),
         sa.Index(None, "correlationid"),
+        sa.Index(None, "stream", "index"),
     )
     index: int = Field(sa_column=_big(primary_key=True))
     at: datetime = Field(sa_column=timestamp(nullable=False))
@@ -133,6 +134,80 @@ class StageInterval(Table, table=True):
     superseded_by: int | None
 
 
+class AliasInterval(Table, table=True):
+    """Where an alias pointed, from `since` up to but without `until`. `version` is null after a removal, and then
+    the other columns say who removed it and why."""
+
+    __tablename__ = "alias_interval"
+    __table_args__ = (sa.Index(None, "workspace", "model", "alias", "since"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    workspace: str = Field(sa_type=sa.Text)
+    model: str = Field(sa_type=sa.Text)
+    alias: str = Field(sa_type=sa.Text)
+    version: int | None
+    previous: int | None
+    since: datetime = Field(sa_column=timestamp(nullable=False))
+    until: datetime | None = Field(sa_column=timestamp())
+    closed_by: int | None = Field(sa_type=sa.BigInteger)
+    requested_by: str = Field(sa_type=sa.Text)
+    reason: str = Field(sa_type=sa.Text)
+    digest: str | None = Field(sa_type=sa.Text)
+    artifact_digest: str | None = Field(sa_type=sa.Text)
+    approved_by: list[dict[str, Any]] = Field(sa_type=JSONB)
+    criteria: list[dict[str, Any]] = Field(sa_type=JSONB)
+    policy: str | None = Field(sa_type=sa.Text)
+    decision_id: str | None = Field(sa_type=sa.Text)
+    transition_id: str | None = Field(sa_type=sa.Text)
+
+
+class Configuration(Table, table=True):
+    """The rules that a workspace got, one row per entry that gave it some. `sequence` is that of its stream."""
+
+    __tablename__ = "configuration"
+    __table_args__ = (sa.Index(None, "workspace", "sequence"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    workspace: str = Field(sa_type=sa.Text)
+    sequence: int = Field(sa_column=_big())
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+    lifecycle: dict[str, Any] = Field(sa_type=JSONB)
+    protected_aliases: list[str] = Field(sa_type=JSONB)
+
+
+class Claim(Table, table=True):
+    """An entry that says a version entered `target`: a stage, or `@alias`. `good`: it may count.
+
+    `judged`: it carries no decision, so that the rules of its workspace say whether it is good; see `audit.rules`.
+    `origin` is the stage it left.
+    """
+
+    __tablename__ = "claim"
+    __table_args__ = (sa.Index(None, "workspace", "at"), sa.Index(None, "stream", "sequence"))
+    index: int = Field(sa_column=_big(primary_key=True))
+    workspace: str = Field(sa_type=sa.Text)
+    model: str = Field(sa_type=sa.Text)
+    version: int
+    stream: str = Field(sa_type=sa.Text)
+    sequence: int = Field(sa_column=_big())
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+    target: str = Field(sa_type=sa.Text)
+    origin: str | None = Field(sa_type=sa.Text)
+    kind: str = Field(sa_type=sa.Text)
+    transition_id: str | None = Field(sa_type=sa.Text)
+    superseded_by: int | None
+    judged: bool
+    good: bool
+
+
+class ModelName(Table, table=True):
+    """A name that a model has or had. `model` is the one it was registered under: its identity, and a name of it."""
+
+    __tablename__ = "model_name"
+    workspace: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    model: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    index: int = Field(sa_column=_big())
+
+
 mechanism = Mechanism(Table.metadata)
 
 
@@ -149,3 +224,9 @@ kafka_offset = table_of(KafkaOffset)
 checkpoint = table_of(Checkpoint)
 timeline = table_of(Timeline)
 stage_interval = table_of(StageInterval)
+alias_interval = table_of(AliasInterval)
+configuration = table_of(Configuration)
+claim = table_of(Claim)
+model_name = table_of(ModelName)
+# Dropped and folded again by a rebuild.
+VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name)

@@ -1,22 +1,28 @@
-"""Views of the past: a timeline for people and the stages of every version. Folds of the log (law 2)."""
+"""Views of the past: a timeline for people, and stages, aliases and names over time. Folds of the log (law 2)."""
 
 from dataclasses import replace
-from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.decisions import NOT_VERIFIED, Decisions
-from audit.domain import REGISTRATION, Flaw, Move, Reading, about, gated, move_of, read
+from audit import claims, intervals
+from audit.decisions import Decisions
+from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, decided, move_of, read, target_of
 from audit.leaf import Leaf
 from audit.settings import AuditSettings
 from audit.summary import summarise
-from audit.tables import entry, mechanism, stage_interval, timeline, tree_head
+from audit.tables import VIEWS, alias_interval, claim, entry, mechanism, stage_interval, timeline, tree_head
 from contracts.envelope import Envelope
-from contracts.lifecycle import Stage, TransitionKind
-from contracts.payload import Message
-from contracts.registry import StageChanged
+from contracts.lifecycle import TransitionKind
+from contracts.registry import (
+    AliasChanged,
+    AliasRemoved,
+    ModelRegistered,
+    ModelRenamed,
+    StageChanged,
+    WorkspaceConfigured,
+)
 from contracts.topics import REGISTRY_EVENTS
 from kit.auth import KeySource
 from kit.errors import is_transient
@@ -28,7 +34,10 @@ PAGE = 500
 
 
 class Views:
-    """`project` runs in the transaction that appends the entry, and again in `rebuild`."""
+    """`project` runs in the transaction that appends the entry, and again in `rebuild`.
+
+    Without `decisions` every change is believed, but for those that did not verify once.
+    """
 
     def __init__(self, inbox: Inbox, decisions: Decisions | None = None) -> None:
         self._inbox, self._decisions = inbox, decisions
@@ -39,14 +48,26 @@ class Views:
         Raises:
             Transient: the keys cannot be read.
         """
+        if not decided(reading.message):
+            return reading
         if self._decisions is not None:
             return await self._decisions.check(reading)
         return replace(reading, flaw=Flaw(NOT_VERIFIED, "it did not verify when it came")) if doubted else reading
 
-    async def project(self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading) -> None:
-        """Folds one entry."""
+    async def project(
+        self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
+    ) -> Reading:
+        """Folds one entry. Gives the reading with what the rules of its workspace say of it, as known by now."""
         envelope = reading.envelope
         copy_of = await _first_with_id(tx, leaf.topic, envelope.id) if envelope else None
+        sequenced = leaf.topic == REGISTRY_EVENTS.name and envelope is not None and envelope.sequence is not None
+        if sequenced and envelope is not None:
+            message, judged = reading.message, self._is_judged(reading, doubted=doubted)
+            reading = await self.judge(tx, reading, doubted=doubted)
+            if isinstance(message, Entering):
+                await claims.note(tx, index, envelope, message, judged=judged, good=reading.flaw is None)
+            elif isinstance(message, WorkspaceConfigured) and copy_of is None:
+                reading = replace(reading, flaw=await claims.contested(tx, envelope, message))
         whom = about(reading)
         await tx.execute(
             sa.insert(timeline).values(
@@ -65,15 +86,70 @@ class Views:
                 actor=envelope.actor if envelope else None,
                 correlationid=envelope.correlationid if envelope else None,
                 causationid=envelope.causationid if envelope else None,
-                summary=summarise(reading),
-                problem=f"{reading.flaw.code}: {reading.flaw.detail}" if reading.flaw else None,
                 copy_of=copy_of,
+                **_told(reading),
             )
         )
-        if leaf.topic == REGISTRY_EVENTS.name and envelope and envelope.sequence is not None and copy_of is None:
-            await self._stages(tx, index, reading, envelope)
+        if sequenced and envelope is not None and copy_of is None:
+            await self._fold(tx, index, reading, envelope)
+        return reading
 
-    async def _stages(self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope) -> None:
+    def _is_judged(self, reading: Reading, *, doubted: bool) -> bool:
+        return not decided(reading.message) and (self._decisions is not None or doubted)
+
+    async def judge(self, tx: AsyncConnection, reading: Reading, *, doubted: bool = False) -> Reading:
+        """The reading, with a flaw when the rules known by now want a decision that it does not carry."""
+        message, envelope = reading.message, reading.envelope
+        if not isinstance(message, Entering) or envelope is None or not self._is_judged(reading, doubted=doubted):
+            return reading
+        known, target = await claims.history(tx, message.workspace), target_of(message)
+        return replace(reading, flaw=None if known.opens(target, envelope.time) else claims.flaw_of(target))
+
+    async def _fold(self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope) -> None:
+        message = reading.message
+        if isinstance(message, ModelRegistered | ModelRenamed):
+            await intervals.name(tx, index, message)
+        await self._moves(tx, index, reading, envelope)
+        if isinstance(message, WorkspaceConfigured):
+            await self._turn(tx, await claims.configure(tx, index, envelope, message))
+
+    async def _turn(self, tx: AsyncConnection, turned: dict[int, bool]) -> None:
+        """Rules came late: what they clear or flag is told anew, and the models concerned are folded again."""
+        t = timeline.c
+        streams = await tx.scalars(sa.select(t.stream).where(t.index.in_(turned)).distinct().order_by(t.stream))
+        for stream in streams.all():
+            await self._again(tx, stream)
+
+    async def _again(self, tx: AsyncConnection, stream: str) -> None:
+        """Folds the stages and aliases of one model from its entries, with the present verdicts."""
+        workspace, _, model = stream.partition("/")
+        for table in (stage_interval, alias_interval):
+            await tx.execute(sa.delete(table).where(table.c.workspace == workspace, table.c.model == model))
+        for table in (mechanism.progress, mechanism.early):
+            await tx.execute(sa.delete(table).where(table.c.consumer == STAGES, table.c.stream == stream))
+        t, last = timeline.c, -1
+        page = (
+            sa.select(t.index, t.problem, t.copy_of, entry.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
+            .join(entry, entry.c.index == t.index)
+            .outerjoin(claim, claim.c.index == t.index)
+            .where(t.topic == REGISTRY_EVENTS.name, t.stream == stream, t.sequence.is_not(None))
+            .order_by(t.index)
+            .limit(PAGE)
+        )
+        while rows := (await tx.execute(page.where(t.index > last))).mappings().all():
+            last = rows[-1]["index"]
+            for row in rows:
+                leaf = Leaf.decode(row["leaf"])
+                reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
+                if row["judged"]:
+                    reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
+                    await tx.execute(sa.update(timeline).where(t.index == row["index"]).values(**_told(reading)))
+                elif (row["problem"] or "").startswith(NOT_VERIFIED):
+                    reading = replace(reading, flaw=Flaw(NOT_VERIFIED, row["problem"]))
+                if row["copy_of"] is None and reading.envelope is not None:
+                    await self._moves(tx, row["index"], reading, reading.envelope)
+
+    async def _moves(self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope) -> None:
         """Entries are in order of arrival, stages in order of the stream: what came early waits for its turn.
 
         A record without a good decision takes no turn, and one that took the turn of a decided change does not
@@ -82,34 +158,39 @@ class Views:
         if reading.flaw is not None and reading.flaw.code == NOT_VERIFIED:
             return
         admission = await self._inbox.admit(tx, STAGES, envelope)
-        if admission is Admission.NEXT or (admission is Admission.DUPLICATE and self._decided(reading.message)):
+        late = self._decisions is not None and decided(reading.message)
+        if admission is Admission.NEXT or (admission is Admission.DUPLICATE and late):
             await self._move(tx, index, envelope)
         while early := await self._inbox.take_early(tx, STAGES, envelope.key):
             found = await _first_with_id(tx, REGISTRY_EVENTS.name, early.id)
             assert found is not None
             await self._move(tx, found, early)
 
-    def _decided(self, message: Message | None) -> bool:
-        return self._decisions is not None and gated(message)
-
     async def _move(self, tx: AsyncConnection, index: int, envelope: Envelope) -> None:
-        """Moves a version. An event whose body is bad moves nothing, nor does one that was obeyed before."""
+        """Moves a version or an alias. An event whose body is bad moves nothing, nor one that was obeyed before."""
         message = read(REGISTRY_EVENTS.name, envelope.key.encode(), tuple(envelope.headers()), envelope.value).message
+        if isinstance(message, AliasChanged | AliasRemoved):
+            await intervals.point(tx, index, envelope.time, message)
+            return
         move = move_of(message, envelope.time)
-        if move is None or await _moved_before(tx, move):
+        if move is None or await intervals.moved_before(tx, move):
             return
         if self._decisions is not None and isinstance(message, StageChanged):
             if message.kind is TransitionKind.SUPERSEDED:
-                return  # no signature covers it: it counts with the decided change that follows it
-            if message.replaces is not None and gated(message):
-                await _supersede(tx, envelope, message, message.replaces)
-        await _apply(tx, index, move)
+                return  # no signature covers it: it counts with the change that follows it
+            await intervals.supersede(tx, envelope, message)
+        await intervals.enter(tx, index, move)
 
 
 def views_of(settings: AuditSettings) -> Views:
     """The views as the settings want them."""
     keys = settings.decision_jwks
     return Views(Inbox(mechanism), Decisions(KeySource(keys)) if keys else None)
+
+
+def _told(reading: Reading) -> dict[str, str | None]:
+    problem = f"{reading.flaw.code}: {reading.flaw.detail}" if reading.flaw else None
+    return {"summary": summarise(reading), "problem": problem}
 
 
 async def _first_with_id(tx: AsyncConnection, topic: str, event_id: str) -> int | None:
@@ -119,102 +200,10 @@ async def _first_with_id(tx: AsyncConnection, topic: str, event_id: str) -> int 
     return None if found is None else int(found)
 
 
-async def _moved_before(tx: AsyncConnection, move: Move) -> bool:
-    """Whether the version was registered, or the transition applied, already: a decision is good once."""
-    t = stage_interval.c
-    query = sa.select(t.index).where(t.workspace == move.workspace, t.model == move.model, t.version == move.version)
-    if move.kind != REGISTRATION:
-        query = query.where(t.transition_id == move.transition_id, t.stage == move.stage.value)
-    return (await tx.execute(query.limit(1))).first() is not None
-
-
-async def _supersede(tx: AsyncConnection, envelope: Envelope, change: StageChanged, former: int) -> None:
-    """Archives the version that a decided change replaces, with the event just before it in the stream as the entry."""
-    t, i = timeline.c, stage_interval.c
-    before = await tx.scalar(
-        sa.select(sa.func.min(t.index)).where(
-            t.workspace == change.workspace,
-            t.model == change.model,
-            t.version == former,
-            t.topic == REGISTRY_EVENTS.name,
-            t.type == StageChanged.TYPE,
-            t.stream == envelope.key,
-            t.sequence == (envelope.sequence or 0) - 1,
-            t.copy_of.is_(None),
-            t.problem.is_(None),
-        )
-    )
-    held = (
-        await tx.execute(
-            sa.select(i.digest, i.artifact_digest).where(
-                i.workspace == change.workspace,
-                i.model == change.model,
-                i.version == former,
-                i.stage == change.to_stage.value,
-                i.until.is_(None),
-            )
-        )
-    ).first()
-    if before is None or held is None:
-        log.error("a replaced version cannot be archived", stream=envelope.key, version=former)
-        return
-    leaving = Move(
-        workspace=change.workspace,
-        model=change.model,
-        version=former,
-        stage=Stage.ARCHIVED,
-        at=envelope.time,
-        kind=TransitionKind.SUPERSEDED.value,
-        requested_by=change.requested_by,
-        reason=change.reason,
-        digest=held.digest,
-        artifact_digest=held.artifact_digest,
-        decision_id=change.decision_id,
-        transition_id=change.transition_id,
-        superseded_by=change.version,
-    )
-    await _apply(tx, int(before), leaving)
-
-
-async def _apply(tx: AsyncConnection, index: int, move: Move) -> None:
-    """Closes the version's open interval and opens the next."""
-    t = stage_interval.c
-    is_open = sa.and_(
-        t.workspace == move.workspace, t.model == move.model, t.version == move.version, t.until.is_(None)
-    )
-    # Clocks of replicas differ: an interval never ends before it began.
-    started = await tx.scalar(sa.select(sa.func.max(t.since)).where(is_open))
-    at = max(move.at, started) if started else move.at
-    await tx.execute(sa.update(stage_interval).where(is_open).values(until=at, closed_by=index))
-    await tx.execute(sa.insert(stage_interval).values(index=index, since=at, **_columns(move)))
-
-
-def _columns(move: Move) -> dict[str, Any]:
-    return {
-        "workspace": move.workspace,
-        "model": move.model,
-        "version": move.version,
-        "stage": move.stage.value,
-        "until": None,
-        "closed_by": None,
-        "kind": move.kind,
-        "requested_by": move.requested_by,
-        "reason": move.reason,
-        "digest": move.digest,
-        "artifact_digest": move.artifact_digest,
-        "approved_by": [a.model_dump(mode="json") for a in move.approved_by],
-        "criteria": [c.model_dump(mode="json") for c in move.criteria],
-        "policy": move.policy,
-        "decision_id": move.decision_id,
-        "transition_id": move.transition_id,
-        "superseded_by": move.superseded_by,
-    }
-
-
 async def rebuild(tx: AsyncConnection, views: Views) -> int:
     """Drops the views and folds every entry again, while writers wait. Returns the number of entries."""
     await tx.execute(sa.select(tree_head).with_for_update())
-    for table in (timeline, stage_interval):
+    for table in VIEWS:
         await tx.execute(sa.delete(table))
     for table in (mechanism.progress, mechanism.early):
         await tx.execute(sa.delete(table).where(table.c.consumer == STAGES))
@@ -233,7 +222,8 @@ async def _refold(tx: AsyncConnection, views: Views, index: int, data: bytes, *,
             leaf = Leaf.decode(data)
             reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
             # What verified once stays verified: keys come and go. What did not may, with the keys of today.
-            await views.project(tx, index, leaf, await views.check(reading, doubted=True) if doubted else reading)
+            reading = await views.check(reading, doubted=True) if doubted else reading
+            await views.project(tx, index, leaf, reading, doubted=doubted)
     except Exception as error:
         if is_transient(error):
             raise

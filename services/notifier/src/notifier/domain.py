@@ -89,6 +89,8 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
 
 def place_of(envelope: Envelope) -> tuple[str | None, str]:
     """The workspace and model an event is about; None and nothing where its subject names neither."""
+    if envelope.subject.startswith("workspace:"):
+        return envelope.subject.removeprefix("workspace:"), ""
     try:
         workspace, model, _ = parse_subject(envelope.subject)
     except ValueError:

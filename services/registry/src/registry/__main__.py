@@ -1,5 +1,6 @@
 from kit.main import run
+from registry import collect, rebuild
 from registry.app import build
 from registry.settings import RegistrySettings
 
-run("registry", RegistrySettings, build)
+run("registry", RegistrySettings, build, commands=[collect.COMMAND, rebuild.COMMAND])

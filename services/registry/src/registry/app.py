@@ -3,47 +3,44 @@
 import asyncio
 from importlib.metadata import version
 
-import structlog
 from fastapi import FastAPI
 
-from contracts.topics import REGISTRY_EVENTS
 from kit.auth import KeySource
-from kit.blobs import BlobStore
 from kit.bus import Bus
 from kit.db import Database
-from kit.events import EventLog
 from kit.inbox import Inbox
+from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
-from registry import api, consumers
-from registry.artifacts import Artifacts
+from registry import api, consumers, uploads
+from registry.artifacts import Artifacts, store_of
 from registry.commands import Commands
 from registry.decisions import DecisionReader
+from registry.inspection import Inspector
+from registry.search import routes as search_routes
+from registry.serving import routes as serving_routes
+from registry.serving.service import Serving
 from registry.settings import RegistrySettings
-from registry.tables import mechanism
+from registry.tables import event_log, mechanism
+from registry.verification import Verification
 
 SERVICE = "registry"
 VERSION = version("hallmark-service-registry")
 EXPIRY_CHECK_SECONDS = 5.0
-log = structlog.get_logger()
 
 
 def build(settings: RegistrySettings) -> FastAPI:
     db = Database(settings.database_url.get_secret_value(), name=SERVICE, pool=settings.database_pool)
-    events = EventLog(mechanism, topic=REGISTRY_EVENTS.name, source="hallmark/registry")
+    events = event_log()
     inbox = Inbox(mechanism)
     guard = Guard(settings)
-    blobs = BlobStore(
-        endpoint=settings.s3_endpoint,
-        public_endpoint=settings.s3_public_endpoint or settings.s3_endpoint,
-        access_key=settings.s3_access_key.get_secret_value(),
-        secret_key=settings.s3_secret_key.get_secret_value(),
-        bucket=settings.s3_bucket,
-        region=settings.s3_region,
-    )
-    artifacts = Artifacts(db, blobs)
+    blobs = store_of(settings)
+    artifacts = Artifacts(db, blobs, settings.reference_buckets)
     commands = Commands(db, events, inbox, guard.access, artifacts, transition_hours=settings.transition_hours)
     reader = DecisionReader(KeySource(settings.decision_jwks))
+    inspector = Inspector(at_once=settings.verifications)
+    verification = Verification(db, commands, artifacts, inspector, at_once=settings.verifications)
+    serving = Serving(db, load_key(settings.serving_key), artifacts.download_url)
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, db, inbox, commands, reader, guard.verify)
     relay = Relay.of(db, events, settings)
@@ -53,6 +50,10 @@ def build(settings: RegistrySettings) -> FastAPI:
             await commands.expire()
             await asyncio.sleep(EXPIRY_CHECK_SECONDS)
 
+    async def verify() -> None:
+        async with inspector:
+            await verification.run()
+
     services = {
         "registry": settings.registry_url,
         "approval": settings.approval_url,
@@ -61,13 +62,19 @@ def build(settings: RegistrySettings) -> FastAPI:
         "console": settings.console_url,
         "version": VERSION,
     }
+    others = [
+        uploads.router(artifacts, guard),
+        search_routes.router(db, guard),
+        serving_routes.router(serving, guard, report=commands.report, archive=commands.archive),
+    ]
     return make_app(
         settings,
         service=SERVICE,
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, commands, artifacts, guard, services)],
-        background=[relay.run, expire],
+        routers=[api.router(db, commands, guard, services, others)],
+        background=[relay.run, expire, verify, *serving.background],
         on_start=[blobs.ensure_bucket],
+        on_stopping=[serving.close],
     )

@@ -1,38 +1,42 @@
 """What the registry can be asked to do, over HTTP and Kafka alike: load, decide, append, project in one transaction."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
 from contracts.approval import Decision
-from contracts.envelope import new_id, now
-from contracts.lifecycle import Stage, stream_of, subject_of
+from contracts.envelope import now
+from contracts.lifecycle import stream_of, subject_of
+from contracts.model import Inspection
 from contracts.payload import Message
 from contracts.registry import (
     CommandRejected,
-    RegisterModel,
     RegisterVersion,
     RequestTransition,
-    RollBack,
+    ServingReported,
     StageChanged,
+    WorkspaceConfigured,
 )
 from kit.auth import Access, Principal
 from kit.db import Database
 from kit.errors import Permanent
-from kit.events import Cause, EventLog, New
+from kit.events import Cause, Conflict, EventLog, New
 from kit.inbox import Inbox
 from kit.problems import Problem
-from registry import domain, queries, views
+from registry import domain, orders, queries, stages, state, views
+from registry.acts import ACTS, Acted, Scene
 from registry.artifacts import Artifacts
 
 log = structlog.get_logger()
-Command = RegisterModel | RegisterVersion | RequestTransition | RollBack
 Document = dict[str, Any]
+C = TypeVar("C")
 SYSTEM = "hallmark/registry"
 # A request for approval quotes two versions and must fit into an event.
 MAX_CONTENT_BYTES = 500_000
@@ -56,74 +60,131 @@ class Commands:
         self._artifacts = artifacts
         self._expires_after = timedelta(hours=transition_hours)
 
-    async def prepare(self, command: Command, principal: Principal) -> None:
-        """What must happen outside the transaction: authorisation, and reading the artifact back from the store.
+    async def prepare(self, command: C, principal: Principal) -> C:
+        """Authorises the command, and gives it with the model's identity in place of whatever name it was called by.
 
         Raises:
-            Problem: 403, or 422 when the artifact is not what was declared.
+            Problem: 403, 413.
         """
-        action = Action.REGISTER
-        if isinstance(command, RequestTransition):
-            action = Action.REQUEST
-        elif isinstance(command, RollBack):
-            action = Action.ROLL_BACK
-        self._access.require(principal, action, command.workspace, command.model)
-        if isinstance(command, RegisterVersion):
-            size = len(command.content.model_dump_json())
+        given: Any = command
+        async with self._db.snapshot() as tx:
+            name = await state.identity(tx, given.workspace, given.model)
+        action, _ = ACTS[type(command)]
+        self._access.require(principal, action, given.workspace, name)
+        if isinstance(given, RegisterVersion):
+            size = len(given.content.model_dump_json().encode())
             if size > MAX_CONTENT_BYTES:
                 detail = (
                     f"the version's content has {size} bytes, {MAX_CONTENT_BYTES} is the most; put it in the artifact"
                 )
                 raise Problem(413, "content-too-large", detail)
-            await self._artifacts.ensure(command.content.artifact)
+        prepared: C = given.model_copy(update={"model": name})
+        return prepared
 
-    async def apply(self, tx: AsyncConnection, command: Command, principal: Principal, cause: Cause) -> Document:
-        """Runs a prepared command in `tx` and gives the document of what it made.
+    async def lock(self, tx: AsyncConnection, commands: Sequence[Any]) -> None:
+        """Takes the streams of many commands, in one order for everybody, so that batches cannot deadlock."""
+        for stream in sorted({stream_of(c.workspace, c.model) for c in commands}):
+            await self._log.lock(tx, stream)
+
+    async def apply(self, tx: AsyncConnection, command: Any, principal: Principal, cause: Cause) -> Acted:
+        """Runs a prepared command in `tx`; gives its events, and a reference to what it made, for `document`.
 
         Raises:
-            Problem: the rules refuse it; nothing was changed.
+            Problem: the rules refuse it, or a file of the artifact is missing; nothing was changed.
+            Conflict: the model's name went to another one since the command was prepared; prepare it again.
         """
+        if isinstance(command, RegisterVersion):
+            readable = partial(self._may_read, principal)
+            await self._artifacts.claim(
+                tx, command.content.artifact, principal.subject, workspace=command.workspace, readable=readable
+            )
         stream = stream_of(command.workspace, command.model)
+        if isinstance(command, orders.RenameModel):
+            # Nobody may take the new name meanwhile. In one order, so that two renames cannot wait for each other.
+            for name in sorted({stream, stream_of(command.workspace, command.name)}):
+                await self._log.lock(tx, name)
         last = await self._log.lock(tx, stream)
-        model = await queries.model_state(tx, command.workspace, command.model)
+        await state.keep_rules(tx, command.workspace)
+        if await state.identity(tx, command.workspace, command.model) != command.model:
+            raise Conflict(f"another model took the name {command.model} meanwhile")
+        model = await state.model(tx, command.workspace, command.model)
+        _, act = ACTS[type(command)]
         try:
-            match command:
-                case RegisterModel():
-                    await self._append(tx, stream, last, domain.decide_register_model(model, command), cause)
-                    return await queries.model_document(tx, model.workspace, model.name)
-                case RegisterVersion():
-                    events = domain.decide_register_version(model, command, principal.subject)
-                    await self._append(tx, stream, last, events, cause)
-                    number = model.versions + 1
-                    return (await queries.version_documents(tx, model.workspace, model.name, numbers=[number]))[0]
-                case RequestTransition():
-                    return await self._request(tx, model, last, command, principal, cause)
-                case RollBack():
-                    return await self._roll_back(tx, model, last, command, principal, cause)
+            acted = await act(Scene(tx, model, principal, self._access, self._expires_after), command)
         except domain.Refused as refused:
             raise Problem(refused.status, refused.code, refused.detail) from refused
+        kind, _, identity = acted.reference.partition(" ")
+        await self._append(tx, stream, last, acted.events, _caused(cause, identity) if kind == "transition" else cause)
+        return acted
 
     async def run(
-        self, command: Command, principal: Principal, *, request_id: str, key: str | None, digest: str
+        self, command: Any, principal: Principal, *, request_id: str, key: str | None = None, digest: str = ""
     ) -> Document:
         """A command over HTTP. The same idempotency key gives the first result again."""
         cause = Cause(actor=principal.subject, correlationid=request_id)
         try:
-            await self.prepare(command, principal)
+            prepared = await self.prepare(command, principal)
         except Problem as problem:
             if problem.status == 403:
-                await self._record_denial(command, cause, request_id, problem)
+                await self._record_denial(command.TYPE, cause, request_id, problem)
             raise
+        try:
+            return await self._run(prepared, principal, cause, key, digest)
+        except Conflict:
+            return await self._run(await self.prepare(command, principal), principal, cause, key, digest)
+
+    async def _run(self, command: Any, principal: Principal, cause: Cause, key: str | None, digest: str) -> Document:
         async with self._db.transaction() as tx:
             if key is None:
-                return await self.apply(tx, command, principal, cause)
-            slot = f"{principal.subject}:{key}"
+                return await self.document(tx, (await self.apply(tx, command, principal, cause)).reference)
+            slot = json.dumps([principal.subject, key])
             stored = await self._inbox.recall(tx, "http", slot, digest)
-            if stored is not None:
-                return await self._document(tx, stored)
-            document = await self.apply(tx, command, principal, cause)
-            await self._inbox.remember(tx, "http", slot, _reference(document))
-            return document
+            if stored is None:
+                stored = (await self.apply(tx, command, principal, cause)).reference
+                await self._inbox.remember(tx, "http", slot, stored)
+            return await self.document(tx, stored)
+
+    async def configure(self, command: orders.ConfigureWorkspace, principal: Principal, request_id: str) -> Document:
+        """Gives a workspace its rules. Raises Problem 403, 409, 422."""
+        cause = Cause(actor=principal.subject, correlationid=request_id)
+        try:
+            self._access.require(principal, Action.CONFIGURE, command.workspace)
+        except Problem as problem:
+            await self._record_denial(command.TYPE, cause, request_id, problem)
+            raise
+        stream = f"workspace:{command.workspace}"
+        async with self._db.transaction() as tx:
+            last = await self._log.lock(tx, stream)
+            event = WorkspaceConfigured.model_validate(command.model_dump())
+            try:
+                events = domain.decide_configure(event, await state.stages_in_use(tx, command.workspace))
+            except domain.Refused as refused:
+                raise Problem(refused.status, refused.code, refused.detail) from refused
+            await self._append(tx, stream, last, events, cause)
+            return await queries.workspace_document(tx, command.workspace)
+
+    async def report(self, reported: ServingReported, principal: Principal, request_id: str) -> Document:
+        """Records what a server has loaded, when that is news."""
+        self._access.require(principal, Action.REPORT, reported.workspace, reported.model)
+        async with self._db.transaction() as tx:
+            stream = stream_of(reported.workspace, reported.model)
+            last = await self._log.lock(tx, stream)
+            model = await state.model(tx, reported.workspace, reported.model)
+            await state.version(tx, model, reported.version)
+            news = [] if await queries.is_reported(tx, reported) else [reported]
+            await self._append(tx, stream, last, news, Cause(actor=principal.subject, correlationid=request_id))
+        return {**reported.model_dump(mode="json"), "recorded": bool(news)}
+
+    async def archive(
+        self, workspace: str, model: str, version: int, reason: str, principal: Principal, request_id: str
+    ) -> Document:
+        """Retires a version to the archive of its workspace. Raises Problem."""
+        async with self._db.snapshot() as tx:
+            rules = await state.rules(tx, workspace)
+        command = RequestTransition(
+            workspace=workspace, model=model, version=version, to_stage=rules.lifecycle.archive, reason=reason
+        )
+        return await self.run(command, principal, request_id=request_id)
 
     async def reject(self, tx: AsyncConnection, rejected: CommandRejected, cause: Cause) -> None:
         """Answers what could not be obeyed, on a stream of its own."""
@@ -139,115 +200,90 @@ class Commands:
         """
         stream = stream_of(decision.workspace, decision.model)
         last = await self._log.lock(tx, stream)
-        waiting = await queries.open_transition(tx, decision.transition_id)
+        await state.keep_rules(tx, decision.workspace)
+        waiting = await state.open_transition(tx, decision.transition_id)
         if waiting is None:
             raise Permanent(
                 "decision-replayed", f"transition {decision.transition_id} is not open: unknown, or decided before"
             )
         try:
             asked = waiting.transition
-            model = await queries.model_state(tx, asked.workspace, asked.model)
-            version = await queries.version_state(tx, model, asked.version)
+            model = await state.model(tx, asked.workspace, asked.model)
+            version = await state.version(tx, model, asked.version)
             policy = ", ".join(f"{p.name} r{p.revision} {p.digest}" for p in decision.policies)[:500] or "none"
-            events = domain.decide_outcome(model, version, waiting, decision, jws, policy, now())
+            events = stages.decide_outcome(model, version, waiting, decision, jws, policy, now())
         except domain.Refused as refused:
             raise Permanent(refused.code, refused.detail) from refused
         await self._append(tx, stream, last, events, cause)
 
+    async def verified(
+        self,
+        workspace: str,
+        name: str,
+        number: int,
+        inspection: Inspection,
+        refusal: tuple[str, str, str | None] | None,
+    ) -> None:
+        """Records what verification found. Does nothing when the version is not pending any more."""
+        async with self._db.transaction() as tx:
+            stream = stream_of(workspace, name)
+            last = await self._log.lock(tx, stream)
+            model = await state.model(tx, workspace, name)
+            version = await state.version(tx, model, number)
+            events = domain.decide_verified(model, version, inspection, refusal)
+            # Whoever asked for the registration hears of its end under the same id.
+            correlation = await queries.correlation_of(tx, workspace, name, number)
+            await self._append(tx, stream, last, events, Cause(actor=SYSTEM, correlationid=correlation))
+
     async def expire(self) -> int:
         """Refuses every open transition whose time is over; gives their number."""
         async with self._db.snapshot() as tx:
-            due = await queries.due_transitions(tx, now())
+            due = await state.due_transitions(tx, now())
         for row in due:
             async with self._db.transaction() as tx:
                 stream = stream_of(row["workspace"], row["model"])
                 last = await self._log.lock(tx, stream)
-                waiting = await queries.open_transition(tx, row["transition_id"])
+                waiting = await state.open_transition(tx, row["transition_id"])
                 if waiting is not None:
-                    await self._append(tx, stream, last, [domain.decide_expiry(waiting)], Cause(actor=SYSTEM))
+                    await self._append(tx, stream, last, [stages.decide_expiry(waiting)], Cause(actor=SYSTEM))
         return len(due)
 
-    async def _request(
-        self, tx: AsyncConnection, model: domain.Model, last: int, c: RequestTransition, who: Principal, cause: Cause
-    ) -> Document:
-        version = await queries.version_state(tx, model, c.version)
-        if version.stage is Stage.PRODUCTION:
-            # Emptying Production is an operator's act, not a contributor's.
-            self._access.require(who, Action.ROLL_BACK, c.workspace, c.model)
-        identity = str(new_id())
-        expires_at = now() + self._expires_after
-        events = domain.decide_request(
-            model, version, c, transition_id=identity, actor=who.subject, expires_at=expires_at
-        )
-        await self._refuse_second(tx, c.workspace, c.model, c.version, c.to_stage)
-        await self._append(tx, stream_of(c.workspace, c.model), last, events, _caused(cause, identity))
-        return await queries.transition_document(tx, identity)
-
-    async def _roll_back(
-        self, tx: AsyncConnection, model: domain.Model, last: int, c: RollBack, who: Principal, cause: Cause
-    ) -> Document:
-        if not model.exists:
-            raise queries.no_model(c.workspace, c.model)
-        number = c.to_version or await queries.last_good(tx, model, c.stage)
-        target = await queries.version_state(tx, model, number) if number else None
-        identity = str(new_id())
-        expires_at = now() + self._expires_after
-        events = domain.decide_rollback(
-            model, target, c, transition_id=identity, actor=who.subject, expires_at=expires_at
-        )
-        assert target is not None
-        await self._refuse_second(tx, c.workspace, c.model, target.number, c.stage)
-        await self._append(tx, stream_of(c.workspace, c.model), last, events, _caused(cause, identity))
-        return await queries.transition_document(tx, identity)
-
-    async def _refuse_second(self, tx: AsyncConnection, workspace: str, model: str, version: int, stage: Stage) -> None:
-        other = await queries.has_open(tx, workspace, model, version, stage)
-        if other is not None:
-            raise Problem(
-                409,
-                "transition-open",
-                f"version {version} already waits for {stage}: transition {other}",
-                transition_id=other,
-            )
-
-    async def _append(
-        self, tx: AsyncConnection, stream: str, last: int, events: Sequence[Message], cause: Cause
-    ) -> None:
-        news = [New(event, _subject(event)) for event in events]
-        for envelope in await self._log.append(tx, stream, last, news, cause):
-            await views.project(tx, envelope)
-        for event in events:
-            if isinstance(event, StageChanged):
-                log.info("stage changed", model=stream, version=event.version, to=event.to_stage, kind=event.kind.value)
-
-    async def _record_denial(self, command: Command, cause: Cause, request_id: str, problem: Problem) -> None:
-        rejected = CommandRejected(
-            command_id=request_id, command_type=command.TYPE, code=problem.code, detail=problem.detail
-        )
-        async with self._db.transaction() as tx:
-            await self.reject(tx, rejected, cause)
-
-    async def _document(self, tx: AsyncConnection, reference: str) -> Document:
-        """The present document of what an idempotent call made."""
+    async def document(self, tx: AsyncConnection, reference: str) -> Document:
+        """What a command made, as it is now."""
         kind, _, rest = reference.partition(" ")
         if kind == "transition":
             return await queries.transition_document(tx, rest)
         workspace, _, name = rest.partition("/")
         if kind == "model":
             return await queries.model_document(tx, workspace, name)
+        if kind == "alias":
+            model, _, alias = name.rpartition(" ")
+            return await queries.alias_document(tx, workspace, model, alias)
         model, _, number = name.rpartition("/")
         return (await queries.version_documents(tx, workspace, model, numbers=[int(number)]))[0]
 
+    async def _append(
+        self, tx: AsyncConnection, stream: str, last: int, events: Sequence[Message], cause: Cause
+    ) -> None:
+        news = [New(event, _subject(event, stream)) for event in events]
+        for envelope in await self._log.append(tx, stream, last, news, cause):
+            await views.project(tx, envelope)
+        for event in events:
+            if isinstance(event, StageChanged):
+                log.info("stage changed", model=stream, version=event.version, to=event.to_stage, kind=event.kind.value)
 
-def _reference(document: Document) -> str:
-    if "transition_id" in document:
-        return f"transition {document['transition_id']}"
-    if "digest" in document:
-        return f"version {subject_of(document['workspace'], document['model'], document['version'])}"
-    return f"model {subject_of(document['workspace'], document['model'])}"
+    def _may_read(self, principal: Principal, workspace: str, model: str) -> bool:
+        return self._access.allows(principal, Action.READ, workspace, model)
+
+    async def _record_denial(self, kind: str, cause: Cause, request_id: str, problem: Problem) -> None:
+        rejected = CommandRejected(command_id=request_id, command_type=kind, code=problem.code, detail=problem.detail)
+        async with self._db.transaction() as tx:
+            await self.reject(tx, rejected, cause)
 
 
-def _subject(event: Any) -> str:
+def _subject(event: Any, stream: str) -> str:
+    if not hasattr(event, "model"):
+        return stream
     return subject_of(event.workspace, event.model, getattr(event, "version", None))
 
 

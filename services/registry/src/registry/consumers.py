@@ -1,7 +1,12 @@
 """Kafka in: commands of producers and decisions of the approval service."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts import registry as contract
 from contracts.approval import RequestDecided
@@ -14,17 +19,19 @@ from kit.db import Database
 from kit.errors import Permanent
 from kit.events import Cause
 from kit.inbox import Inbox
-from registry.commands import SYSTEM, Command, Commands
+from registry.commands import SYSTEM, Commands
 from registry.decisions import DecisionReader
 
-COMMANDS: dict[str, type[Command]] = {command.TYPE: command for command in contract.COMMANDS}
+COMMANDS: dict[str, type[Any]] = {command.TYPE: command for command in contract.COMMANDS}
+# Commands of a batch that are made ready at the same time: a part of the connection pool.
+AT_ONCE = 4
 Authenticate = Callable[[str | None], Awaitable[Principal]]
 
 
 def subscribe(
     bus: Bus, db: Database, inbox: Inbox, commands: Commands, reader: DecisionReader, authenticate: Authenticate
 ) -> None:
-    bus.subscribe(REGISTRY_COMMANDS, CommandHandler(db, inbox, commands, authenticate))
+    bus.subscribe_batch(REGISTRY_COMMANDS, CommandHandler(db, inbox, commands, authenticate))
     bus.subscribe(APPROVAL_EVENTS, DecisionHandler(db, inbox, commands, reader))
 
 
@@ -52,7 +59,20 @@ class _Answering:
                 await self._commands.reject(tx, rejected, cause)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A command that may run: authenticated, allowed, its model named by identity."""
+
+    identity: str
+    digest: str
+    command: Any
+    principal: Principal
+    cause: Cause
+
+
 class CommandHandler(_Answering):
+    """Many commands share a transaction. What one of them breaks is undone alone, and tried again alone."""
+
     consumer = "commands"
 
     def __init__(self, db: Database, inbox: Inbox, commands: Commands, authenticate: Authenticate) -> None:
@@ -60,20 +80,58 @@ class CommandHandler(_Answering):
         self._authenticate = authenticate
 
     async def __call__(self, record: Record) -> None:
+        ready = await self._ready(record)
+        async with self._db.transaction() as tx:
+            await self._apply(tx, ready)
+
+    async def many(self, records: Sequence[Record]) -> None:
+        """Raises the first error when all others are done: each record is then given to `__call__`, which knows what
+        is done already."""
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def prepare(record: Record) -> _Ready | Exception:
+            async with limit:
+                try:
+                    return await self._ready(record)
+                except Exception as error:
+                    return error
+
+        found = await asyncio.gather(*map(prepare, records))
+        failed = [one for one in found if isinstance(one, Exception)]
+        ready = [one for one in found if isinstance(one, _Ready)]
+        async with self._db.transaction() as tx:
+            await self._commands.lock(tx, [one.command for one in ready])
+            for one in ready:
+                try:
+                    async with tx.begin_nested():
+                        await self._apply(tx, one)
+                except Permanent as error:
+                    failed.append(error)
+        if failed:
+            raise failed[0]
+
+    async def _ready(self, record: Record) -> _Ready:
+        """Raises what is wrong with it: Permanent, EnvelopeError, or something transient."""
         envelope = record.envelope()
         kind = COMMANDS.get(envelope.type)
         if kind is None:
             raise Permanent("unknown-command", f"{envelope.type!r} is not one of {', '.join(sorted(COMMANDS))}")
         principal = await self._authenticate(record.header("authorization"))
-        command = envelope.payload(kind)
-        # Ids are the producers' own: one producer must not be able to use up another's.
-        identity = f"{principal.subject}:{envelope.id}"
-        await self._commands.prepare(command, principal)
-        cause = Cause(actor=principal.subject, correlationid=envelope.correlationid, causationid=envelope.id)
-        async with self._db.transaction() as tx:
-            digest = sha256(envelope.type.encode() + b"\n" + envelope.value).hexdigest()
-            if await self._inbox.recall(tx, self.consumer, identity, digest) is None:
-                await self._commands.apply(tx, command, principal, cause)
+        command = await self._commands.prepare(envelope.payload(kind), principal)
+        return _Ready(
+            # Ids are the producers' own: one producer must not be able to use up another's.
+            identity=f"{principal.subject}:{envelope.id}",
+            digest=sha256(envelope.type.encode() + b"\n" + envelope.value).hexdigest(),
+            command=command,
+            principal=principal,
+            cause=Cause(actor=principal.subject, correlationid=envelope.correlationid, causationid=envelope.id),
+        )
+
+    async def _apply(self, tx: AsyncConnection, ready: _Ready) -> None:
+        if await self._inbox.recall(tx, self.consumer, ready.identity, ready.digest) is None:
+            acted = await self._commands.apply(tx, ready.command, ready.principal, ready.cause)
+            if not acted.events:  # every command is answered, and there is no event to answer it
+                raise Permanent("nothing-to-change", "it is so already")
 
 
 class DecisionHandler(_Answering):

@@ -1,43 +1,36 @@
-"""The rules of models, versions and stages. Pure: state and command in, events out.
+"""Models and versions. Pure: state and command in, events out.
 
-`decide_*` functions return the events a command causes or raise `Refused`; they change nothing.
+`decide_*` functions return the events a command causes or raise `Refused`; they change nothing. Stages and aliases
+are in `stages.py`, under the same rules.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from enum import StrEnum
 
-from contracts.approval import Choice, Decision, Verdict
-from contracts.lifecycle import Stage, TransitionKind
+from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
+from contracts.model import Evaluation, Finding, Inspection
+from contracts.naming import compiled, matches
 from contracts.registry import (
-    Approval,
+    ModelDeleted,
     ModelRegistered,
+    ModelRenamed,
+    ModelRestored,
+    ModelUpdated,
     RegisterModel,
     RegisterVersion,
-    RequestTransition,
-    RollBack,
-    StageChanged,
-    StageRefused,
-    StageRequested,
-    Transition,
+    Tags,
+    VersionEvaluated,
+    VersionNoted,
     VersionRegistered,
+    VersionRejected,
+    VersionScanned,
+    VersionTagged,
+    VersionVerified,
+    WorkspaceConfigured,
 )
 
-GATED = frozenset({Stage.STAGING, Stage.PRODUCTION})
-SINGLE = frozenset({Stage.PRODUCTION})
-MOVES = frozenset(
-    {
-        (Stage.DEVELOPMENT, Stage.STAGING),
-        (Stage.STAGING, Stage.PRODUCTION),
-        (Stage.STAGING, Stage.DEVELOPMENT),
-        (Stage.DEVELOPMENT, Stage.ARCHIVED),
-        (Stage.STAGING, Stage.ARCHIVED),
-        (Stage.PRODUCTION, Stage.ARCHIVED),
-        (Stage.ARCHIVED, Stage.DEVELOPMENT),
-    }
-)
-# What a decision and the transition it is for must agree on, field by field (law 5).
-BOUND = tuple(Transition.model_fields)
+MAX_TAGS = 500
 
 
 class Refused(Exception):
@@ -50,40 +43,98 @@ class Refused(Exception):
         self.status = status
 
 
+class Status(StrEnum):
+    """`pending` until the registry has verified the artifact; a `rejected` version can never be used."""
+
+    PENDING = "pending"
+    READY = "ready"
+    QUARANTINED = "quarantined"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a workspace has configured."""
+
+    lifecycle: Lifecycle = DEFAULT_LIFECYCLE
+    naming: str | None = None
+    naming_message: str = ""
+    protected_aliases: frozenset[str] = frozenset()
+
+    def protects(self, alias: str) -> bool:
+        """Capitals do not make another alias of a protected one."""
+        return alias.lower() in {protected.lower() for protected in self.protected_aliases}
+
+
 @dataclass(frozen=True)
 class Version:
+    """`has_been` are the stages it was in, the present one included."""
+
     number: int
     digest: str
     artifact_digest: str
-    stage: Stage
-    has_been: frozenset[Stage] = frozenset()
+    stage: str
+    has_been: frozenset[str] = frozenset()
     registered_by: str = ""
+    status: str = Status.READY
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the rules need to know of a model. `occupants` names the version in each single-occupant stage."""
+    """What the rules need to know of a model. `name` is its identity, `title` the name it goes by now.
+
+    `occupants` are the versions in each stage that holds a limited number, the longest-standing first.
+    """
 
     workspace: str
     name: str
     exists: bool = False
     versions: int = 0
-    occupants: Mapping[Stage, Version] = field(default_factory=dict)
+    occupants: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+    title: str = ""
+    deleted: bool = False
+    rules: Rules = Rules()
 
 
-@dataclass(frozen=True)
-class Open:
-    """A transition that waits for its decision."""
+def check_naming(expression: str) -> None:
+    """Raises Refused when it is no regular expression, or needs look-around or back-references."""
+    try:
+        compiled(expression)
+    except ValueError as error:
+        raise Refused("bad-naming-rule", f"{expression!r} is not a regular expression: {error}", 422) from error
 
-    transition: Transition
-    requested_by: str
-    reason: str
-    expires_at: datetime
+
+def check_name(rules: Rules, name: str) -> None:
+    """Raises Refused when a new name breaks the workspace's rule."""
+    if rules.naming is not None and not matches(rules.naming, name):
+        why = rules.naming_message or f"a name must match {rules.naming}"
+        raise Refused("bad-name", f"{name!r} breaks the naming rule of this workspace: {why}", 422)
+
+
+def decide_configure(command: WorkspaceConfigured, in_use: Mapping[str, int]) -> list[WorkspaceConfigured]:
+    """`in_use`: how many versions are in each stage now; a stage with versions cannot go away."""
+    if command.naming is not None:
+        check_naming(command.naming)
+    for stage, count in sorted(in_use.items()):
+        if count and command.lifecycle.rule(stage) is None:
+            raise Refused("stage-in-use", f"{count} versions are in {stage}; a lifecycle without it would lose them")
+    return [command]
+
+
+def check_alive(model: Model) -> None:
+    """Raises Refused for a deleted model."""
+    if model.deleted:
+        raise Refused("model-deleted", f"{model.title or model.name} is deleted; restore it first", 410)
 
 
 def decide_register_model(model: Model, command: RegisterModel) -> list[ModelRegistered]:
     if model.exists:
-        raise Refused("model-exists", f"model {model.name} already exists in workspace {model.workspace}")
+        state = "is deleted, and its name stays reserved" if model.deleted else "already exists"
+        raise Refused("model-exists", f"model {command.model} {state} in workspace {model.workspace}")
+    check_name(model.rules, command.model)
+    _check_tags(frozenset(), {*command.tags})
     return [ModelRegistered.model_validate(command.model_dump())]
 
 
@@ -91,162 +142,112 @@ def decide_register_version(
     model: Model, command: RegisterVersion, actor: str
 ) -> list[ModelRegistered | VersionRegistered]:
     """Numbers are given from 1 without gaps. A model that does not exist is made on the way."""
+    check_alive(model)
     events: list[ModelRegistered | VersionRegistered] = []
     if not model.exists:
-        events.append(ModelRegistered(workspace=command.workspace, model=command.model, owner=command.content.owner))
+        check_name(model.rules, model.name)
+        events.append(ModelRegistered(workspace=model.workspace, model=model.name, owner=command.content.owner))
     unknown = [n for n in command.content.lineage.parents if n > model.versions]
     if unknown:
         raise Refused("parent-not-found", f"parent version {unknown[0]} of {model.name} does not exist", 422)
+    _check_tags(frozenset(), {*command.content.tags})
     events.append(
         VersionRegistered(
-            workspace=command.workspace,
-            model=command.model,
+            workspace=model.workspace,
+            model=model.name,
             version=model.versions + 1,
             digest=command.content.digest(),
             content=command.content,
             registered_by=actor,
+            stage=model.rules.lifecycle.initial,
         )
     )
     return events
 
 
-def decide_request(
-    model: Model, version: Version, command: RequestTransition, *, transition_id: str, actor: str, expires_at: datetime
-) -> list[StageRequested | StageChanged]:
-    """A gated stage gets a request; an ungated one is entered at once."""
-    if command.expected_from is not None and command.expected_from != version.stage:
-        raise Refused(
-            "stage-moved", f"version {version.number} is in {version.stage}, not in {command.expected_from} as expected"
-        )
-    if version.stage == command.to_stage:
-        raise Refused("already-in-stage", f"version {version.number} is already in {version.stage}")
-    if (version.stage, command.to_stage) not in MOVES:
-        allowed = ", ".join(sorted(to for origin, to in MOVES if origin == version.stage))
-        hint = " (a version that has been there returns by rollback)" if command.to_stage in version.has_been else ""
-        raise Refused(
-            "move-not-allowed",
-            f"version {version.number} cannot go from {version.stage} to {command.to_stage}; "
-            f"from there it can go to {allowed}{hint}",
-        )
-    kind = TransitionKind.PROMOTION if command.to_stage in GATED else TransitionKind.RETIREMENT
-    transition = _transition(model, version, kind, command.to_stage, transition_id)
-    if kind is TransitionKind.PROMOTION:
-        return [
-            StageRequested(**transition.model_dump(), requested_by=actor, reason=command.reason, expires_at=expires_at)
-        ]
-    return [StageChanged(**transition.model_dump(), requested_by=actor, reason=command.reason)]
+def decide_update(model: Model, description: str | None, owner: str | None, tags: Tags | None) -> list[ModelUpdated]:
+    check_alive(model)
+    if description is None and owner is None and tags is None:
+        raise Refused("nothing-to-change", "give a description, an owner or tags", 422)
+    if tags is not None:
+        _check_tags(model.tags - {*tags.remove}, {*tags.set})
+    return [ModelUpdated(workspace=model.workspace, model=model.name, description=description, owner=owner, tags=tags)]
 
 
-def decide_rollback(
-    model: Model, target: Version | None, command: RollBack, *, transition_id: str, actor: str, expires_at: datetime
-) -> list[StageRequested]:
-    """`target` is the version named, or the last good occupant of the stage; None when there is none."""
-    if command.stage not in GATED:
-        raise Refused("not-a-gated-stage", f"{command.stage} is not a stage to roll back", 422)
-    if target is None:
-        raise Refused("nothing-to-roll-back-to", f"{model.name} has no earlier good version in {command.stage}")
-    if target.stage == command.stage:
-        raise Refused("already-in-stage", f"version {target.number} is in {command.stage} now")
-    if target.stage is not Stage.ARCHIVED:
-        raise Refused("not-archived", f"version {target.number} is in {target.stage}; only an archived one returns")
-    if command.stage not in target.has_been:
-        raise Refused(
-            "never-been-there", f"version {target.number} has never been in {command.stage}; request a promotion"
-        )
-    transition = _transition(model, target, TransitionKind.ROLLBACK, command.stage, transition_id)
-    return [StageRequested(**transition.model_dump(), requested_by=actor, reason=command.reason, expires_at=expires_at)]
+def decide_rename(model: Model, name: str, holder: Model) -> list[ModelRenamed]:
+    """`holder` is whoever has or had the new name; going back to a former name of its own is fine."""
+    check_alive(model)
+    if name == model.title:
+        raise Refused("same-name", f"the model is named {name} already")
+    if holder.exists and holder.name != model.name:
+        raise Refused("model-exists", f"the name {name} belongs to another model of this workspace")
+    check_name(model.rules, name)
+    return [ModelRenamed(workspace=model.workspace, model=model.name, former=model.title, name=name)]
 
 
-def check_decision(version: Version, waiting: Open, decision: Decision) -> None:
-    """Raises Refused unless the decision is for exactly this transition, and by others than who asked or made it.
-
-    Such a decision changes nothing. The approval service checks the same; trust in it and its topics is not enough.
-    """
-    if decision.requested_by != waiting.requested_by:
-        raise Refused("decision-mismatch", f"the decision names {decision.requested_by} as requested_by")
-    own = {waiting.requested_by, version.registered_by}
-    if any(vote.choice is Choice.APPROVE and vote.voter in own for vote in decision.votes):
-        raise Refused("decision-own-vote", "the requester or the version's author approved; another person must")
-    for name in BOUND:
-        want, got = getattr(waiting.transition, name), getattr(decision, name)
-        if want != got:
-            raise Refused("decision-mismatch", f"the decision is for {name}={got}, the transition has {name}={want}")
+def decide_delete(model: Model, reason: str, serving: tuple[int, str] | None) -> list[ModelDeleted]:
+    """`serving`: a version that others rely on, and the stage or alias it stands for."""
+    check_alive(model)
+    if serving is not None:
+        raise Refused("model-in-use", f"version {serving[0]} is in {serving[1]}; take it out of there first")
+    return [ModelDeleted(workspace=model.workspace, model=model.name, reason=reason)]
 
 
-def decide_outcome(
-    model: Model, version: Version, waiting: Open, decision: Decision, jws: str, policy: str, now: datetime
-) -> list[StageChanged | StageRefused]:
-    """The stage changes, with the former occupant archived, or the transition is refused."""
-    check_decision(version, waiting, decision)
-    facts = {
-        **waiting.transition.model_dump(),
-        "requested_by": waiting.requested_by,
-        "reason": waiting.reason,
-        "criteria": decision.gates,
-        "policy": policy,
-        "decision_id": decision.decision_id,
-        "decision": jws,
-    }
-    refusal = _refusal(version, waiting, decision, now)
+def decide_restore(model: Model, reason: str) -> list[ModelRestored]:
+    if not model.deleted:
+        raise Refused("not-deleted", f"{model.title} is not deleted")
+    return [ModelRestored(workspace=model.workspace, model=model.name, reason=reason)]
+
+
+def decide_verified(
+    model: Model, version: Version, inspection: Inspection, refusal: tuple[str, str, str | None] | None
+) -> list[VersionVerified | VersionRejected]:
+    """`refusal` is the code, the text and the file of what is wrong with the bytes. Decided once."""
+    if version.status != Status.PENDING:
+        return []
+    same = {"workspace": model.workspace, "model": model.name, "version": version.number, "digest": version.digest}
     if refusal is not None:
-        code, detail = refusal
-        return [StageRefused(**facts, code=code, detail=detail)]
-    to_stage = waiting.transition.to_stage
-    former = model.occupants.get(to_stage) if to_stage in SINGLE else None
-    approved_by = tuple(
-        Approval(name=v.voter, at=v.at, meaning=v.meaning) for v in decision.votes if v.choice is Choice.APPROVE
-    )
-    events: list[StageChanged | StageRefused] = []
-    if former is not None:
-        leaving = _transition(
-            model, former, TransitionKind.SUPERSEDED, Stage.ARCHIVED, waiting.transition.transition_id
+        code, detail, file = refusal
+        return [VersionRejected(**same, code=code, detail=detail, file=file)]
+    return [VersionVerified(**same, artifact_digest=version.artifact_digest, inspection=inspection)]
+
+
+def decide_evaluate(model: Model, version: Version, evaluation: Evaluation) -> list[VersionEvaluated]:
+    _check_usable(model, version)
+    return [
+        VersionEvaluated(workspace=model.workspace, model=model.name, version=version.number, evaluation=evaluation)
+    ]
+
+
+def decide_tag(model: Model, version: Version, present: frozenset[str], tags: Tags) -> list[VersionTagged]:
+    _check_usable(model, version)
+    _check_tags(present - {*tags.remove}, {*tags.set})
+    return [VersionTagged(workspace=model.workspace, model=model.name, version=version.number, tags=tags)]
+
+
+def decide_note(model: Model, version: Version, text: str) -> list[VersionNoted]:
+    check_alive(model)
+    return [VersionNoted(workspace=model.workspace, model=model.name, version=version.number, text=text)]
+
+
+def decide_scan(model: Model, version: Version, scanner: str, findings: tuple[Finding, ...]) -> list[VersionScanned]:
+    check_alive(model)
+    if version.status == Status.PENDING:
+        # Its verification would call it ready, whatever was found before.
+        raise Refused("version-not-ready", f"version {version.number} is being verified; try again in a moment")
+    return [
+        VersionScanned(
+            workspace=model.workspace, model=model.name, version=version.number, scanner=scanner, findings=findings
         )
-        events.append(
-            StageChanged(
-                **leaving.model_dump(),
-                requested_by=waiting.requested_by,
-                reason=waiting.reason,
-                decision_id=decision.decision_id,
-                superseded_by=version.number,
-            )
-        )
-    events.append(StageChanged(**facts, approved_by=approved_by, replaces=former.number if former else None))
-    return events
+    ]
 
 
-def decide_expiry(waiting: Open) -> StageRefused:
-    return StageRefused(
-        **waiting.transition.model_dump(),
-        requested_by=waiting.requested_by,
-        reason=waiting.reason,
-        code="request-expired",
-        detail=f"nobody decided before {waiting.expires_at.isoformat()}",
-    )
+def _check_usable(model: Model, version: Version) -> None:
+    check_alive(model)
+    if version.status == Status.REJECTED:
+        raise Refused("version-rejected", f"version {version.number} was rejected; register a new one")
 
 
-def _refusal(version: Version, waiting: Open, decision: Decision, now: datetime) -> tuple[str, str] | None:
-    if decision.verdict is Verdict.REJECTED:
-        return "rejected", decision.reason or "the policy or a person said no"
-    if waiting.expires_at <= now:
-        return "request-expired", f"nobody decided before {waiting.expires_at.isoformat()}"
-    if decision.expires_at <= now:
-        return "decision-expired", f"the decision was good until {decision.expires_at.isoformat()}"
-    if version.stage != waiting.transition.from_stage:
-        return "stage-moved", f"the version is in {version.stage}, not in {waiting.transition.from_stage} any more"
-    return None
-
-
-def _transition(
-    model: Model, version: Version, kind: TransitionKind, to_stage: Stage, transition_id: str
-) -> Transition:
-    return Transition(
-        transition_id=transition_id,
-        kind=kind,
-        workspace=model.workspace,
-        model=model.name,
-        version=version.number,
-        digest=version.digest,
-        artifact_digest=version.artifact_digest,
-        from_stage=version.stage,
-        to_stage=to_stage,
-    )
+def _check_tags(kept: frozenset[str], new: set[str]) -> None:
+    if len(kept | new) > MAX_TAGS:
+        raise Refused("too-many-tags", f"{MAX_TAGS} tags is the most", 422)

@@ -1,170 +1,269 @@
-"""Folding events into the view tables (law 2). Queries are in `queries.py`."""
+"""Folding events into the view tables (law 2). Queries are in `queries.py`; `folds.py` has the folds of stages."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts import registry as contract
 from contracts.envelope import Envelope
-from contracts.lifecycle import Stage, TransitionKind
-from contracts.registry import (
-    ModelRegistered,
-    StageChanged,
-    StageRefused,
-    StageRequested,
-    Transition,
-    VersionRegistered,
+from contracts.model import Artifact
+from contracts.payload import Message
+from registry import folds
+from registry.domain import Status
+from registry.tables import (
+    BlobRow,
+    BlobUseRow,
+    MetricRow,
+    ModelRow,
+    NameRow,
+    ParameterRow,
+    RemarkRow,
+    ServerRow,
+    TagRow,
+    VersionRow,
+    WorkspaceRow,
+    t,
 )
-from kit.events import EventLog
-from registry.tables import VIEWS, BlobRow, ModelRow, TenureRow, TransitionRow, VersionRow
 
-
-def t(row: Any) -> sa.Table:
-    """The Core table that a SQLModel class declares."""
-    table = row.__table__
-    assert isinstance(table, sa.Table)
-    return table
+Fold = Callable[[AsyncConnection, Envelope, Any], Awaitable[None]]
+OF_MODEL = 0  # where a row is about a version or, with this number, about its model
 
 
 async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     """Folds one event. Types without a view are ignored."""
-    match envelope.type:
-        case ModelRegistered.TYPE:
-            await _model(tx, envelope, envelope.payload(ModelRegistered))
-        case VersionRegistered.TYPE:
-            await _version(tx, envelope, envelope.payload(VersionRegistered))
-        case StageRequested.TYPE:
-            await _requested(tx, envelope, envelope.payload(StageRequested))
-        case StageChanged.TYPE:
-            await _changed(tx, envelope, envelope.payload(StageChanged))
-        case StageRefused.TYPE:
-            refused = envelope.payload(StageRefused)
-            status = "expired" if refused.code == "request-expired" else "refused"
-            await _close(tx, envelope, refused, status, code=refused.code, detail=refused.detail)
+    found = FOLDS.get(envelope.type)
+    if found is not None:
+        kind, fold = found
+        await fold(tx, envelope, envelope.payload(kind))
 
 
-async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
-    """Drops every view and folds all events again, in one transaction. Returns the number of events."""
-    # Writers wait at their outbox row: an event appended meanwhile would miss the views, or be in them twice.
-    await tx.execute(sa.text("lock table registry.outbox in share mode"))
-    for row in VIEWS:
-        await tx.execute(sa.delete(t(row)))
-    count = 0
-    async for envelope in log.read(tx):
-        await project(tx, envelope)
-        count += 1
-    return count
+async def _workspace(tx: AsyncConnection, envelope: Envelope, event: contract.WorkspaceConfigured) -> None:
+    values = {
+        "lifecycle": event.lifecycle.model_dump(mode="json"),
+        "naming": event.naming,
+        "naming_message": event.naming_message,
+        "protected_aliases": list(event.protected_aliases),
+        "configured_by": envelope.actor or "",
+        "configured_at": envelope.time,
+    }
+    statement = insert(t(WorkspaceRow)).values(workspace=event.workspace, **values)
+    await tx.execute(statement.on_conflict_do_update(index_elements=["workspace"], set_=values))
 
 
-async def _model(tx: AsyncConnection, envelope: Envelope, event: ModelRegistered) -> None:
+async def _registered(tx: AsyncConnection, envelope: Envelope, event: contract.ModelRegistered) -> None:
     await tx.execute(
         sa.insert(t(ModelRow)).values(
             workspace=event.workspace,
             model=event.model,
+            name=event.model,
             description=event.description,
             owner=event.owner,
             tags=event.tags,
             versions=0,
             registered_by=envelope.actor,
             registered_at=envelope.time,
+            updated_at=envelope.time,
         )
     )
+    await _take_name(tx, event, event.model)
+    await _set_tags(tx, event, OF_MODEL, event.tags)
 
 
-async def _version(tx: AsyncConnection, envelope: Envelope, event: VersionRegistered) -> None:
-    model, content = t(ModelRow), event.content
-    await tx.execute(
-        sa.insert(t(VersionRow)).values(
-            workspace=event.workspace,
-            model=event.model,
-            version=event.version,
-            digest=event.digest,
-            artifact_digest=content.artifact.digest,
-            stage=Stage.DEVELOPMENT,
-            content=content.model_dump(mode="json"),
-            registered_by=event.registered_by,
-            registered_at=envelope.time,
-        )
-    )
+async def _take_name(tx: AsyncConnection, event: Any, name: str) -> None:
+    statement = insert(t(NameRow)).values(workspace=event.workspace, name=name, model=event.model)
+    await tx.execute(statement.on_conflict_do_nothing())
+
+
+async def _update(tx: AsyncConnection, envelope: Envelope, event: Any, **values: Any) -> None:
+    model = t(ModelRow)
     await tx.execute(
         sa.update(model)
         .where(model.c.workspace == event.workspace, model.c.model == event.model)
-        .values(versions=event.version)
-    )
-    await tx.execute(
-        insert(t(BlobRow)).values(digest=content.artifact.digest, size=content.artifact.size).on_conflict_do_nothing()
+        .values(updated_at=envelope.time, **values)
     )
 
 
-async def _requested(tx: AsyncConnection, envelope: Envelope, event: StageRequested) -> None:
+async def _updated(tx: AsyncConnection, envelope: Envelope, event: contract.ModelUpdated) -> None:
+    values = {n: v for n in ("description", "owner") if (v := getattr(event, n)) is not None}
+    if event.tags is not None:
+        values["tags"] = await _change_tags(tx, event, OF_MODEL, t(ModelRow), event.tags)
+    await _update(tx, envelope, event, **values)
+
+
+async def _renamed(tx: AsyncConnection, envelope: Envelope, event: contract.ModelRenamed) -> None:
+    await _update(tx, envelope, event, name=event.name)
+    await _take_name(tx, event, event.name)
+
+
+async def _deleted(tx: AsyncConnection, envelope: Envelope, event: contract.ModelDeleted) -> None:
+    await _update(tx, envelope, event, deleted_at=envelope.time)
+
+
+async def _restored(tx: AsyncConnection, envelope: Envelope, event: contract.ModelRestored) -> None:
+    await _update(tx, envelope, event, deleted_at=None)
+
+
+async def _version(tx: AsyncConnection, envelope: Envelope, event: contract.VersionRegistered) -> None:
+    content, place = event.content, _place(event)
+    run = content.lineage.run
     await tx.execute(
-        sa.insert(t(TransitionRow)).values(
-            **_common(event, envelope), status="open", expires_at=event.expires_at, criteria=[], approved_by=[]
+        sa.insert(t(VersionRow)).values(
+            **place,
+            digest=event.digest,
+            artifact_digest=content.artifact.digest,
+            stage=event.stage,
+            status=Status.PENDING,
+            content=content.model_dump(mode="json"),
+            tags=content.tags,
+            run_id=run.id if run else None,
+            correlationid=envelope.correlationid,
+            registered_by=event.registered_by,
+            registered_at=envelope.time,
+            updated_at=envelope.time,
         )
     )
+    await _update(tx, envelope, event, versions=event.version)
+    rows: tuple[tuple[Any, list[dict[str, Any]]], ...] = (
+        (MetricRow, [{"name": name, "value": value} for name, value in content.metrics.items()]),
+        (ParameterRow, [{"name": name, "value": _text(value)} for name, value in content.parameters.items()]),
+        (BlobUseRow, [{"digest": digest} for digest in {part.digest for part in content.artifact.parts()}]),
+    )
+    for table, values in rows:
+        if values:
+            await tx.execute(sa.insert(t(table)), [place | value for value in values])
+    await _set_tags(tx, event, event.version, content.tags)
 
 
-async def _changed(tx: AsyncConnection, envelope: Envelope, event: StageChanged) -> None:
-    version, tenure = t(VersionRow), t(TenureRow)
-    same_model = (tenure.c.workspace == event.workspace, tenure.c.model == event.model)
+async def _verified(tx: AsyncConnection, envelope: Envelope, event: contract.VersionVerified) -> None:
+    status = Status.QUARANTINED if event.inspection.unsafe else Status.READY
+    inspection = event.inspection.model_dump(mode="json")
+    await _change(tx, envelope, event, status=status, inspection=inspection)
+    version = t(VersionRow)
+    content: Any = await tx.scalar(sa.select(version.c.content).where(*_here(version, event)))
+    blobs = {part.digest: part.size for part in Artifact.model_validate(content["artifact"], strict=False).parts()}
     await tx.execute(
-        sa.update(version)
-        .where(version.c.workspace == event.workspace, version.c.model == event.model)
-        .where(version.c.version == event.version)
-        .values(stage=event.to_stage)
+        insert(t(BlobRow)).on_conflict_do_nothing(),
+        [{"digest": digest, "size": size} for digest, size in sorted(blobs.items())],
     )
-    # A version that a rollback pushed out is not a good one to return to.
-    pushed_out = event.kind is TransitionKind.SUPERSEDED and await tx.scalar(
-        sa.select(t(TransitionRow).c.kind).where(t(TransitionRow).c.transition_id == event.transition_id)
-    )
-    await tx.execute(
-        sa.update(tenure)
-        .where(*same_model, tenure.c.version == event.version, tenure.c.left_sequence.is_(None))
-        .values(left_sequence=envelope.sequence, left_by=pushed_out or event.kind)
-    )
-    await tx.execute(
-        sa.insert(tenure).values(
-            workspace=event.workspace,
-            model=event.model,
-            entered_sequence=envelope.sequence,
-            stage=event.to_stage,
-            version=event.version,
-            entered_at=envelope.time,
-        )
-    )
-    if event.kind is TransitionKind.RETIREMENT:
+
+
+async def _rejected(tx: AsyncConnection, envelope: Envelope, event: contract.VersionRejected) -> None:
+    await _change(tx, envelope, event, status=Status.REJECTED, status_detail=f"{event.code}: {event.detail}")
+
+
+async def _evaluated(tx: AsyncConnection, envelope: Envelope, event: contract.VersionEvaluated) -> None:
+    await _remark(tx, envelope, event, "evaluation", event.evaluation.model_dump(mode="json"))
+
+
+async def _noted(tx: AsyncConnection, envelope: Envelope, event: contract.VersionNoted) -> None:
+    await _remark(tx, envelope, event, "note", {"text": event.text})
+
+
+async def _scanned(tx: AsyncConnection, envelope: Envelope, event: contract.VersionScanned) -> None:
+    data = event.model_dump(mode="json", include={"scanner", "findings"})
+    await _remark(tx, envelope, event, "scan", data)
+    if any(finding.severity == "unsafe" for finding in event.findings):
+        version = t(VersionRow)
         await tx.execute(
-            sa.insert(t(TransitionRow)).values(
-                **_common(event, envelope), status="applied", closed_at=envelope.time, criteria=[], approved_by=[]
-            )
+            sa.update(version)
+            .where(*_here(version, event), version.c.status == Status.READY)
+            .values(status=Status.QUARANTINED)
         )
-    elif event.kind is not TransitionKind.SUPERSEDED:
-        await _close(tx, envelope, event, "applied", approved_by=[a.model_dump(mode="json") for a in event.approved_by])
 
 
-async def _close(
-    tx: AsyncConnection, envelope: Envelope, event: StageChanged | StageRefused, status: str, **values: Any
-) -> None:
-    table = t(TransitionRow)
+async def _tagged(tx: AsyncConnection, envelope: Envelope, event: contract.VersionTagged) -> None:
+    tags = await _change_tags(tx, event, event.version, t(VersionRow), event.tags)
+    await _change(tx, envelope, event, tags=tags)
+
+
+async def _reported(tx: AsyncConnection, envelope: Envelope, event: contract.ServingReported) -> None:
+    key = {"workspace": event.workspace, "model": event.model, "server": event.server, "target": event.target}
+    values = {"version": event.version, "state": event.state, "detail": event.detail, "reported_at": envelope.time}
+    statement = insert(t(ServerRow)).values(**key, **values)
+    await tx.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+
+
+async def _change(tx: AsyncConnection, envelope: Envelope, event: Any, **values: Any) -> None:
+    version = t(VersionRow)
+    await tx.execute(sa.update(version).where(*_here(version, event)).values(updated_at=envelope.time, **values))
+
+
+async def _remark(tx: AsyncConnection, envelope: Envelope, event: Any, kind: str, data: dict[str, Any]) -> None:
     await tx.execute(
-        sa.update(table)
-        .where(table.c.transition_id == event.transition_id)
-        .values(
-            status=status,
-            closed_at=envelope.time,
-            criteria=[c.model_dump(mode="json") for c in event.criteria],
-            policy=event.policy,
-            decision_id=event.decision_id,
-            **values,
+        sa.insert(t(RemarkRow)).values(
+            **_place(event),
+            sequence=envelope.sequence,
+            kind=kind,
+            data=data,
+            by=envelope.actor or "",
+            at=envelope.time,
         )
     )
+    await _change(tx, envelope, event)
 
 
-def _common(event: StageRequested | StageChanged, envelope: Envelope) -> dict[str, Any]:
-    return {
-        **{name: getattr(event, name) for name in Transition.model_fields},
-        "requested_by": event.requested_by,
-        "reason": event.reason,
-        "requested_at": envelope.time,
-    }
+async def _set_tags(tx: AsyncConnection, event: Any, version: int, tags: dict[str, str]) -> None:
+    if not tags:
+        return
+    key = {"workspace": event.workspace, "model": event.model, "version": version}
+    statement = insert(t(TagRow))
+    statement = statement.on_conflict_do_update(
+        index_elements=["workspace", "model", "version", "name"], set_={"value": statement.excluded.value}
+    )
+    await tx.execute(statement, [{**key, "name": name, "value": value} for name, value in sorted(tags.items())])
+
+
+async def _change_tags(
+    tx: AsyncConnection, event: Any, version: int, owner: sa.Table, tags: contract.Tags
+) -> dict[str, str]:
+    """Changes the searched rows; gives the tags as they are now."""
+    tag = t(TagRow)
+    await _set_tags(tx, event, version, tags.set)
+    if tags.remove:
+        where = (tag.c.workspace == event.workspace, tag.c.model == event.model, tag.c.version == version)
+        await tx.execute(sa.delete(tag).where(*where, tag.c.name.in_(tags.remove)))
+    present: Any = await tx.scalar(sa.select(owner.c.tags).where(*_here(owner, event)))
+    return {name: value for name, value in {**present, **tags.set}.items() if name not in tags.remove}
+
+
+def _text(value: Any) -> str:
+    """A parameter as people write it in a filter."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _place(event: Any) -> dict[str, Any]:
+    return {"workspace": event.workspace, "model": event.model, "version": event.version}
+
+
+def _here(table: sa.Table, event: Any) -> list[sa.ColumnElement[bool]]:
+    names = [name for name in ("workspace", "model", "version") if name in table.c and hasattr(event, name)]
+    return [table.c[name] == getattr(event, name) for name in names]
+
+
+FOLDS: dict[str, tuple[type[Message], Fold]] = {
+    kind.TYPE: (kind, fold)
+    for kind, fold in (
+        (contract.WorkspaceConfigured, _workspace),
+        (contract.ModelRegistered, _registered),
+        (contract.ModelUpdated, _updated),
+        (contract.ModelRenamed, _renamed),
+        (contract.ModelDeleted, _deleted),
+        (contract.ModelRestored, _restored),
+        (contract.VersionRegistered, _version),
+        (contract.VersionVerified, _verified),
+        (contract.VersionRejected, _rejected),
+        (contract.VersionEvaluated, _evaluated),
+        (contract.VersionNoted, _noted),
+        (contract.VersionScanned, _scanned),
+        (contract.VersionTagged, _tagged),
+        (contract.ServingReported, _reported),
+        (contract.StageRequested, folds.requested),
+        (contract.StageChanged, folds.changed),
+        (contract.StageRefused, folds.refused),
+        (contract.AliasChanged, folds.alias_changed),
+        (contract.AliasRemoved, folds.alias_removed),
+    )
+}

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from contracts.lifecycle import Stage
 from hallmark.output import (
     Json,
     ModelArgument,
@@ -16,7 +15,9 @@ from hallmark.output import (
     err,
     example,
     exit_for,
+    out,
     print_transition,
+    table,
 )
 from hallmark.output import app as noun
 
@@ -28,9 +29,9 @@ def request(
     ctx: typer.Context,
     model: ModelArgument,
     version: VersionArgument,
-    to: Annotated[Stage, typer.Argument(help="The stage to enter.", show_default=False, case_sensitive=False)],
+    to: Annotated[str, typer.Argument(help="The stage to enter.", show_default=False)],
     reason: Reason,
-    expected_from: Annotated[Stage | None, typer.Option(help="Refuse if it is elsewhere by then.")] = None,
+    expected_from: Annotated[str | None, typer.Option(help="Refuse if it is elsewhere by then.")] = None,
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +47,7 @@ def rollback(
     ctx: typer.Context,
     model: ModelArgument,
     reason: Reason,
-    stage: Annotated[Stage, typer.Option(help="The stage to roll back.", case_sensitive=False)] = Stage.PRODUCTION,
+    stage: Annotated[str, typer.Option(help="The stage to roll back.")] = "Production",
     to_version: Annotated[int | None, typer.Option(help="Instead of the last good one.", min=1)] = None,
     wait: Wait = 10.0,
     as_json: Json = False,
@@ -56,3 +57,34 @@ def rollback(
         found = hallmark.rollback(model, reason, stage=stage, to_version=to_version, wait=wait)
     emit(as_json, found, lambda: print_transition(found))
     exit_for(found)
+
+
+@app.command(epilog=example("hallmark stage cancel 019f... --reason 'found a leak in the features'"))
+def cancel(
+    ctx: typer.Context,
+    transition_id: Annotated[str, typer.Argument(help="Id of the open transition.", show_default=False)],
+    reason: Reason,
+    as_json: Json = False,
+) -> None:
+    """Take an open request back."""
+    with client(ctx) as hallmark:
+        found = hallmark.cancel(transition_id, reason)
+    emit(as_json, found, lambda: print_transition(found))
+
+
+@app.command(epilog=example("hallmark stage history fraud --status open"))
+def history(
+    ctx: typer.Context,
+    model: ModelArgument,
+    status: Annotated[str | None, typer.Option(help="open, applied, refused, expired or cancelled.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the transitions of a model, oldest first."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.transitions(model, status=status))
+    rows = [
+        (t.transition_id, t.version, f"{t.from_stage} -> {t.to_stage}", t.status, t.requested_by, t.requested_at)
+        for t in found
+    ]
+    columns = ("transition", "version", "move", "status", "asked by", "at (UTC)")
+    emit(as_json, found, lambda: out.print(table(columns, rows)))

@@ -13,6 +13,7 @@ from hallmark.output import (
     VersionArgument,
     client,
     emit,
+    err,
     example,
     out,
     pairs,
@@ -21,7 +22,7 @@ from hallmark.output import (
     text,
 )
 from hallmark.output import app as noun
-from hallmark.results import Version
+from hallmark.results import Remark, Version
 
 app = noun("version", "Versions: what was trained, from what, and how good it is. They never change.")
 
@@ -30,7 +31,7 @@ app = noun("version", "Versions: what was trained, from what, and how good it is
 def register(
     ctx: typer.Context,
     model: ModelArgument,
-    artifact: Annotated[Path, typer.Argument(help="The model file.", exists=True, dir_okay=False)],
+    artifact: Annotated[Path, typer.Argument(help="The model: a file, or a directory of files.", exists=True)],
     metric: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER; may be given again.")] = None,
     param: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given again.")] = None,
     dataset: Annotated[list[Path] | None, typer.Option(help="A data file or directory; hashed.", exists=True)] = None,
@@ -39,7 +40,7 @@ def register(
     notes: Annotated[str, typer.Option(help="Anything worth knowing.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Register a file as the next version, with git and environment captured."""
+    """Register a file or a directory as the next version, with git and environment captured."""
     metrics = {name: _number(value) for name, value in pairs(metric or [], "--metric").items()}
     with client(ctx) as hallmark:
         made = hallmark.register(
@@ -52,7 +53,14 @@ def register(
             owner=owner,
             notes=notes,
         )
-    emit(as_json, made, lambda: out.print(f"registered {made.model} version {made.version} {made.digest}"))
+    emit(
+        as_json, made, lambda: out.print(f"registered {made.model} version {made.version} {made.digest}: {made.status}")
+    )
+    if made.status == "quarantined":
+        findings = (made.inspection or {}).get("findings", [])
+        for finding in (f for f in findings if f["severity"] == "unsafe"):
+            err.print(f"unsafe: {finding.get('file') or ''} {finding['code']}: {finding['detail']}", markup=False)
+        err.print("it stays where it is until a policy waives the findings", style="yellow")
 
 
 @app.command("list", epilog=example("hallmark version list fraud"))
@@ -60,8 +68,10 @@ def list_(ctx: typer.Context, model: ModelArgument, as_json: Json = False) -> No
     """List the versions of a model."""
     with client(ctx) as hallmark:
         found = list(hallmark.versions(model))
-    rows = [(v.version, stage(v.stage), _metrics(v), v.registered_by, v.registered_at) for v in found]
-    columns = ("version", "stage", "metrics", "registered by", "at (UTC)")
+    rows = [
+        (v.version, stage(v.stage), v.status, v.aliases, _metrics(v), v.registered_by, v.registered_at) for v in found
+    ]
+    columns = ("version", "stage", "status", "aliases", "metrics", "registered by", "at (UTC)")
     emit(as_json, found, lambda: out.print(table(columns, rows)))
 
 
@@ -86,17 +96,74 @@ def compare(
     emit(as_json, found, lambda: print_comparison(found))
 
 
+@app.command(epilog=example("hallmark version evaluate fraud 3 --dataset may-2026 --metric auc=0.91"))
+def evaluate(
+    ctx: typer.Context,
+    model: ModelArgument,
+    version: VersionArgument,
+    dataset: Annotated[str, typer.Option(help="Name of the data set it was measured on.")],
+    metric: Annotated[list[str], typer.Option(help="NAME=NUMBER; may be given again.")],
+    notes: Annotated[str, typer.Option(help="Anything worth knowing.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Append metrics measured after registration."""
+    metrics = {name: _number(value) for name, value in pairs(metric, "--metric").items()}
+    with client(ctx) as hallmark:
+        found = hallmark.evaluate(model, version, dataset, metrics, notes=notes)
+    emit(as_json, found, lambda: out.print(f"evaluation of {model} version {version} recorded", markup=False))
+
+
+@app.command(epilog=example("hallmark version tag fraud 3 --set reviewed=yes --remove draft"))
+def tag(
+    ctx: typer.Context,
+    model: ModelArgument,
+    version: VersionArgument,
+    to_set: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE; may be given again.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="NAME; may be given again.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Set and remove tags."""
+    with client(ctx) as hallmark:
+        found = hallmark.tag(model, version, pairs(to_set or [], "--set"), remove=remove or ())
+    shown = ", ".join(f"{name}={value}" for name, value in sorted(found.tags.items())) or "none"
+    emit(as_json, found, lambda: out.print(f"tags of {model} version {version}: {shown}", markup=False))
+
+
+@app.command(epilog=example("hallmark version note fraud 3 'checked with the fraud desk'"))
+def note(
+    ctx: typer.Context,
+    model: ModelArgument,
+    version: VersionArgument,
+    words: Annotated[str, typer.Argument(metavar="TEXT", help="The note; kept for ever.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Append a note."""
+    with client(ctx) as hallmark:
+        found = hallmark.note(model, version, words)
+    emit(as_json, found, lambda: out.print(f"noted on {model} version {version}", markup=False))
+
+
+@app.command(epilog=example("hallmark version remarks fraud 3"))
+def remarks(ctx: typer.Context, model: ModelArgument, version: VersionArgument, as_json: Json = False) -> None:
+    """List evaluations, notes and scans, oldest first."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.remarks(model, version))
+    rows = [(r.at, r.kind, r.by, _remark(r)) for r in found]
+    emit(as_json, found, lambda: out.print(table(("at (UTC)", "kind", "by", ""), rows)))
+
+
 def print_comparison(found: dict[str, Any]) -> None:
     """Metrics with their differences, then every other field that is not the same everywhere."""
     heads = [f"v{number}" for number in found["versions"]]
     rows: list[list[object]] = []
     for name, metric in found["metrics"].items():
+        better = metric.get("better")
         cells = zip(metric["values"], metric["differences"], strict=True)
-        rows.append([name, *(_with_difference(value, difference) for value, difference in cells)])
+        rows.append([name, *(_with_difference(value, difference, better) for value, difference in cells)])
     out.print(table(("metric", *heads), rows))
     rows = [
         [f"{part}.{name}", *(_short(value) for value in values)]
-        for part in ("parameters", "signature", "lineage", "environment", "artifact")
+        for part in ("parameters", "signature", "lineage", "environment", "files", "artifact")
         for name, values in found.get(part, {}).items()
     ]
     if rows:
@@ -104,11 +171,23 @@ def print_comparison(found: dict[str, Any]) -> None:
         out.print(table(("differs", *heads), rows))
 
 
-def _with_difference(value: float | None, difference: float | None) -> Text:
+def _with_difference(value: float | None, difference: float | None, better: str | None) -> Text:
+    """Green is better, red worse; without a declared direction no colour judges."""
     shown = Text(text(value))
     if difference:
-        shown.append(f" ({difference:+.4f})", style="green" if difference > 0 else "red")
+        style = "" if better is None else "green" if (difference > 0) == (better == "higher") else "red"
+        shown.append(f" ({difference:+.4f})", style=style)
     return shown
+
+
+def _remark(remark: Remark) -> str:
+    data = remark.data
+    if remark.kind == "evaluation":
+        metrics = ", ".join(f"{name} {text(value)}" for name, value in sorted(data["metrics"].items()))
+        return f"{metrics} on {data['dataset']['name']}"
+    if remark.kind == "scan":
+        return f"{data['scanner']}: " + "; ".join(f"{f['severity']} {f['code']}" for f in data["findings"])
+    return str(data.get("text", ""))
 
 
 def _short(value: object) -> str:
@@ -122,6 +201,8 @@ def _print(version: Version) -> None:
         ("model", version.model),
         ("version", version.version),
         ("stage", stage(version.stage)),
+        ("status", f"{version.status} {version.status_detail or ''}".strip()),
+        ("aliases", version.aliases),
         ("digest", version.digest),
         ("registered", f"{text(version.registered_at)} UTC by {version.registered_by}"),
         ("artifact", f"{version.artifact.filename}, {version.artifact.size} bytes, {version.artifact.digest}"),
@@ -139,7 +220,17 @@ def _print(version: Version) -> None:
         ("python", environment.get("python")),
         ("packages", [f"{name} {number}" for name, number in sorted(environment.get("packages", {}).items())]),
         ("owner", content.get("owner")),
+        ("tags", ", ".join(f"{name}={value}" for name, value in sorted(version.tags.items()))),
         ("notes", content.get("notes")),
+    ]
+    inspection = version.inspection or {}
+    rows.append(("format", inspection.get("format")))
+    rows += [
+        (
+            f"{finding['severity']} finding",
+            f"{finding.get('file') or ''} {finding['code']}: {finding['detail']}".strip(),
+        )
+        for finding in inspection.get("findings", [])
     ]
     out.print(table(("", ""), rows))
 

@@ -14,7 +14,8 @@ from contracts.envelope import now
 from notifier.channels import Parcel
 from notifier.channels.render import Renderer, clipped
 from notifier.domain import Outcome, Verdict, redact
-from notifier.wording import notice, one_line
+from notifier.notices import one_line
+from notifier.wording import notice
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 SUBJECT = 180

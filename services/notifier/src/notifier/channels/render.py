@@ -7,7 +7,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from contracts.envelope import Envelope
-from notifier.wording import Notice
+from notifier.notices import Notice
 
 _ENTITY_CUT = re.compile(r"&[a-z]{0,3}$")
 

@@ -1,6 +1,7 @@
 """Slack's incoming webhooks (and what speaks their language): `text` for notifications, Block Kit for the rest."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -10,7 +11,7 @@ from notifier.channels import Parcel
 from notifier.channels.http import post
 from notifier.channels.render import Renderer, clipped
 from notifier.domain import Outcome
-from notifier.wording import Notice, notice
+from notifier.wording import notice
 
 BLOCK_TEXT = 3000
 FIELDS = 10
@@ -30,7 +31,7 @@ class SlackSender:
             fields = [self._field(label, value) for label, value in words.facts[:FIELDS]]
             blocks.append({"type": "section", "fields": fields})
         if words.criteria:
-            shown = Notice(words.headline, criteria=words.criteria[:CRITERIA])
+            shown = replace(words, criteria=words.criteria[:CRITERIA])
             blocks.append(_section(self._renderer.slack("slack_criteria", shown, envelope)))
         context = self._renderer.slack("slack_context", words, envelope)
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": clipped(context, BLOCK_TEXT)}]})

@@ -1,0 +1,73 @@
+"""The audit log, and notifications."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from hallmark.catalogue import of as _model
+from hallmark.connection import Connection, read
+from hallmark.results import Subscription, Tenure, TimelineItem
+
+
+class Oversight(Connection):
+    """Every method raises `HallmarkError`."""
+
+    # -- audit ---------------------------------------------------------------------------------------------------
+
+    def timeline(self, model: str) -> Iterator[TimelineItem]:
+        """Everything that happened to a model, oldest first."""
+        return self._pages("audit", "/v1/timeline", TimelineItem, model=model)
+
+    def production(self, model: str, at: datetime | None = None) -> Tenure:
+        """Who was in Production at `at` (default: now), since when, and who let it in."""
+        moment = (at or datetime.now(UTC)).astimezone(UTC)
+        return read(Tenure, self._get("audit", f"{_model(model)}/production", at=moment.isoformat()))
+
+    def checkpoint(self) -> str:
+        """The audit log's latest signed checkpoint (C2SP tlog-checkpoint)."""
+        return self._get("audit", "/checkpoint").text
+
+    def verifier_key(self) -> str:
+        """The line that names and holds the log's public key; keep it outside, it is what you verify with."""
+        return self._get("audit", "/keys").text.strip()
+
+    def export_log(self, target: str | Path) -> Path:
+        """Writes the whole log, with its checkpoint, for `hallmark audit verify`."""
+        path = Path(target)
+        self._save("audit", "/v1/log/export", path)
+        return path
+
+    # -- notifications -------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        channel: Literal["slack", "email", "webhook"],
+        address: str,
+        *,
+        types: Sequence[str] = ("hallmark.stage.*",),
+        model: str = "*",
+        secret: str | None = None,
+    ) -> Subscription:
+        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`."""
+        body = {"channel": channel, "address": address, "types": list(types), "model": model}
+        body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
+        return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
+
+    def subscriptions(self) -> Iterator[Subscription]:
+        return self._pages("notifier", "/v1/subscriptions", Subscription)
+
+    def unsubscribe(self, subscription_id: str) -> None:
+        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
+        self._call("notifier", "DELETE", path)
+
+    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
+        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
+            yield item.model_dump(mode="json")
+
+
+class _Any(BaseModel, extra="allow"):
+    pass

@@ -1,0 +1,59 @@
+"""What all routes share: parameters, pages, and the way from a request to a command."""
+
+from hashlib import sha256
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Query, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.access import Action
+from contracts.payload import Key, ModelName, Payload, VersionNumber, Workspace
+from kit.auth import Principal
+from kit.db import Database
+from kit.web import Guard
+from registry import state
+from registry.commands import Commands
+
+Document = dict[str, Any]
+InWorkspace = Annotated[Workspace, Query(description="Where the model lives")]
+Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
+AfterNumber = Annotated[int, Query(ge=0, le=2**63 - 1, description="The `next` of the page before")]
+ModelPath = Annotated[ModelName, Path(description="Name of the model, its present or any former one")]
+VersionPath = Annotated[VersionNumber, Path(description="Number of the version")]
+IdempotencyKey = Annotated[Key | None, Header(description="The same key never does the same thing twice")]
+
+
+class Page(Payload):
+    """A page of a list. `next` is the `after` of the page behind it; null on the last."""
+
+    items: list[Document]
+    next: str | int | None
+
+
+class Gate:
+    """Between routes and commands: who asks, under which request id and idempotency key."""
+
+    def __init__(self, db: Database, commands: Commands, guard: Guard) -> None:
+        self.db = db
+        self.commands = commands
+        self.guard = guard
+
+    async def run(self, request: Request, caller: Principal, command: Any, key: str | None = None) -> Document:
+        digest = sha256(f"{command.TYPE}\n{command.model_dump_json()}".encode()).hexdigest()
+        return await self.commands.run(command, caller, request_id=request.state.request_id, key=key, digest=digest)
+
+    async def readable(self, tx: AsyncConnection, caller: Principal, workspace: str, name: str) -> str:
+        """The identity of the model of that name, if the caller may read it.
+
+        Raises:
+            Problem: 403.
+        """
+        identity = await state.identity(tx, workspace, name)
+        self.guard.require(caller, Action.READ, workspace, identity)
+        return identity
+
+
+def page(found: list[Document], limit: int, cursor: str) -> Page:
+    """`found` has one row more than `limit` where there is another page."""
+    items = found[:limit]
+    return Page(items=items, next=items[-1][cursor] if len(found) > limit else None)

@@ -1,0 +1,75 @@
+"""Desired and actual side by side: what the registry wants served, and what servers say they have loaded."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from contracts.registry import ServingReported
+from kit.db import Database
+from kit.problems import Problem
+from registry.serving.changes import Found, History
+from registry.tables import ServerRow, VersionRow, t
+
+RUNNING = ("loaded", "serving")
+
+
+async def is_news(db: Database, report: ServingReported) -> bool:
+    """Whether the report says anything that the last one of this server did not.
+
+    Raises:
+        Problem: 404, there is no such version.
+    """
+    server, version = t(ServerRow), t(VersionRow)
+    here = (version.c.workspace == report.workspace, version.c.model == report.model)
+    known = sa.select(sa.literal(1)).where(*here, version.c.version == report.version)
+    last = sa.select(server.c.version, server.c.state, server.c.detail).where(
+        server.c.workspace == report.workspace,
+        server.c.model == report.model,
+        server.c.server == report.server,
+        server.c.target == report.target,
+    )
+    async with db.snapshot() as tx:
+        if await tx.scalar(known) is None:
+            raise Problem(404, "version-not-found", f"model {report.model!r} has no version {report.version}")
+        row = (await tx.execute(last)).first()
+    return row is None or tuple(row) != (report.version, report.state, report.detail)
+
+
+async def side_by_side(db: Database, history: History, found: Found) -> dict[str, Any]:
+    """Every target of the model with what it is (desired) and which server runs what (actual).
+
+    A server is in step when it runs the version that its target names; one that has stopped does not count.
+    """
+    table = t(ServerRow)
+    here = (table.c.workspace == found.workspace, table.c.model == found.model)
+    async with db.snapshot() as tx:
+        targets = await history.targets(tx, found)
+        rows = await tx.execute(sa.select(table).where(*here).order_by(table.c.target, table.c.server))
+        servers = [dict(row) for row in rows.mappings()]
+    desired = {target["target"]: target for target in targets}
+    wanted = [*desired, *sorted({server["target"] for server in servers} - set(desired))]
+    shown = [_target(name, desired.get(name), [s for s in servers if s["target"] == name]) for name in wanted]
+    return {
+        "workspace": found.workspace,
+        "model": found.model,
+        "name": found.name,
+        "in_step": all(target["in_step"] for target in shown),
+        "targets": shown,
+    }
+
+
+def _target(name: str, desired: dict[str, Any] | None, servers: list[dict[str, Any]]) -> dict[str, Any]:
+    version = desired["version"] if desired else None
+    actual = [
+        {
+            **{key: server[key] for key in ("server", "version", "state", "detail", "reported_at")},
+            "in_step": server["version"] == version and server["state"] in RUNNING,
+        }
+        for server in servers
+    ]
+    return {
+        "target": name,
+        "desired": {key: desired[key] for key in ("version", "digest", "sequence", "at")} if desired else None,
+        "actual": actual,
+        "in_step": all(server["in_step"] for server in actual if server["state"] != "stopped"),
+    }

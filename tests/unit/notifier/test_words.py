@@ -1,0 +1,246 @@
+"""What Slack and e-mail say of models, versions, aliases and workspaces, as they are rendered."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import pytest
+
+from contracts.approval import RequestOpened
+from contracts.envelope import Envelope
+from contracts.lifecycle import DEFAULT_LIFECYCLE
+from contracts.payload import Message
+from contracts.registry import (
+    AliasChanged,
+    AliasRemoved,
+    ModelDeleted,
+    ModelRenamed,
+    ModelRestored,
+    ModelUpdated,
+    ServingReported,
+    StageRefused,
+    StageRequested,
+    VersionEvaluated,
+    VersionNoted,
+    VersionRejected,
+    VersionScanned,
+    VersionTagged,
+    VersionVerified,
+    WorkspaceConfigured,
+)
+from notifier.channels import Parcel
+from notifier.channels.email import EmailSender
+from notifier.channels.render import Renderer
+from notifier.channels.slack import SlackSender
+
+DIGEST = "sha256:" + "a" * 64
+AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
+MODEL: dict[str, Any] = {"workspace": "default", "model": "churn"}
+VERSION: dict[str, Any] = {**MODEL, "version": 2}
+DIGESTS = {"digest": DIGEST, "artifact_digest": DIGEST}
+FINDINGS = [
+    {"severity": "warning", "code": "old-protocol", "detail": "protocol 2"},
+    {"severity": "unsafe", "code": "os.system", "detail": "runs\na <program>", "file": "model.pkl"},
+]
+GATE = {"gate": "auc", "expression": "metrics.auc >= 0.9", "result": "passed", "message": "auc 0.95 >= 0.9"}
+PEOPLE = [{"name": name, "at": AT, "meaning": "reviewed"} for name in ("ben", "eve")]
+TO_ALIAS: dict[str, Any] = {
+    **VERSION,
+    **DIGESTS,
+    "transition_id": "t1",
+    "kind": "alias",
+    "from_stage": "Staging",
+    "to_stage": "@champion",
+    "requested_by": "ana",
+    "reason": "won",
+}
+EVALUATION = {
+    "dataset": {"name": "holdout", "version": "2026-10"},
+    "metrics": {"auc": 0.91},
+    "evaluated_at": AT,
+    "notes": "on the new data",
+}
+REJECTED = VersionRejected.model_validate(
+    {**VERSION, "digest": DIGEST, "code": "digest-mismatch", "detail": "other bytes", "file": "m.onnx"}
+)
+QUARANTINED = VersionVerified.model_validate(
+    {**VERSION, **DIGESTS, "inspection": {"format": "pickle", "findings": FINDINGS, "scanner": "picklescan"}}
+)
+POINTED = AliasChanged.model_validate(
+    {
+        **VERSION,
+        **DIGESTS,
+        "alias": "champion",
+        "previous": 1,
+        "requested_by": "ana",
+        "reason": "won",
+        "approved_by": PEOPLE,
+        "criteria": [GATE],
+        "policy": "alias@3",
+    }
+)
+
+
+def said(message: Message) -> Envelope:
+    given: dict[str, Any] = {"source": "hallmark/registry", "subject": "default/churn/2", "key": "default/churn"}
+    return Envelope.of(message, sequence=4, time=AT, actor="olga", event_id="e1", correlationid="c1", **given)
+
+
+def slack(message: Message) -> tuple[str, str]:
+    """The text for notifications, and all blocks."""
+    sent = SlackSender(httpx2.AsyncClient(), Renderer()).message(said(message))
+    parts = [
+        part["text"]
+        for block in sent["blocks"]
+        for part in [block.get("text"), *block.get("fields", []), *block.get("elements", [])]
+        if part
+    ]
+    return sent["text"], "\n".join(parts)
+
+
+def mail(message: Message) -> tuple[str, str, str]:
+    """The subject, the text and the HTML."""
+    parcel = Parcel(delivery_id="d1", subscription_id="s1", address="a@example.org", envelope=said(message))
+    made = EmailSender(None, Renderer()).message(parcel, "h@example.org")
+    text, html = (part.get_content() for part in made.iter_parts())
+    return made["Subject"], text, html
+
+
+def test_a_rejected_version_names_the_file() -> None:
+    text, blocks = slack(REJECTED)
+    assert text == "churn: v2 was rejected (m.onnx): other bytes."
+    assert blocks.startswith(
+        f"*{text[:-1]}*\n*Model*\ndefault/churn\n*Version*\n2\n*File*\nm.onnx\n*Rejected because*\n"
+    )
+    subject, plain, html = mail(REJECTED)
+    assert subject == "churn: v2 was rejected (m.onnx): other bytes"
+    assert "File: m.onnx\nRejected because: digest-mismatch\n" in plain.replace("\r\n", "\n")
+    assert "<td>m.onnx</td>" in html
+    assert "Criteria" not in plain + html + blocks
+
+
+def test_a_quarantined_version_shows_its_findings_the_worst_first() -> None:
+    text, blocks = slack(QUARANTINED)
+    assert text.startswith("churn: v2 is quarantined: os.system in model.pkl. unsafe: os.system in model.pkl: runs a")
+    assert (
+        "*Findings*\n"
+        "• unsafe: os.system in model.pkl: runs a &lt;program&gt;\n"
+        "• warning: old-protocol: protocol 2\n" in blocks
+    )
+    assert "*Format*\npickle" in blocks
+    subject, plain, html = mail(QUARANTINED)
+    assert subject == "churn: v2 is quarantined: os.system in model.pkl"
+    assert (
+        "Findings\n  - unsafe: os.system in model.pkl: runs a <program>\n  - warning: old-protocol: protocol 2\n"
+        in plain.replace("\r\n", "\n")
+    )
+    assert '<h2 style="font-size: 1em">Findings</h2>' in html
+    assert "runs a &lt;program&gt;" in html
+    assert "Criteria" not in plain + html + blocks
+
+
+def test_an_alias_change_names_its_approvers_and_criteria() -> None:
+    text, blocks = slack(POINTED)
+    assert text == (
+        "churn: @champion is now v2 (was v1). Asked by ana, approved by ben and eve: 'won'. auc 0.95 &gt;= 0.9 passed."
+    )
+    for part in ("*Before*\nv1", "*Asked by*\nana", "*Approved by*\nben and eve", "*Policy*\nalias@3", "> won"):
+        assert part in blocks
+    assert "*Criteria*\n• auc 0.95 &gt;= 0.9 passed" in blocks
+    subject, plain, html = mail(POINTED)
+    assert subject == "churn: @champion is now v2 (was v1)"
+    assert "Asked by ana, approved by ben and eve:" in plain
+    assert "Approved by: ben and eve" in plain
+    assert "Criteria\n  - auc 0.95 >= 0.9 passed" in plain.replace("\r\n", "\n")
+    assert "<td>ben and eve</td>" in html
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (
+            AliasChanged.model_validate(
+                {**VERSION, **DIGESTS, "alias": "shadow", "requested_by": "ana", "reason": "try"}
+            ),
+            "churn: @shadow is now v2. Asked by ana: 'try'.",
+        ),
+        (
+            AliasRemoved(**MODEL, alias="shadow", previous=2, requested_by="ana", reason="over"),
+            "churn: @shadow is gone (was v2). Removed by ana: 'over'.",
+        ),
+        (
+            StageRequested.model_validate({**TO_ALIAS, "expires_at": AT}),
+            "churn: v2 asks to become @champion. Asked by ana: 'won'.",
+        ),
+        (
+            StageRefused.model_validate({**TO_ALIAS, "code": "rejected", "detail": "not yet"}),
+            "churn: v2 was not made @champion: not yet. Asked by ana: 'won'.",
+        ),
+        (
+            RequestOpened.model_validate(
+                {
+                    **TO_ALIAS,
+                    "policies": [],
+                    "inputs": {},
+                    "inputs_digest": DIGEST,
+                    "request_digest": DIGEST,
+                    "expires_at": AT,
+                }
+            ),
+            "churn: v2 waits for approval to become @champion. Asked by ana: 'won'.",
+        ),
+        (
+            VersionVerified.model_validate({**VERSION, **DIGESTS, "inspection": {"format": "onnx", "scanner": "s"}}),
+            "churn: v2 is ready.",
+        ),
+        (
+            VersionEvaluated.model_validate({**VERSION, "evaluation": EVALUATION}),
+            "churn: v2 was evaluated on holdout 2026-10. Evaluated by olga: 'on the new data'.",
+        ),
+        (
+            VersionTagged.model_validate({**VERSION, "tags": {"set": {"risk": "low"}, "remove": ["draft"]}}),
+            "churn: v2 was tagged. Tagged by olga.",
+        ),
+        (
+            VersionNoted(**VERSION, text="odd on\nMondays"),
+            "churn: v2 has a new note. Written by olga: 'odd on Mondays'.",
+        ),
+        (
+            VersionScanned.model_validate({**VERSION, "scanner": "clamav", "findings": FINDINGS[:1]}),
+            "churn: v2 was scanned by clamav: nothing unsafe. warning: old-protocol: protocol 2.",
+        ),
+        (
+            ServingReported(**VERSION, server="pod-1", target="@champion", state="failed", detail="no memory"),
+            "churn: pod-1 reports v2 as failed. Reported by pod-1: 'no memory'.",
+        ),
+        (
+            ModelUpdated.model_validate({**MODEL, "owner": "ben", "tags": {"set": {"team": "x"}}}),
+            "churn: the model was updated. Updated by olga.",
+        ),
+        (ModelRenamed(**MODEL, former="churn", name="leavers"), "churn: is named leavers now. Renamed by olga."),
+        (ModelDeleted(**MODEL, reason="old"), "churn: was deleted. Deleted by olga: 'old'."),
+        (ModelRestored(**MODEL, reason="needed"), "churn: is back. Restored by olga: 'needed'."),
+        (
+            WorkspaceConfigured(workspace="default", lifecycle=DEFAULT_LIFECYCLE, protected_aliases=("champion",)),
+            "Workspace default: new rules. Configured by olga.",
+        ),
+    ],
+    ids=lambda given: getattr(given, "TYPE", None),
+)
+def test_every_event_is_told_in_one_line_and_rendered(message: Message, text: str) -> None:
+    assert slack(message)[0] == text
+    subject, plain, html = mail(message)
+    assert text.startswith(subject)
+    assert plain.startswith(subject)
+    assert subject in html
+
+
+def test_facts_are_told_beside_the_line() -> None:
+    rules = WorkspaceConfigured(workspace="default", lifecycle=DEFAULT_LIFECYCLE, protected_aliases=("champion",))
+    plain = mail(rules)[1]
+    assert "Stages: Development, Staging, Production, Archived" in plain
+    assert "Entered by decision: Staging, Production" in plain
+    assert "Protected aliases: @champion" in plain
+    tagged = VersionTagged.model_validate({**VERSION, "tags": {"set": {"risk": "low"}, "remove": ["draft"]}})
+    assert "*risk*\nlow\n*draft*\nremoved" in slack(tagged)[1]
+    assert "auc: 0.91" in mail(VersionEvaluated.model_validate({**VERSION, "evaluation": EVALUATION}))[1]
