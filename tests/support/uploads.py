@@ -62,6 +62,7 @@ def make_app(db: Database, artifacts: Artifacts) -> FastAPI:
                 await tx.execute(insert(t(BlobRow)).values(row).on_conflict_do_nothing())
                 use = {"digest": part.digest, "workspace": "default", "model": "m", "version": len(versions) + 1}
                 await tx.execute(insert(t(BlobUseRow)).values(use).on_conflict_do_nothing())
+            await artifacts.release(aside)
         versions.append(body.artifact)
         return {"version": len(versions)}
 

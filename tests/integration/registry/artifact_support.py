@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -20,8 +21,9 @@ from embedded.fixtures import S3, new_database
 from kit.blobs import BlobStore
 from kit.db import Database
 from kit.migrations import migrate
+from kit.problems import Problem
 from registry import views
-from registry.artifacts import Artifacts
+from registry.artifacts import Artifacts, Aside
 from registry.offers import Offer
 
 MIB = 1 << 20
@@ -97,6 +99,17 @@ class World:
             await self.artifacts.claim(tx, artifact, owner)
             return await self.registered(tx, artifact, model)
 
+    async def missing(self, artifact: Artifact, owner: str = "ana", **given: Any) -> list[str]:
+        """The files that a registration would be told are missing."""
+        try:
+            async with self.db.transaction() as tx:
+                await self.artifacts.claim(tx, artifact, owner, **given)
+        except Problem as problem:
+            if problem.code != "artifact-missing":
+                raise
+            return list(problem.extra["files"])
+        return []
+
     async def registered(self, tx: AsyncConnection, artifact: Artifact, model: str = "m") -> int:
         if model not in self.versions:
             await self._fold(tx, model, ModelRegistered(workspace=self.workspace, model=model))
@@ -113,10 +126,20 @@ class World:
         return version
 
     async def verify(self, artifact: Artifact, version: int, model: str = "m") -> None:
+        asides = await self.keep(artifact)
+        await self.is_verified(artifact, version, model)
+        for aside in asides:
+            await self.artifacts.release(aside)
+
+    async def keep(self, artifact: Artifact) -> list[Aside]:
+        asides = []
         for part in artifact.parts():
-            aside = await self.artifacts.set_aside(part, "ana")
+            asides.append(aside := await self.artifacts.set_aside(part, "ana"))
             await self.artifacts.keep(aside, part.digest)
             await self.artifacts.discard(aside)
+        return asides
+
+    async def is_verified(self, artifact: Artifact, version: int, model: str = "m") -> None:
         async with self.db.transaction() as tx:
             event = VersionVerified(
                 workspace=self.workspace,

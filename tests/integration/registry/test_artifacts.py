@@ -83,7 +83,7 @@ async def test_a_digest_has_one_size(world: World, data: bytes) -> None:
         assert (caught.value.status, caught.value.code) == (422, "artifact-mismatch")
     artifact = single(data).model_copy(update={"size": 1})
     with pytest.raises(Problem, match="declared with 1 bytes"):
-        await world.artifacts.missing(artifact)
+        await world.missing(artifact)
 
 
 @pytest.mark.parametrize(
@@ -171,31 +171,31 @@ async def test_the_files_that_are_missing_are_named(world: World, data: bytes) -
     uploaded = os.urandom(50)
     await world.upload(uploaded)
     artifact = directory(a=data, b=uploaded, c=os.urandom(9), d=os.urandom(9))
-    assert await world.artifacts.missing(artifact, "ana") == ["c", "d"]
+    assert await world.missing(artifact, "ana") == ["c", "d"]
     with pytest.raises(Problem) as caught:
         await world.register(artifact)
     assert caught.value.code == "artifact-missing"
     assert caught.value.extra["files"] == ["c", "d"]
     await world.upload(b"")
-    assert await world.artifacts.missing(directory(empty=b"", a=data), "ana") == []
+    assert await world.missing(directory(empty=b"", a=data), "ana") == []
 
 
 async def test_to_know_a_digest_is_not_to_have_the_bytes(world: World, infra_s3: S3, data: bytes) -> None:
     """Digests stand in every event; the bytes behind them belong to who may read a version that holds them."""
     await world.upload(data, owner="ana")
     stranger: dict[str, Any] = {"readable": lambda workspace, model: False}
-    assert await world.artifacts.missing(single(data), "mallory", **stranger) == ["model.bin"], "another's upload"
+    assert await world.missing(single(data), "mallory", **stranger) == ["model.bin"], "another's upload"
     await world.ready(data)
-    assert await world.artifacts.missing(single(data), "mallory", **stranger) == ["model.bin"], "another's blob"
+    assert await world.missing(single(data), "mallory", **stranger) == ["model.bin"], "another's blob"
     [offer] = await world.artifacts.offer([(digest_of(data), len(data))], "mallory", lambda workspace, model: False)
     assert offer.state == "single"
     lie = single(data).model_copy(update={"size": len(data) + 1})
-    assert await world.artifacts.missing(lie, "mallory", **stranger) == ["model.bin"], "nor is the size told"
+    assert await world.missing(lie, "mallory", **stranger) == ["model.bin"], "nor is the size told"
     [offer] = await world.artifacts.offer([(digest_of(data), len(data))], "ben", lambda workspace, model: True)
     assert offer.state == "present"
     # Who brings the bytes may register them; they are stored once all the same.
     overwrite(infra_s3, world, upload_key(digest_of(data), "mallory"), data)
-    assert await world.artifacts.missing(single(data), "mallory", **stranger) == []
+    assert await world.missing(single(data), "mallory", **stranger) == []
 
 
 @pytest.mark.parametrize(
@@ -213,12 +213,45 @@ async def test_a_reference_place_may_be_one_workspaces(
 ) -> None:
     overwrite(infra_s3, world, "team/x", data, others)
     artifacts = Artifacts(world.db, world.store, (place.format(bucket=others),))
-    wanted = artifacts.missing(single(data, f"s3://{others}/team/x"), workspace=workspace)
-    if good:
-        assert await wanted == []
-    else:
-        with pytest.raises(Problem, match="may not refer"):
-            await wanted
+    wanted = single(data, f"s3://{others}/team/x")
+    async with world.db.transaction() as tx:
+        if good:
+            await artifacts.claim(tx, wanted, workspace=workspace)
+        else:
+            with pytest.raises(Problem, match="may not refer"):
+                await artifacts.claim(tx, wanted, workspace=workspace)
+
+
+async def test_bytes_can_be_registered_at_every_step_of_their_verification(world: World, data: bytes) -> None:
+    """A person may name only what was brought or may be read: at no moment are the bytes neither of them."""
+    artifact, mine = single(data), {"readable": lambda workspace, model: True}
+    await world.upload(data)
+    version = await world.register(artifact)
+    asides = await world.keep(artifact)
+    assert await world.missing(artifact, **mine) == []
+    await world.is_verified(artifact, version)
+    assert await world.missing(artifact, **mine) == []
+    for aside in asides:
+        await world.artifacts.release(aside)
+    assert await world.missing(artifact, **mine) == []
+
+
+async def test_a_verification_that_ends_while_a_registration_looks(
+    world: World, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = single(data)
+    await world.upload(data)
+    version = await world.register(artifact)
+    has = world.store.has
+
+    async def late(key: str, size: int) -> bool:
+        monkeypatch.setattr(world.store, "has", has)
+        await world.verify(artifact, version)
+        return await has(key, size)
+
+    monkeypatch.setattr(world.store, "has", late)
+    assert await world.missing(artifact, readable=lambda workspace, model: True) == []
+    assert await world.keys() == {blob_key(artifact.digest)}
 
 
 async def test_bytes_are_stored_once_and_leave_nothing_behind(world: World, data: bytes) -> None:
@@ -315,13 +348,13 @@ async def test_an_object_elsewhere_is_registered_by_its_address(
 
 async def test_a_reference_must_lead_somewhere(world: World, others: str, infra_s3: S3, data: bytes) -> None:
     missing = single(data, f"s3://{others}/nothing")
-    assert await world.artifacts.missing(missing) == ["model.bin"]
+    assert await world.missing(missing) == ["model.bin"]
     with pytest.raises(Problem, match="is not in s3://") as caught:
         await world.artifacts.set_aside(missing.parts()[0])
     assert caught.value.code == "artifact-missing"
     overwrite(infra_s3, world, "short", data[1:], others)
     with pytest.raises(Problem) as caught:
-        await world.artifacts.missing(single(data, f"s3://{others}/short"))
+        await world.missing(single(data, f"s3://{others}/short"))
     assert caught.value.code == "artifact-mismatch"
 
 
@@ -332,8 +365,9 @@ async def test_references_lead_only_where_the_operator_allows(world: World, data
     nowhere = Artifacts(world.db, world.store)
     for artifacts, source in ((world.artifacts, own), (itself, own), (nowhere, f"s3://{OTHER_BUCKETS[0]}/x")):
         artifact = single(data, source)
-        with pytest.raises(Problem) as caught:
-            await artifacts.missing(artifact)
+        async with world.db.transaction() as tx:
+            with pytest.raises(Problem) as caught:
+                await artifacts.claim(tx, artifact)
         assert (caught.value.status, caught.value.code) == (422, "reference-not-allowed")
         with pytest.raises(Problem):
             await artifacts.set_aside(artifact.parts()[0])

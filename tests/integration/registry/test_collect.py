@@ -79,7 +79,7 @@ async def litter(world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, set
     await world.artifacts.discard(kept)
     await world.reject(version)
     return {
-        "upload": {upload_key(digest_of(data), "ana") for data in (upload, aside, bad[1:])},
+        "upload": {upload_key(digest_of(data), "ana") for data in (upload, aside, bad, bad[1:])},
         "multipart": {upload_key(digest_of(large), "ana")},
         "aside": {copy.key},
         "blob": {blob_key(digest_of(bad))},

@@ -99,18 +99,6 @@ class Artifacts:
 
     # -- registering ---------------------------------------------------------------------------------------------
 
-    async def missing(
-        self, artifact: Artifact, owner: str = "", *, workspace: str = "default", readable: Readable | None = None
-    ) -> list[str]:
-        """The paths of files that are neither a known blob, nor uploaded, nor where `source` says.
-
-        Raises:
-            Problem: 422 `artifact-mismatch` (known or referenced with another size), `reference-not-allowed`.
-        """
-        async with self._db.snapshot() as tx:
-            known = await _known(tx, [part.digest for part in artifact.parts()], readable)
-        return await self._missing(artifact, owner, workspace, known, trusted=readable is None)
-
     async def claim(
         self,
         tx: AsyncConnection,
@@ -124,15 +112,20 @@ class Artifacts:
         Costs nothing when every blob is known. Take no other lock before it.
 
         Raises:
-            Problem: 422, as `missing`, or `artifact-missing`.
+            Problem: 422 `artifact-missing` (with `files`: neither a known blob, nor uploaded, nor where `source` says),
+                `artifact-mismatch` (known or referenced with another size), `reference-not-allowed`.
         """
         digests = [part.digest for part in artifact.parts()]
         unknown = set(digests) - set(await _known(tx, digests, readable))
         for lock in sorted({lock_of(digest) for digest in unknown}):
             await tx.execute(share(lock))
-        known = await _known(tx, digests, readable)
-        if paths := await self._missing(artifact, owner, workspace, known, trusted=readable is None):
-            raise Problem(422, "artifact-missing", _absent(artifact, paths[0]), files=paths[:100])
+        # Verification makes a blob known before it deletes the upload: what was neither then is one of them now.
+        for _ in range(2):
+            known = await _known(tx, digests, readable)
+            paths = await self._missing(artifact, owner, workspace, known, trusted=readable is None)
+            if not paths:
+                return
+        raise Problem(422, "artifact-missing", _absent(artifact, paths[0]), files=paths[:100])
 
     async def _missing(
         self, artifact: Artifact, owner: str, workspace: str, known: dict[str, int], *, trusted: bool
@@ -189,7 +182,7 @@ class Artifacts:
         return self._blobs.presign_get(aside.key, inside=True)
 
     async def keep(self, aside: Aside, digest: str) -> None:
-        """The copy has exactly this digest: it becomes the blob, and the upload is of no more use.
+        """The copy has exactly this digest: it becomes the blob.
 
         Call it only for a version that is registered: its reference keeps the collector away. A blob that is there is
         never written again: somebody may be reading it.
@@ -199,6 +192,9 @@ class Artifacts:
         """
         if not await self._blobs.has(blob_key(digest), aside.size):
             await self._copy(aside.key, blob_key(digest), self._blobs.bucket)
+
+    async def release(self, aside: Aside) -> None:
+        """The blob is known (committed): the upload is of no more use. Until then registrations rely on it."""
         if aside.upload is not None:
             await self._blobs.delete(aside.upload)
 
@@ -207,9 +203,8 @@ class Artifacts:
 
     async def refuse(self, aside: Aside) -> None:
         """The copy is not what was declared: it goes, and so does the upload, so that it can be sent again."""
-        await self._blobs.delete(aside.key)
-        if aside.upload is not None:
-            await self._blobs.delete(aside.upload)
+        await self.discard(aside)
+        await self.release(aside)
 
     # -- downloading ---------------------------------------------------------------------------------------------
 

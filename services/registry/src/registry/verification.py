@@ -120,16 +120,22 @@ class Verification:
             async with self._db.snapshot() as tx:
                 inspection = await queries.inspection_of(tx, artifact, SCANNER)
         refusal: Refusal | None = None
+        kept: list[Aside] = []
         if inspection is None:
-            inspection, refusal = await self._examine(artifact, row["registered_by"], key[0])
+            inspection, refusal = await self._examine(artifact, row["registered_by"], key[0], kept)
         if refusal is None and (text := contradiction(declared, inspection.signature)) is not None:
             refusal = ("signature-contradiction", f"the declared schema is not the file's: {text}", None)
         await self._commands.verified(*key, inspection, refusal)
+        if refusal is None:
+            for aside in kept:
+                await self._artifacts.release(aside)
         outcome = refusal[0] if refusal else "unsafe" if inspection.unsafe else "ready"
         VERIFIED.labels(outcome).inc()
         log.info("version verified", version="/".join(map(str, key)), outcome=outcome, format=inspection.format)
 
-    async def _examine(self, artifact: Artifact, owner: str, workspace: str) -> tuple[Inspection, Refusal | None]:
+    async def _examine(
+        self, artifact: Artifact, owner: str, workspace: str, kept: list[Aside]
+    ) -> tuple[Inspection, Refusal | None]:
         """Reads every file back, from copies that nobody else can change; keeps them when all is well."""
         asides: dict[str, Aside] = {}
         try:
@@ -148,6 +154,7 @@ class Verification:
                 return examined.inspection, ("artifact-mismatch", _mismatch(wrong, found.get(wrong.path)), wrong.path)
             for digest, aside in asides.items():
                 await self._artifacts.keep(aside, digest)
+                kept.append(aside)
             return examined.inspection, None
         except InspectionFailed as failed:
             self._failures[artifact.digest] = tries = self._failures.get(artifact.digest, 0) + 1
