@@ -11,7 +11,7 @@ from audit.note import Checkpoint, NoteError, Signer, is_signed_by, key_id, open
 ORIGIN = "hallmark.example/log/test"
 ROOT = sha256(b"root").digest()
 SIGNER = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
-# The example of golang.org/x/mod/sumdb/note, which C2SP signed-note describes.
+# The example of Go's sumdb note package, which C2SP signed-note describes.
 GO_VKEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 GO_TEXT = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
 GO_SIGNATURE = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM="
