@@ -23,16 +23,29 @@ class Action(StrEnum):
     SUBSCRIBE = "subscribe"
     MANAGE = "manage"  # rename, delete, restore, take back another's request
     MANAGE_POLICY = "manage_policy"
+    ATTEST = "attest"  # attach evidence to a version, and what a check of it found
+    REVOKE = "revoke"
+    MANAGE_PEOPLE = "manage_people"  # tell which groups somebody is in, before their next token does
     CONFIGURE = "configure"
     REPORT = "report"  # say what a server has loaded
 
 
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.VIEWER: frozenset({Action.READ, Action.SUBSCRIBE}),
-    Role.CONTRIBUTOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.REGISTER, Action.REQUEST, Action.REPORT}),
-    Role.APPROVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.VOTE}),
+    Role.CONTRIBUTOR: frozenset(
+        {Action.READ, Action.SUBSCRIBE, Action.REGISTER, Action.REQUEST, Action.REPORT, Action.ATTEST}
+    ),
+    Role.APPROVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.VOTE, Action.ATTEST}),
     Role.OPERATOR: frozenset(
-        {Action.READ, Action.SUBSCRIBE, Action.REQUEST, Action.ROLL_BACK, Action.MANAGE, Action.REPORT}
+        {
+            Action.READ,
+            Action.SUBSCRIBE,
+            Action.REQUEST,
+            Action.ROLL_BACK,
+            Action.MANAGE,
+            Action.REPORT,
+            Action.REVOKE,
+        }
     ),
     Role.SERVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.REPORT}),
     Role.AUDITOR: frozenset({Action.READ, Action.AUDIT}),

@@ -112,6 +112,8 @@ class Pointer(Payload):
 
 
 class Lineage(Payload):
+    """`committers`: subjects or e-mail addresses of whose commits are in it; policies may keep them from voting."""
+
     git_repository: Line | None = None
     git_commit: Line | None = None
     git_dirty: bool | None = None
@@ -120,6 +122,7 @@ class Lineage(Payload):
     feature_stores: tuple[Pointer, ...] = ()
     run: Pointer | None = None
     parents: tuple[VersionNumber, ...] = ()
+    committers: Annotated[tuple[Line, ...], Field(max_length=200)] = ()
 
 
 class Column(Payload):
@@ -167,7 +170,8 @@ class VersionContent(Payload):
         Fields that later releases added are left out at their default: old versions keep their digest.
         """
         given = self.model_dump(mode="json")
-        for owner, name in ((given, "better"), (given["artifact"], "source"), (given["artifact"], "files")):
+        artifact, lineage = given["artifact"], given["lineage"]
+        for owner, name in ((given, "better"), (artifact, "source"), (artifact, "files"), (lineage, "committers")):
             if not owner[name]:
                 del owner[name]
         return f"sha256:{sha256(canonical_json(given)).hexdigest()}"

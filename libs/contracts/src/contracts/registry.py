@@ -86,7 +86,15 @@ class SetAlias(Message, OfVersion):
     reason: Reason = "set"
 
 
+# What a policy may ask for beside the reason: a change ticket, the version to roll back to.
+RequestFields = Annotated[
+    dict[Key, Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$")]], Field(max_length=50)
+]
+
+
 class RequestTransition(Message):
+    """`fields` are what the policies ask for beside the reason (`hallmark policy explain` says what)."""
+
     TYPE: ClassVar[str] = "hallmark.stage.request.v1"
     workspace: WorkspaceName = "default"
     model: ModelName
@@ -94,6 +102,7 @@ class RequestTransition(Message):
     to_stage: StageName
     reason: Reason
     expected_from: StageName | None = None
+    fields: RequestFields = Field(default_factory=dict)
 
 
 class RollBack(Message):
@@ -226,6 +235,21 @@ class VersionNoted(Message):
     text: Annotated[Text, Field(min_length=1)]
 
 
+class VersionRevoked(Message):
+    """Nobody may use the version any more, whatever stage it was in. `revocation` is the approval service's JWS over a
+    `Revocation`; `fallback` is the version that its stage is to return to."""
+
+    TYPE: ClassVar[str] = "hallmark.version.revoked.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    digest: Digest
+    revoked_by: Line
+    reason: Reason
+    fallback: VersionNumber | None = None
+    revocation: Jws
+
+
 class VersionScanned(Message):
     """What a scanner outside the registry found. An unsafe finding quarantines a ready version."""
 
@@ -259,6 +283,7 @@ class StageRequested(Message, Transition):
     reason: Reason
     expires_at: AwareDatetime
     expected: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    fields: RequestFields = Field(default_factory=dict)
 
 
 class Approval(Payload):
@@ -377,6 +402,7 @@ EVENTS = (
     VersionTagged,
     VersionNoted,
     VersionScanned,
+    VersionRevoked,
     StageRequested,
     StageChanged,
     StageRefused,
