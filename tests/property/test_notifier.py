@@ -9,11 +9,11 @@ from standardwebhooks import Webhook
 from contracts.envelope import Envelope
 from contracts.payload import Message
 from contracts.registry import ModelRegistered, StageChanged
+from kit.webhooks import new_secret, sign
 from notifier.channels import Parcel
 from notifier.channels.email import EmailSender
 from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
-from notifier.channels.webhook import new_secret, sign
 from notifier.domain import MAX_PAUSE_SECONDS, Outcome, Schedule, Try, Verdict, decide, redact, retry_after_seconds
 from notifier.wording import notice
 

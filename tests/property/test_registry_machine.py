@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from tests.integration.registry.test_registry import signed
+from tests.integration.registry.test_revocation import REGISTRY, ordered
 from tests.support.walking import RULES, World, request_of, world
 
 from contracts.approval import RequestDecided, Verdict
@@ -48,6 +49,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("decide"), NTH, st.booleans()),
     st.tuples(st.just("decide"), NTH, st.just(True)),
     st.tuples(st.just("cancel"), NTH),
+    st.tuples(st.just("revoke"), MODELS, VERSIONS, st.none() | VERSIONS),
     st.tuples(st.just("register-model"), MODELS),
     st.tuples(st.just("register-version"), MODELS),
     st.tuples(st.just("remove-alias"), MODELS, ALIASES),
@@ -165,6 +167,8 @@ class Machine(RuleBasedStateMachine):
         kind, *given = action
         if kind == "decide":
             return await self._decide(decided)
+        if kind == "revoke":
+            return await self._revoke(client, *given)
         if kind == "cancel":
             if not self.asked:
                 return Answer("nothing-asked", {})
@@ -191,9 +195,21 @@ class Machine(RuleBasedStateMachine):
             return Answer(error.code, {})
         return Answer("", {})
 
+    async def _revoke(self, client: Any, name: str, number: int, fallback: int | None) -> Answer:
+        found = await client.get(f"/v1/models/{name}/versions/{number}")
+        if found.status_code != 200:
+            return Answer("version-not-found", {})
+        message = ordered(self.harness, found.json(), fallback=fallback)
+        async with self.world.db.transaction() as tx:
+            await self.world.commands.revoke(tx, message.revocation, message.jws, Cause(actor="hallmark/approval"))
+        waiting = await client.get(f"/v1/models/{name}/transitions", params={"status": "open"})
+        return Answer("", waiting.json())
+
     def _note(self, action: Action, document: dict[str, Any]) -> None:
         """Keeps what the answer promises."""
         kind = action[0]
+        if kind == "revoke":
+            self.asked += [item for item in document["items"] if item["requested_by"] == REGISTRY]
         if kind in ("request", "rollback", "set-alias") and "transition_id" in document:
             if document["status"] == "open":
                 self.asked.append(document)
@@ -242,6 +258,17 @@ class Machine(RuleBasedStateMachine):
                 "select 1 from registry.transition where workspace = :w and status = 'open'"
                 " group by model, version, to_stage having count(*) > 1"
             )
+            relied_on = await rows(
+                "select v.model, v.version, v.stage from registry.version v where workspace = :w"
+                " and status = 'revoked' and stage in ('Staging', 'Production')"
+                " and not exists (select 1 from registry.transition t where t.workspace = v.workspace"
+                " and t.model = v.model and t.to_stage = v.stage and t.status = 'open' and t.kind = 'rollback')"
+            )
+            waiting = await rows(
+                "select t.* from registry.transition t join registry.version v using (workspace, model, version)"
+                " where workspace = :w and t.status = 'open' and v.status = 'revoked'"
+            )
+        assert (relied_on, waiting) == ([], [])
         assert {row.model: row.n for row in numbers} == {m: [*range(1, n + 1)] for m, n in self.versions.items()}
         for row in numbers:
             for stage, holds in GATED.items():

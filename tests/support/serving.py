@@ -31,6 +31,7 @@ from contracts.registry import (
     VersionEvaluated,
     VersionRegistered,
     VersionRejected,
+    VersionRevoked,
     VersionVerified,
 )
 from contracts.topics import REGISTRY_EVENTS
@@ -167,6 +168,13 @@ class Pen:
             return await self.write(model, AliasRemoved(**of, previous=previous))
         digests = {"digest": digest_of(f"{model}{version}"), "artifact_digest": digest_of(f"{model}/{version}")}
         return await self.write(model, AliasChanged(**of, **digests, version=version, previous=previous))
+
+    def revoked(self, model: str, version: int, **more: Any) -> VersionRevoked:
+        of = {"workspace": self.workspace, "model": model, "version": version, "digest": digest_of(f"{model}{version}")}
+        return VersionRevoked(**of, **{"revoked_by": "olga", "reason": "it leaks", "revocation": "jws", **more})
+
+    async def revoke(self, model: str, version: int) -> int:
+        return await self.write(model, self.revoked(model, version), version=version)
 
     async def evaluate(self, model: str, version: int, ago: timedelta = timedelta(), **metrics: float) -> int:
         at = datetime.now(UTC) - ago

@@ -21,12 +21,13 @@ from pydantic import SecretStr
 
 from approval import app as approval_app
 from approval import views
-from approval.commands import SYSTEM, Commands
+from approval.app import Parts, assemble
+from approval.clock import Clock
 from approval.consumers import RegistryEvents
-from approval.domain import Request, Voter
-from approval.revisions import Revisions
+from approval.domain import Request
+from approval.keyring import Keyring
 from approval.settings import ApprovalSettings
-from approval.tables import mechanism
+from contracts.approval import Choice
 from contracts.envelope import Envelope, new_id, now
 from contracts.lifecycle import Stage, TransitionKind, stream_of
 from contracts.model import Artifact, VersionContent
@@ -34,11 +35,12 @@ from contracts.payload import Message
 from contracts.registry import StageChanged, StageRefused, StageRequested, Transition, VersionRegistered
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS
 from embedded.fixtures import Kafka
+from kit.auth import Access
 from kit.db import Database
-from kit.events import EventLog
-from kit.keys import ensure_key, load_key, make_token
+from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 from kit.topics import apply_topics
+from policy.people import Ballot, Person
 
 ACCESS = """
 roles:
@@ -122,12 +124,12 @@ class Registry:
     async def changed(self, envelope: Envelope) -> None:
         """The registry carries the request out."""
         asked = envelope.payload(StageRequested)
-        fields = asked.model_dump(exclude={"expires_at", "expected"})
+        fields = asked.model_dump(exclude={"expires_at", "expected", "fields"})
         await self.publish(StageChanged(**fields), asked.model, asked.version)
 
     async def refused(self, envelope: Envelope, code: str) -> None:
         asked = envelope.payload(StageRequested)
-        fields = asked.model_dump(exclude={"expires_at", "expected"})
+        fields = asked.model_dump(exclude={"expires_at", "expected", "fields"})
         await self.publish(StageRefused(**fields, code=code, detail="test"), asked.model, asked.version)
 
 
@@ -185,8 +187,12 @@ class Harness:
         return await who.post(f"/v1/requests/{request_id}/votes", json={"choice": choice, **body})
 
     async def publish_policy(self, text: str) -> None:
+        """By one admin, with another's approval."""
         response = await self.admin.post("/v1/policies", json={"document": text})
-        assert response.status_code in (200, 201), response.text
+        assert response.status_code in (200, 202), response.text
+        if response.status_code == 202:
+            agreed = await self.vote(self.client("vera", "admins"), response.json()["request_id"], "approve")
+            assert agreed.json()["status"] == "approved", agreed.text
 
     async def send_raw(self, key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None) -> None:
         """A record on the registry's topic, as anybody with access to it could write."""
@@ -320,13 +326,12 @@ async def approval(
 
 @dataclass
 class Direct:
-    """The use cases on a real database, without HTTP and Kafka: for races and crashes."""
+    """The use cases on a real database, without HTTP and Kafka: for races, crashes and moving clocks."""
 
     settings: ApprovalSettings
     db: Database
-    events: EventLog
-    commands: Commands
-    revisions: Revisions
+    clock: Clock
+    parts: Parts
     registry: Registry
 
     async def request(self, request_id: str) -> Request:
@@ -335,14 +340,37 @@ class Direct:
         assert found is not None
         return found
 
-    def again(self, **options: Any) -> "Commands":
+    def again(self, **options: Any) -> Parts:
         """The same service started anew with other settings."""
-        key = load_key(self.settings.decision_key)
-        return Commands(self.db, self.events, key, self.settings.model_copy(update=options))
+        return _parts(self.settings.model_copy(update=options), self.db, self.clock)
+
+    async def later(self, **delta: float) -> None:
+        """Moves the clock, and lets time do what it does."""
+        self.clock.ahead += timedelta(**delta)
+        await self.sweep()
+
+    async def sweep(self) -> None:
+        while await self.parts.sweeper.once():
+            pass
+
+    async def publish(self, text: str) -> None:
+        """A policy by one admin, with another's approval, beside those that ship with the service."""
+        await self.parts.revisions.bootstrap()
+        proposed = await self.parts.revisions.propose(text, "root")
+        if proposed.request is not None and proposed.request.status == "open":
+            vera = await self.person("vera", "admins")
+            done = await self.parts.people.vote(proposed.request.request_id, vera, Ballot(Choice.APPROVE))
+            assert done.published is not None, done
+
+    async def person(self, subject: str, *groups: str, **given: Any) -> Person:
+        """Somebody who has signed in just now."""
+        async with self.db.snapshot() as tx:
+            now = await self.clock(tx)
+        return person(subject, *groups, **{"authenticated_at": now, **given})
 
     async def types(self, stream: str) -> list[str]:
         async with self.db.snapshot() as tx:
-            found = [e.type async for e in self.events.read(tx, stream=stream)]
+            found = [e.type async for e in self.parts.desk.log.read(tx, stream=stream)]
         return [t.removeprefix("hallmark.").removesuffix(".v1") for t in found]
 
 
@@ -353,17 +381,21 @@ def direct(database: str, tmp_path: Path) -> Direct:
 
 
 def make_direct(settings: ApprovalSettings) -> Direct:
-    db = Database(settings.database_url.get_secret_value(), name="approval")
-    events = EventLog(mechanism, topic=APPROVAL_EVENTS.name, source=SYSTEM)
-    commands = Commands(db, events, load_key(settings.decision_key), settings)
-    apply = RegistryEvents(commands)
+    db, clock = Database(settings.database_url.get_secret_value(), name="approval"), Clock()
+    parts = _parts(settings, db, clock)
+    apply = RegistryEvents(parts.commands)
 
     async def send(envelope: Envelope) -> None:
         async with db.transaction() as tx:
             await apply(tx, envelope)
 
-    return Direct(settings, db, events, commands, Revisions(db, events), Registry(send))
+    return Direct(settings, db, clock, parts, Registry(send))
 
 
-def person(subject: str, *groups: str) -> Voter:
-    return Voter(subject, frozenset(groups), person=True, may_vote=True, method="token")
+def _parts(settings: ApprovalSettings, db: Database, clock: Clock) -> Parts:
+    return assemble(settings, db, Access.load(settings.access_file), Keyring(settings.decision_key), clock)
+
+
+def person(subject: str, *groups: str, **given: Any) -> Person:
+    known = {"person": True, "may_vote": True, "method": "token", "authenticated_at": now()}
+    return Person(subject, frozenset(groups), **{**known, **given})

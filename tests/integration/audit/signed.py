@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from joserfc.jwk import OKPKey
+from tests.support.decisions import publish
 
 from approval.decision import sign
 from audit import tables
@@ -60,6 +61,12 @@ class Signed:
         self.jwks = directory / "decision.jwks.json"
         self.views = Views(Inbox(tables.mechanism), Decisions(KeySource(str(self.jwks))))
         self.ledger = Ledger(audit.db, self.views)
+
+    def publish(self, members: dict[str, Any]) -> None:
+        """The key with more members; they are read before the next record."""
+        publish(self.jwks, (self.key, members))
+        self.views = Views(Inbox(tables.mechanism), Decisions(KeySource(str(self.jwks))))
+        self.ledger = Ledger(self.audit.db, self.views)
 
     async def tell(self, *envelopes: Envelope) -> list[str | None]:
         outcomes = await self.ledger.append([record(envelope) for envelope in envelopes])

@@ -7,7 +7,9 @@ from uuid import uuid4
 
 import pytest
 from joserfc.jwk import OKPKey
+from tests.support.decisions import revocation
 
+from approval.decision import sign
 from audit import tables
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED
@@ -45,6 +47,12 @@ async def test_decided_changes_are_believed(signed: Signed) -> None:
 
 FORGED: dict[str, Callable[[StageChanged, OKPKey], StageChanged]] = {
     "no decision": lambda change, key: change,
+    "a header that is no object": lambda change, key: change.model_copy(
+        update={"decision": "WyJhbGciXQ.e30.AA", "decision_id": "d"}
+    ),
+    "a revocation": lambda change, key: change.model_copy(
+        update={"decision": sign(revocation(), key), "decision_id": "d"}
+    ),
     "not a JWS": lambda change, key: change.model_copy(update={"decision": "x.y.z", "decision_id": "d"}),
     "another key": lambda change, key: decided(change, OKPKey.generate_key("Ed25519", {"kid": "strange"})),
     "another key of that name": lambda change, key: decided(
@@ -133,6 +141,32 @@ async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(
         async with signed.audit.db.transaction() as tx:
             await rebuild(tx, Views(inbox, decisions))
         assert await signed.production() == version
+
+
+async def test_a_revocation_takes_back_nothing_and_lets_nothing_more_in(signed: Signed) -> None:
+    await signed.tell(*signed.first())
+    before = await signed.intervals()
+    signed.publish({"revoked": {"revoked_at": int(hours(4.2).timestamp()), "reason": "compromised"}})
+    for at in (hours(4.1), hours(4.5)):  # whoever stole the key can write any date
+        late = decided(changed(2, STAGING, PRODUCTION, replaces=1), signed.key, decided_at=at)
+        assert await signed.tell(event(late, 6, at=at)) == [NOT_VERIFIED]
+    assert await signed.intervals() == before
+    assert await signed.production() == 1
+    problem = (await signed.audit.get("/v1/timeline?model=fraud&version=2"))["items"][-1]["problem"]
+    assert f"the key {signed.key.kid}, which was revoked at 2026-" in problem
+    assert problem.endswith("(compromised); what was logged before that stays believed")
+    async with signed.audit.db.transaction() as tx:
+        await rebuild(tx, signed.views)
+    assert await signed.intervals() == before
+
+
+async def test_what_a_retired_key_signed_in_its_time_is_believed_for_ever(signed: Signed) -> None:
+    signed.publish({"exp": int(hours(4).timestamp())})
+    assert await signed.tell(*signed.first()) == [None] * 5
+    late = decided(changed(2, STAGING, PRODUCTION, replaces=1), signed.key, decided_at=hours(4.5))
+    assert await signed.tell(event(late, 6, at=hours(4.5))) == [NOT_VERIFIED]
+    assert await signed.tell(*signed.swap()) == [None, None]
+    assert await signed.production() == 2
 
 
 async def test_the_service_takes_the_keys_from_its_settings(audit: Harness, tmp_path: Path) -> None:

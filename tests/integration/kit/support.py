@@ -65,20 +65,6 @@ def cause() -> Cause:
     return Cause(actor="ana")
 
 
-async def until(condition: Callable[[], Any], what: str = "", *, timeout: float = 30) -> Any:
-    """Waits for a condition, plain or awaitable, to be true; says what was missing."""
-    end = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if inspect.isawaitable(found):
-            found = await found
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout} s: {what or inspect.getsource(condition).strip()}")
-        await asyncio.sleep(0.02)
-
-
 async def create_topics(bootstrap: str, prefix: str, topics: Sequence[Topic] = (TOPIC,)) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
@@ -167,8 +153,7 @@ async def _partitions(consumer: AIOKafkaConsumer, name: str) -> set[int]:
         partitions: set[int] | None = consumer.partitions_for_topic(name)
         return partitions
 
-    partitions: set[int] = await until(found, f"partitions of {name}")
-    return partitions
+    return await until(found, what=f"partitions of {name}")
 
 
 Act = Callable[[Record], Awaitable[None]]

@@ -4,7 +4,8 @@ import asyncio
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, event, given, until
+from tests.integration.kit.support import TOPIC, event, given
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.bus import Record
@@ -16,7 +17,7 @@ async def seen(place: Place, count: int) -> None:
     async def reached() -> bool:
         return sum(map(len, (await place.store.effects()).values())) >= count
 
-    await until(reached, f"{count} effects")
+    await until(reached, what=f"{count} effects")
 
 
 class CutOff(Ordered):

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Memory, MemoryOfMany, Store, create_topics, event, given, until
+from tests.integration.kit.support import TOPIC, Memory, MemoryOfMany, Store, create_topics, event, given
+from tests.support.waiting import until
 
 from embedded.fixtures import Kafka
 from embedded.kafka import tansu
@@ -59,7 +60,7 @@ async def test_a_consumer_stopped_behind_its_back_is_dead(place: Place) -> None:
     await until(lambda: bus.health()[TOPIC.name]["partitions"] == 2)
     (subscription,) = bus._subscriptions
     await subscription.subscriber.consumer.stop()
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
     assert await bus.broker.ping(2), "which is why the ping is not asked"
 
 
@@ -70,7 +71,7 @@ async def test_a_consumer_whose_loop_ended_is_dead(place: Place) -> None:
     (subscription,) = bus._subscriptions
     for task in subscription.subscriber.tasks:
         task.cancel()
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
 
 
 async def test_a_handler_that_hangs_is_dead(place: Place) -> None:
@@ -81,7 +82,7 @@ async def test_a_handler_that_hangs_is_dead(place: Place) -> None:
     bus = await place.listen(memory, graceful_seconds=0.2)
     await place.eyes.produce(given(event(None)))
     await until(lambda: memory.calls)
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
 
 
 async def test_waiting_for_the_database_is_no_reason_to_die(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +122,7 @@ async def test_a_batch_that_hangs_is_dead(place: Place) -> None:
     bus = await place.listen_many(memory, graceful_seconds=0.2)
     await place.eyes.produce(given(event(None)))
     await until(lambda: memory.batches)
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
 
 
 async def test_a_broker_that_is_gone_for_long_and_comes_back(store: Store, tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ async def test_a_broker_that_is_gone_for_long_and_comes_back(store: Store, tmp_p
         await until(lambda: bus.health()[TOPIC.name]["partitions"] == 2)
         assert alive(bus)
         await asyncio.to_thread(broker.kill)
-        await until(lambda: not alive(bus), timeout=4 * STALE)
+        await until(lambda: not alive(bus), 4 * STALE)
         await asyncio.to_thread(broker.start)
         await create_topics(place.kafka.bootstrap, "")
         await place.eyes.produce(given(event(None)))
@@ -153,4 +154,4 @@ async def test_a_spare_member_without_partitions_says_so(place: Place) -> None:
     health: dict[str, Any] = bus.health()[TOPIC.name]
     assert health["partitions"] == 0
     assert health["alive"]
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)

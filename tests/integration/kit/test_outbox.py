@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from aiokafka import AIOKafkaProducer
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, terminate, until
+from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, terminate
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.events import Conflict, New
@@ -26,7 +27,7 @@ async def drained(store: Store) -> None:
     async def empty() -> bool:
         return await store.count("outbox") == 0
 
-    await until(empty, "an empty outbox")
+    await until(empty, what="an empty outbox")
 
 
 async def test_a_commit_wakes_the_relay(place: Place) -> None:
@@ -44,7 +45,7 @@ async def until_leading(place: Place) -> None:
     async def leading() -> bool:
         return bool(await sessions(place.store.url, f"{SCHEMA}-relay"))
 
-    await until(leading, "a relay's session")
+    await until(leading, what="a relay's session")
 
 
 async def test_a_rolled_back_transaction_leaves_nothing_and_wakes_nobody(store: Store) -> None:

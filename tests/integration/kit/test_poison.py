@@ -2,7 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Given, Memory, Noted, event, given, until
+from tests.integration.kit.support import TOPIC, Given, Memory, Noted, event, given
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.bus import Record
@@ -81,7 +82,7 @@ async def until_committed(place: Place, offset: int, partition: int = 0) -> None
     async def reached() -> bool:
         return await place.eyes.committed(partition) == offset
 
-    await until(reached, f"offset {offset} of partition {partition} committed")
+    await until(reached, what=f"offset {offset} of partition {partition} committed")
 
 
 async def test_odd_headers_of_others_do_no_harm(place: Place) -> None:

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import (
+from tests.support.waiting import until
     TOPIC,
     Eyes,
     Noted,
@@ -22,7 +23,6 @@ from tests.integration.kit.support import (
     create_topics,
     event,
     given,
-    until,
 )
 
 from contracts.envelope import Envelope
@@ -71,9 +71,9 @@ async def test_postgresql_is_killed_and_comes_back(
         assert is_transient(caught.value)
         await place.eyes.produce(given(event(1, stream="default/b"), partition=1))  # somebody else's event
         (subscription,) = bus._subscriptions
-        await until(lambda: not subscription._idle.is_set(), "the consumer met the outage")
+        await until(lambda: not subscription._idle.is_set(), what="the consumer met the outage")
         before = retries()
-        await until(lambda: retries() > before, "it tried again")
+        await until(lambda: retries() > before, what="it tried again")
         own_postgres.start()
 
         await until_works(lambda: store.append("default/a", "3"))
@@ -215,7 +215,7 @@ async def test_a_broker_that_forgets_while_all_is_idle(house: House) -> None:
     async def republished() -> bool:
         return await house.knows_topics() and len(await house.eyes.read(REGISTRY_EVENTS.name)) >= 4
 
-    await until(republished, "nothing was appended, and still all is there again")
+    await until(republished, what="nothing was appended, and still all is there again")
     await house.append("default/a", "default/d")
     await house.complete()
     assert {"default/a": [1, 2, 3], "default/d": [1]}.items() <= (await house.store.effects()).items()
@@ -235,7 +235,7 @@ async def test_a_topic_that_came_back_with_fewer_partitions(place: Place) -> Non
     async def drained() -> bool:
         return await place.store.count("outbox") == 0 and len(await place.eyes.read()) >= 4
 
-    await until(drained, timeout=8)
+    await until(drained, 8)
 
 
 async def test_a_broker_that_forgets_what_a_consumer_had_not_read(house: House) -> None:
@@ -298,6 +298,6 @@ async def test_a_broker_that_remembers_is_not_told_twice(place: Place) -> None:
 
         await until(drained)
         before = looks
-        await until(lambda before=before: looks >= before + 2, "it looked at the end offsets")  # type: ignore[misc]
+        await until(lambda before=before: looks >= before + 2, what="it looked at the end offsets")  # type: ignore[misc]
         await cancel([task])
     assert len(await place.eyes.read()) == 6

@@ -4,7 +4,8 @@ import asyncio
 import time
 
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Given, Memory, event, given, until
+from tests.integration.kit.support import Given, Memory, event, given
+from tests.support.waiting import until
 
 from kit.bus import Record
 from kit.errors import Transient
@@ -29,7 +30,7 @@ async def test_a_stop_lets_the_record_in_flight_finish(place: Place) -> None:
     await asyncio.wait_for(entered.wait(), 30)
     stopping = asyncio.create_task(bus.stop())
     (subscription,) = bus._subscriptions
-    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, "stopping")
+    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, what="stopping")
     assert not stopping.done()
     release.set()
     await stopping

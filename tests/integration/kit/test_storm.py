@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Noted, cause, until
+from tests.integration.kit.support import TOPIC, Noted, cause
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.consume import Ordered
@@ -85,7 +86,7 @@ async def test_a_storm(place: Place) -> None:
     async def all_seen() -> bool:
         return sum(map(len, (await store.effects()).values())) >= WRITERS * EVENTS
 
-    await until(all_seen, timeout=60)
+    await until(all_seen, 60)
     expected = {f"default/{n}": list(range(1, 2 * EVENTS + 1)) for n in range(STREAMS)}
     assert await store.appended() == expected
     assert await store.effects() == expected

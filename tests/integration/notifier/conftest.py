@@ -24,8 +24,8 @@ from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
 from kit.migrations import migrate
+from kit.outbound import Guard
 from notifier import app, consumers, queue, views
-from notifier.addresses import Guard
 from notifier.commands import Commands
 from notifier.domain import Schedule
 from notifier.settings import NotifierSettings

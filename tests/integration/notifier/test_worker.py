@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from standardwebhooks import Webhook
 
 from contracts.notifier import Channel
+from kit.outbound import Guard
 from notifier import app, queue, views
-from notifier.addresses import Guard
 from notifier.domain import Outcome, Schedule, Verdict
 from notifier.tables import mechanism
 

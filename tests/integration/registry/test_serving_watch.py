@@ -152,6 +152,73 @@ async def test_when_the_newest_of_several_leaves_the_next_one_is_told(house: Hou
         ], e
 
 
+async def test_a_revocation_is_told_to_everybody_who_watches_the_model(house: House, pen: Pen) -> None:
+    """Whoever follows another target may run the version all the same: a swap may have failed."""
+    await pen.model("m", 2)
+    await pen.promote("m", 1, origin="Development")
+    await pen.alias("m", "live", 1)
+    async with house.client(pen) as client, AsyncExitStack() as stack:
+        ears = [
+            await stack.enter_async_context(watching(client, **params))
+            for params in ({"stage": "Production"}, {"alias": "other"}, {})
+        ]
+        states = [(await ear.next()).json()["targets"] for ear in ears]
+        assert [[t["revoked"] for t in targets] for targets in states] == [[None], [], [None, None]]
+        last = ears[0].last_id
+        sequence = await pen.revoke("m", 1)
+        for ear in ears:
+            event = await ear.next()
+            assert (event.event, event.id) == ("revoked", str(sequence))
+            told = event.json()["revoked"]
+            assert (told["model"], told["version"], told["reason"], told["by"]) == ("m", 1, "it leaks", "olga")
+            assert told["at"] == event.json()["at"]
+        await pen.promote("m", 2, former=1, origin="Development")
+        change = await ears[0].next()
+        assert told_of(change) == ("change", "Production", 2, None)
+        # Who was away hears both, in order; who comes anew is told by the state.
+        async with watching(client, stage="Production", resume=last) as back:
+            assert [told_of(await back.next())[0] for _ in range(2)] == ["revoked", "change"]
+        async with watching(client, alias="live") as new:
+            [target] = (await new.next()).json()["targets"]
+            assert (target["version"], target["revoked"]["reason"]) == (1, "it leaks")
+
+
+async def test_of_several_in_a_stage_the_state_names_one_that_may_be_used(house: House, pen: Pen) -> None:
+    stages = (*DEFAULT_LIFECYCLE.stages, StageRule(name="Canary", gated=True, holds=3))
+    lifecycle = DEFAULT_LIFECYCLE.model_copy(update={"stages": stages})
+    await pen.write("-", WorkspaceConfigured(workspace=pen.workspace, lifecycle=lifecycle))
+    await pen.model("m", 2)
+    for version in (1, 2):
+        await pen.move("m", version, "Development", "Canary")
+    sequence = await pen.revoke("m", 2)
+    async with house.client(pen) as client:
+        async with watching(client, stage="Canary") as ear:
+            [target] = (await ear.next()).json()["targets"]
+            assert (target["version"], target["revoked"]) == (1, None)
+        answer = (await client.get("/v1/models/m/resolve", params={"stage": "Canary"})).json()
+        assert (answer["version"], answer["sequence"], answer["also"]) == (1, sequence, [])
+
+
+async def test_a_watch_of_a_revoked_version_is_no_use_of_it(house: House, pen: Pen) -> None:
+    await pen.model("m", 1)
+    await pen.promote("m", 1, origin="Development")
+    async with house.client(pen) as client, watching(client, stage="Production") as ear:
+        await ear.next()
+        [room] = house.serving.hub._rooms.values()
+        [watcher] = room.watchers
+        assert watcher.versions == {"Production": 1}
+        await pen.revoke("m", 1)
+        await ear.next()
+        assert watcher.versions == {}
+        async with watching(client, stage="Production") as late:
+            await late.next()
+            assert all(not w.versions for w in room.watchers)
+
+
+def told_of(event: Any) -> tuple[str, str | None, int | None, Any]:
+    return (*told(event), event.json()["revoked"])
+
+
 async def test_what_cannot_be_watched_says_why(house: House, pen: Pen) -> None:
     await pen.model("m", 1)
     async with house.client(pen) as client:

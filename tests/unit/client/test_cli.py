@@ -64,6 +64,50 @@ def test_exit_codes_tell_what_became_of_a_request(run: Run, answers: dict[str, A
     assert json.loads(out)["status"] == status
 
 
+@pytest.mark.parametrize("command", ["request", "rollback"])
+def test_fields_for_the_policies_are_sent(
+    answers: dict[str, Any], command: str, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.append(json.loads(request.content))
+        return httpx2.Response(202, json={**TRANSITION, "status": "applied", "fields": sent[-1].get("fields", {})})
+
+    transport = httpx2.MockTransport(handler)
+    monkeypatch.setattr(output.Caller, "client", lambda _: Client("http://r", "t", retry_for=0, transport=transport))
+    what = {"request": ("fraud", "1", "Production"), "rollback": ("fraud",)}[command]
+    given = ("--field", "change_ticket=CHG1", "--field", "plan=a=b")
+    code, out, _ = run("stage", command, *what, "--reason", "r", *given, "--json")
+    assert (code, json.loads(out)["fields"]) == (0, {"change_ticket": "CHG1", "plan": "a=b"})
+    assert run("stage", command, *what, "--reason", "r")[0] == 0
+    assert [body.get("fields") for body in sent] == [{"change_ticket": "CHG1", "plan": "a=b"}, None]
+    for wrong in (("--field", "ticket"), ("--field", "a=1", "--field", "a=2")):
+        assert run("stage", command, *what, "--reason", "r", *wrong)[0] == 2
+
+
+def test_a_revoked_version_is_shown_as_such(run: Run, answers: dict[str, Any]) -> None:
+    told = {"version": 1, "reason": "it leaks", "by": "olga", "at": "2026-01-01T00:00:00+00:00", "model": "fraud"}
+    answers["/v1/models/fraud/resolve"] = (
+        410,
+        {"type": "urn:hallmark:problem:version-revoked", "detail": "olga revoked version 1: it leaks", **told},
+    )
+    code, _, err = run("serving", "resolve", "fraud")
+    assert code == 1
+    assert "olga revoked version 1: it leaks" in err
+    target = {
+        "target": "Production",
+        "desired": {"version": 1, "revoked": told},
+        "actual": [{"server": "s1", "version": 1, "state": "serving", "in_step": False, "revoked": True}],
+    }
+    body = {"workspace": "default", "model": "fraud", "in_step": False, "targets": [target]}
+    answers["/v1/models/fraud/serving"] = (200, body)
+    assert run("serving", "status", "fraud")[1].count("1 (revoked)") == 2
+    item = {"model": "fraud", "version": 1, "stage": "Archived", "reason": "revoked", "servers": ["s1", "s2"]}
+    answers["/v1/stale"] = (200, {"items": [item], "next": None})
+    assert "s1, s2" in run("serving", "stale")[1]
+
+
 @pytest.mark.parametrize(("status", "code"), [(404, 1), (401, 1), (500, 1), (403, 4), (409, 4), (422, 4)])
 def test_errors_go_to_stderr_without_a_traceback(run: Run, answers: dict[str, Any], status: int, code: int) -> None:
     body = {"type": "urn:hallmark:problem:some-code", "detail": "do [this] instead", "request_id": "r-9"}

@@ -1,14 +1,26 @@
 """The watcher against a registry that lies, fails and disappears: what is served must survive all of it."""
 
 import hashlib
-from collections.abc import Callable
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from hallmark import Client, HallmarkError, Watcher
+from hallmark import Client, HallmarkError, VersionRevoked, Watcher
+
+GONE = {
+    "type": "urn:hallmark:problem:version-revoked",
+    "detail": "olga revoked version 1: it leaks. Stop using it",
+    "model": "m",
+    "reason": "it leaks",
+    "by": "olga",
+    "at": "2026-01-01T00:00:00+00:00",
+}
 
 
 class Registry:
@@ -19,6 +31,9 @@ class Registry:
         self.downloads = 0
         self.answers = 0
         self.lie: bytes | None = None
+        self.revoked: set[int] = set()
+        self.empty = False
+        self.stream: Callable[[], Iterator[bytes]] | None = None
         self.put(1, b"model one", 1)
 
     def put(self, version: int, model: bytes, sequence: int) -> None:
@@ -30,7 +45,16 @@ class Registry:
         if request.url.path == "/blob":
             self.downloads += 1
             return httpx2.Response(200, content=self.bytes if self.lie is None else self.lie)
+        if request.url.path.endswith("/watch"):
+            if self.stream is None:
+                return httpx2.Response(404, json={"type": "urn:hallmark:problem:not-found", "detail": "Not Found"})
+            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=self.stream())
         self.answers += 1
+        asked = int(request.url.params.get("version", self.version))
+        if asked in self.revoked:
+            return httpx2.Response(410, json=GONE | {"version": asked})
+        if self.empty:
+            return httpx2.Response(404, json={"type": "urn:hallmark:problem:nothing-in-stage", "detail": "nobody"})
         etag = f'"{self.version}.{self.sequence}"'
         if request.headers.get("if-none-match") == etag:
             return httpx2.Response(304, headers={"etag": etag})
@@ -175,6 +199,154 @@ def test_a_first_start_during_an_outage_says_why_it_cannot_serve(registry: Regis
     assert "no answer" in caught.value.detail
 
 
+# -- revocation ---------------------------------------------------------------------------------------------------
+
+
+def test_a_revoked_version_is_not_used_any_more_until_another_takes_its_place(registry: Registry, make: Make) -> None:
+    heard: list[tuple[int, str | None]] = []
+    swaps: list[tuple[int | None, int]] = []
+    watcher = make(
+        on_revoked=lambda loaded, why: heard.append((loaded.version, why.reason)),
+        on_swap=lambda before, now: swaps.append((before and before.version, now.version)),
+    )
+    watcher.check()
+    registry.revoked = {1}
+    for _ in range(2):
+        with pytest.raises(VersionRevoked) as caught:
+            watcher.check()
+        assert (caught.value.version, caught.value.reason, caught.value.by) == (1, "it leaks", "olga")
+        assert watcher.current is None
+        with pytest.raises(VersionRevoked, match="it leaks"):
+            watcher.use()
+    assert "it leaks" in str(watcher.status.trouble)
+    registry.put(2, b"model two", 2)
+    watcher.check()
+    assert (watcher.use().version, watcher.revoked, watcher.status.trouble) == (2, None, None)
+    assert heard == [(1, "it leaks")]
+    assert swaps == [(None, 1), (None, 2)]
+
+
+def test_a_server_that_follows_stops_and_goes_on_by_itself(registry: Registry, make: Make) -> None:
+    with make() as watcher:
+        registry.revoked = {1}
+        wait_until(lambda: watcher.current is None)
+        assert isinstance(watcher.revoked, VersionRevoked)
+        registry.put(2, b"model two", 2)
+        wait_until(lambda: watcher.current is not None)
+        assert serving(watcher) == (2, b"model two")
+
+
+def test_the_stream_says_stop_though_the_target_says_nothing_new(registry: Registry, make: Make) -> None:
+    """The version in use is not the one that the target names: the swap to that one failed."""
+    later = threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        yield b'event: state\ndata: {"sequence": 1, "targets": [{"target": "Production", "revoked": null}]}\nid: 1\n\n'
+        later.wait(10)
+        told = {**GONE, "version": 1}
+        yield f"event: revoked\ndata: {json.dumps({'sequence': 2, 'version': 1, 'revoked': told})}\nid: 2\n\n".encode()
+        yield from iter(lambda: time.sleep(0.02) or b": ping\n\n", None)
+
+    def self_test(model: bytes) -> None:
+        if model == b"model two":
+            raise ValueError("does not predict")
+
+    registry.stream = stream
+    with make(self_test=self_test) as watcher:
+        registry.put(2, b"model two", 2)
+        later.set()
+        wait_until(lambda: watcher.current is None)
+        assert watcher.revoked is not None
+        assert watcher.revoked.version == 1
+        wait_until(lambda: watcher.status.trouble is not None)
+
+
+@pytest.mark.parametrize("trouble", ["swap fails", "target is empty"])
+def test_whatever_else_is_wrong_the_registry_is_asked_about_the_version_in_use(
+    registry: Registry, make: Make, trouble: str
+) -> None:
+    """A registry that tells nothing, and a target that names another version or none."""
+    with make() as watcher:
+        registry.lie = b"malware"
+        if trouble == "swap fails":
+            registry.put(2, b"model two", 2)
+        else:
+            registry.empty = True
+        wait_until(lambda: watcher.status.trouble is not None)
+        assert serving(watcher)[0] == 1, "it stays through every trouble but one"
+        registry.revoked = {1}
+        registry.version = 2
+        wait_until(lambda: watcher.current is None)
+
+
+def test_an_outage_is_no_revocation(registry: Registry, make: Make) -> None:
+    with make() as watcher:
+        registry.down = True
+        wait_until(lambda: watcher.status.trouble is not None)
+        registry.revoked = {1}
+        time.sleep(0.1)  # some tries more
+        assert serving(watcher)[0] == 1
+        registry.down = False
+        wait_until(lambda: watcher.current is None)
+
+
+def test_what_was_heard_of_once_is_not_loaded_in_an_outage(registry: Registry, make: Make) -> None:
+    watcher = make()
+    watcher.check()
+    registry.revoked = {1}
+    with pytest.raises(VersionRevoked):
+        watcher.check()
+    registry.down = True
+    with pytest.raises(HallmarkError) as caught:
+        make().start(wait=0.3)
+    assert caught.value.code == "nothing-to-serve"
+    registry.down, registry.revoked = False, set()  # a replica that lags behind
+    with pytest.raises(VersionRevoked, match="it leaks"):
+        make().start(wait=0.3)
+
+
+def test_a_start_asks_before_it_trusts_the_disk(registry: Registry, make: Make) -> None:
+    """It was revoked while this server was off, and the target names nobody now."""
+    make().check()
+    registry.revoked, registry.empty, registry.version = {1}, True, 0
+    with pytest.raises(VersionRevoked):
+        make().start(wait=0.3)
+
+
+def test_a_start_waits_for_what_takes_the_place(registry: Registry, make: Make) -> None:
+    registry.revoked = {1}
+    threading.Timer(0.2, lambda: registry.put(2, b"model two", 2)).start()
+    watcher = make()
+    assert watcher.start(wait=10).version == 2
+    watcher.stop()
+
+
+def test_a_failing_callback_does_not_keep_a_revoked_version(registry: Registry, make: Make) -> None:
+    watcher = make(on_revoked=lambda loaded, why: 1 / 0)
+    watcher.check()
+    registry.revoked = {1}
+    with pytest.raises(VersionRevoked):
+        watcher.check()
+    assert watcher.current is None
+
+
+def test_the_revocation_of_another_version_changes_nothing_here(registry: Registry, make: Make) -> None:
+    def stream() -> Iterator[bytes]:
+        told = {**GONE, "version": 9}
+        yield f"data: {json.dumps({'sequence': 2, 'version': 9, 'revoked': told})}\nid: 2\n\n".encode()
+        yield from iter(lambda: time.sleep(0.02) or b": ping\n\n", None)
+
+    registry.stream = stream
+    with make() as watcher:
+        wait_until(lambda: registry.answers >= 2)
+        assert serving(watcher)[0] == 1
+        assert watcher.revoked is None
+        registry.put(9, b"model nine", 3)
+    other = make()
+    with pytest.raises(VersionRevoked):
+        other.check()
+
+
 def test_a_failing_callback_does_not_undo_the_swap(registry: Registry, make: Make) -> None:
     watcher = make(on_swap=lambda before, now: 1 / 0)
     watcher.check()
@@ -182,8 +354,6 @@ def test_a_failing_callback_does_not_undo_the_swap(registry: Registry, make: Mak
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    import time
-
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"

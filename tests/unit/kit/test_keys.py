@@ -5,6 +5,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from kit.auth import KeySource, Verifier
 from kit.keys import ensure_key, load_key, seconds
+from kit.ring import read_ring, write_ring
 
 
 def test_private_and_public_halves(tmp_path: Path) -> None:
@@ -54,6 +56,29 @@ def test_the_token_command(tmp_path: Path) -> None:
     principal = asyncio.run(check.principal(f"Bearer {made.stdout.strip()}"))
     assert principal.subject == "ana"
     assert principal.groups == {"a", "b"}
+
+
+def test_a_set_of_keys_is_left_alone_and_its_public_file_is_made_good(tmp_path: Path) -> None:
+    """`ensure_key` runs at every start, and a rotation may have been cut short between the two files."""
+    ensure_key(tmp_path, "decision")
+    path, public = tmp_path / "decision.jwk", tmp_path / "decision.jwks.json"
+    stale, now = public.read_text(), time.time()
+    ring = read_ring(path, now).rotated(now, now)
+    write_ring(path, ring, now)
+    before = path.read_bytes()
+    public.write_text(stale)
+    assert ensure_key(tmp_path, "decision").kid == load_key(path).kid == ring.keys[1].kid
+    assert path.read_bytes() == before
+    assert json.loads(public.read_text()) == ring.published()
+
+
+def test_what_was_added_beside_one_key_stays(tmp_path: Path) -> None:
+    ensure_key(tmp_path, "auth")
+    public = tmp_path / "auth.jwks.json"
+    added = {"keys": [*json.loads(public.read_text())["keys"], {"kty": "RSA", "kid": "our-idp"}]}
+    public.write_text(json.dumps(added))
+    ensure_key(tmp_path, "auth")
+    assert json.loads(public.read_text()) == added
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", "not json", '{"kty": "oct", "k": "AAAA"}'])

@@ -11,7 +11,7 @@ from contracts.approval import Verdict
 from contracts.envelope import now
 from contracts.lifecycle import TransitionKind
 from contracts.registry import AliasChanged, SetAlias, StageRefused, StageRequested
-from registry import stages
+from registry import aliases, stages
 from registry.domain import Model, Rules, Status, Version
 
 
@@ -19,7 +19,7 @@ def set_alias(
     v: Version, alias: str = "best", *, model: Model = CHURN, expected: int | None = None
 ) -> list[StageRequested | AliasChanged]:
     command = SetAlias(model="churn", version=v.number, alias=alias, expected=expected, reason="because")
-    return stages.decide_set_alias(model, v, command, ASKED)
+    return aliases.decide_set_alias(model, v, command, ASKED)
 
 
 POINTING = replace(CHURN, aliases={"best": 1})
@@ -44,9 +44,9 @@ def test_an_alias_is_set_moved_and_removed() -> None:
         (1, None, "ana", None),
         (2, 1, "ana", None),
     ]
-    [removed] = stages.decide_remove_alias(POINTING, "best", "ana", "over")
+    [removed] = aliases.decide_remove_alias(POINTING, "best", "ana", "over")
     assert (removed.previous, removed.reason) == (1, "over")
-    assert code(lambda: stages.decide_remove_alias(CHURN, "best", "ana", "x")) == "alias-not-found"
+    assert code(lambda: aliases.decide_remove_alias(CHURN, "best", "ana", "x")) == "alias-not-found"
 
 
 def test_an_alias_that_points_there_already_gives_no_event() -> None:
@@ -95,7 +95,7 @@ def test_an_unsafe_version_gets_no_alias_that_nobody_decides_on() -> None:
 def test_aliases_of_a_deleted_model_stay_as_they_are() -> None:
     gone = replace(POINTING, deleted=True)
     assert code(lambda: set_alias(version(2), model=gone)) == "model-deleted"
-    assert code(lambda: stages.decide_remove_alias(gone, "best", "ana", "x")) == "model-deleted"
+    assert code(lambda: aliases.decide_remove_alias(gone, "best", "ana", "x")) == "model-deleted"
 
 
 @pytest.mark.parametrize(

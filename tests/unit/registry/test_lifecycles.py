@@ -117,7 +117,7 @@ def test_what_holds_under_every_lifecycle(lifecycle: Lifecycle, steps: list[tupl
 
 
 def _moved(walk: Walk, v: Version, to: str) -> StageChanged:
-    transition = stages._transition(walk.model(), v, TransitionKind.RETIREMENT, to, "t0")
+    transition = stages.transition_of(walk.model(), v, TransitionKind.RETIREMENT, to, "t0")
     return StageChanged(**transition.model_dump(), requested_by="olga", reason="x")
 
 

@@ -6,10 +6,12 @@
 >>> client.request_stage("fraud", version.version, "Production", "beats the champion by 1 %", wait=60)
 """
 
+from hallmark.approval_results import Request
 from hallmark.client import Client
-from hallmark.errors import HallmarkError
-from hallmark.results import Model, Pin, Request, Subscription, Tenure, TimelineItem, Transition, Version
-from hallmark.watch import Loaded, Watcher, watch
+from hallmark.errors import HallmarkError, VersionRevoked
+from hallmark.loading import Loaded
+from hallmark.results import Model, Pin, Subscription, Tenure, TimelineItem, Transition, Version
+from hallmark.watch import Watcher, watch
 
 __all__ = [
     "Client",
@@ -23,6 +25,7 @@ __all__ = [
     "TimelineItem",
     "Transition",
     "Version",
+    "VersionRevoked",
     "Watcher",
     "watch",
 ]

@@ -112,13 +112,21 @@ class Catalogue(Connection):
     # -- aliases -------------------------------------------------------------------------------------------------
 
     def set_alias(
-        self, model: str, alias: str, version: int, *, reason: str = "set", expected: int | None = None
+        self,
+        model: str,
+        alias: str,
+        version: int,
+        *,
+        reason: str = "set",
+        expected: int | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> Alias | Transition:
         """Points an alias at a version. A protected one waits for a decision: the answer is then its transition.
 
-        `expected`: only if it points at that version now (0: only if it does not exist).
+        `expected`: only if it points at that version now (0: only if it does not exist). `fields`: what the policies
+        of a protected one ask for beside the reason.
         """
-        body = {"version": version, "reason": reason, "expected": expected}
+        body = {"version": version, "reason": reason, "expected": expected, **given(fields)}
         response = self._put("registry", f"{of(model)}/aliases/{quote(alias, safe='')}", body)
         return read(Transition, response) if response.status_code == 202 else read(Alias, response)
 
@@ -189,6 +197,11 @@ class Catalogue(Connection):
 def of(model: str) -> str:
     """The path of a model."""
     return f"/v1/models/{quote(model, safe='')}"
+
+
+def given(fields: Mapping[str, str] | None) -> dict[str, Any]:
+    """The part of a body; nothing where nothing was given, so that an older registry understands it too."""
+    return {"fields": dict(fields)} if fields else {}
 
 
 def _tags(to_set: Mapping[str, str] | None, remove: Sequence[str]) -> dict[str, Any] | None:

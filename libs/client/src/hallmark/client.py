@@ -14,7 +14,7 @@ from contracts.model import Artifact, Column, Environment, Pointer, Signature, V
 from contracts.payload import ModelName
 from hallmark import artifacts, capture
 from hallmark.approvals import Approvals
-from hallmark.catalogue import Catalogue
+from hallmark.catalogue import Catalogue, given
 from hallmark.catalogue import of as _model
 from hallmark.connection import read
 from hallmark.download import obtain
@@ -165,7 +165,11 @@ class Client(Catalogue, Serving, Approvals, Oversight):
     def resolve(
         self, model: str, *, stage: str = "Production", alias: str | None = None, version: int | None = None
     ) -> Pin:
-        """What to serve: the newest version in a stage, the one an alias points at, or one by its number."""
+        """What to serve: the newest version in a stage, the one an alias points at, or one by its number.
+
+        Raises:
+            VersionRevoked: it leads to a version that nobody may use any more: stop using it.
+        """
         return read(Pin, self._get("registry", f"{_model(model)}/resolve", **_which(stage, alias, version)))
 
     def resolve_if_changed(
@@ -206,18 +210,36 @@ class Client(Catalogue, Serving, Approvals, Oversight):
     # -- stages --------------------------------------------------------------------------------------------------
 
     def request_stage(
-        self, model: str, version: int, to: str, reason: str, *, expected_from: str | None = None, wait: float = 0.0
+        self,
+        model: str,
+        version: int,
+        to: str,
+        reason: str,
+        *,
+        expected_from: str | None = None,
+        fields: Mapping[str, str] | None = None,
+        wait: float = 0.0,
     ) -> Transition:
-        """Asks for a stage. `wait` seconds for the decision; an answer still `open` awaits people."""
-        body = {"to_stage": to, "reason": reason, "expected_from": expected_from}
+        """Asks for a stage. `wait` seconds for the decision; an answer still `open` awaits people.
+
+        `fields`: what the policies ask for beside the reason, such as a change ticket.
+        """
+        body = {"to_stage": to, "reason": reason, "expected_from": expected_from, **given(fields)}
         response = self._post("registry", f"{_model(model)}/versions/{version}/transitions", body)
         return self.wait_for(read(Transition, response), wait)
 
     def rollback(
-        self, model: str, reason: str, *, stage: str = "Production", to_version: int | None = None, wait: float = 0.0
+        self,
+        model: str,
+        reason: str,
+        *,
+        stage: str = "Production",
+        to_version: int | None = None,
+        fields: Mapping[str, str] | None = None,
+        wait: float = 0.0,
     ) -> Transition:
-        """Puts the stage's last good occupant (or `to_version`) back."""
-        body = {"stage": stage, "reason": reason, "to_version": to_version}
+        """Puts the stage's last good occupant (or `to_version`) back. `fields` as in `request_stage`."""
+        body = {"stage": stage, "reason": reason, "to_version": to_version, **given(fields)}
         response = self._post("registry", f"{_model(model)}/rollback", body)
         return self.wait_for(read(Transition, response), wait)
 

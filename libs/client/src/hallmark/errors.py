@@ -3,6 +3,7 @@
 from typing import Any
 
 TYPE_PREFIX = "urn:hallmark:problem:"
+REVOKED = "version-revoked"
 
 
 class HallmarkError(Exception):
@@ -39,15 +40,46 @@ class HallmarkError(Exception):
         return self.status in (403, 409, 422)
 
 
+class VersionRevoked(HallmarkError):
+    """A version that nobody may use any more (code `version-revoked`).
+
+    `model` is its identity; `at` is when, in ISO 8601; what the registry did not say is None.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(REVOKED, detail, status=status, request_id=request_id, extra=extra)
+        self.model: str | None = self.extra.get("model")
+        self.version: int | None = self.extra.get("version")
+        self.reason: str | None = self.extra.get("reason")
+        self.by: str | None = self.extra.get("by")
+        self.at: str | None = self.extra.get("at")
+
+    @classmethod
+    def told(cls, told: dict[str, Any]) -> "VersionRevoked":
+        """As a watch stream says it."""
+        return cls(f"{told.get('by')} revoked version {told.get('version')}: {told.get('reason')}", extra=told)
+
+    def again(self) -> "VersionRevoked":
+        """The same, to be raised once more."""
+        return VersionRevoked(self.detail, status=self.status, request_id=self.request_id, extra=self.extra)
+
+
 def from_problem(status: int, body: Any, request_id: str | None, where: str) -> HallmarkError:
     """The error of an HTTP answer, also of one that is not problem+json (a proxy's page, say)."""
     if not isinstance(body, dict) or "type" not in body:
         return HallmarkError("http-error", f"{where} answered {status}", status=status, request_id=request_id)
     known = ("type", "title", "status", "detail", "instance", "request_id")
-    return HallmarkError(
-        str(body["type"]).removeprefix(TYPE_PREFIX),
-        str(body.get("detail") or body.get("title") or f"{where} answered {status}"),
-        status=status,
-        request_id=body.get("request_id") or request_id,
-        extra={name: value for name, value in body.items() if name not in known},
-    )
+    code = str(body["type"]).removeprefix(TYPE_PREFIX)
+    detail = str(body.get("detail") or body.get("title") or f"{where} answered {status}")
+    asked = body.get("request_id") or request_id
+    extra = {name: value for name, value in body.items() if name not in known}
+    if code == REVOKED:
+        return VersionRevoked(detail, status=status, request_id=asked, extra=extra)
+    return HallmarkError(code, detail, status=status, request_id=asked, extra=extra)

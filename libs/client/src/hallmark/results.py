@@ -53,8 +53,8 @@ class Model(Result):
 class Version(Result):
     """One registered version. `content` is everything fixed at registration; `digest` covers all of it.
 
-    `status` is pending, ready, quarantined or rejected; `inspection` is what was found in the artifact, `tags` are the
-    present ones.
+    `status` is pending, ready, quarantined, rejected or revoked; `inspection` is what was found in the artifact, `tags`
+    are the present ones; `revocation` says by whom, why and when.
     """
 
     workspace: str
@@ -64,6 +64,7 @@ class Version(Result):
     stage: str
     status: str = "ready"
     status_detail: str | None = None
+    revocation: dict[str, Any] | None = None
     inspection: dict[str, Any] | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     aliases: list[str] = Field(default_factory=list)
@@ -94,7 +95,10 @@ class Criterion(Result):
 
 
 class Transition(Result):
-    """A wish to move a version, and what became of it: open, applied, refused or expired."""
+    """A wish to move a version, and what became of it: open, applied, refused or expired.
+
+    `fields` is what was given beside the reason, for the policies.
+    """
 
     transition_id: str
     kind: str
@@ -106,6 +110,7 @@ class Transition(Result):
     status: str
     requested_by: str
     reason: str
+    fields: dict[str, str] = Field(default_factory=dict)
     code: str | None = None
     detail: str | None = None
     criteria: list[Criterion] = Field(default_factory=list)
@@ -122,49 +127,6 @@ class Transition(Result):
     @property
     def applied(self) -> bool:
         return self.status == "applied"
-
-
-class Rule(Result):
-    """Who must approve, and how many have. `from` is a Python keyword, hence `voters`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    id: str
-    voters: Any = Field(default=None, alias="from")
-    count: int = 1
-    meaning: str = ""
-    have: int = 0
-
-
-class Request(Result):
-    """A request for approval. `request_digest` is what votes bind to."""
-
-    request_id: str
-    kind: str
-    workspace: str
-    model: str
-    version: int
-    from_stage: str
-    to_stage: str
-    status: str
-    requested_by: str
-    reason: str
-    policies: list[Any] = Field(default_factory=list)
-    gates: list[Criterion] = Field(default_factory=list)
-    rules: list[Rule] = Field(default_factory=list)
-    votes: list[dict[str, Any]] = Field(default_factory=list)
-    inputs: dict[str, Any] = Field(default_factory=dict)
-    request_digest: str | None = None
-    decision: dict[str, Any] | None = None
-    jws: str | None = None
-    opened_at: datetime | None = None
-    decided_at: datetime | None = None
-    expires_at: datetime | None = None
-
-    @property
-    def gates_done(self) -> bool:
-        """True once the gates were evaluated (a request is shown from the moment it opens)."""
-        return self.status != "open" or bool(self.gates)
 
 
 class PinFile(Result):
@@ -305,7 +267,7 @@ class Workspace(Result):
 
 
 class ServingStatus(Result):
-    """`targets`: each with what it is (`desired`) and which server runs what (`actual`)."""
+    """`targets`: each with what it is (`desired`) and which server runs what (`actual`); either may be `revoked`."""
 
     workspace: str
     model: str
@@ -323,7 +285,7 @@ class Use(Result):
 
 
 class StaleVersion(Result):
-    """`serves` says as what it stands in the way of being archived."""
+    """`serves` says as what it stands in the way of being archived; `servers` are those that say they run it."""
 
     model: str
     version: int
@@ -331,3 +293,6 @@ class StaleVersion(Result):
     reason: str
     last_used_at: datetime | None = None
     serves: str | None = None
+    status: str = "ready"
+    servers: list[str] = Field(default_factory=list)
+    revocation: dict[str, Any] | None = None

@@ -32,7 +32,8 @@ class Serving(Connection):
         floor: float | None = None,
         stage: str | None = None,
     ) -> Iterator[StaleVersion]:
-        """Versions that nobody used for so many days (30), or whose latest evaluation fell under the floor."""
+        """Versions that nobody used for so many days (30), or whose latest evaluation fell under the floor; and always
+        those that were revoked and that a server says it runs (`servers`)."""
         criteria = {"unused_days": unused_days, "metric": metric, "floor": floor, "stage": stage}
         return self._pages("registry", "/v1/stale", StaleVersion, **criteria)
 

@@ -2,13 +2,12 @@
 
 The registry tells of changes as they happen (server-sent events); one that cannot is asked every so often instead.
 The thread that predicts reads one attribute. Everything else (listening, asking, downloading, checking, loading)
-happens on the watcher's own thread; whatever fails there, the model in use stays in use.
+happens on the watcher's own thread; whatever fails there, the model in use stays in use. Only one thing takes it away:
+the registry's word that its version was revoked.
 """
 
 import contextlib
-import json
 import logging
-import os
 import random
 import threading
 import time
@@ -18,14 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from pydantic import ValidationError
-
 from hallmark.artifacts import cache_dir
 from hallmark.client import Client
-from hallmark.download import obtain
-from hallmark.errors import HallmarkError
+from hallmark.errors import HallmarkError, VersionRevoked
 from hallmark.follow import NotTold
-from hallmark.pins import Keys, verify
+from hallmark.kept import Kept
+from hallmark.loading import Loaded, Loader
+from hallmark.pins import Keys
 from hallmark.results import Pin
 
 log = logging.getLogger("hallmark.watch")
@@ -33,19 +31,6 @@ M = TypeVar("M")
 LONGEST_PAUSE_SECONDS = 10.0
 FORBIDDEN_PAUSE_SECONDS = 300.0
 NO_STREAM_SECONDS = 300.0  # a registry that tells no changes may be a newer one some day
-
-
-@dataclass(frozen=True)
-class Loaded(Generic[M]):
-    """A model ready to predict, and the pin it came from."""
-
-    model: M
-    pin: Pin
-    path: Path
-
-    @property
-    def version(self) -> int:
-        return self.pin.version
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,11 @@ class Status:
 
 
 class Watcher(Generic[M]):
-    """Keeps `current` at the version that a stage or an alias names. Made by `watch`."""
+    """Keeps `current` at the version that a stage or an alias names. Made by `watch`.
+
+    `current` is None before the first model is loaded, and when the version in use was revoked and nothing has taken
+    its place yet: `revoked` says why, and `use()` raises it.
+    """
 
     def __init__(
         self,
@@ -76,6 +65,7 @@ class Watcher(Generic[M]):
         pin_keys: Keys | None = None,
         self_test: Callable[[M], object] | None = None,
         on_swap: Callable[[Loaded[M] | None, Loaded[M]], object] | None = None,
+        on_revoked: Callable[[Loaded[M], VersionRevoked], object] | None = None,
         directory: Path | None = None,
     ) -> None:
         self._client = client
@@ -83,20 +73,22 @@ class Watcher(Generic[M]):
         self._stage = stage
         self._alias = alias
         self._target = f"@{alias}" if alias is not None else stage
-        self._pin_keys = pin_keys
         self._follower = client.follow(model, stage=stage, alias=alias)
         self._no_stream_until = 0.0
-        self._load = load
-        self._self_test = self_test
         self._on_swap = on_swap
+        self._on_revoked = on_revoked
         self._every = every
-        self._directory = directory or cache_dir()
-        self._pin_file = self._directory / "pins" / f"{client.workspace}.{_file_name(model)}.{self._target}.json"
+        cache = directory or cache_dir()
+        self._loader = Loader(
+            client, model, self._target, load, self_test=self_test, pin_keys=pin_keys, directory=cache
+        )
+        self._kept = Kept(cache, client.workspace, model, self._target)
         self._etag: str | None = None
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
         self.current: Loaded[M] | None = None
+        self.revoked: VersionRevoked | None = None
         self.status = Status()
 
     def __enter__(self) -> Self:
@@ -112,6 +104,7 @@ class Watcher(Generic[M]):
         """Begins to follow; returns when a model is loaded: from the registry, or the last known good one on disk.
 
         Raises:
+            VersionRevoked: what it follows was revoked, and nothing took its place within `wait` seconds.
             HallmarkError: code `nothing-to-serve`; no model could be loaded within `wait` seconds.
         """
         self._thread = threading.Thread(target=self._run, name=f"hallmark-watch-{self._name}", daemon=True)
@@ -119,9 +112,22 @@ class Watcher(Generic[M]):
         self._ready.wait(wait)
         if self.current is None:
             self.stop()
-            why = self.status.trouble or "no answer in time"
-            raise HallmarkError("nothing-to-serve", f"no {self._target} model of {self._name} could be loaded: {why}")
-        return self.current
+        return self.use()
+
+    def use(self) -> Loaded[M]:
+        """What to predict with now.
+
+        Raises:
+            VersionRevoked: nobody may use what was served, and nothing has taken its place yet.
+            HallmarkError: code `nothing-to-serve`.
+        """
+        loaded, revoked = self.current, self.revoked
+        if loaded is not None:
+            return loaded
+        if revoked is not None:
+            raise revoked.again()
+        why = self.status.trouble or "no answer in time"
+        raise HallmarkError("nothing-to-serve", f"no {self._target} model of {self._name} could be loaded: {why}")
 
     def stop(self) -> None:
         self._stop.set()
@@ -133,12 +139,26 @@ class Watcher(Generic[M]):
         """Asks the registry once and swaps if it must.
 
         Raises:
-            Exception: whatever went wrong; `current` is then as it was.
+            VersionRevoked: what it follows was revoked; nothing has taken its place yet.
+            Exception: whatever else went wrong; `current` is then as it was, unless it was revoked.
         """
-        pin, etag = self._client.resolve_if_changed(self._name, stage=self._stage, alias=self._alias, etag=self._etag)
-        if pin is not None and self._is_news(pin):
-            self._swap(pin)
-            self._remember(pin)
+        try:
+            pin, etag = self._client.resolve_if_changed(
+                self._name, stage=self._stage, alias=self._alias, etag=self._etag
+            )
+            if pin is not None and self._is_news(pin):
+                self._swap(pin)
+                self._kept.remember(pin)
+        except VersionRevoked as revoked:
+            self._heed(revoked)
+            self._doubt(revoked)
+            if self.current is None:
+                self.revoked, self._etag = revoked, None
+            self.status = Status(str(revoked), time.time())
+            raise
+        except Exception as error:
+            self._doubt(error)
+            raise
         # Only now: a swap that failed must be tried again.
         self._etag = etag
         self.status = Status(None, time.time())
@@ -147,9 +167,10 @@ class Watcher(Generic[M]):
         pause = self._every
         while not self._stop.is_set():
             try:
-                self.check()
+                self._follow()
                 pause = self._every
-                self._ready.set()
+                if self.current is not None:
+                    self._ready.set()
                 if self._listen():
                     continue
             except Exception as error:
@@ -159,10 +180,15 @@ class Watcher(Generic[M]):
                 denied = isinstance(error, HallmarkError) and error.status in (401, 403)
                 pause = min(max(pause, self._every) * 2, FORBIDDEN_PAUSE_SECONDS if denied else LONGEST_PAUSE_SECONDS)
                 if self.current is None:
-                    self._recall()
+                    self._recall(error)
             if self.current is not None:
                 self._ready.set()
             self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311
+
+    def _follow(self) -> None:
+        """`check`, to which a revoked version is an answer like others: what comes after it is told as a change."""
+        with contextlib.suppress(VersionRevoked):
+            self.check()
 
     def _listen(self) -> bool:
         """Swaps at every change the registry tells, until its stream ends. False: it tells none, ask it later.
@@ -177,8 +203,13 @@ class Watcher(Generic[M]):
                 if self._stop.is_set():
                     return True
                 if change:
-                    self.check()
-                self.status = Status(None, time.time())
+                    for told in (change, *change.get("targets", ())):
+                        if told.get("revoked"):
+                            self._heed(VersionRevoked.told(told["revoked"]))
+                    self._follow()
+                if self.current is not None:
+                    self._ready.set()
+                self.status = Status(self.status.trouble if self.revoked else None, time.time())
         except NotTold as error:
             log.info("%s of %s is asked for every %g s: %s", self._target, self._name, self._every, error)
             self._no_stream_until = time.monotonic() + NO_STREAM_SECONDS
@@ -199,56 +230,68 @@ class Watcher(Generic[M]):
             )
         return pin.digest != self.current.pin.digest or pin.version != self.current.version
 
-    def _verify(self, pin: Pin) -> None:
-        """Raises HallmarkError unless the registry's signature says the same as the answer, where keys are given."""
-        if self._pin_keys is None:
+    def _heed(self, revoked: VersionRevoked) -> None:
+        """Somebody's version was revoked: never to be loaded again, and if it is ours, not used from now on."""
+        held = self.current
+        ours = held is not None and held.version == revoked.version
+        model = revoked.model or (held.pin.model if held is not None else self._name)
+        if revoked.version is not None:
+            self._kept.revoke(model, revoked.version, revoked)
+        if held is None or not ours or model != held.pin.model:
             return
-        claims = verify(
-            pin.pin or "", self._pin_keys, workspace=self._client.workspace, model=self._name, target=self._target
-        )
-        if (claims.version, claims.digest, claims.artifact_digest, claims.sequence) != (
-            pin.version,
-            pin.digest,
-            pin.artifact.digest,
-            pin.sequence,
-        ):
-            raise HallmarkError("pin-mismatch", f"the pin is for version {claims.version}, the answer says otherwise")
+        self.revoked, self.current, self._etag = revoked, None, None
+        log.error("%s version %d was revoked; it is not served any more: %s", self._name, held.version, revoked.detail)
+        if self._on_revoked is not None:
+            try:
+                self._on_revoked(held, revoked)
+            except Exception:
+                log.exception("the on_revoked callback failed")
 
-    def _bytes(self, pin: Pin) -> Path:
-        """The verified file or directory: what is cached is hashed again, because disks lie too."""
-        return obtain(self._client.http, pin, self._directory)
+    def _doubt(self, error: Exception) -> None:
+        """The model in use outlives every trouble but one, which is asked for: what it follows may be elsewhere."""
+        held = self.current
+        if held is not None and _answered(error):
+            self._ask_about(held.version)
+
+    def _ask_about(self, version: int) -> None:
+        try:
+            self._client.resolve(self._name, version=version)
+        except VersionRevoked as revoked:
+            self._heed(revoked)
+        except HallmarkError as error:
+            log.debug("whether version %d was revoked is not known: %s", version, error)
 
     def _swap(self, pin: Pin) -> None:
-        self._verify(pin)
-        path = self._bytes(pin)
-        model = self._load(path)
-        if self._self_test is not None:
-            self._self_test(model)
-        before, self.current = self.current, Loaded(model, pin, path)
+        if (revoked := self._kept.revocation(pin)) is not None:
+            raise revoked
+        loaded = self._loader.load(pin)
+        before, self.current = self.current, loaded
+        self.revoked = None
         log.info("serving %s version %d (%s)", self._name, pin.version, pin.artifact.digest)
         if self._on_swap is not None:
             try:
-                self._on_swap(before, self.current)
+                self._on_swap(before, loaded)
             except Exception:
                 log.exception("the on_swap callback failed")
 
-    def _remember(self, pin: Pin) -> None:
-        """Keeps the pin for a start without the registry; without its addresses, which expire."""
-        kept = pin.model_copy(update={"download_url": None, "files": ()})
-        with contextlib.suppress(OSError):
-            self._pin_file.parent.mkdir(parents=True, exist_ok=True)
-            scratch = self._pin_file.with_suffix(f".{os.getpid()}.new")
-            scratch.write_text(json.dumps(kept.model_dump(mode="json")))
-            scratch.replace(self._pin_file)
-
-    def _recall(self) -> None:
-        try:
-            pin = Pin.model_validate_json(self._pin_file.read_bytes())
-            self._swap(pin)
-        except (OSError, ValidationError):
+    def _recall(self, trouble: Exception) -> None:
+        """The last known good version from the disk, if nobody says that it was revoked."""
+        pin = self._kept.pin()
+        if pin is None:
             return
+        try:
+            if _answered(trouble):
+                self._ask_about(pin.version)
+            self._swap(pin)
+        except VersionRevoked as revoked:
+            self.revoked = revoked
         except Exception as error:
             log.warning("the last known good version cannot be used: %s", error)
+
+
+def _answered(error: Exception) -> bool:
+    """Whether the registry can be asked: the trouble was something else than that it is away."""
+    return not (isinstance(error, HallmarkError) and (error.code == "connection" or (error.status or 0) >= 500))
 
 
 def watch(
@@ -267,12 +310,9 @@ def watch(
     ...     watcher.current.model.run(None, {"X": rows})
 
     `options`: alias, pin_keys (the registry's public keys, or their file: only what they signed is served; `model`
-    must then be the name it was registered under), self_test, on_swap(before, now), directory (the cache), every
-    (seconds between questions to a registry that tells no changes, jittered).
+    must then be the name it was registered under), self_test, on_swap(before, now), on_revoked(loaded, why) (the
+    version in use must not be used any more: `current` is None until another takes its place), directory (the cache),
+    every (seconds between questions to a registry that tells no changes, jittered).
     """
     # No retry inside: the watcher has its own pace, and a stuck question must not delay `stop`.
     return Watcher(client or Client(retry_for=0, timeout=10), model, load, stage=stage, **options)
-
-
-def _file_name(model: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in model)

@@ -279,6 +279,7 @@ class Decision(Transition):
 
     `waivers` names what the policy lets pass for this once: `unsafe-artifact` lets a quarantined version move.
     `rollback_to` was approved with it: the version that its stage returns to when this one is revoked.
+    `added_approvers`: the groups that an escalation let vote too, by rule.
     """
 
     decision_id: Identifier
@@ -296,6 +297,7 @@ class Decision(Transition):
     waived: tuple[Waiver, ...] = ()
     rollback_to: VersionNumber | None = None
     break_glass: BreakGlass | None = None
+    added_approvers: dict[Line, Groups] = Field(default_factory=dict)
 
 
 class RequestDecided(Message):
@@ -361,6 +363,7 @@ class Evidence(Payload):
     result: Literal["pass", "fail", "inconclusive"] | None = None
     detail: Text = ""
     posted_by: Line
+    groups: Groups = ()
     service: bool
     at: AwareDatetime
 

@@ -76,20 +76,21 @@ class TagVersion(Message, OfVersion):
     tags: Tags
 
 
+# What a policy may ask for beside the reason: a change ticket, the version to roll back to.
+RequestFields = Annotated[
+    dict[Key, Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$")]], Field(max_length=50)
+]
+
+
 class SetAlias(Message, OfVersion):
     """Points an alias at a version. `expected` is the compare of compare-and-set: the version it must point at now
-    (0: it must not exist)."""
+    (0: it must not exist). `fields`, of a protected alias, are those of `RequestTransition`."""
 
     TYPE: ClassVar[str] = "hallmark.alias.set.v1"
     alias: AliasName
     expected: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     reason: Reason = "set"
-
-
-# What a policy may ask for beside the reason: a change ticket, the version to roll back to.
-RequestFields = Annotated[
-    dict[Key, Annotated[str, Field(max_length=1_000, pattern=r"^[^\x00]*$")]], Field(max_length=50)
-]
+    fields: RequestFields = Field(default_factory=dict)
 
 
 class RequestTransition(Message):
@@ -114,6 +115,7 @@ class RollBack(Message):
     stage: StageName = Stage.PRODUCTION
     to_version: VersionNumber | None = None
     reason: Reason
+    fields: RequestFields = Field(default_factory=dict)
 
 
 class WorkspaceConfigured(Message):

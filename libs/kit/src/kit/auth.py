@@ -4,6 +4,7 @@ import asyncio
 import base64
 import fnmatch
 import json
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -30,6 +31,8 @@ warnings.filterwarnings("ignore", message="EdDSA is deprecated")
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
 LEEWAY_SECONDS = 30
 MIN_REFRESH_SECONDS = 5.0
+MAX_AGE_SECONDS = 60.0
+READ_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,57 +44,87 @@ class Principal:
     kind: str
     issued_at: int
     method: str
+    email: str | None = None
 
 
 class KeySource:
-    """A JWKS from a file or a URL, read again when a key id is unknown (keys rotate with overlap)."""
+    """A JWKS from a file or a URL, read again when a key id is unknown (keys rotate with overlap), and when it is older
+    than `max_age` seconds (keys are revoked). While the source is away, what was read last counts."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, max_age: float = MAX_AGE_SECONDS) -> None:
         self._location = location
-        self._keys: KeySet | None = None
-        self._read_at = 0.0
+        self._max_age = max_age
+        self._all: KeySet | None = None
+        self._usable = KeySet([])
+        self._read_at = self._tried_at = -math.inf  # when the last good read, and the last read, began
         self._lock = asyncio.Lock()
 
     async def keys(self, kid: str | None = None) -> KeySet:
-        """Raises Transient when the keys cannot be read and none are known."""
-        if self._keys is not None and self._knows(self._keys, kid):
-            return self._keys  # without the lock: a stranger's key id must not make others wait for a slow source
+        """The keys that are not revoked. Raises Transient when the keys cannot be read and none are known."""
+        if self._all is not None and self._knows(kid) and (self._lock.locked() or not self._aged()):
+            return self._usable  # without the lock: one who waits for a slow source must not make others wait
         async with self._lock:
-            fresh = time.monotonic() - self._read_at <= MIN_REFRESH_SECONDS
-            if self._keys is None or not (fresh or self._knows(self._keys, kid)):
-                self._read_at = time.monotonic()
-                try:
-                    self._keys = KeySet.import_key_set(await self._read())
-                except (OSError, ValueError, TypeError, LookupError, httpx2.HTTPError, JoseError) as error:
-                    if self._keys is None:
-                        raise Transient(f"cannot read keys from {self._location}: {error!r}") from error
-                    log.warning("keys not refreshed", location=self._location, error=repr(error))
-            return self._keys
+            if self._all is None or (self._pause() <= 0 and (self._aged() or not self._knows(kid))):
+                await self._refresh()
+            return self._usable
 
-    async def find(self, kid: str | None) -> Key | None:
-        """The key of that id; None only when a fresh read of the source does not have it.
+    async def find(self, kid: str) -> Key | None:
+        """The key of that id, even when it is revoked: its members `revoked` and `exp` tell.
+
+        None only when a read of the source that began after the call does not have it.
 
         Raises:
             Transient: the source cannot be read, so nobody can tell.
         """
-        keys = await self.keys(kid)
-        if not self._knows(keys, kid):
+        asked = time.monotonic()
+        if self._aged():
             async with self._lock:
-                await asyncio.sleep(max(0.0, self._read_at + MIN_REFRESH_SECONDS - time.monotonic()))
-                self._read_at = time.monotonic()
-                try:
-                    self._keys = keys = KeySet.import_key_set(await self._read())
-                except (OSError, ValueError, TypeError, LookupError, httpx2.HTTPError, JoseError) as error:
-                    raise Transient(f"cannot read keys from {self._location}: {error!r}") from error
-        return next((key for key in keys.keys if key.kid == kid), None)
+                if self._all is None or (self._pause() <= 0 and self._aged()):
+                    await self._refresh()
+        while (found := self._named(kid)) is None and self._read_at < asked:
+            await asyncio.sleep(max(0.0, self._pause()))
+            async with self._lock:
+                if self._read_at < asked and self._pause() <= 0:
+                    await self._load()
+        return found
 
-    @staticmethod
-    def _knows(keys: KeySet, kid: str | None) -> bool:
-        return kid is None or any(key.kid == kid for key in keys.keys)
+    def _named(self, kid: str) -> Key | None:
+        return next((key for key in self._all or () if key.kid == kid), None)
+
+    def _knows(self, kid: str | None) -> bool:
+        return kid is None or any(key.kid == kid for key in self._usable)
+
+    def _aged(self) -> bool:
+        return time.monotonic() - self._read_at > self._max_age
+
+    def _pause(self) -> float:
+        """Seconds until the source may be read again."""
+        return self._tried_at + MIN_REFRESH_SECONDS - time.monotonic()
+
+    async def _refresh(self) -> None:
+        """Reads the source; one that is away does no harm when keys are known."""
+        try:
+            await self._load()
+        except Transient as error:
+            if self._all is None:
+                raise
+            age = None if math.isinf(self._read_at) else round(time.monotonic() - self._read_at)
+            log.warning("keys not refreshed", location=self._location, age_seconds=age, error=str(error))
+
+    async def _load(self) -> None:
+        """Raises Transient when the source cannot be read."""
+        began = self._tried_at = time.monotonic()
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                self._all = KeySet.import_key_set(await self._read())
+        except (OSError, ValueError, TypeError, LookupError, httpx2.HTTPError, JoseError) as error:
+            raise Transient(f"cannot read keys from {self._location}: {error!r}") from error
+        self._read_at = began
+        self._usable = KeySet([key for key in self._all if key.get("revoked") is None])
 
     async def _read(self) -> Any:
         if self._location.startswith(("http://", "https://")):
-            async with httpx2.AsyncClient(timeout=5) as client:
+            async with httpx2.AsyncClient(timeout=READ_SECONDS) as client:
                 response = await client.get(self._location)
                 response.raise_for_status()
                 return response.json()
@@ -132,6 +165,7 @@ class Verifier:
                 kind=_text(claims.get("kind", "service")),
                 issued_at=int(claims.get("auth_time") or claims["iat"]),
                 method=_text(claims.get("amr", ["token"])[0]),
+                email=_text(claims["email"]) if claims.get("email") else None,
             )
         except JoseError as error:
             code = "token-expired" if error.error == "expired_token" else "token-invalid"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -115,6 +116,23 @@ class BlobStore:
         while page := await self._call(lambda _: tuple(itertools.islice(objects, PAGE))):
             for item in page:
                 yield item
+
+    async def digest(self, key: str) -> tuple[str, int] | None:
+        """The digest (`sha256:...`) and the bytes of what really lies there, read piece by piece; None: no object."""
+
+        def work(client: Minio) -> tuple[str, int]:
+            found, size = hashlib.sha256(), 0
+            response = client.get_object(self.bucket, key)
+            try:
+                for piece in response.stream(1 << 20):
+                    found.update(piece)
+                    size += len(piece)
+            finally:
+                response.close()
+                response.release_conn()
+            return f"sha256:{found.hexdigest()}", size
+
+        return await self._unless_gone(work)
 
     async def copy(self, source: str, target: str, *, source_bucket: str | None = None) -> None:
         """Within the store; no byte comes here. Raises S3Error, code NoSuchKey, when the source is gone."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -53,24 +54,38 @@ class EventLog:
         Writers of one stream wait for one another here instead of failing; the unique constraint on
         (stream, sequence) remains the guarantee.
         """
-        await tx.execute(
-            sa.text("select pg_advisory_xact_lock(hashtextextended(:key, 0))"),
-            {"key": f"{self.tables.schema}:{stream}"},
-        )
+        await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(self._key(stream))))
+        return await self._last(tx, stream)
+
+    async def try_lock(self, tx: AsyncConnection, stream: str) -> int | None:
+        """As `lock`, but gives None at once when another transaction has the stream."""
+        mine = await tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(self._key(stream))))
+        return await self._last(tx, stream) if mine else None
+
+    def _key(self, stream: str) -> sa.ColumnElement[int]:
+        return sa.func.hashtextextended(f"{self.tables.schema}:{stream}", 0)
+
+    async def _last(self, tx: AsyncConnection, stream: str) -> int:
         event = self.tables.event
         last = await tx.scalar(sa.select(sa.func.max(event.c.sequence)).where(event.c.stream == stream))
         return int(last or 0)
 
     async def append(
-        self, tx: AsyncConnection, stream: str, expected: int, news: Sequence[New], cause: Cause
+        self,
+        tx: AsyncConnection,
+        stream: str,
+        expected: int,
+        news: Sequence[New],
+        cause: Cause,
+        at: datetime | None = None,
     ) -> list[Envelope]:
-        """Appends after sequence `expected`.
+        """Appends after sequence `expected`, as of `at` (now, unless the service has a clock of its own).
 
         Raises:
             Conflict: the stream has moved on.
             Problem: 413, an event is larger than the broker would take; it would stop the relay for ever.
         """
-        at = now()
+        at = at or now()
         carrier: dict[str, str] = {}
         inject(carrier)
         envelopes = [

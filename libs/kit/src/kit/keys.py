@@ -13,8 +13,9 @@ import warnings
 from pathlib import Path
 
 from joserfc import jwt
-from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
+
+from kit.ring import Ring, RingKey, public_path, read_ring, replace_file
 
 # RFC 9864 prefers the name "Ed25519"; most verifiers in the field know "EdDSA" only.
 warnings.filterwarnings("ignore", message="EdDSA is deprecated")
@@ -22,7 +23,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def ensure_key(directory: Path, name: str) -> OKPKey:
-    """The private key `DIR/NAME.jwk`, made with its public `DIR/NAME.jwks.json` where absent."""
+    """The private key that signs now of `DIR/NAME.jwk`, made with its public `DIR/NAME.jwks.json` where absent."""
     private = directory / f"{name}.jwk"
     directory.mkdir(parents=True, exist_ok=True)
     if not private.exists():
@@ -36,26 +37,24 @@ def ensure_key(directory: Path, name: str) -> OKPKey:
             pass
         finally:
             scratch.unlink()
-    key = load_key(private)
-    public = directory / f"{name}.jwks.json"
-    if not public.exists():
-        public.write_text(json.dumps(public_jwks(key)))
-    return key
+    now = time.time()
+    ring = read_ring(private, now)
+    public, text = public_path(private), json.dumps(ring.published())
+    # A set is public as it is, although its last change was cut short. Beside one key, somebody may have added others.
+    if not public.exists() or (not ring.plain and public.read_text() != text):
+        replace_file(public, text, 0o644)
+    return ring.signing(now)
 
 
 def load_key(path: Path) -> OKPKey:
-    """Raises ValueError when the file is missing or no Ed25519 JWK."""
-    try:
-        key = OKPKey.import_key(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, LookupError, JoseError) as error:
-        raise ValueError(f"cannot read the key {path}: {error}") from error
-    key.ensure_kid()
-    return key
+    """The key that signs now. Raises ValueError when the file is missing or holds no Ed25519 JWK, or set of them."""
+    now = time.time()
+    return read_ring(path, now).signing(now)
 
 
 def public_jwks(key: OKPKey) -> dict[str, object]:
     """The key set to publish: the public half only."""
-    return {"keys": [{**key.as_dict(private=False), "kid": key.kid, "use": "sig", "alg": "EdDSA"}]}
+    return Ring((RingKey(key),)).published()
 
 
 def make_token(

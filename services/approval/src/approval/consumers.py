@@ -11,10 +11,17 @@ from contracts.registry import (
     AliasChanged,
     AliasRemoved,
     ModelRegistered,
+    ModelRenamed,
+    ModelUpdated,
     StageChanged,
     StageRefused,
     StageRequested,
+    VersionEvaluated,
     VersionRegistered,
+    VersionRevoked,
+    VersionScanned,
+    VersionTagged,
+    VersionVerified,
 )
 from kit.errors import Permanent
 
@@ -22,7 +29,14 @@ _KNOWN: dict[str, type[Message]] = {
     kind.TYPE: kind
     for kind in (
         ModelRegistered,
+        ModelUpdated,
+        ModelRenamed,
         VersionRegistered,
+        VersionEvaluated,
+        VersionTagged,
+        VersionVerified,
+        VersionScanned,
+        VersionRevoked,
         StageRequested,
         StageChanged,
         StageRefused,
@@ -42,13 +56,23 @@ class RegistryEvents:
         if envelope.type not in _KNOWN:
             return
         event = envelope.payload(_KNOWN[envelope.type])
-        if envelope.key != stream_of(event.workspace, event.model):  # type: ignore[attr-defined]
+        workspace, model = event.workspace, event.model  # type: ignore[attr-defined]
+        if envelope.key != stream_of(workspace, model):
             raise Permanent("wrong-key", f"an event of another model came under the key {envelope.key}")
+        await self._apply(tx, envelope, event)
+        if not isinstance(event, StageRequested | VersionRegistered):
+            await self._commands.refresh(tx, envelope, workspace, model)
+
+    async def _apply(self, tx: AsyncConnection, envelope: Envelope, event: Message) -> None:
         match event:
             case ModelRegistered():
-                await copies.model_registered(tx, envelope, event)
+                await copies.model_registered(tx, event)
+            case ModelUpdated() | ModelRenamed():
+                await copies.model_changed(tx, event)
             case VersionRegistered():
                 await copies.version_registered(tx, envelope, event)
+            case VersionEvaluated() | VersionTagged() | VersionVerified() | VersionScanned() | VersionRevoked():
+                await copies.version_learnt(tx, event)
             case StageRequested():
                 await self._commands.open(tx, envelope, event)
             case StageChanged():

@@ -10,21 +10,55 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval.gates import snapshot_of_version
-from approval.tables import ModelRow, StayRow, VersionRow, of
+from approval.tables import EvidenceRow, ModelRow, StayRow, VersionRow, of
+from contracts.approval import Evidence
 from contracts.envelope import Envelope
-from contracts.registry import AliasChanged, AliasRemoved, ModelRegistered, StageChanged, VersionRegistered
+from contracts.model import Severity
+from contracts.registry import (
+    AliasChanged,
+    AliasRemoved,
+    ModelRegistered,
+    ModelRenamed,
+    ModelUpdated,
+    StageChanged,
+    VersionEvaluated,
+    VersionRegistered,
+    VersionRevoked,
+    VersionScanned,
+    VersionTagged,
+    VersionVerified,
+)
 from kit.errors import Permanent
 
-_model, _version, _stay = of(ModelRow), of(VersionRow), of(StayRow)
+_model, _version, _stay, _evidence = of(ModelRow), of(VersionRow), of(StayRow), of(EvidenceRow)
+MAX_EVALUATIONS = 100  # the latest ones; gates see no others
+MAX_EVIDENCE = 100
+Learnt = VersionEvaluated | VersionTagged | VersionVerified | VersionScanned | VersionRevoked
 
 
-async def model_registered(tx: AsyncConnection, envelope: Envelope, event: ModelRegistered) -> None:
-    values = {"workspace": event.workspace, "name": event.model, "data": envelope.value.decode()}
-    statement = insert(_model).values(values)
-    await tx.execute(
-        statement.on_conflict_do_update(index_elements=["workspace", "name"], set_={"data": values["data"]})
-    )
+async def model_registered(tx: AsyncConnection, event: ModelRegistered) -> None:
+    data = {"name": event.model, "owner": event.owner or "", "description": event.description, "tags": event.tags}
+    await _remember(tx, event.workspace, event.model, data)
+
+
+async def model_changed(tx: AsyncConnection, event: ModelUpdated | ModelRenamed) -> None:
+    data = await model(tx, event.workspace, event.model)
+    if isinstance(event, ModelRenamed):
+        data["name"] = event.name
+    else:
+        data |= {name: v for name in ("owner", "description") if (v := getattr(event, name)) is not None}
+        data["tags"] = _tagged(data["tags"], event.tags) if event.tags else data["tags"]
+    await _remember(tx, event.workspace, event.model, data)
+
+
+async def _remember(tx: AsyncConnection, workspace: str, name: str, data: dict[str, Any]) -> None:
+    text = json.dumps(data)
+    statement = insert(_model).values(workspace=workspace, name=name, data=text)
+    await tx.execute(statement.on_conflict_do_update(index_elements=["workspace", "name"], set_={"data": text}))
+
+
+def _tagged(tags: dict[str, str], change: Any) -> dict[str, str]:
+    return {name: value for name, value in {**tags, **change.set}.items() if name not in change.remove}
 
 
 async def version_registered(tx: AsyncConnection, envelope: Envelope, event: VersionRegistered) -> None:
@@ -47,6 +81,30 @@ async def version_registered(tx: AsyncConnection, envelope: Envelope, event: Ver
             data=envelope.value.decode(),
         )
     )
+
+
+async def version_learnt(tx: AsyncConnection, event: Learnt) -> None:
+    """What came after the registration. A version that never arrived is passed over: nobody can ask for it."""
+    row = await _row(tx, event.workspace, event.model, event.version)
+    if row is None:
+        return
+    learnt = json.loads(row.learnt)
+    match event:
+        case VersionEvaluated():
+            evaluations = [*learnt.get("evaluations", []), event.evaluation.model_dump(mode="json")]
+            learnt["evaluations"] = evaluations[-MAX_EVALUATIONS:]
+        case VersionTagged():
+            tags = learnt.get("tags", json.loads(row.data)["content"].get("tags") or {})
+            learnt["tags"] = _tagged(tags, event.tags)
+        case VersionVerified():
+            learnt["unsafe"] = event.inspection.unsafe
+        case VersionScanned():
+            unsafe = any(finding.severity is Severity.UNSAFE for finding in event.findings)
+            learnt["unsafe"] = unsafe or learnt.get("unsafe", False)
+        case VersionRevoked():
+            learnt["revoked"] = True
+    place = (event.workspace, event.model, event.version)
+    await tx.execute(sa.update(_version).where(*_is(place)).values(learnt=json.dumps(learnt)))
 
 
 async def stage_changed(tx: AsyncConnection, envelope: Envelope, event: StageChanged) -> None:
@@ -74,57 +132,97 @@ async def _enter(tx: AsyncConnection, place: dict[str, Any], envelope: Envelope)
     )
 
 
-async def candidate(tx: AsyncConnection, workspace: str, model: str, version: int) -> dict[str, Any] | None:
-    """The version as gates see it, or None when it was never registered."""
-    row = await _row(tx, workspace, model, version)
+async def candidate(tx: AsyncConnection, workspace: str, name: str, version: int) -> dict[str, Any] | None:
+    """The version as gates see it, or None when it was never registered: its content with who, when, which stages it
+    has been in, and what was learnt of it since."""
+    row = await _row(tx, workspace, name, version)
     if row is None:
         return None
-    event = VersionRegistered.model_validate_json(row.data)
-    place = {"workspace": workspace, "model": model, "version": version}
+    event, learnt = VersionRegistered.model_validate_json(row.data), json.loads(row.learnt)
+    place = {"workspace": workspace, "model": name, "version": version}
     stages = (await tx.scalars(sa.select(_stay.c.stage).where(*_at(place)).order_by(_stay.c.stage))).all()
-    return snapshot_of_version(
-        version=event.version,
-        digest=event.digest,
-        content=event.content.model_dump(mode="json"),
-        registered_by=event.registered_by,
-        registered_at=row.registered_at,
-        stages=list(stages),
+    content = event.content.model_dump(mode="json")
+    evaluations = learnt.get("evaluations", [])
+    return {
+        **content,
+        "tags": learnt.get("tags", content["tags"]),
+        "version": event.version,
+        "digest": event.digest,
+        "registered_by": event.registered_by,
+        "registered_at": row.registered_at.isoformat(),
+        "stages": list(stages),
+        "evaluations": evaluations,
+        "evaluated_at": max((one["evaluated_at"] for one in evaluations), default=None),
+        "unsafe": learnt.get("unsafe", False),
+        "revoked": learnt.get("revoked", False),
+        **await _evidenced(tx, workspace, name, version),
+    }
+
+
+async def _evidenced(tx: AsyncConnection, workspace: str, name: str, version: int) -> dict[str, Any]:
+    """`evidence`: the latest piece of each type. `attestations`: what checks found, the latest last."""
+    found = [one.model_dump(mode="json") for one in await evidence(tx, workspace, name, version)]
+    for one in found:
+        one["verified"] = one["result"] == "pass"
+    return {
+        "evidence": {one["type"]: one for one in found},
+        "attestations": [one for one in found if one["result"] is not None],
+    }
+
+
+async def evidence(tx: AsyncConnection, workspace: str, name: str, version: int) -> list[Evidence]:
+    """The latest pieces of evidence of a version, oldest first."""
+    e = _evidence
+    query = (
+        sa.select(e.c.data)
+        .where(e.c.workspace == workspace, e.c.model == name, e.c.version == version)
+        .order_by(e.c.at.desc(), e.c.evidence_id.desc())
+        .limit(MAX_EVIDENCE)
     )
+    return [Evidence.model_validate_json(data) for data in reversed((await tx.scalars(query)).all())]
 
 
 async def occupant(
-    tx: AsyncConnection, workspace: str, model: str, stage: str, *, other_than: int
+    tx: AsyncConnection, workspace: str, name: str, stage: str, *, other_than: int
 ) -> dict[str, Any] | None:
     """The version that entered the stage last and is still there: what a candidate is compared with."""
     query = (
         sa.select(_stay.c.version)
-        .where(*_at({"workspace": workspace, "model": model, "stage": str(stage)}))
+        .where(*_at({"workspace": workspace, "model": name, "stage": str(stage)}))
         .where(_stay.c.present, _stay.c.version != other_than)
         .order_by(_stay.c.sequence.desc())
         .limit(1)
     )
     version = await tx.scalar(query)
-    return None if version is None else await candidate(tx, workspace, model, version)
+    return None if version is None else await candidate(tx, workspace, name, version)
+
+
+async def stays(tx: AsyncConnection, workspace: str, name: str, version: int) -> list[str]:
+    """The stages (and `@alias`) that the version is in now."""
+    place = {"workspace": workspace, "model": name, "version": version}
+    query = sa.select(_stay.c.stage).where(*_at(place), _stay.c.present).order_by(_stay.c.stage)
+    return list((await tx.scalars(query)).all())
+
+
+async def digests(tx: AsyncConnection, workspace: str, name: str, version: int) -> tuple[str, str] | None:
+    """The digest of a version and of its artifact, or None when it was never registered."""
+    row = await _row(tx, workspace, name, version)
+    return None if row is None else (row.digest, row.artifact_digest)
 
 
 async def model(tx: AsyncConnection, workspace: str, name: str) -> dict[str, Any]:
-    """The model as policies see it."""
+    """The model as policies see it. `name` is what it is called now; it is found under the one it was registered by."""
     data = await tx.scalar(sa.select(_model.c.data).where(_model.c.workspace == workspace, _model.c.name == name))
-    known = json.loads(data) if data else {}
-    return {
-        "workspace": workspace,
-        "name": name,
-        "owner": known.get("owner") or "",
-        "description": known.get("description") or "",
-        "tags": known.get("tags") or {},
-    }
+    known = json.loads(data) if data else {"name": name, "owner": "", "description": "", "tags": {}}
+    return {"workspace": workspace, **known}
 
 
 async def _row(tx: AsyncConnection, workspace: str, name: str, version: int) -> Any:
-    query = sa.select(_version).where(
-        _version.c.workspace == workspace, _version.c.model == name, _version.c.version == version
-    )
-    return (await tx.execute(query)).first()
+    return (await tx.execute(sa.select(_version).where(*_is((workspace, name, version))))).first()
+
+
+def _is(place: tuple[str, str, int]) -> list[sa.ColumnElement[bool]]:
+    return [_version.c.workspace == place[0], _version.c.model == place[1], _version.c.version == place[2]]
 
 
 def _at(place: dict[str, Any]) -> list[sa.ColumnElement[bool]]:

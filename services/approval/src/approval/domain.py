@@ -1,116 +1,194 @@
-"""Requests and votes, pure: `cast` judges a vote, `verdict` says whether a request is decided, `evolve` folds events.
-
-Four eyes cannot be switched off: the requester and the author of the version never count, nor does anything that is
-not a person. Both are checked when a vote is cast and again when the decision is made.
-"""
+"""Requests, pure: what binds them, and how their events fold into a state."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from contracts.approval import (
-    Choice,
+    ApprovalLapsed,
+    BreakGlass,
     Decision,
+    GateAnswered,
     GatesEvaluated,
+    GateWaived,
+    GlassBroken,
+    PolicyProposed,
+    PolicyPublished,
     PolicyRef,
     RequestClosed,
+    RequestCommented,
     RequestDecided,
+    RequestEscalated,
     RequestOpened,
+    RequestRebound,
+    ReviewGiven,
+    ReviewOverdue,
     Verdict,
     Vote,
     VoteCast,
     VoteRefused,
+    VoteWithdrawn,
+    Waiver,
 )
-from contracts.canonical import canonical_json
+from contracts.lifecycle import stream_of, subject_of
 from contracts.payload import Message, Payload
-from contracts.registry import Criterion, StageRequested
+from contracts.registry import Criterion, Transition
+from policy.document import digest_of
+from policy.people import Case
 
-OPEN, EXPIRED = "open", "expired"
+OPEN, APPROVED, REJECTED, EXPIRED, CANCELLED = "open", "approved", "rejected", "expired", "cancelled"
 EXPIRY = "request-expired"
+_ENDS = {EXPIRY: EXPIRED, "cancelled": CANCELLED, "withdrawn": CANCELLED}
+Status = Literal["open", "approved", "rejected", "expired", "cancelled"]
 
 
-@dataclass(frozen=True)
-class Rule:
-    """`count` different people out of `groups` must approve; each counts for one rule only."""
+class PastVote(Payload):
+    """A vote that counts no more, and why."""
 
-    id: str
-    groups: frozenset[str]
-    count: int
-    meaning: str
+    vote: Vote
+    why: str
 
 
-@dataclass(frozen=True)
-class Voter:
-    """Who votes. `may_vote`: the access file lets them vote on this model at all."""
-
-    subject: str
-    groups: frozenset[str]
-    person: bool
-    may_vote: bool
-    method: str
-
-
-@dataclass(frozen=True)
-class Ballot:
-    """What the voter sent. `rule` and `request_digest` are optional on the wire."""
-
-    choice: Choice
-    comment: str = ""
-    request_digest: str | None = None
-    rule: str | None = None
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """`code` is stable; `recorded` refusals become an event, because a denial is evidence too."""
-
-    code: str
-    detail: str
-    recorded: bool = False
+class Comment(Payload):
+    author: str
+    text: str
+    at: datetime
 
 
 class Request(Payload):
-    """One request as its events have made it."""
+    """One request, about a version or about a policy, as its events have made it."""
 
-    opened: RequestOpened
+    opened: RequestOpened | PolicyProposed
     opened_at: datetime
     correlationid: str
+    rebound: RequestRebound | None = None
+    bound_at: datetime
     gates: tuple[Criterion, ...] = ()
     gates_passed: bool | None = None
     votes: tuple[Vote, ...] = ()
+    past_votes: tuple[PastVote, ...] = ()
     refusals: tuple[VoteRefused, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    answers: tuple[GateAnswered, ...] = ()
+    comments: tuple[Comment, ...] = ()
+    escalated: tuple[RequestEscalated, ...] = ()
+    glass: BreakGlass | None = None
+    reviews: tuple[ReviewGiven, ...] = ()
+    overdue: ReviewOverdue | None = None
     decision: Decision | None = None
     jws: str | None = None
+    published: PolicyPublished | None = None
+    lapsed: ApprovalLapsed | None = None
     closed: RequestClosed | None = None
     last_event: str = ""
 
     @property
-    def status(self) -> str:
+    def request_id(self) -> str:
+        return self.opened.request_id if isinstance(self.opened, PolicyProposed) else self.opened.transition_id
+
+    @property
+    def stream(self) -> str:
+        if isinstance(self.opened, PolicyProposed):
+            return policy_stream(self.opened.policy.name)
+        return stream_of(self.opened.workspace, self.opened.model)
+
+    @property
+    def subject(self) -> str:
+        if isinstance(self.opened, PolicyProposed):
+            return self.stream
+        return subject_of(self.opened.workspace, self.opened.model, self.opened.version)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Workspace and model that rights are asked for; changes of policies concern all of them."""
+        return ("*", "*") if isinstance(self.opened, PolicyProposed) else (self.opened.workspace, self.opened.model)
+
+    @property
+    def kind(self) -> str:
+        return str(self.inputs["request"]["kind"])
+
+    @property
+    def _bound(self) -> RequestOpened | PolicyProposed | RequestRebound:
+        return self.rebound or self.opened
+
+    @property
+    def policies(self) -> tuple[PolicyRef, ...]:
+        return self._bound.policies
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return self._bound.inputs
+
+    @property
+    def inputs_digest(self) -> str:
+        return self._bound.inputs_digest
+
+    @property
+    def request_digest(self) -> str:
+        return self._bound.request_digest
+
+    @property
+    def expires_at(self) -> datetime:
+        return self._bound.expires_at
+
+    @property
+    def status(self) -> Status:
         if self.closed is not None:
-            return EXPIRED if self.closed.code == EXPIRY else str(Verdict.REJECTED)
+            return _ENDS.get(self.closed.code, REJECTED)  # type: ignore[return-value]
+        if self.published is not None:
+            return "approved"
         if self.decision is None:
-            return OPEN
-        late = self.decision.verdict is Verdict.REJECTED and self.decision.decided_at >= self.opened.expires_at
-        return EXPIRED if late else str(self.decision.verdict)
+            return "open"
+        late = self.decision.verdict is Verdict.REJECTED and self.decision.decided_at >= self.decision.expires_at
+        if late:
+            return "expired"
+        return "approved" if self.decision.verdict is Verdict.APPROVED else "rejected"
 
     @property
     def outlived(self) -> bool:
         """Whether the policy's expiry came before the registry's, which then still waits for an answer."""
-        return self.opened.expires_at < datetime.fromisoformat(self.opened.inputs["request"]["expires_at"])
+        return self.expires_at < datetime.fromisoformat(self.inputs["request"]["expires_at"])
 
     @property
-    def author(self) -> str:
-        """Who registered the version; part of the frozen inputs, so nobody can change it under a vote."""
-        return str(self.opened.inputs["candidate"]["registered_by"])
+    def reviewed(self) -> bool:
+        return any(review.closes for review in self.reviews)
+
+    @property
+    def freezes(self) -> bool:
+        """Whether the model may not be promoted because nobody looked at the emergency in time."""
+        return self.overdue is not None and self.overdue.frozen and not self.reviewed
+
+    @property
+    def added(self) -> dict[str, frozenset[str]]:
+        """The groups that escalations let vote, by rule."""
+        found: dict[str, frozenset[str]] = {}
+        for step in self.escalated:
+            if step.rule is not None:
+                groups = frozenset(one.removeprefix("group:") for one in step.to)
+                found[step.rule] = found.get(step.rule, frozenset()) | groups
+        return found
+
+    @property
+    def case(self) -> Case:
+        return Case(
+            requested_by=self.opened.requested_by,
+            request_digest=self.request_digest,
+            inputs=self.inputs,
+            opened_at=self.opened_at,
+            bound_at=self.bound_at,
+            votes=self.votes,
+            waivers=self.waivers,
+            answers=self.answers,
+            added=self.added,
+            glass=self.glass,
+        )
 
 
-def digest_of(value: Any) -> str:
-    return f"sha256:{sha256(canonical_json(value)).hexdigest()}"
+def policy_stream(name: str) -> str:
+    return f"policy:{name}"
 
 
-def request_digest(asked: StageRequested, policies: Sequence[PolicyRef], inputs_digest: str) -> str:
+def digest_of_transition(asked: Transition, policies: Sequence[PolicyRef], inputs_digest: str) -> str:
     """What votes bind to. Another version, policy, input, stage or transition gives another digest."""
     return digest_of(
         {
@@ -125,102 +203,16 @@ def request_digest(asked: StageRequested, policies: Sequence[PolicyRef], inputs_
     )
 
 
-def cast(request: Request, rules: Sequence[Rule], voter: Voter, ballot: Ballot, at: datetime) -> Vote | Refusal | None:
-    """The vote to record, the refusal, or None when this vote is already recorded."""
-    if ballot.request_digest not in (None, request.opened.request_digest):
-        return Refusal("request-changed", "this is not the request you saw; read it again before you vote")
-    if any(v.voter == voter.subject and v.choice is ballot.choice for v in request.votes):
-        return None
-    refusal = (
-        _over(request, at)
-        or _excluded(request, voter.subject)
-        or _not_entitled(rules, voter, ballot)
-        or _unfit(request, voter, ballot)
+def digest_of_proposal(request_id: str, proposed: PolicyRef, policies: Sequence[PolicyRef], inputs_digest: str) -> str:
+    """What votes on a change of policy bind to."""
+    return digest_of(
+        {
+            "policy": proposed.model_dump(),
+            "policy_digests": sorted(p.digest for p in policies),
+            "inputs_digest": inputs_digest,
+            "request": request_id,
+        }
     )
-    if refusal is not None:
-        return refusal
-    rule = _rule_for(request, rules, voter, ballot)
-    return Vote(
-        voter=voter.subject,
-        choice=ballot.choice,
-        rule=rule.id,
-        meaning=rule.meaning,
-        comment=ballot.comment,
-        at=at,
-        auth_method=voter.method,
-        request_digest=request.opened.request_digest,
-    )
-
-
-def _over(request: Request, at: datetime) -> Refusal | None:
-    if request.status == EXPIRED or (request.status == OPEN and at >= request.opened.expires_at):
-        return Refusal(EXPIRY, f"the request expired at {request.opened.expires_at.isoformat()}")
-    if request.status != OPEN:
-        return Refusal("request-closed", f"the request is {request.status} already")
-    return None
-
-
-def _excluded(request: Request, subject: str) -> Refusal | None:
-    if subject == request.opened.requested_by:
-        return Refusal("own-request", f"{subject} asked for this; another person must vote", recorded=True)
-    if subject == request.author:
-        return Refusal("own-version", f"{subject} registered this version; another person must vote", recorded=True)
-    return None
-
-
-def _not_entitled(rules: Sequence[Rule], voter: Voter, ballot: Ballot) -> Refusal | None:
-    if not voter.person:
-        return Refusal("service-account", f"{voter.subject} is a service account; only people vote", recorded=True)
-    if not any(voter.groups & r.groups for r in rules if ballot.rule in (None, r.id)) or not voter.may_vote:
-        wanted = ", ".join(sorted({g for r in rules for g in r.groups})) or "nobody"
-        return Refusal("not-an-approver", f"{voter.subject} may not vote here; asked are: {wanted}", recorded=True)
-    return None
-
-
-def _unfit(request: Request, voter: Voter, ballot: Ballot) -> Refusal | None:
-    if any(v.voter == voter.subject for v in request.votes):
-        return Refusal("already-voted", f"{voter.subject} has voted otherwise; a vote cannot be changed")
-    if ballot.choice is Choice.REJECT and not ballot.comment.strip():
-        return Refusal("comment-required", "say in 'comment' why you reject")
-    return None
-
-
-def _rule_for(request: Request, rules: Sequence[Rule], voter: Voter, ballot: Ballot) -> Rule:
-    """The named rule, else the first of the voter's rules that still needs somebody, else the first."""
-    mine = [r for r in rules if voter.groups & r.groups and ballot.rule in (None, r.id)]
-    have = tally(request, rules)
-    return next((r for r in mine if have[r.id] < r.count), mine[0])
-
-
-def tally(request: Request, rules: Sequence[Rule]) -> dict[str, int]:
-    """How many approvals count for each rule, people checked again."""
-    people: dict[str, set[str]] = {r.id: set() for r in rules}
-    for vote in request.votes:
-        bound = vote.request_digest == request.opened.request_digest
-        if vote.choice is Choice.APPROVE and bound and vote.rule in people and _excluded(request, vote.voter) is None:
-            people[vote.rule].add(vote.voter)
-    return {rule: len(who) for rule, who in people.items()}
-
-
-def verdict(request: Request, rules: Sequence[Rule]) -> tuple[Verdict, str] | None:
-    """What the gates and votes amount to, with the reason in words; None while people are still to be heard."""
-    if not request.opened.policies:
-        asked = request.opened
-        return Verdict.REJECTED, f"no policy allows a {asked.kind} from {asked.from_stage} to {asked.to_stage}"
-    if not request.gates_passed:
-        missed = [f"{g.gate}: {g.result}{', ' + g.message if g.message else ''}" for g in request.gates]
-        shown = [text for text, gate in zip(missed, request.gates, strict=True) if gate.result != "pass"]
-        return Verdict.REJECTED, ("gates failed: " + "; ".join(shown))[:9_000]
-    against = [v for v in request.votes if v.choice is Choice.REJECT and _excluded(request, v.voter) is None]
-    if against:
-        return Verdict.REJECTED, f"{against[0].voter} rejected: {against[0].comment}"[:9_000]
-    have = tally(request, rules)
-    if any(have[r.id] < r.count for r in rules):
-        return None
-    if not rules:
-        return Verdict.APPROVED, "no approval is asked for"
-    names = ", ".join(sorted({v.voter for v in request.votes}))
-    return Verdict.APPROVED, f"approved by {names}"[:9_000]
 
 
 def evolve(request: Request | None, message: Message, *, at: datetime, correlationid: str, event_id: str) -> Request:
@@ -229,24 +221,63 @@ def evolve(request: Request | None, message: Message, *, at: datetime, correlati
     Raises:
         ValueError: the event does not belong to a request in this state.
     """
-    if isinstance(message, RequestOpened):
+    if isinstance(message, RequestOpened | PolicyProposed):
         if request is not None:
-            raise ValueError(f"request {message.transition_id} is opened twice")
-        return Request(opened=message, opened_at=at, correlationid=correlationid, last_event=event_id)
-    if request is None or request.status != OPEN:
-        raise ValueError(f"{message.TYPE} on a request that is not open")
-    changes: dict[str, Any]
-    match message:
-        case GatesEvaluated():
-            changes = {"gates": message.gates, "gates_passed": message.passed}
-        case VoteCast():
-            changes = {"votes": (*request.votes, message.vote)}
-        case VoteRefused():
-            changes = {"refusals": (*request.refusals, message)}
-        case RequestDecided():
-            changes = {"decision": message.decision, "jws": message.jws}
-        case RequestClosed():
-            changes = {"closed": message}
-        case _:
-            raise ValueError(f"{message.TYPE} is no event of a request")
+            raise ValueError(f"request {request.request_id} is opened twice")
+        return Request(opened=message, opened_at=at, bound_at=at, correlationid=correlationid, last_event=event_id)
+    if request is None:
+        raise ValueError(f"{message.TYPE} of no request")
+    changes = _afterwards(request, message, at)
+    if changes is None:
+        if request.status != OPEN:
+            raise ValueError(f"{message.TYPE} on a request that is {request.status}")
+        changes = _meanwhile(request, message, at)
     return request.model_copy(update={**changes, "last_event": event_id})
+
+
+def _afterwards(request: Request, message: Message, at: datetime) -> dict[str, Any] | None:
+    """What may also happen to a request that is decided; None for everything else."""
+    match message:
+        case RequestCommented():
+            said = Comment(author=message.author, text=message.text, at=at)
+            return {"comments": (*request.comments, said)}
+        case ReviewGiven():
+            return {"reviews": (*request.reviews, message)}
+        case ReviewOverdue():
+            return {"overdue": message}
+        case ApprovalLapsed():
+            return {"lapsed": message}
+    return None
+
+
+def _meanwhile(request: Request, message: Message, at: datetime) -> dict[str, Any]:  # noqa: PLR0911 - one line an event
+    match message:
+        case RequestRebound():
+            void = tuple(PastVote(vote=vote, why=message.cause) for vote in request.votes)
+            return {"rebound": message, "bound_at": at, "votes": (), "past_votes": (*request.past_votes, *void)}
+        case GatesEvaluated():
+            return {"gates": message.gates, "gates_passed": message.passed}
+        case GateAnswered():
+            return {"answers": (*request.answers, message)}
+        case GateWaived():
+            return {"waivers": (*request.waivers, message.waiver)}
+        case VoteCast():
+            return {"votes": (*request.votes, message.vote)}
+        case VoteWithdrawn():
+            why = f"withdrawn{': ' + message.reason if message.reason else ''}"
+            gone = tuple(PastVote(vote=v, why=why) for v in request.votes if v.voter == message.voter)
+            kept = tuple(v for v in request.votes if v.voter != message.voter)
+            return {"votes": kept, "past_votes": (*request.past_votes, *gone)}
+        case VoteRefused():
+            return {"refusals": (*request.refusals, message)}
+        case RequestEscalated():
+            return {"escalated": (*request.escalated, message)}
+        case GlassBroken():
+            return {"glass": message.glass}
+        case RequestDecided():
+            return {"decision": message.decision, "jws": message.jws}
+        case PolicyPublished():
+            return {"published": message}
+        case RequestClosed():
+            return {"closed": message}
+    raise ValueError(f"{message.TYPE} is no event of a request")

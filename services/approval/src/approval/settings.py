@@ -1,13 +1,22 @@
 """Settings of the approval service; each field is `HALLMARK_<FIELD>` in the environment."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 from kit.settings import Settings
+from kit.webhooks import key_of
+from policy.document import Name
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+
+
+def _signs(secret: SecretStr) -> SecretStr:
+    key_of(secret.get_secret_value())
+    return secret
 
 
 class ApprovalSettings(Settings):
@@ -17,3 +26,55 @@ class ApprovalSettings(Settings):
     decision_key: Path
     settle_seconds: Seconds = 0.25
     sweep_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
+
+    # Where the files of evidence lie; without a store evidence is links and what checks say. The bucket should be of
+    # approval alone, with keys that open no other.
+    s3_endpoint: str | None = None
+    s3_public_endpoint: str | None = None
+    s3_access_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    s3_secret_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    s3_bucket: str = "hallmark-evidence"
+    s3_region: str = "us-east-1"
+
+    # Webhook gates name one of these secrets (`whsec_...`): a JSON object of names and secrets.
+    gate_secrets: Annotated[dict[Name, Annotated[SecretStr, AfterValidator(_signs)]], NoDecode] = Field(
+        default_factory=dict
+    )
+    # Hosts, addresses and CIDRs of webhook gates that may be private, and may be reached without TLS.
+    gate_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    gate_call_seconds: Annotated[float, Field(gt=0, le=300)] = 10
+    gate_lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = 30
+    gate_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1
+    gate_concurrency: Annotated[int, Field(ge=1, le=500)] = 16
+    gate_concurrency_each: Annotated[int, Field(ge=1, le=500)] = 4
+    # How clients, and external checks that answer later, reach this service.
+    approval_url: str = "http://127.0.0.1:8802"
+
+    @field_validator("gate_allow", mode="before")
+    @classmethod
+    def _comma_list(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("gate_secrets", mode="before")
+    @classmethod
+    def _object(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value) if value.strip() else {}
+        except ValueError:
+            raise ValueError("must be a JSON object of names and secrets") from None  # the text would hold them
+
+    @field_validator("s3_access_key", "s3_secret_key")
+    @classmethod
+    def _with_the_store(cls, value: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if value is None and others.data.get("s3_endpoint") is not None:
+            raise ValueError("is needed with HALLMARK_S3_ENDPOINT")
+        return value
+
+    @field_validator("gate_lease_seconds")
+    @classmethod
+    def _longer_than_a_call(cls, value: float, others: ValidationInfo) -> float:
+        if value <= others.data.get("gate_call_seconds", 0):
+            raise ValueError("must be more than HALLMARK_GATE_CALL_SECONDS")
+        return value

@@ -1,7 +1,7 @@
-"""Policies and requests as tables: `project` folds one own event, `rebuild` folds them all again, the rest queries."""
+"""Policies, requests, people and evidence as tables: `project` folds one own event, `rebuild` folds them all again."""
 
-from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,70 +9,137 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import domain
-from approval.domain import Request, Rule
-from approval.policy import Policy, parse
-from approval.tables import PolicyRow, RequestRow, of
+from approval.domain import Request
+from approval.tables import DelegationRow, EvidenceRow, MemberRow, PolicyRow, RequestRow, of
 from contracts import approval as events
 from contracts.approval import PolicyRef
 from contracts.envelope import Envelope
 from contracts.payload import Message
 from kit.events import EventLog
+from policy.document import Policy, parse
 
-_policy, _request = of(PolicyRow), of(RequestRow)
-_revisions: dict[str, Policy] = {}
+_policy, _request, _evidence = of(PolicyRow), of(RequestRow), of(EvidenceRow)
+_delegation, _member = of(DelegationRow), of(MemberRow)
+VIEWS = (_policy, _request, _evidence, _delegation, _member)
 _TYPES: dict[str, type[Message]] = {event.TYPE: event for event in events.EVENTS}
+# These say of which request they are; the opening and the end of a request name it in their own ways.
+_OF_A_REQUEST = (
+    events.RequestRebound,
+    events.GatesEvaluated,
+    events.GateAnswered,
+    events.GateWaived,
+    events.VoteCast,
+    events.VoteWithdrawn,
+    events.VoteRefused,
+    events.RequestCommented,
+    events.RequestEscalated,
+    events.RequestClosed,
+    events.GlassBroken,
+    events.ReviewGiven,
+    events.ReviewOverdue,
+    events.ApprovalLapsed,
+    events.PolicyProposed,
+)
 
 
 async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     """Folds one event of this service into the views."""
     message = envelope.payload(_TYPES[envelope.type])
-    if isinstance(message, events.PolicyPublished):
-        await tx.execute(
-            sa.insert(_policy).values(
-                **message.policy.model_dump(),
-                document=message.document,
-                published_by=message.published_by,
-                published_at=envelope.time,
-            )
+    match message:
+        case events.PolicyPublished():
+            await _published(tx, envelope, message)
+        case events.EvidenceAttached():
+            await _attached(tx, message)
+        case events.DelegationGranted() | events.DelegationEnded():
+            await _delegated(tx, envelope, message)
+        case events.MembershipChanged():
+            await _joined(tx, envelope, message)
+    request_id = request_id_of(message)
+    if request_id is not None:
+        before = await request(tx, request_id)
+        after = domain.evolve(
+            before, message, at=envelope.time, correlationid=envelope.correlationid, event_id=envelope.id
         )
-        return
-    before = await request(tx, request_id_of(message))
-    after = domain.evolve(before, message, at=envelope.time, correlationid=envelope.correlationid, event_id=envelope.id)
-    await _store(tx, after)
+        await _store(tx, after)
 
 
-def request_id_of(message: Message) -> str:
+def request_id_of(message: Message) -> str | None:
+    """The request that an event is of, if it is of one."""
     match message:
         case events.RequestOpened():
             return message.transition_id
         case events.RequestDecided():
             return message.decision.transition_id
-        case events.GatesEvaluated() | events.VoteCast() | events.VoteRefused() | events.RequestClosed():
+        case events.PolicyPublished():
             return message.request_id
-    raise ValueError(f"{message.TYPE} is no event of a request")
+    return message.request_id if isinstance(message, _OF_A_REQUEST) else None
 
 
 async def _store(tx: AsyncConnection, state: Request) -> None:
+    opened = state.opened
+    workspace, model = state.place if isinstance(opened, events.RequestOpened) else ("*", opened.policy.name)
     values = {
-        "request_id": state.opened.transition_id,
-        "workspace": state.opened.workspace,
-        "model": state.opened.model,
-        "version": state.opened.version,
+        "request_id": state.request_id,
+        "workspace": workspace,
+        "model": model,
+        "version": opened.version if isinstance(opened, events.RequestOpened) else opened.policy.revision,
+        "kind": state.kind,
         "status": state.status,
+        "requested_by": opened.requested_by,
         "opened_at": state.opened_at,
-        "expires_at": state.opened.expires_at,
-        "last_vote_at": max((v.at for v in state.votes), default=None),
+        "freezes": state.freezes,
         "state": state.model_dump_json(by_alias=True),
     }
-    changes = {name: values[name] for name in ("status", "last_vote_at", "state")}
+    changes = {name: values[name] for name in ("status", "freezes", "state")}
     await tx.execute(insert(_request).values(values).on_conflict_do_update(index_elements=["request_id"], set_=changes))
+
+
+async def _published(tx: AsyncConnection, envelope: Envelope, message: events.PolicyPublished) -> None:
+    await tx.execute(
+        sa.insert(_policy).values(
+            **message.policy.model_dump(),
+            document=message.document,
+            published_by=message.published_by,
+            published_at=envelope.time,
+        )
+    )
+
+
+async def _attached(tx: AsyncConnection, message: events.EvidenceAttached) -> None:
+    await tx.execute(
+        sa.insert(_evidence).values(
+            evidence_id=message.evidence.evidence_id,
+            workspace=message.workspace,
+            model=message.model,
+            version=message.version,
+            at=message.evidence.at,
+            data=message.evidence.model_dump_json(),
+        )
+    )
+
+
+async def _delegated(
+    tx: AsyncConnection, envelope: Envelope, message: events.DelegationGranted | events.DelegationEnded
+) -> None:
+    if isinstance(message, events.DelegationGranted):
+        await tx.execute(sa.insert(_delegation).values(**message.model_dump(), granted_at=envelope.time))
+        return
+    ended = sa.update(_delegation).where(_delegation.c.delegation_id == message.delegation_id)
+    await tx.execute(ended.values(ended_at=envelope.time, ended_by=message.ended_by))
+
+
+async def _joined(tx: AsyncConnection, envelope: Envelope, message: events.MembershipChanged) -> None:
+    values = {"groups": list(message.groups), "person": message.person, "told_by": message.by, "at": envelope.time}
+    statement = insert(_member).values(subject=message.subject, **values)
+    await tx.execute(statement.on_conflict_do_update(index_elements=["subject"], set_=values))
 
 
 async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
     """Empties the views and folds every event again; returns how many. Writers wait at the views meanwhile."""
-    await tx.execute(sa.text("lock table approval.policy, approval.request in exclusive mode"))
-    await tx.execute(sa.delete(_policy))
-    await tx.execute(sa.delete(_request))
+    names = ", ".join(f"approval.{table.name}" for table in VIEWS)
+    await tx.execute(sa.text(f"lock table {names} in exclusive mode"))
+    for table in VIEWS:
+        await tx.execute(sa.delete(table))
     count = 0
     async for envelope in log.read(tx):
         await project(tx, envelope)
@@ -80,25 +147,27 @@ async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
     return count
 
 
+async def restore(tx: AsyncConnection, log: EventLog) -> int:
+    """Folds the views when they are empty and events are not: after a migration that gave them another shape."""
+    if await tx.scalar(sa.select(_policy.c.name).limit(1)) is not None:
+        return 0
+    return await rebuild(tx, log)
+
+
+# -- requests -----------------------------------------------------------------------------------------------------
+
+
 async def request(tx: AsyncConnection, request_id: str) -> Request | None:
     state = await tx.scalar(sa.select(_request.c.state).where(_request.c.request_id == request_id))
     return None if state is None else Request.model_validate_json(state)
 
 
-async def requests(
-    tx: AsyncConnection, *, status: str | None, workspace: str | None, model: str | None, after: str | None
-) -> AsyncIterator[Request]:
-    """Newest first, from the one after `after` (a request id)."""
+async def requests(tx: AsyncConnection, *, after: str | None, **filters: str | None) -> AsyncIterator[Request]:
+    """Newest first, from the one after `after` (a request id). `filters`: columns and what they are to be."""
     place = sa.tuple_(_request.c.opened_at, _request.c.request_id)
     while True:
         query = sa.select(_request.c.request_id, _request.c.state).order_by(place.desc()).limit(200)
-        for column, value in (
-            (_request.c.status, status),
-            (_request.c.workspace, workspace),
-            (_request.c.model, model),
-        ):
-            if value is not None:
-                query = query.where(column == value)
+        query = query.where(*(_request.c[name] == value for name, value in filters.items() if value is not None))
         if after is not None:
             query = query.where(
                 place
@@ -114,23 +183,54 @@ async def requests(
         after = rows[-1].request_id
 
 
-async def due(tx: AsyncConnection, settle_seconds: float) -> list[str]:
-    """Open requests that are over: past their expiry, or decided by votes that have settled.
-
-    The database is the clock.
-    """
-    at = await clock(tx)
-    settled = at - timedelta(seconds=settle_seconds)
-    query = sa.select(_request.c.state).where(
-        _request.c.status == domain.OPEN,
-        sa.or_(_request.c.expires_at <= at, _request.c.last_vote_at <= settled),
+async def open_requests(tx: AsyncConnection, workspace: str, model: str) -> list[str]:
+    query = sa.select(_request.c.request_id).where(
+        _request.c.workspace == workspace, _request.c.model == model, _request.c.status == domain.OPEN
     )
-    found = [Request.model_validate_json(state) for state in (await tx.scalars(query)).all()]
-    return [
-        r.opened.transition_id
-        for r in found
-        if r.opened.expires_at <= at or domain.verdict(r, await rules_of(tx, r)) is not None
-    ]
+    return list((await tx.scalars(query.order_by(_request.c.opened_at, _request.c.request_id))).all())
+
+
+async def decided_requests(tx: AsyncConnection, limit: int) -> list[Request]:
+    """The latest requests about versions that came to an end."""
+    query = (
+        sa.select(_request.c.state)
+        .where(_request.c.status.in_((domain.APPROVED, domain.REJECTED, domain.EXPIRED)), _request.c.kind != "policy")
+        .order_by(_request.c.opened_at.desc(), _request.c.request_id.desc())
+        .limit(limit)
+    )
+    return [Request.model_validate_json(state) for state in (await tx.scalars(query)).all()]
+
+
+async def frozen(tx: AsyncConnection, workspace: str, model: str) -> str | None:
+    """Why the model may not be promoted, if so."""
+    query = sa.select(_request.c.request_id).where(
+        _request.c.workspace == workspace, _request.c.model == model, _request.c.freezes
+    )
+    found = await tx.scalar(query.order_by(_request.c.opened_at).limit(1))
+    if found is None:
+        return None
+    return f"the model is frozen until the emergency of request {found} is reviewed"
+
+
+async def decision_of(
+    tx: AsyncConnection, workspace: str, model: str, version: int, to_stage: str | None = None
+) -> Request | None:
+    """The latest request that was approved for this version, to that stage."""
+    query = (
+        sa.select(_request.c.state)
+        .where(
+            _request.c.workspace == workspace,
+            _request.c.model == model,
+            _request.c.version == version,
+            _request.c.status == domain.APPROVED,
+        )
+        .order_by(_request.c.opened_at.desc(), _request.c.request_id.desc())
+    )
+    found = map(Request.model_validate_json, (await tx.scalars(query)).all())
+    return next((one for one in found if to_stage in (None, one.inputs["request"]["to"])), None)
+
+
+# -- policies -----------------------------------------------------------------------------------------------------
 
 
 async def policies(tx: AsyncConnection, *, name: str | None = None) -> Sequence[Any]:
@@ -148,26 +248,49 @@ def ref_of(row: Any) -> PolicyRef:
     return PolicyRef(name=row.name, revision=row.revision, digest=row.digest)
 
 
-async def policy_of(tx: AsyncConnection, ref: PolicyRef) -> Policy:
-    """The revision, which never changes and so is read once."""
-    if ref.digest not in _revisions:
+async def bound_policies(tx: AsyncConnection, refs: Iterable[PolicyRef]) -> list[tuple[PolicyRef, Policy]]:
+    """The very revisions that a request is bound to."""
+    found = []
+    for ref in refs:
         document = await tx.scalar(
             sa.select(_policy.c.document).where(_policy.c.name == ref.name, _policy.c.revision == ref.revision)
         )
         if document is None:
             raise LookupError(f"policy {ref.name} revision {ref.revision} is not known")
-        _revisions[ref.digest] = parse(document)
-    return _revisions[ref.digest]
+        found.append((ref, parse(document)))
+    return found
 
 
-async def rules_of(tx: AsyncConnection, state: Request) -> tuple[Rule, ...]:
-    """The rules of the very revisions the request was opened under."""
-    policies = [await policy_of(tx, ref) for ref in state.opened.policies]
-    return tuple(rule for policy in policies for rule in policy.rules)
+async def editors(tx: AsyncConnection, refs: Iterable[PolicyRef]) -> list[str]:
+    """Who published these revisions."""
+    places = [(ref.name, ref.revision) for ref in refs]
+    query = sa.select(_policy.c.published_by).where(sa.tuple_(_policy.c.name, _policy.c.revision).in_(places))
+    return sorted(set((await tx.scalars(query)).all()))
 
 
-async def clock(tx: AsyncConnection) -> datetime:
-    """The database's time now; `now()` would be when the transaction began, before it waited for a lock."""
-    at = await tx.scalar(sa.select(sa.func.clock_timestamp()))
-    assert isinstance(at, datetime)
-    return at
+# -- people -------------------------------------------------------------------------------------------------------
+
+
+async def members(tx: AsyncConnection, subjects: Iterable[str]) -> dict[str, Any]:
+    """What is known of these people, by subject."""
+    wanted = sorted(set(subjects))
+    rows = await tx.execute(sa.select(_member).where(_member.c.subject.in_(wanted))) if wanted else ()
+    return {row.subject: row for row in rows}
+
+
+async def delegations(
+    tx: AsyncConnection, *, delegate: str | None = None, delegator: str | None = None, at: datetime | None = None
+) -> Sequence[Any]:
+    """Delegations to or by somebody, the latest first; with `at`, those that are in force then."""
+    query = sa.select(_delegation).order_by(_delegation.c.granted_at.desc(), _delegation.c.delegation_id)
+    if delegate is not None:
+        query = query.where(_delegation.c.delegate == delegate)
+    if delegator is not None:
+        query = query.where(_delegation.c.delegator == delegator)
+    if at is not None:
+        query = query.where(_delegation.c.starts <= at, _delegation.c.ends > at, _delegation.c.ended_at.is_(None))
+    return (await tx.execute(query.limit(500))).all()
+
+
+async def delegation(tx: AsyncConnection, delegation_id: str) -> Any:
+    return (await tx.execute(sa.select(_delegation).where(_delegation.c.delegation_id == delegation_id))).first()

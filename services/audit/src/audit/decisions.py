@@ -2,27 +2,14 @@
 
 from dataclasses import replace
 
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jws import JWSRegistry
-from pydantic import ValidationError
-
 from audit.domain import NOT_VERIFIED, Flaw, Reading, decided, target_of
 from contracts.approval import DECISION_TYPE, Decision, Verdict
 from contracts.lifecycle import TransitionKind
 from contracts.registry import AliasChanged, StageChanged, Transition
+from kit import signed
 from kit.auth import KeySource
 
 BOUND = (*Transition.model_fields, "decision_id", "requested_by")
-
-
-class _Registry(JWSRegistry):
-    """joserfc stops at 128 kB; a decision with many gates and comments is longer."""
-
-    max_payload_length = 1_000_000
-
-
-JWS = _Registry(algorithms=["EdDSA"])
 
 
 class NotVerified(ValueError):
@@ -30,6 +17,10 @@ class NotVerified(ValueError):
 
 
 class Decisions:
+    """A change is judged by the keys as they are when it is logged. A key that is revoked later takes nothing back: the
+    registry has carried the change out, and a rebuild asks again only about what was not believed. What is signed with
+    a revoked key and logged afterwards is not believed, whatever date it bears."""
+
     def __init__(self, keys: KeySource) -> None:
         self._keys = keys
 
@@ -49,19 +40,14 @@ class Decisions:
         return reading
 
     async def _verify(self, change: StageChanged | AliasChanged) -> None:
-        token = change.decision or ""
+        token = change.decision
+        if token is None:
+            raise NotVerified("the change carries no signed decision")
         try:
-            header = jws.extract_compact(token.encode(), registry=JWS).headers()
-        except (JoseError, ValueError) as error:
-            raise NotVerified("the change carries no signed decision") from error
-        kid = header.get("kid")
-        key = await self._keys.find(kid) if isinstance(kid, str) else None
-        if key is None or header.get("typ") != DECISION_TYPE:
-            raise NotVerified("the decision is not signed by a key of the approval service")
-        try:
-            decision = Decision.model_validate_json(jws.deserialize_compact(token, key, registry=JWS).payload)
-        except (JoseError, ValidationError, ValueError) as error:
-            raise NotVerified("the decision's signature does not verify") from error
+            decision = await signed.read(token, DECISION_TYPE, Decision, self._keys, lambda said: said.decided_at)
+        except signed.Refused as error:
+            late = "; what was logged before that stays believed" if error.code == "revoked-key" else ""
+            raise NotVerified(f"the decision was refused: {error.detail}{late}") from error
         if decision.verdict is not Verdict.APPROVED:
             raise NotVerified(f"the decision {decision.decision_id} says {decision.verdict}")
         for name, said in _bound(change).items():

@@ -8,13 +8,14 @@ from fastapi import FastAPI
 
 from contracts.notifier import Channel
 from contracts.topics import NOTIFIER_EVENTS
+from kit import outbound
 from kit.bus import Bus
 from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
 from kit.outbox import Relay
 from kit.web import Guard, make_app
-from notifier import addresses, api, consumers
+from notifier import api, consumers
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.render import Renderer
@@ -40,7 +41,7 @@ def build(settings: NotifierSettings) -> FastAPI:
     vault = Vault.load(settings.secret_key)
     if not vault.sealing:
         log.warning("HALLMARK_SECRET_KEY is not set: secrets of subscriptions are stored in clear")
-    callable_ = addresses.Guard(settings.webhook_allow)
+    callable_ = outbound.Guard(settings.webhook_allow)
     inbox, wake = Inbox(mechanism), asyncio.Event()
     consumers.subscribe(bus, db, inbox, wake)
     worker = Worker(
@@ -69,9 +70,9 @@ def build(settings: NotifierSettings) -> FastAPI:
     )
 
 
-def senders(settings: NotifierSettings, guard: addresses.Guard) -> dict[Channel, Sender]:
+def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, Sender]:
     timeout, renderer = settings.send_timeout_seconds, Renderer()
-    client = addresses.guarded_client(guard, timeout)
+    client = outbound.guarded_client(guard, timeout)
     smtp = None
     if settings.smtp_host is not None:
         password = settings.smtp_password

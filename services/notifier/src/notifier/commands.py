@@ -17,10 +17,11 @@ from contracts.registry import CommandRejected
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.inbox import Inbox
+from kit.outbound import AddressRefused, Guard
 from kit.problems import Problem
+from kit.webhooks import key_of, new_secret
 from notifier import queue, views
-from notifier.addresses import AddressRefused, Guard, check_mailbox, visible
-from notifier.channels.webhook import key_of, new_secret
+from notifier.addresses import check_mailbox, visible
 from notifier.domain import DEFAULT_TYPES, Subscription, unknown_types
 from notifier.tables import DeliveryRow, SecretRow
 from notifier.vault import Vault

@@ -15,7 +15,7 @@ from contracts.model import Severity
 from contracts.payload import Message
 from kit.auth import Access, Principal
 from kit.problems import Problem
-from registry import domain, orders, stages, state
+from registry import aliases, domain, orders, stages, state
 from registry.stages import Asked
 
 
@@ -134,7 +134,7 @@ async def roll_back(s: Scene, c: contract.RollBack) -> Acted:
 async def set_alias(s: Scene, c: contract.SetAlias) -> Acted:
     version = await state.version(s.tx, s.model, c.version)
     asked = _asked(s)
-    events = stages.decide_set_alias(s.model, version, c, asked)
+    events = aliases.decide_set_alias(s.model, version, c, asked)
     if any(isinstance(event, contract.StageRequested) for event in events):
         await _refuse_second(s, c.version, f"@{c.alias}")
         return Acted(events, f"transition {asked.transition_id}")
@@ -145,7 +145,7 @@ async def remove_alias(s: Scene, c: orders.RemoveAlias) -> Acted:
     _existing(s)
     if s.model.rules.protects(c.alias):
         s.access.require(s.who, Action.ROLL_BACK, s.model.workspace, s.model.name)
-    events = stages.decide_remove_alias(s.model, c.alias, s.who.subject, c.reason)
+    events = aliases.decide_remove_alias(s.model, c.alias, s.who.subject, c.reason)
     return Acted(events, of_model(s.model))
 
 

@@ -11,8 +11,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
-from contracts.approval import Decision
-from contracts.envelope import now
+from contracts.approval import Decision, Revocation
+from contracts.envelope import new_id, now
 from contracts.lifecycle import stream_of, subject_of
 from contracts.model import Inspection
 from contracts.payload import Message
@@ -30,14 +30,14 @@ from kit.errors import Permanent
 from kit.events import Cause, Conflict, EventLog, New
 from kit.inbox import Inbox
 from kit.problems import Problem
-from registry import domain, orders, queries, stages, state, views
+from registry import domain, orders, queries, revocation, revoking, stages, state, views
 from registry.acts import ACTS, Acted, Scene
 from registry.artifacts import Artifacts
 
 log = structlog.get_logger()
 Document = dict[str, Any]
 C = TypeVar("C")
-SYSTEM = "hallmark/registry"
+SYSTEM = stages.REGISTRY
 # A request for approval quotes two versions and must fit into an event.
 MAX_CONTENT_BYTES = 500_000
 
@@ -216,6 +216,30 @@ class Commands:
             raise Permanent(refused.code, refused.detail) from refused
         await self._append(tx, stream, last, events, cause)
 
+    async def revoke(self, tx: AsyncConnection, order: Revocation, jws: str, cause: Cause) -> None:
+        """Carries out a revocation whose signature was verified. Does nothing for a version that is revoked already.
+
+        Raises:
+            Permanent: there is no such version, or it is not exactly the one that was meant; nothing was changed.
+        """
+        stream = stream_of(order.workspace, order.model)
+        last = await self._log.lock(tx, stream)
+        await state.keep_rules(tx, order.workspace)
+        model = await state.model(tx, order.workspace, order.model)
+        version = await state.version(tx, model, order.version)
+        try:
+            revoked = revocation.decide_revoke(model, version, order, jws)
+        except domain.Refused as refused:
+            raise Permanent(refused.code, refused.detail) from refused
+        if not revoked:
+            return
+        waiting = await state.open_transitions(tx, model, version.number)
+        closed = [revocation.decide_close(one, revoked[0]) for one in waiting]
+        last = await self._append(tx, stream, last, [*revoked, *closed], cause)
+        log.warning("version revoked", model=stream, version=version.number, by=order.revoked_by)
+        replacing = await revoking.replacements(tx, order.workspace, order.model, self._ask)
+        await self._append(tx, stream, last, replacing, replace(cause, actor=SYSTEM))
+
     async def verified(
         self,
         workspace: str,
@@ -262,15 +286,23 @@ class Commands:
         model, _, number = name.rpartition("/")
         return (await queries.version_documents(tx, workspace, model, numbers=[int(number)]))[0]
 
+    def _ask(self) -> stages.Asked:
+        return stages.Asked(str(new_id()), SYSTEM, now() + self._expires_after)
+
     async def _append(
         self, tx: AsyncConnection, stream: str, last: int, events: Sequence[Message], cause: Cause
-    ) -> None:
+    ) -> int:
+        """Gives the last sequence."""
         news = [New(event, _subject(event, stream)) for event in events]
         for envelope in await self._log.append(tx, stream, last, news, cause):
             await views.project(tx, envelope)
         for event in events:
             if isinstance(event, StageChanged):
                 log.info("stage changed", model=stream, version=event.version, to=event.to_stage, kind=event.kind.value)
+        last += len(events)
+        if leaving := await revoking.left_behind(tx, events, self._ask):
+            return await self._append(tx, stream, last, leaving, replace(cause, actor=SYSTEM))
+        return last
 
     def _may_read(self, principal: Principal, workspace: str, model: str) -> bool:
         return self._access.allows(principal, Action.READ, workspace, model)

@@ -1,4 +1,4 @@
-"""Kafka in: commands of producers and decisions of the approval service."""
+"""Kafka in: commands of producers, decisions and revocations of the approval service."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts import registry as contract
-from contracts.approval import RequestDecided
-from contracts.envelope import EnvelopeError
+from contracts.approval import RequestDecided, RevocationOrdered
+from contracts.envelope import Envelope, EnvelopeError
 from contracts.registry import CommandRejected
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
 from kit.auth import Principal
@@ -135,8 +135,8 @@ class CommandHandler(_Answering):
 
 
 class DecisionHandler(_Answering):
-    """Guarded by event id and by the state of the transition, not by sequence: a forged record must not be able to
-    take the place of the true decision."""
+    """Decisions and revocations. Guarded by event id and by the state of the transition or version, not by sequence:
+    a forged record must not be able to take the place of the true one."""
 
     consumer = "decisions"
 
@@ -146,11 +146,23 @@ class DecisionHandler(_Answering):
 
     async def __call__(self, record: Record) -> None:
         envelope = record.envelope()
-        if envelope.type != RequestDecided.TYPE:
-            return
-        decided = envelope.payload(RequestDecided)
-        decision = await self._reader.read(decided.jws)
-        cause = Cause(actor="hallmark/approval", correlationid=envelope.correlationid, causationid=envelope.id)
+        if envelope.type == RequestDecided.TYPE:
+            await self._decide(envelope, envelope.payload(RequestDecided).jws)
+        elif envelope.type == RevocationOrdered.TYPE:
+            await self._revoke(envelope, envelope.payload(RevocationOrdered).jws)
+
+    async def _decide(self, envelope: Envelope, jws: str) -> None:
+        decision = await self._reader.read(jws)
         async with self._db.transaction() as tx:
             if await self._inbox.once(tx, self.consumer, f"{envelope.id}:{decision.decision_id}"):
-                await self._commands.decide(tx, decision, decided.jws, cause)
+                await self._commands.decide(tx, decision, jws, _of_approval(envelope))
+
+    async def _revoke(self, envelope: Envelope, jws: str) -> None:
+        order = await self._reader.read_revocation(jws)
+        async with self._db.transaction() as tx:
+            if await self._inbox.once(tx, self.consumer, f"{envelope.id}:{order.revocation_id}"):
+                await self._commands.revoke(tx, order, jws, _of_approval(envelope))
+
+
+def _of_approval(envelope: Envelope) -> Cause:
+    return Cause(actor="hallmark/approval", correlationid=envelope.correlationid, causationid=envelope.id)

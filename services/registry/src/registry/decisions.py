@@ -1,54 +1,43 @@
-"""Reading a signed decision. Trust in the topic is not enough (law 5): only the signature counts."""
+"""Reading what the approval service signed. Trust in the topic is not enough (law 5): only the signature counts."""
 
-import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
 
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jws import JWSRegistry
-from pydantic import ValidationError
-
-from contracts.approval import DECISION_TYPE, Decision
-from contracts.envelope import explain
+from contracts.approval import DECISION_TYPE, REVOCATION_TYPE, Decision, Revocation
+from contracts.payload import Payload
+from kit import signed
 from kit.auth import KeySource
 from kit.errors import Permanent
 
-
-class _Registry(JWSRegistry):
-    """joserfc stops at 128 kB; a decision with many gates and comments is longer."""
-
-    max_payload_length = 1_000_000
-
-
-JWS = _Registry(algorithms=["EdDSA"])
+Document = TypeVar("Document", bound=Payload)
+JWS = signed.JWS
 
 
 class DecisionReader:
+    """A document counts while its key is not revoked, and not with a date on which its key signed no more.
+
+    Raises (from every read):
+        Permanent: `decision-` or `revocation-` with malformed (of another type, too), bad-signature, unknown-key,
+            revoked-key or stale-key.
+        Transient: the keys cannot be read.
+    """
+
     def __init__(self, keys: KeySource) -> None:
         self._keys = keys
 
     async def read(self, token: str) -> Decision:
-        """The decision that `token` (a compact JWS, EdDSA) signs.
+        """The decision that `token` (a compact JWS, EdDSA) signs."""
+        return await self._read("decision", token, DECISION_TYPE, Decision, lambda decision: decision.decided_at)
 
-        Raises:
-            Permanent: forged, malformed, of another type, or signed by an unknown key.
-        """
+    async def read_revocation(self, token: str) -> Revocation:
+        """The revocation that `token` (a compact JWS, EdDSA) signs."""
+        return await self._read("revocation", token, REVOCATION_TYPE, Revocation, lambda order: order.revoked_at)
+
+    async def _read(
+        self, what: str, token: str, typ: str, model: type[Document], dated: Callable[[Document], datetime]
+    ) -> Document:
         try:
-            header = jws.extract_compact(token.encode(), registry=JWS).headers()
-        except (JoseError, ValueError) as error:
-            raise Permanent("decision-malformed", "the decision is no compact JWS") from error
-        if header.get("typ") != DECISION_TYPE:
-            raise Permanent("decision-malformed", f"the JWS type is not {DECISION_TYPE}")
-        key = await self._keys.find(header.get("kid"))
-        if key is None:
-            raise Permanent(
-                "decision-unknown-key", "the decision is signed by a key the approval service does not publish"
-            )
-        try:
-            payload = jws.deserialize_compact(token, key, registry=JWS).payload
-            return Decision.model_validate(json.loads(payload), strict=False)
-        except JoseError as error:
-            raise Permanent("decision-bad-signature", "the decision's signature does not verify") from error
-        except ValidationError as error:
-            raise Permanent("decision-malformed", f"the signed decision: {explain(error)}") from error
-        except ValueError as error:
-            raise Permanent("decision-malformed", "the signed decision is not JSON") from error
+            return await signed.read(token, typ, model, self._keys, dated)
+        except signed.Refused as error:
+            raise Permanent(f"{what}-{error.code}", f"the {what} was refused: {error.detail}") from error

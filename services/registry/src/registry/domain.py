@@ -1,7 +1,7 @@
 """Models and versions. Pure: state and command in, events out.
 
-`decide_*` functions return the events a command causes or raise `Refused`; they change nothing. Stages and aliases
-are in `stages.py`, under the same rules.
+`decide_*` functions return the events a command causes or raise `Refused`; they change nothing. Stages are in
+`stages.py`, aliases in `aliases.py`, revocations in `revocation.py`, under the same rules.
 """
 
 from collections.abc import Mapping
@@ -44,12 +44,14 @@ class Refused(Exception):
 
 
 class Status(StrEnum):
-    """`pending` until the registry has verified the artifact; a `rejected` version can never be used."""
+    """`pending` until the registry has verified the artifact. A `rejected` version can never be used, and a `revoked`
+    one no more."""
 
     PENDING = "pending"
     READY = "ready"
     QUARANTINED = "quarantined"
     REJECTED = "rejected"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,15 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Revoked:
+    """Who revoked a version and why. `fallback`: the version that its stage is to return to."""
+
+    by: str
+    reason: str
+    fallback: int | None = None
+
+
+@dataclass(frozen=True)
 class Version:
     """`has_been` are the stages it was in, the present one included."""
 
@@ -77,13 +88,15 @@ class Version:
     has_been: frozenset[str] = frozenset()
     registered_by: str = ""
     status: str = Status.READY
+    revoked: Revoked | None = None
 
 
 @dataclass(frozen=True)
 class Model:
     """What the rules need to know of a model. `name` is its identity, `title` the name it goes by now.
 
-    `occupants` are the versions in each stage that holds a limited number, the longest-standing first.
+    `occupants` are the versions in each stage that holds a limited number, the longest-standing first; `revoked` are
+    those that were revoked and still stand in such a stage, or in a gated one.
     """
 
     workspace: str
@@ -91,6 +104,7 @@ class Model:
     exists: bool = False
     versions: int = 0
     occupants: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
+    revoked: Mapping[str, tuple[Version, ...]] = field(default_factory=dict)
     aliases: Mapping[str, int] = field(default_factory=dict)
     tags: frozenset[str] = frozenset()
     title: str = ""

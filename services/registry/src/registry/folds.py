@@ -142,4 +142,5 @@ def _common(event: StageRequested | StageChanged, envelope: Envelope) -> dict[st
         "requested_by": event.requested_by,
         "reason": event.reason,
         "requested_at": envelope.time,
+        "fields": getattr(event, "fields", {}),
     }

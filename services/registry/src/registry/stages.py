@@ -1,4 +1,4 @@
-"""Stages and aliases: who may go where, and what a signed decision does. Pure, like `domain.py`."""
+"""Stages: who may go where, and what a signed decision does, of aliases too. Pure, like `domain.py`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,11 +7,10 @@ from contracts.approval import Choice, Decision, Verdict
 from contracts.lifecycle import TransitionKind
 from contracts.registry import (
     AliasChanged,
-    AliasRemoved,
     Approval,
+    RequestFields,
     RequestTransition,
     RollBack,
-    SetAlias,
     StageChanged,
     StageRefused,
     StageRequested,
@@ -21,7 +20,9 @@ from registry.domain import Model, Refused, Status, Version, check_alive
 
 # What a decision and the transition it is for must agree on, field by field (law 5).
 BOUND = tuple(Transition.model_fields)
-CANCELLED, EXPIRED = "cancelled", "request-expired"
+CANCELLED, EXPIRED, REVOKED = "cancelled", "request-expired", "version-revoked"
+# Who asks when the registry itself does.
+REGISTRY = "hallmark/registry"
 # The waiver that lets a quarantined version move.
 UNSAFE_ARTIFACT = "unsafe-artifact"
 
@@ -53,7 +54,9 @@ def decide_request(
     check_alive(model)
     lifecycle = model.rules.lifecycle
     to_stage = stage_of(model, command.to_stage)
-    _check_verified(version)
+    check_verified(version)
+    if to_stage != lifecycle.archive:
+        check_not_revoked(version)
     if command.expected_from is not None and stage_of(model, command.expected_from) != version.stage:
         raise Refused(
             "stage-moved", f"version {version.number} is in {version.stage}, not in {command.expected_from} as expected"
@@ -69,12 +72,12 @@ def decide_request(
             f"from there it can go to {allowed}{hint}",
         )
     if lifecycle.gated(to_stage):
-        transition = _transition(model, version, TransitionKind.PROMOTION, to_stage, asked.transition_id)
-        return [_requested(transition, asked, command.reason)]
+        transition = transition_of(model, version, TransitionKind.PROMOTION, to_stage, asked.transition_id)
+        return [requested(transition, asked, command.reason, fields=command.fields)]
     retreats = version.stage != lifecycle.initial and to_stage in (lifecycle.initial, lifecycle.archive)
     if version.status == Status.QUARANTINED and not retreats:
         raise Refused("version-quarantined", f"version {version.number} has unsafe findings; it may only be taken back")
-    transition = _transition(model, version, TransitionKind.RETIREMENT, to_stage, asked.transition_id)
+    transition = transition_of(model, version, TransitionKind.RETIREMENT, to_stage, asked.transition_id)
     changed = StageChanged(**transition.model_dump(), requested_by=asked.actor, reason=command.reason)
     return [*_making_room(model, version, changed), changed]
 
@@ -87,65 +90,15 @@ def decide_rollback(model: Model, target: Version | None, command: RollBack, ask
         raise Refused("not-a-gated-stage", f"{stage} is not a stage to roll back", 422)
     if target is None:
         raise Refused("nothing-to-roll-back-to", f"{model.name} has no earlier good version in {stage}")
+    check_not_revoked(target)
     if target.stage == stage:
         raise Refused("already-in-stage", f"version {target.number} is in {stage} now")
     if target.stage != model.rules.lifecycle.archive:
         raise Refused("not-archived", f"version {target.number} is in {target.stage}; only an archived one returns")
     if stage not in target.has_been:
         raise Refused("never-been-there", f"version {target.number} has never been in {stage}; request a promotion")
-    transition = _transition(model, target, TransitionKind.ROLLBACK, stage, asked.transition_id)
-    return [_requested(transition, asked, command.reason)]
-
-
-def decide_set_alias(
-    model: Model, version: Version, command: SetAlias, asked: Asked
-) -> list[StageRequested | AliasChanged]:
-    """A protected alias gets a request, as a gated stage does; another is set at once. Set already: no event."""
-    check_alive(model)
-    alias = command.alias
-    if alias.lower() == "latest" or (alias[:1] in "vV" and alias[1:].isdecimal()):
-        raise Refused("reserved-alias", f"{alias!r} has a meaning of its own; choose another name", 422)
-    _check_verified(version)
-    if version.status == Status.QUARANTINED and not model.rules.protects(alias):
-        raise Refused("version-quarantined", f"version {version.number} has unsafe findings; nobody should find it")
-    present = model.aliases.get(alias)
-    if command.expected is not None and command.expected != (present or 0):
-        now_at = f"points at version {present}" if present else "does not exist"
-        raise Refused("alias-moved", f"the alias {alias} {now_at}, not at {command.expected or 'nothing'} as expected")
-    if present == version.number:
-        return []
-    if model.rules.protects(alias):
-        transition = _transition(model, version, TransitionKind.ALIAS, f"@{alias}", asked.transition_id)
-        return [_requested(transition, asked, command.reason, command.expected)]
-    return [
-        AliasChanged(
-            workspace=model.workspace,
-            model=model.name,
-            alias=alias,
-            version=version.number,
-            digest=version.digest,
-            artifact_digest=version.artifact_digest,
-            previous=present,
-            requested_by=asked.actor,
-            reason=command.reason,
-        )
-    ]
-
-
-def decide_remove_alias(model: Model, alias: str, actor: str, reason: str) -> list[AliasRemoved]:
-    check_alive(model)
-    if alias not in model.aliases:
-        raise Refused("alias-not-found", f"{model.title} has no alias {alias!r}", 404)
-    return [
-        AliasRemoved(
-            workspace=model.workspace,
-            model=model.name,
-            alias=alias,
-            previous=model.aliases[alias],
-            requested_by=actor,
-            reason=reason,
-        )
-    ]
+    transition = transition_of(model, target, TransitionKind.ROLLBACK, stage, asked.transition_id)
+    return [requested(transition, asked, command.reason, fields=command.fields)]
 
 
 def check_decision(version: Version, waiting: Open, decision: Decision) -> None:
@@ -185,8 +138,8 @@ def decide_outcome(
     approved_by = tuple(
         Approval(name=v.voter, at=v.at, meaning=v.meaning) for v in decision.votes if v.choice is Choice.APPROVE
     )
-    if waiting.transition.kind is TransitionKind.ALIAS:
-        alias = waiting.transition.to_stage.removeprefix("@")
+    alias = alias_of(waiting.transition.to_stage)
+    if alias is not None:
         same = {name: value for name, value in facts.items() if name in AliasChanged.model_fields}
         return [AliasChanged(**same, alias=alias, previous=model.aliases.get(alias), approved_by=approved_by)]
     changed = StageChanged(**facts, approved_by=approved_by)
@@ -195,11 +148,11 @@ def decide_outcome(
 
 
 def decide_expiry(waiting: Open) -> StageRefused:
-    return _ended(waiting, EXPIRED, f"nobody decided before {waiting.expires_at.isoformat()}")
+    return ended(waiting, EXPIRED, f"nobody decided before {waiting.expires_at.isoformat()}")
 
 
 def decide_cancel(waiting: Open, actor: str, reason: str) -> StageRefused:
-    return _ended(waiting, CANCELLED, f"{actor} took it back: {reason}")
+    return ended(waiting, CANCELLED, f"{actor} took it back: {reason}")
 
 
 def stage_of(model: Model, name: str) -> str:
@@ -211,16 +164,28 @@ def stage_of(model: Model, name: str) -> str:
     return found
 
 
+def alias_of(target: str) -> str | None:
+    """The alias that a transition is to move; None when it is about a stage."""
+    return target[1:] if target.startswith("@") else None
+
+
+def check_not_revoked(version: Version) -> None:
+    if version.status == Status.REVOKED:
+        raise Refused(REVOKED, f"version {version.number} was revoked: nobody may use it any more")
+
+
 def _making_room(model: Model, version: Version, entering: StageChanged) -> list[StageChanged]:
-    """The longest-standing occupants leave for the archive when the stage would hold too many."""
+    """Who was revoked leaves for the archive, and the longest-standing when the stage would hold too many."""
     rule = model.rules.lifecycle.rule(entering.to_stage)
-    if rule is None or rule.holds is None:
+    if rule is None:
         return []
-    present = [v for v in model.occupants.get(entering.to_stage, ()) if v.number != version.number]
-    surplus = max(len(present) + 1 - rule.holds, 0)
+    revoked = model.revoked.get(entering.to_stage, ())
+    out = {version.number, *(v.number for v in revoked)}
+    present = [v for v in model.occupants.get(entering.to_stage, ()) if v.number not in out]
+    surplus = max(len(present) + 1 - rule.holds, 0) if rule.holds is not None else 0
     return [
         StageChanged(
-            **_transition(
+            **transition_of(
                 model, former, TransitionKind.SUPERSEDED, model.rules.lifecycle.archive, entering.transition_id
             ).model_dump(),
             requested_by=entering.requested_by,
@@ -228,7 +193,7 @@ def _making_room(model: Model, version: Version, entering: StageChanged) -> list
             decision_id=entering.decision_id,
             superseded_by=version.number,
         )
-        for former in present[:surplus]
+        for former in (*revoked, *present[:surplus])
     ]
 
 
@@ -237,10 +202,15 @@ def _refusal(
 ) -> tuple[str, str] | None:
     """The first thing that stands against it: code and text."""
     number, asked, status = version.number, waiting.transition, version.status
-    gone = asked.kind is not TransitionKind.ALIAS and model.rules.lifecycle.rule(asked.to_stage) is None
+    alias, back = alias_of(asked.to_stage), asked.kind is TransitionKind.ROLLBACK
+    gone = alias is None and model.rules.lifecycle.rule(asked.to_stage) is None
+    # The registry asked because of a revoked version; who came after it meanwhile must not be pushed out.
+    needless = back and alias is None and waiting.requested_by == REGISTRY and not model.revoked.get(asked.to_stage)
     unsafe = status == Status.QUARANTINED and UNSAFE_ARTIFACT not in decision.waivers
-    present = model.aliases.get(asked.to_stage.removeprefix("@"), 0)
-    moved = asked.kind is TransitionKind.ALIAS and waiting.expected not in (None, present)
+    present = model.aliases.get(alias, 0) if alias is not None else 0
+    moved = alias is not None and waiting.expected not in (None, present)
+    # An alias returns to what it pointed at before, wherever that stands: its stage may come back at the same time.
+    elsewhere = version.stage != asked.from_stage and not (back and alias is not None)
     against = (
         (decision.verdict is Verdict.REJECTED, "rejected", decision.reason or "the policy or a person said no"),
         (waiting.expires_at <= now, EXPIRED, f"nobody decided before {waiting.expires_at.isoformat()}"),
@@ -250,7 +220,9 @@ def _refusal(
             "alias-moved",
             f"the alias points at {present or 'nothing'} now, not at {waiting.expected or 'nothing'}",
         ),
-        (version.stage != asked.from_stage, "stage-moved", f"the version is in {version.stage} now"),
+        (elsewhere, "stage-moved", f"the version is in {version.stage} now"),
+        (status == Status.REVOKED, REVOKED, f"version {number} was revoked meanwhile"),
+        (needless, "no-longer-needed", f"no revoked version is in {asked.to_stage} any more"),
         (unsafe, "version-quarantined", f"version {number} has unsafe findings, and no policy waived them"),
         (status in (Status.PENDING, Status.REJECTED), "version-not-ready", f"version {number} is {status}"),
         (model.deleted, "model-deleted", "the model was deleted meanwhile"),
@@ -259,24 +231,27 @@ def _refusal(
     return next(((code, detail) for holds, code, detail in against if holds), None)
 
 
-def _check_verified(version: Version) -> None:
+def check_verified(version: Version) -> None:
     if version.status == Status.PENDING:
         raise Refused("version-not-ready", f"version {version.number} is being verified; try again in a moment")
     if version.status == Status.REJECTED:
         raise Refused("version-rejected", f"version {version.number} was rejected; register a new one")
 
 
-def _requested(transition: Transition, asked: Asked, reason: str, expected: int | None = None) -> StageRequested:
+def requested(
+    transition: Transition, asked: Asked, reason: str, expected: int | None = None, fields: RequestFields | None = None
+) -> StageRequested:
     return StageRequested(
         **transition.model_dump(),
         requested_by=asked.actor,
         reason=reason,
         expires_at=asked.expires_at,
         expected=expected,
+        fields=fields or {},
     )
 
 
-def _ended(waiting: Open, code: str, detail: str) -> StageRefused:
+def ended(waiting: Open, code: str, detail: str) -> StageRefused:
     return StageRefused(
         **waiting.transition.model_dump(),
         requested_by=waiting.requested_by,
@@ -286,7 +261,9 @@ def _ended(waiting: Open, code: str, detail: str) -> StageRefused:
     )
 
 
-def _transition(model: Model, version: Version, kind: TransitionKind, to_stage: str, transition_id: str) -> Transition:
+def transition_of(
+    model: Model, version: Version, kind: TransitionKind, to_stage: str, transition_id: str
+) -> Transition:
     return Transition(
         transition_id=transition_id,
         kind=kind,

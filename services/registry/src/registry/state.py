@@ -13,6 +13,7 @@ from kit.problems import Problem
 from registry import domain
 from registry.stages import Open
 from registry.tables import (
+    AliasMoveRow,
     AliasRow,
     ModelRow,
     NameRow,
@@ -70,6 +71,7 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
     if row is None:
         return domain.Model(workspace, name, rules=known, title=name)
     limited = [stage.name for stage in known.lifecycle.stages if stage.holds is not None]
+    gated = [stage.name for stage in known.lifecycle.stages if stage.gated]
     version, tenure, alias = t(VersionRow), t(TenureRow), t(AliasRow)
     here = (version.c.workspace == workspace, version.c.model == name)
     present = await tx.execute(
@@ -81,12 +83,17 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
                 tenure.c.left_sequence.is_(None),
             ),
         )
-        .where(*here, version.c.stage.in_(limited))
+        .where(*here, version.c.stage.in_(limited) | (version.c.stage.in_(gated) & REVOKED))
         .order_by(tenure.c.entered_sequence.nulls_first(), version.c.version)
     )
     occupants: dict[str, tuple[domain.Version, ...]] = {}
-    for occupant in present:
-        occupants[occupant.stage] = (*occupants.get(occupant.stage, ()), _version(occupant))
+    revoked: dict[str, tuple[domain.Version, ...]] = {}
+    for row_ in present:
+        occupant = _version(row_)
+        if occupant.stage in limited:
+            occupants[occupant.stage] = (*occupants.get(occupant.stage, ()), occupant)
+        if occupant.status == domain.Status.REVOKED:
+            revoked[occupant.stage] = (*revoked.get(occupant.stage, ()), occupant)
     aliases = await tx.execute(
         sa.select(alias.c.alias, alias.c.version).where(alias.c.workspace == workspace, alias.c.model == name)
     )
@@ -96,6 +103,7 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
         exists=True,
         versions=row.versions,
         occupants=occupants,
+        revoked=revoked,
         aliases={found.alias: found.version for found in aliases},
         tags=frozenset(row.tags),
         title=row.name,
@@ -182,15 +190,36 @@ async def open_transition(tx: AsyncConnection, transition_id: str) -> Open | Non
     """The transition if it still waits for its decision."""
     table = t(TransitionRow)
     row = (await tx.execute(sa.select(table).where(table.c.transition_id == transition_id))).first()
-    if row is None or row.status != "open":
-        return None
-    return Open(
-        transition=Transition(**{name: getattr(row, name) for name in Transition.model_fields}),
-        requested_by=row.requested_by,
-        reason=row.reason,
-        expires_at=row.expires_at,
-        expected=row.expected,
+    return None if row is None or row.status != "open" else _open(row)
+
+
+async def open_transitions(tx: AsyncConnection, of: domain.Model, number: int) -> list[Open]:
+    """Those of one version, oldest first."""
+    table = t(TransitionRow)
+    here = (table.c.workspace == of.workspace, table.c.model == of.name, table.c.version == number)
+    query = sa.select(table).where(*here, table.c.status == "open").order_by(table.c.transition_id)
+    return [_open(row) for row in await tx.execute(query)]
+
+
+async def is_returning(tx: AsyncConnection, of: domain.Model, target: str) -> bool:
+    """Whether a rollback of the stage, or of the alias, waits for its decision."""
+    table = t(TransitionRow)
+    here = (table.c.workspace == of.workspace, table.c.model == of.name, table.c.to_stage == target)
+    rollback = (table.c.status == "open", table.c.kind == TransitionKind.ROLLBACK)
+    return await tx.scalar(sa.select(sa.literal(1)).where(*here, *rollback).limit(1)) is not None
+
+
+async def pointed_at(tx: AsyncConnection, of: domain.Model, alias: str) -> tuple[int, ...]:
+    """Every version that the alias has pointed at, the latest first."""
+    table = t(AliasMoveRow)
+    query = (
+        sa.select(table.c.version)
+        .where(table.c.workspace == of.workspace, table.c.model == of.name, table.c.alias == alias)
+        .where(table.c.version.is_not(None))
+        .group_by(table.c.version)
+        .order_by(sa.func.max(table.c.sequence).desc())
     )
+    return tuple((await tx.scalars(query)).all())
 
 
 async def due_transitions(tx: AsyncConnection, now: datetime) -> list[dict[str, Any]]:
@@ -221,7 +250,10 @@ _STATE = (
     _V.c.stage,
     _V.c.status,
     _V.c.registered_by,
+    _V.c.revocation,
 )
+# As the index on it has it: written out, not bound.
+REVOKED = _V.c.status == sa.literal_column(f"'{domain.Status.REVOKED}'")
 
 
 def _version(row: Any, has_been: frozenset[str] = frozenset()) -> domain.Version:
@@ -233,4 +265,15 @@ def _version(row: Any, has_been: frozenset[str] = frozenset()) -> domain.Version
         has_been | {row.stage},
         row.registered_by,
         row.status,
+        domain.Revoked(**{n: row.revocation[n] for n in ("by", "reason", "fallback")}) if row.revocation else None,
+    )
+
+
+def _open(row: Any) -> Open:
+    return Open(
+        transition=Transition(**{name: getattr(row, name) for name in Transition.model_fields}),
+        requested_by=row.requested_by,
+        reason=row.reason,
+        expires_at=row.expires_at,
+        expected=row.expected,
     )

@@ -77,7 +77,10 @@ class NameRow(Table, table=True):
 
 
 class VersionRow(Table, table=True):
-    """`status` is pending, ready, quarantined or rejected; `tags` are the present ones."""
+    """`status` is pending, ready, quarantined, rejected or revoked; `tags` are the present ones.
+
+    `revocation` has who, why and when, the version to return to, and the sequence of the event.
+    """
 
     __tablename__ = "version"
     __table_args__ = (
@@ -91,6 +94,7 @@ class VersionRow(Table, table=True):
         sa.Index("ix_version_status", "workspace", "status", "model", "version"),
         sa.Index("ix_version_number", "workspace", "version", "model"),
         sa.Index("ix_version_source", "workspace", sa.text("(content #>> '{artifact,filename}')"), "model", "version"),
+        sa.Index("ix_version_revoked", "workspace", "model", "stage", postgresql_where=sa.text("status = 'revoked'")),
         sa.Index("ix_version_run", "workspace", "run_id", postgresql_where=sa.text("run_id is not null")),
     )
 
@@ -102,6 +106,7 @@ class VersionRow(Table, table=True):
     stage: str
     status: str
     status_detail: str | None
+    revocation: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB))
     content: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     inspection: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB))
     tags: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
@@ -316,6 +321,7 @@ class TransitionRow(Table, table=True):
     closed_at: datetime | None = Field(sa_column=timestamp())
     expires_at: datetime | None = Field(sa_column=timestamp())
     expected: int | None
+    fields: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
 
 
 VIEWS = (

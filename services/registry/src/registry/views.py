@@ -154,6 +154,17 @@ async def _rejected(tx: AsyncConnection, envelope: Envelope, event: contract.Ver
     await _change(tx, envelope, event, status=Status.REJECTED, status_detail=f"{event.code}: {event.detail}")
 
 
+async def _revoked(tx: AsyncConnection, envelope: Envelope, event: contract.VersionRevoked) -> None:
+    revocation = {
+        "by": event.revoked_by,
+        "reason": event.reason,
+        "at": envelope.time.isoformat(),
+        "fallback": event.fallback,
+        "sequence": envelope.sequence,
+    }
+    await _change(tx, envelope, event, status=Status.REVOKED, status_detail=event.reason, revocation=revocation)
+
+
 async def _evaluated(tx: AsyncConnection, envelope: Envelope, event: contract.VersionEvaluated) -> None:
     await _remark(tx, envelope, event, "evaluation", event.evaluation.model_dump(mode="json"))
 
@@ -255,6 +266,7 @@ FOLDS: dict[str, tuple[type[Message], Fold]] = {
         (contract.VersionRegistered, _version),
         (contract.VersionVerified, _verified),
         (contract.VersionRejected, _rejected),
+        (contract.VersionRevoked, _revoked),
         (contract.VersionEvaluated, _evaluated),
         (contract.VersionNoted, _noted),
         (contract.VersionScanned, _scanned),

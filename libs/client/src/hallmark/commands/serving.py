@@ -1,7 +1,7 @@
 """`hallmark serving`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,9 +47,10 @@ def status(ctx: typer.Context, model: ModelArgument, as_json: Json = False) -> N
         found = hallmark.serving(model)
     rows = []
     for target in found.targets:
-        wanted = (target["desired"] or {}).get("version")
+        desired = target["desired"] or {}
+        wanted = f"{desired['version']} (revoked)" if desired.get("revoked") else desired.get("version")
         servers = target["actual"] or [{"server": "-", "version": None, "state": "-", "in_step": True}]
-        rows += [(target["target"], wanted, s["server"], s["version"], s["state"], s["in_step"]) for s in servers]
+        rows += [(target["target"], wanted, s["server"], _runs(s), s["state"], s["in_step"]) for s in servers]
     columns = ("target", "desired", "server", "runs", "state", "in step")
     emit(as_json, found, lambda: out.print(table(columns, rows)))
 
@@ -74,11 +75,11 @@ def stale(
     of_stage: Of = None,
     as_json: Json = False,
 ) -> None:
-    """List versions that nobody uses, or that are no longer good enough."""
+    """List versions that nobody uses, that are no longer good enough, or that are revoked and still run."""
     with client(ctx) as hallmark:
         found = list(hallmark.stale(unused_days=unused_days, metric=metric, floor=floor, stage=of_stage))
-    rows = [(f"{v.model} {v.version}", stage(v.stage), v.reason, v.last_used_at, v.serves) for v in found]
-    columns = ("version", "stage", "why", "last used (UTC)", "serves as")
+    rows = [(f"{v.model} {v.version}", stage(v.stage), v.reason, v.last_used_at, v.serves, v.servers) for v in found]
+    columns = ("version", "stage", "why", "last used (UTC)", "serves as", "runs on")
     emit(as_json, found, lambda: out.print(table(columns, rows)))
 
 
@@ -111,3 +112,7 @@ def archive(
         )
     rows = [(f"{v['model']} {v['version']}", v["outcome"], v.get("detail") or v["reason"]) for v in found]
     emit(as_json, found, lambda: out.print(table(("version", "outcome", ""), rows)))
+
+
+def _runs(server: dict[str, Any]) -> object:
+    return f"{server['version']} (revoked)" if server.get("revoked") else server["version"]

@@ -16,15 +16,25 @@ from hallmark.output import (
     example,
     exit_for,
     out,
+    pairs,
     print_transition,
     table,
 )
 from hallmark.output import app as noun
 
 app = noun("stage", "Stages: ask for one, or go back to what was good.")
+Field = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE that the policies ask for, such as change_ticket; may be given again."),
+]
 
 
-@app.command(epilog=example("hallmark stage request fraud 4 Production --reason 'beats v3 by 1 %' --wait 60"))
+@app.command(
+    epilog=example(
+        "hallmark stage request fraud 4 Production --reason 'beats v3 by 1 %' --wait 60",
+        "hallmark stage request fraud 4 Production --reason 'beats v3' --field change_ticket=CHG0000042",
+    )
+)
 def request(
     ctx: typer.Context,
     model: ModelArgument,
@@ -32,12 +42,15 @@ def request(
     to: Annotated[str, typer.Argument(help="The stage to enter.", show_default=False)],
     reason: Reason,
     expected_from: Annotated[str | None, typer.Option(help="Refuse if it is elsewhere by then.")] = None,
+    field: Field = None,
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
     """Ask for a stage. Exit 0: entered; 3: awaits approval; 4: refused."""
     with client(ctx) as hallmark, err.status(f"asking for {to}"):
-        found = hallmark.request_stage(model, version, to, reason, expected_from=expected_from, wait=wait)
+        found = hallmark.request_stage(
+            model, version, to, reason, expected_from=expected_from, fields=pairs(field or [], "--field"), wait=wait
+        )
     emit(as_json, found, lambda: print_transition(found))
     exit_for(found)
 
@@ -49,12 +62,14 @@ def rollback(
     reason: Reason,
     stage: Annotated[str, typer.Option(help="The stage to roll back.")] = "Production",
     to_version: Annotated[int | None, typer.Option(help="Instead of the last good one.", min=1)] = None,
+    field: Field = None,
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
     """Put the last good version back."""
     with client(ctx) as hallmark, err.status("rolling back"):
-        found = hallmark.rollback(model, reason, stage=stage, to_version=to_version, wait=wait)
+        fields = pairs(field or [], "--field")
+        found = hallmark.rollback(model, reason, stage=stage, to_version=to_version, fields=fields, wait=wait)
     emit(as_json, found, lambda: print_transition(found))
     exit_for(found)
 

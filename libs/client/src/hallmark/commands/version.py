@@ -202,6 +202,7 @@ def _print(version: Version) -> None:
         ("version", version.version),
         ("stage", stage(version.stage)),
         ("status", f"{version.status} {version.status_detail or ''}".strip()),
+        *_revocation(version),
         ("aliases", version.aliases),
         ("digest", version.digest),
         ("registered", f"{text(version.registered_at)} UTC by {version.registered_by}"),
@@ -233,6 +234,12 @@ def _print(version: Version) -> None:
         for finding in inspection.get("findings", [])
     ]
     out.print(table(("", ""), rows))
+
+
+def _revocation(version: Version) -> list[tuple[str, object]]:
+    if version.revocation is None:
+        return []
+    return [("revoked", f"by {version.revocation['by']} at {version.revocation['at']}: nobody may use it any more")]
 
 
 def _metrics(version: Version) -> str:

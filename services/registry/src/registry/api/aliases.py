@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field
 
 from contracts.payload import AliasName, Payload, Reason, VersionNumber
-from contracts.registry import SetAlias
+from contracts.registry import RequestFields, SetAlias
 from kit.auth import Principal
 from registry import orders, queries
 from registry.api.common import (
@@ -25,11 +25,15 @@ AliasPath = Annotated[AliasName, Path(description="Name of the alias")]
 
 
 class NewAlias(Payload):
-    """`expected` is the compare of compare-and-set: the version it must point at now; 0: it must not exist."""
+    """`expected` is the compare of compare-and-set: the version it must point at now; 0: it must not exist.
+
+    `fields` are what the policies ask for beside the reason, where the alias is protected.
+    """
 
     version: VersionNumber
     expected: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     reason: Reason = "set"
+    fields: RequestFields = Field(default_factory=dict)
 
 
 def router(gate: Gate) -> APIRouter:

@@ -4,11 +4,12 @@ import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import Field
 
 from contracts.access import Action
 from contracts.lifecycle import Stage
 from contracts.payload import Identifier, Payload, Reason, StageName, Text, VersionNumber
-from contracts.registry import RequestTransition, RollBack
+from contracts.registry import RequestFields, RequestTransition, RollBack
 from kit.auth import Principal
 from registry import orders, queries
 from registry.api.common import (
@@ -28,15 +29,19 @@ TransitionPath = Annotated[Identifier, Path(description="Id of the transition")]
 
 
 class NewTransition(Payload):
+    """`fields` are what the policies ask for beside the reason; an ungated stage asks nobody, and keeps none."""
+
     to_stage: StageName
     reason: Reason
     expected_from: StageName | None = None
+    fields: RequestFields = Field(default_factory=dict)
 
 
 class NewRollback(Payload):
     stage: StageName = Stage.PRODUCTION
     to_version: VersionNumber | None = None
     reason: Reason
+    fields: RequestFields = Field(default_factory=dict)
 
 
 class Why(Payload):

@@ -35,6 +35,7 @@ async def version_documents(tx: AsyncConnection, workspace: str, rows: list[Iden
         v.c.stage,
         v.c.status,
         v.c.status_detail,
+        v.c.revocation,
         aliases.label("aliases"),
         v.c.digest,
         v.c.artifact_digest,

@@ -13,15 +13,18 @@ from typing import Any
 
 import sqlalchemy as sa
 from fastapi.sse import format_sse_event
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.lifecycle import stream_of
-from contracts.registry import AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, StageChanged
+from contracts.registry import AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, StageChanged, VersionRevoked
 from kit.db import Database
 from kit.problems import Problem
 from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, no_model, unknown_stage
 
-FOLLOWED = [kind.TYPE for kind in (StageChanged, AliasChanged, AliasRemoved, ModelDeleted, ModelRestored)]
+FOLLOWED = [
+    kind.TYPE for kind in (StageChanged, AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, VersionRevoked)
+]
 PAGE = 200
 
 _AFTER = sa.text(
@@ -63,27 +66,31 @@ _SPELLED = sa.text(
 )
 _STATE = sa.text(
     """
-    select found.*, v.digest, v.artifact_digest from (
-        select distinct on (t.stage) t.stage as target, t.version, t.entered_sequence as sequence, t.entered_at as at
+    select * from (
+        select distinct on (t.stage) t.stage as target, t.version, t.entered_sequence as sequence, t.entered_at as at,
+            v.digest, v.artifact_digest, v.revocation
         from registry.tenure t
+        join registry.version v on v.workspace = t.workspace and v.model = t.model and v.version = t.version
         where t.workspace = :workspace and t.model = :model and t.left_sequence is null
             and (cast(:target as text) is null or t.stage = :target)
-        order by t.stage, t.entered_sequence desc
+        order by t.stage, v.status = 'revoked', t.entered_sequence desc
     ) found
-    join registry.version v on v.workspace = :workspace and v.model = :model and v.version = found.version
     union all
-    select '@' || a.alias, a.version, a.sequence, a.set_at, v.digest, v.artifact_digest
+    select '@' || a.alias, a.version, a.sequence, a.set_at, v.digest, v.artifact_digest, v.revocation
     from registry.alias a
     join registry.version v on v.workspace = a.workspace and v.model = a.model and v.version = a.version
     where a.workspace = :workspace and a.model = :model
         and (cast(:target as text) is null or '@' || a.alias = :target)
     order by 1"""
-)
+).columns(revocation=JSONB())
 
 
 @dataclass(frozen=True)
 class Change:
-    """`kind` is change (`target` is `version` now), removed (nothing is there now), deleted or restored (the model)."""
+    """`kind` is change (`target` is `version` now), removed (nothing is there now), deleted or restored (the model).
+
+    Or revoked: `version` must not be used any more, by whomever and for whatever target; `revoked` says why.
+    """
 
     kind: str
     sequence: int
@@ -94,6 +101,7 @@ class Change:
     artifact_digest: str | None = None
     replaced: int | None = None
     reason: str = ""
+    revoked: dict[str, Any] | None = None
 
     @cached_property
     def frame(self) -> bytes:
@@ -203,7 +211,7 @@ class History:
                 "target": str(found.target) if found.target else None,
             },
         )
-        return [{**row, "at": row["at"].isoformat()} for row in rows.mappings()]
+        return [_target(found.model, dict(row)) for row in rows.mappings()]
 
     async def after(self, streams: Mapping[str, int]) -> dict[str, tuple[int, list[Group]]]:
         """Stream -> the sequence reached and the changes on the way, at most PAGE events each; in one query for all.
@@ -222,6 +230,17 @@ class History:
         return found
 
 
+def _target(model: str, row: dict[str, Any]) -> dict[str, Any]:
+    revocation = row.pop("revocation")
+    revoked = told_of(model, row["version"], revocation) if revocation else None
+    return {**row, "at": row["at"].isoformat(), "revoked": revoked}
+
+
+def told_of(model: str, version: int, revocation: Mapping[str, Any]) -> dict[str, Any]:
+    """What servers are told of a version that nobody may use any more. `model` is the identity."""
+    return {"model": model, "version": version, **{name: revocation[name] for name in ("reason", "at", "by")}}
+
+
 async def _changes(tx: AsyncConnection, row: Any) -> Group:
     """What one event changed for its followers."""
     event = json.loads(row.data)
@@ -231,6 +250,9 @@ async def _changes(tx: AsyncConnection, row: Any) -> Group:
         return (Change("change", target=f"@{event['alias']}", replaced=event.get("previous"), **common, **now),)
     if row.type == AliasRemoved.TYPE:
         return (Change("removed", target=f"@{event['alias']}", replaced=event["previous"], **common),)
+    if row.type == VersionRevoked.TYPE:
+        said = {"reason": event["reason"], "at": common["at"], "by": event["revoked_by"]}
+        return (Change("revoked", revoked=told_of(event["model"], event["version"], said), **common, **now),)
     if row.type != StageChanged.TYPE:
         return (Change("deleted" if row.type == ModelDeleted.TYPE else "restored", **common),)
     entered = Change("change", target=event["to_stage"], replaced=event.get("replaces"), **common, **now)

@@ -11,6 +11,7 @@ from registry.serving.changes import Found, History
 from registry.tables import ServerRow, VersionRow, t
 
 RUNNING = ("loaded", "serving")
+DESIRED = ("version", "digest", "sequence", "at", "revoked")
 
 
 async def is_news(db: Database, report: ServingReported) -> bool:
@@ -38,17 +39,23 @@ async def is_news(db: Database, report: ServingReported) -> bool:
 async def side_by_side(db: Database, history: History, found: Found) -> dict[str, Any]:
     """Every target of the model with what it is (desired) and which server runs what (actual).
 
-    A server is in step when it runs the version that its target names; one that has stopped does not count.
+    A server is in step when it runs the version that its target names; one that has stopped does not count. Nobody is
+    in step with a version that was revoked.
     """
-    table = t(ServerRow)
+    table, version = t(ServerRow), t(VersionRow)
     here = (table.c.workspace == found.workspace, table.c.model == found.model)
+    of_model = (version.c.workspace == found.workspace, version.c.model == found.model)
+    revoked = sa.select(version.c.version).where(*of_model, version.c.status == sa.literal_column("'revoked'"))
     async with db.snapshot() as tx:
         targets = await history.targets(tx, found)
+        forbidden = frozenset(await tx.scalars(revoked))
         rows = await tx.execute(sa.select(table).where(*here).order_by(table.c.target, table.c.server))
         servers = [dict(row) for row in rows.mappings()]
     desired = {target["target"]: target for target in targets}
     wanted = [*desired, *sorted({server["target"] for server in servers} - set(desired))]
-    shown = [_target(name, desired.get(name), [s for s in servers if s["target"] == name]) for name in wanted]
+    shown = [
+        _target(name, desired.get(name), [s for s in servers if s["target"] == name], forbidden) for name in wanted
+    ]
     return {
         "workspace": found.workspace,
         "model": found.model,
@@ -58,18 +65,21 @@ async def side_by_side(db: Database, history: History, found: Found) -> dict[str
     }
 
 
-def _target(name: str, desired: dict[str, Any] | None, servers: list[dict[str, Any]]) -> dict[str, Any]:
-    version = desired["version"] if desired else None
+def _target(
+    name: str, desired: dict[str, Any] | None, servers: list[dict[str, Any]], forbidden: frozenset[int]
+) -> dict[str, Any]:
+    version = desired["version"] if desired and not desired["revoked"] else None
     actual = [
         {
             **{key: server[key] for key in ("server", "version", "state", "detail", "reported_at")},
+            "revoked": server["version"] in forbidden,
             "in_step": server["version"] == version and server["state"] in RUNNING,
         }
         for server in servers
     ]
     return {
         "target": name,
-        "desired": {key: desired[key] for key in ("version", "digest", "sequence", "at")} if desired else None,
+        "desired": {key: desired[key] for key in DESIRED} if desired else None,
         "actual": actual,
         "in_step": all(server["in_step"] for server in actual if server["state"] != "stopped"),
     }

@@ -79,7 +79,9 @@ class Watcher:
 
     def told(self, group: Group) -> None:
         for change in group:
-            if change.target is not None and change.version is None:
+            if change.revoked is not None:
+                self.versions = {target: v for target, v in self.versions.items() if v != change.version}
+            elif change.target is not None and change.version is None:
                 self.versions.pop(change.target, None)
             elif change.target is not None and change.version is not None:
                 self.versions[change.target] = change.version
@@ -127,7 +129,7 @@ class Hub:
                 self.leave(watcher)
                 raise
         watcher.floor = state.sequence
-        watcher.versions = {target["target"]: target["version"] for target in state.targets}
+        watcher.versions = {t["target"]: t["version"] for t in state.targets if not t["revoked"]}
         if self._closed:
             watcher.end("stopping")
         return watcher, state

@@ -12,11 +12,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from kit.db import Database
 from kit.problems import Problem
 from registry.domain import Status
+from registry.serving.changes import told_of
 from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, no_model, unknown_stage
 
 MOST_OTHERS = 100  # how many versions beside the answer are named
 
-# Where several versions may be, the answer also changes when the newest leaves, and its sequence must grow then too.
+# Where several versions may be, the answer also changes when the newest leaves or is revoked, and its sequence must
+# grow then too.
 # Whoever got into a gated stage by a signed decision stays the answer, whatever is found later: taking it out is a
 # decision too. In an open stage a quarantined version is nothing to serve.
 _IN_STAGE = """
@@ -31,6 +33,10 @@ _IN_STAGE = """
                 case when l.holds = '1' then t.entered_sequence else greatest(t.entered_sequence, (
                     select max(s.left_sequence) from registry.tenure s
                     where s.workspace = n.workspace and s.model = n.model and s.stage = l.stage
+                ), (
+                    select max((r.revocation->>'sequence')::bigint) from registry.version r
+                    where r.workspace = n.workspace and r.model = n.model and r.stage = l.stage
+                        and r.status = 'revoked'
                 )) end as sequence,
                 x.status = 'ready' or x.status = 'quarantined' and (l.gated or :unsafe) as usable
             from registry.version x
@@ -46,7 +52,8 @@ _AT_ALIAS = """
     left join lateral (
         select json_agg(row_to_json(c)) as found from (
             select a.version, a.sequence, a.set_at as at,
-                x.status = 'ready' or :unsafe or coalesce(w.protected_aliases, '[]') ? a.alias as usable
+                x.status = 'ready' or x.status <> 'revoked'
+                    and (:unsafe or coalesce(w.protected_aliases, '[]') ? a.alias) as usable
             from registry.alias a
             join registry.version x on x.workspace = a.workspace and x.model = a.model and x.version = a.version
             where a.workspace = n.workspace and a.model = n.model and a.alias = :name
@@ -72,14 +79,14 @@ def _query(found: str) -> sa.TextualSelect:
     return sa.text(
         f"""
     select n.model, m.name, m.deleted_at, l.stage as target, f.found, v.version, v.stage, v.status, v.status_detail,
-        v.digest, v.artifact_digest, v.content->'artifact' as artifact, v.content->'metrics' as metrics
+        v.digest, v.artifact_digest, v.content->'artifact' as artifact, v.content->'metrics' as metrics, v.revocation
     from registry.name n
     join registry.model m on m.workspace = n.workspace and m.model = n.model
     left join registry.workspace w on w.workspace = n.workspace {found}
     left join registry.version v on v.workspace = n.workspace and v.model = n.model
         and v.version = (f.found->0->>'version')::integer
     where n.workspace = :workspace and n.name = :model"""  # noqa: S608
-    ).columns(found=sa.JSON(), artifact=JSONB(), metrics=JSONB())
+    ).columns(found=sa.JSON(), artifact=JSONB(), metrics=JSONB(), revocation=JSONB())
 
 
 QUERIES = {
@@ -87,6 +94,15 @@ QUERIES = {
     "alias": _query(_AT_ALIAS),
     "version": _query(_BY_NUMBER),
 }
+
+
+_LAST_THERE = sa.text(
+    """
+    select t.version, v.revocation from registry.tenure t
+    join registry.version v on v.workspace = t.workspace and v.model = t.model and v.version = t.version
+    where t.workspace = :workspace and t.model = :model and t.stage = :stage and t.left_sequence is not null
+    order by t.left_sequence desc limit 1"""
+).columns(revocation=JSONB())
 
 
 @dataclass(frozen=True)
@@ -134,8 +150,8 @@ async def resolve(
     `allow` is given the model's identity before anything of it is told, and may raise.
 
     Raises:
-        Problem: 404 model-not-found, nothing-in-stage, alias-not-found, version-not-found; 410 model-deleted;
-            409 version-not-ready, version-rejected, version-quarantined; 422 unknown-stage.
+        Problem: 404 model-not-found, nothing-in-stage, alias-not-found, version-not-found; 410 model-deleted,
+            version-revoked; 409 version-not-ready, version-rejected, version-quarantined; 422 unknown-stage.
     """
     asked = {"workspace": workspace, "model": model, "name": target.name, "unsafe": allow_quarantined}
     async with db.engine.connect() as connection:
@@ -145,12 +161,13 @@ async def resolve(
     allow(model if row is None else row.model)
     if row is None:
         raise no_model(workspace, model)
-    if row.deleted_at is not None:
+    if row.deleted_at is not None and not (target.kind == "version" and row.revocation):
         raise deleted(row.name)
     if row.target is None:
         raise unknown_stage(target.name)
     if row.version is None:
-        raise _nothing(row.name, Target(target.kind, row.target))
+        place = Target(target.kind, row.target)
+        raise await _why_empty(db, workspace, row.model, place) or _nothing(row.name, place)
     best, *others = row.found
     if not best["usable"]:
         raise _unusable(row)
@@ -172,6 +189,25 @@ async def resolve(
     )
 
 
+async def _why_empty(db: Database, workspace: str, model: str, target: Target) -> Problem | None:
+    """Nobody is in the stage: whoever still uses what was there last must hear that it was revoked."""
+    if target.kind != "stage":
+        return None
+    asked = {"workspace": workspace, "model": model, "stage": target.name}
+    async with db.snapshot() as tx:
+        last = (await tx.execute(_LAST_THERE, asked)).first()
+    return _revoked(model, last.version, last.revocation) if last is not None and last.revocation else None
+
+
+def _revoked(model: str, version: int, revocation: dict[str, Any]) -> Problem:
+    told = told_of(model, version, revocation)
+    detail = (
+        f"{told['by']} revoked version {version}: {told['reason'].rstrip('.')}. Stop using it; resolve the stage or "
+        "alias again for the version that takes its place, or watch it"
+    )
+    return Problem(410, "version-revoked", detail, **told)
+
+
 def _nothing(model: str, target: Target) -> Problem:
     if target.kind == "stage":
         return Problem(404, "nothing-in-stage", f"no version of {model!r} is in {target.name}")
@@ -181,6 +217,8 @@ def _nothing(model: str, target: Target) -> Problem:
 
 
 def _unusable(row: Any) -> Problem:
+    if row.status == Status.REVOKED:
+        return _revoked(row.model, row.version, row.revocation)
     if row.status == Status.QUARANTINED:
         return Problem(
             409,

@@ -216,7 +216,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
             return await archive(workspace, model, version, body.reason, caller, request.state.request_id)
 
         criteria = stale.Criteria(workspace, body.unused_days, body.metric, body.floor, body.stage)
-        found = await stale.find(serving.db, criteria, _place(body.after), body.limit + 1)
+        found = await stale.find(serving.db, criteria, _place(body.after), body.limit + 1, archived=False)
         items = await stale.archive_all(
             seen(caller, workspace, found[: body.limit]),
             one,

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from contracts.envelope import now
 from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
@@ -19,15 +20,16 @@ Archive = Callable[[str, int], Awaitable[dict[str, Any]]]
 DEFAULT_UNUSED_DAYS = 30
 
 _STALE = """
-    select v.model, m.name, v.version, v.stage, v.status, v.registered_at, u.last_at as last_used_at,
+    select v.model, m.name, v.version, v.stage, v.status, v.revocation, v.registered_at, u.last_at as last_used_at,
         (select max(o.last_at) from registry.usage o
          where o.workspace = v.workspace and o.model = v.model) as model_last_used_at,
         coalesce((select array_agg(a.alias order by a.alias) from registry.alias a where a.workspace = v.workspace
          and a.model = v.model and a.version = v.version), '{}') as aliases,
         e.value, coalesce(v.content->'better'->>cast(:metric as text), 'higher') as better,
-        v.registered_at < :before and coalesce(u.last_at < :before, true) and coalesce(s.entered_at < :before, true)
-            as unused,
-        coalesce(case v.content->'better'->>cast(:metric as text)
+        coalesce(r.servers, '{}') as servers, v.status = 'revoked' and r.servers is not null as forbidden,
+        v.stage <> :archive and v.registered_at < :before and coalesce(u.last_at < :before, true)
+            and coalesce(s.entered_at < :before, true) as unused,
+        v.stage <> :archive and coalesce(case v.content->'better'->>cast(:metric as text)
             when 'lower' then e.value > :floor else e.value < :floor end, false) as poor
     from registry.version v
     join registry.model m on m.workspace = v.workspace and m.model = v.model and m.deleted_at is null
@@ -47,21 +49,32 @@ _STALE = """
             and r.kind = 'evaluation' and jsonb_exists(r.data->'metrics', cast(:metric as text))
         order by cast(r.data->>'evaluated_at' as timestamptz) desc, r.sequence desc limit 1
     ) e on true
-    where v.workspace = :workspace and v.stage <> :archive
+    left join lateral (
+        select array_agg(distinct r.server order by r.server) as servers from registry.server r
+        where r.workspace = v.workspace and r.model = v.model and r.version = v.version
+            and r.state in ('loaded', 'serving')
+    ) r on true
+    where v.workspace = :workspace and (v.stage <> :archive or :archived and v.status = 'revoked')
         and (cast(:stage as text) is null or v.stage = :stage)
         and (v.model, v.version) > (cast(:model as text), cast(:version as integer))"""
-_PAGE = sa.text(
-    f"select * from ({_STALE}) found where unused or poor order by model, version limit :limit"  # noqa: S608
-).bindparams(
-    sa.bindparam("before", type_=sa.DateTime(timezone=True)),
-    sa.bindparam("floor", type_=sa.Float()),
+_PAGE = (
+    sa.text(
+        f"select * from ({_STALE}) found where unused or poor or forbidden order by model, version limit :limit"  # noqa: S608
+    )
+    .bindparams(
+        sa.bindparam("before", type_=sa.DateTime(timezone=True)),
+        sa.bindparam("floor", type_=sa.Float()),
+        sa.bindparam("archived", type_=sa.Boolean()),
+    )
+    .columns(revocation=JSONB())
 )
 
 
 @dataclass(frozen=True)
 class Criteria:
     """`unused_days`: no use for so long, and older than that. `metric` and `floor`: the latest evaluation of the metric
-    is below the floor, or above it where lower is better. What fits either is stale."""
+    is below the floor, or above it where lower is better. What fits either is stale, and always what was revoked and
+    is still run by a server."""
 
     workspace: str
     unused_days: int | None = None
@@ -78,8 +91,11 @@ class Criteria:
         return self
 
 
-async def find(db: Database, asked: Criteria, after: tuple[str, int], limit: int) -> list[dict[str, Any]]:
-    """The stale versions by model and number, after `after`; never those in the archive stage.
+async def find(
+    db: Database, asked: Criteria, after: tuple[str, int], limit: int, *, archived: bool = True
+) -> list[dict[str, Any]]:
+    """The stale versions by model and number, after `after`. From the archive stage only what was revoked and still
+    runs, and with `archived` only.
 
     Raises:
         Problem: 422 unknown-stage, invalid-request.
@@ -96,6 +112,7 @@ async def find(db: Database, asked: Criteria, after: tuple[str, int], limit: int
             {
                 "workspace": criteria.workspace,
                 "archive": lifecycle.archive,
+                "archived": archived,
                 "stage": stage,
                 # Without this criterion: before anything was registered.
                 "before": now() - timedelta(days=days if days is not None else 1_000 * 365),
@@ -143,6 +160,8 @@ def _document(row: Any, criteria: Criteria, lifecycle: Lifecycle) -> dict[str, A
     rule = lifecycle.rule(row["stage"])
     limited = [row["stage"]] if rule is not None and rule.holds is not None else []
     reasons = []
+    if row["forbidden"]:
+        reasons.append(f"revoked: {row['revocation']['reason']}; still run by {', '.join(row['servers'])}")
     if row["unused"]:
         reasons.append(f"no use in {criteria.unused_days} days")
     if row["poor"]:
@@ -151,6 +170,8 @@ def _document(row: Any, criteria: Criteria, lifecycle: Lifecycle) -> dict[str, A
     names = ("model", "name", "version", "stage", "status", "registered_at", "last_used_at", "model_last_used_at")
     return {
         **{name: row[name] for name in names},
+        "revocation": row["revocation"],
+        "servers": row["servers"],
         "unused": row["unused"],
         "poor": row["poor"],
         "value": row["value"] if row["poor"] else None,

@@ -16,7 +16,6 @@ from cel_expr_python import cel
 from contracts.registry import Criterion
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
-NoBaseline = Literal["pass", "fail", "inconclusive"]
 MAX_EXPRESSION = 2_000
 
 _T = cel.Type
@@ -39,10 +38,17 @@ _VERSION: dict[str, cel.Type] = {
     "registered_at": _T.TIMESTAMP,
     "trained_at": _T.TIMESTAMP,
     "training_seconds": _T.DOUBLE,
+    "evaluations": _T.List(_T.DYN),
+    "slices": _T.List(_T.DYN),
+    "evaluated_at": _T.TIMESTAMP,
+    "evidence": _ANY,
+    "attestations": _T.List(_T.DYN),
+    "unsafe": _T.BOOL,
+    "revoked": _T.BOOL,
 }
 _MODEL = {"workspace": _T.STRING, "name": _T.STRING, "owner": _T.STRING, "description": _T.STRING, "tags": _TEXTS}
-_REQUEST = dict.fromkeys(("kind", "from", "to", "reason", "requested_by", "transition_id"), _T.STRING)
-_REQUEST["expires_at"] = _T.TIMESTAMP
+_REQUEST = dict.fromkeys(("kind", "from", "to", "reason", "requested_by", "transition_id", "change_class"), _T.STRING)
+_REQUEST |= {"expires_at": _T.TIMESTAMP, "fields": _TEXTS}
 _GROUPS = {"candidate": _VERSION, "model": _MODEL, "request": _REQUEST}
 
 # Fields are variables with a dotted name: a misspelt one is then caught when the policy is saved.
@@ -101,10 +107,31 @@ def compiled(expression: str) -> Gate:
     return Gate(expression)
 
 
+def holds(expression: str, variables: Mapping[str, Any], *, unless: bool) -> bool:
+    """What a condition says; `unless` when it cannot be evaluated."""
+    try:
+        return compiled(expression).holds(variables)
+    except GateError:
+        return unless
+
+
+def fits(pattern: str, text: str) -> bool:
+    """Whether the pattern (RE2) matches the whole text. Raises GateError when it is no pattern."""
+    return compiled("request.reason.matches(request.to)").holds(
+        {"request.reason": text, "request.to": f"^(?:{pattern})$"}
+    )
+
+
 def evaluate(
-    name: str, expression: str, variables: Mapping[str, Any], *, message: str = "", on_no_baseline: NoBaseline
+    name: str,
+    expression: str,
+    variables: Mapping[str, Any],
+    *,
+    message: str = "",
+    on_no_baseline: Outcome,
+    on_error: Outcome = "error",
 ) -> Criterion:
-    """What one gate says of the snapshot. Never raises: trouble is the result `error`."""
+    """What one gate says of the snapshot. Never raises: trouble is `on_error`."""
 
     def said(result: Outcome, *notes: str) -> Criterion:
         text = "; ".join(note for note in notes if note)[:9_000]
@@ -114,42 +141,25 @@ def evaluate(
         gate = compiled(expression)
         broken = sorted(_not_finite(variables))
         if broken:
-            return said("error", message, f"{', '.join(broken)}: not a finite number")
+            return said(on_error, message, f"{', '.join(broken)}: not a finite number")
         if gate.compares and not any(name.startswith("baseline.") for name in variables):
             return said(on_no_baseline, message if on_no_baseline != "pass" else "", "nothing to compare with yet")
         shown = gate.shown(variables)
         return said("pass", shown) if gate.holds(variables) else said("fail", message, shown)
     except GateError as error:
-        return said("error", message, str(error))
+        return said(on_error, message, str(error))
 
 
-def snapshot_of_version(
-    *,
-    version: int,
-    digest: str,
-    content: Mapping[str, Any],
-    registered_by: str,
-    registered_at: datetime,
-    stages: list[str],
-) -> dict[str, Any]:
-    """A version as gates see it: its content with who, when and which stages it has been in."""
-    return {
-        **content,
-        "version": version,
-        "digest": digest,
-        "registered_by": registered_by,
-        "registered_at": registered_at.isoformat(),
-        "stages": stages,
-    }
+def variables_of(inputs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """CEL variables of frozen inputs. What is null is left out, so that using it is an error.
 
-
-def variables_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """CEL variables of frozen inputs. What is null is left out, so that using it is an error."""
-    variables: dict[str, Any] = {"now": datetime.fromisoformat(inputs["now"])}
+    `slices` of a version are what its evaluations found last, for each of their data sets.
+    """
+    variables: dict[str, Any] = {"now": now}
     for group in ("candidate", "baseline", "model", "request"):
         fields = inputs.get(group) or {}
         for name, kind in (_VERSION if group == "baseline" else _GROUPS[group]).items():
-            value = fields.get(name)
+            value = _latest(fields.get("evaluations")) if name == "slices" else fields.get(name)
             if value is not None:
                 variables[f"{group}.{name}"] = _coerced(name, kind, value)
     return variables
@@ -158,9 +168,18 @@ def variables_of(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def _coerced(name: str, kind: cel.Type, value: Any) -> Any:
     if name == "metrics":
         return {metric: float(number) for metric, number in value.items()}
+    if name in ("evaluations", "slices"):
+        return [{**one, "metrics": _coerced("metrics", kind, one.get("metrics") or {})} for one in value]
     if kind == _T.TIMESTAMP:
         return datetime.fromisoformat(value)
     return float(value) if kind == _T.DOUBLE else value
+
+
+def _latest(evaluations: Any) -> Any:
+    if evaluations is None:
+        return None
+    newest = sorted(evaluations, key=lambda one: datetime.fromisoformat(one["evaluated_at"]))
+    return list({one["dataset"]["name"]: one for one in newest}.values())
 
 
 def _not_finite(variables: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,338 @@
+"""Which policies apply to a request, and what they ask together: every match applies, the union holds, strictest wins.
+
+A policy whose `when` cannot be evaluated applies as well, to be safe, but does not count as the match that lets a
+request through. Rules and gates carry their policy's name: two policies that both ask are asked apart.
+"""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from contracts.approval import PolicyRef
+from contracts.registry import Criterion
+from policy.document import ALWAYS_EXCLUDED, BreakGlassSpec, GateSpec, Match, Policy, optional, timeout
+from policy.gates import GateError, compiled, fits, holds, variables_of
+from policy.schedule import BusinessHours, Schedule, add_business, duration
+
+InForce = Sequence[tuple[PolicyRef, Policy]]
+Inputs = Mapping[str, Any]
+UNSAFE_GATE = "registry/unsafe-artifact"
+UNSAFE_WAIVER = "unsafe-artifact"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`count` different people out of `groups` must approve; each counts for one rule only."""
+
+    id: str
+    groups: frozenset[str]
+    count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Denial:
+    """`count` people out of `groups` end the request."""
+
+    groups: frozenset[str]
+    count: int
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`waivers`: of each of these sets of groups the same person must be; none: nobody may waive. `asks`: who may let
+    an inconclusive result pass."""
+
+    id: str
+    spec: GateSpec
+    waivers: tuple[frozenset[str], ...]
+    asks: frozenset[str]
+    blocks: bool
+    timeout: timedelta
+
+    @property
+    def never_skipped(self) -> bool:
+        """Not even in an emergency."""
+        return self.spec.never_skip or self.id == UNSAFE_GATE
+
+    def may_pass_by(self, result: str) -> tuple[frozenset[str], ...]:
+        """The sets of groups that whoever lets this result pass must be in."""
+        if result == "inconclusive" and self.asks:
+            return (self.asks.union(*self.waivers),)
+        return self.waivers
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rung of an escalation, with business time already counted."""
+
+    id: str
+    due: datetime
+    action: str
+    to: tuple[str, ...]
+    rule: str | None
+
+
+@dataclass(frozen=True)
+class Emergency:
+    """What breaking the glass needs and does; `allowed`: of each of these sets the person must be."""
+
+    allowed: tuple[frozenset[str], ...]
+    skips: frozenset[str]
+    min_reason: int
+    within: timedelta | None
+    page: tuple[str, ...]
+    grants_for: timedelta
+    review: frozenset[str]
+    review_count: int
+    review_within: tuple[tuple[str, BusinessHours], ...]
+    pages_overdue: bool
+    freezes: bool
+
+    def review_by(self, at: datetime) -> datetime:
+        return min(_review_due(text, hours, at) for text, hours in self.review_within)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a request needs. `matched` is False when no policy applies, which refuses it (fail closed). `mistakes` are
+    what the request itself lacks, a field for instance; `missing_evidence` can still be attached to the version."""
+
+    policies: tuple[PolicyRef, ...] = ()
+    matched: bool = False
+    doubts: tuple[Criterion, ...] = ()
+    mistakes: tuple[str, ...] = ()
+    missing_evidence: tuple[str, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    denials: tuple[Denial, ...] = ()
+    excluded: frozenset[str] = ALWAYS_EXCLUDED
+    authenticated_within: timedelta | None = None
+    methods: frozenset[str] | None = None
+    delegation: timedelta | None = None
+    schedules: tuple[Schedule, ...] = ()
+    min_wait: timedelta = timedelta(0)
+    steps: tuple[Step, ...] = ()
+    expires_after: timedelta | None = None
+    valid_for: timedelta | None = None
+    reapprove_every: timedelta | None = None
+    rollback_to: int | None = None
+    emergency: Emergency | None = None
+
+    def rule(self, rule_id: str) -> Rule | None:
+        return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+    def gate(self, gate_id: str) -> Gate | None:
+        return next((gate for gate in self.gates if gate.id == gate_id), None)
+
+
+def applicable(current: InForce, inputs: Inputs, now: datetime) -> InForce:
+    """Those of the policies in force that a request with these inputs is bound to."""
+    variables = variables_of(inputs, now)
+    return [
+        (ref, policy)
+        for ref, policy in current
+        if _about(policy.spec.match, inputs)
+        and (policy.spec.match.when is None or holds(policy.spec.match.when, variables, unless=True))
+    ]
+
+
+def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: datetime) -> Needs:
+    """What the policies that a request is bound to ask together."""
+    if not policies:
+        return Needs()
+    variables = variables_of(inputs, now)
+    specs = [policy.spec for _, policy in policies]
+    doubts = [doubt for ref, policy in policies if (doubt := _doubt(ref, policy, variables)) is not None]
+    approvals = [spec.approvals for spec in specs]
+    rules = tuple(
+        Rule(f"{ref.name}/{rule.id}", plain(rule.groups), rule.count, rule.meaning)
+        for ref, policy in policies
+        for rule in policy.spec.approvals.rules
+        if rule.when is None or holds(rule.when, variables, unless=True)
+    )
+    methods = [frozenset(one.signature.methods) for one in approvals if one.signature.methods]
+    delegations = [duration(one.delegation.max) if one.delegation.allowed else None for one in approvals if one.rules]
+    return Needs(
+        policies=tuple(ref for ref, _ in policies),
+        matched=len(doubts) < len(policies),
+        doubts=tuple(doubts),
+        mistakes=tuple(mistake for ref, policy in policies for mistake in _mistakes(ref, policy, inputs)),
+        missing_evidence=_missing_evidence(policies, inputs),
+        gates=_gates(policies, inputs),
+        rules=rules,
+        denials=tuple(
+            Denial(plain(one.deny.groups) or frozenset().union(*(rule.groups for rule in rules)), one.deny.count)
+            for one in approvals
+        ),
+        excluded=ALWAYS_EXCLUDED.union(*(one.separation_of_duties.exclude for one in approvals)),
+        authenticated_within=_least(optional(one.signature.reauthenticate_within) for one in approvals),
+        methods=frozenset.intersection(*methods) if methods else None,
+        delegation=None if not delegations or None in delegations else _least(delegations),
+        schedules=tuple(spec.schedule for spec in specs),
+        min_wait=max((wait for s in specs if (wait := optional(s.schedule.min_wait))), default=timedelta(0)),
+        steps=_steps(policies, opened_at),
+        expires_after=_least(optional(spec.request.expires_after) for spec in specs),
+        valid_for=_least(optional(one.valid_for) for one in approvals),
+        reapprove_every=_least(duration(s.validity.reapprove_every) for s in specs if s.validity),
+        rollback_to=_rollback_to(inputs),
+        emergency=_emergency(policies),
+    )
+
+
+def plain(groups: Sequence[str]) -> frozenset[str]:
+    """`group:risk` -> `risk`, as tokens name them."""
+    return frozenset(group.removeprefix("group:") for group in groups)
+
+
+def _about(match: Match, inputs: Inputs) -> bool:
+    request, model = inputs["request"], inputs["model"]
+    transition, kind = match.transition, request["kind"]
+    return (
+        (transition.kind == kind or (transition.kind == "any" and kind != "policy"))
+        and transition.to in (None, request["to"])
+        and transition.from_stage in (None, request["from"])
+        and (not match.workspaces or _fits(model["workspace"], match.workspaces))
+        and (not match.models or _fits(model["name"], match.models))
+        and all(model["tags"].get(name) == value for name, value in match.tags.items())
+    )
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _doubt(ref: PolicyRef, policy: Policy, variables: Mapping[str, Any]) -> Criterion | None:
+    when = policy.spec.match.when
+    if when is None:
+        return None
+    try:
+        compiled(when).holds(variables)
+    except GateError as error:
+        text = f"cannot tell whether this policy applies, so it does: {error}"
+        return Criterion(gate=f"{ref.name}/when", expression=when, result="error", message=text)
+    return None
+
+
+def _mistakes(ref: PolicyRef, policy: Policy, inputs: Inputs) -> list[str]:
+    asked, spec = inputs["request"], policy.spec.request
+    found = []
+    reason = asked["reason"].strip()
+    if (reason or spec.reason.required) and len(reason) < spec.reason.min_length:
+        found.append(f"{ref.name}: the reason must have at least {spec.reason.min_length} characters")
+    given = asked.get("fields") or {}
+    for name, field in spec.fields.items():
+        value = given.get(name)
+        if value is None or value == "":
+            if field.required:
+                found.append(f"{ref.name}: the field {name} is missing")
+        elif field.pattern is not None and not fits(field.pattern, value):
+            found.append(f"{ref.name}: the field {name} is not like {field.pattern}")
+        elif field.type == "model_version" and not _is_version(value):
+            found.append(f"{ref.name}: the field {name} is not the number of a version")
+        elif field.type == "url" and not value.startswith(("http://", "https://")):
+            found.append(f"{ref.name}: the field {name} is not an http address")
+    return found
+
+
+def _missing_evidence(policies: InForce, inputs: Inputs) -> tuple[str, ...]:
+    have = (inputs.get("candidate") or {}).get("evidence") or {}
+    wanted = (kind for _, policy in policies for kind in policy.spec.request.evidence)
+    return tuple(dict.fromkeys(kind for kind in wanted if kind not in have))
+
+
+def _is_version(value: str) -> bool:
+    return value.isascii() and value.isdecimal() and 0 < int(value) <= 2_147_483_647
+
+
+def _rollback_to(inputs: Inputs) -> int | None:
+    value = (inputs["request"].get("fields") or {}).get("rollback_to", "")
+    return int(value) if _is_version(value) else None
+
+
+def _gates(policies: InForce, inputs: Inputs) -> tuple[Gate, ...]:
+    found = []
+    for ref, policy in policies:
+        defaults = policy.spec.gate_defaults
+        for given in policy.spec.gates:
+            chosen = {
+                "level": given.level or ("block" if given.never_skip else defaults.level),
+                "on_error": given.on_error or defaults.on_error,
+                "on_no_baseline": given.on_no_baseline or defaults.on_no_baseline,
+                "timeout": given.timeout or defaults.timeout,
+            }
+            asks = () if given.never_skip else defaults.asks if given.asks is None else given.asks
+            found.append(
+                Gate(
+                    id=f"{ref.name}/{given.id}",
+                    spec=given.model_copy(update=chosen),
+                    waivers=(plain(given.waivable_by),) if given.waivable_by else (),
+                    asks=plain(asks),
+                    blocks=chosen["level"] == "block",
+                    timeout=timeout(str(chosen["timeout"])),
+                )
+            )
+    if (inputs.get("candidate") or {}).get("unsafe"):
+        allowed = [policy.spec.unsafe_artifact for _, policy in policies]
+        spec = GateSpec(
+            id=UNSAFE_WAIVER,
+            cel="!candidate.unsafe",
+            message="the registry found something unsafe in the artifact",
+            level="block",
+            on_error="fail",
+            on_no_baseline="fail",
+        )
+        waivers = tuple(plain(one.waivable_by) for one in allowed if one is not None)
+        complete = waivers if len(waivers) == len(allowed) else ()
+        found.append(Gate(UNSAFE_GATE, spec, complete, frozenset(), blocks=True, timeout=timedelta(0)))
+    return tuple(found)
+
+
+def _steps(policies: InForce, opened_at: datetime) -> tuple[Step, ...]:
+    found = []
+    for ref, policy in policies:
+        for n, step in enumerate(policy.spec.escalation, 1):
+            after = duration(step.after)
+            hours = policy.spec.business_hours
+            due = add_business(opened_at, after, hours) if step.business_hours else opened_at + after
+            rule = f"{ref.name}/{step.rule}" if step.rule else None
+            found.append(Step(f"{ref.name}/{n}", due.astimezone(UTC), step.do, step.to, rule))
+    return tuple(sorted(found, key=lambda step: (step.due, step.id)))
+
+
+def _emergency(policies: InForce) -> Emergency | None:
+    """The narrowest of what the policies allow; none when one of them knows no emergency, or they have no skip in common."""
+    specs: list[tuple[BreakGlassSpec, BusinessHours]] = []
+    for _, policy in policies:
+        if policy.spec.break_glass is None:
+            return None
+        specs.append((policy.spec.break_glass, policy.spec.business_hours))
+    glasses = [glass for glass, _ in specs]
+    skips = frozenset.intersection(*(frozenset[str](glass.skips) for glass in glasses))
+    if not skips:
+        return None
+    return Emergency(
+        allowed=tuple(plain(glass.allowed) for glass in glasses),
+        skips=skips,
+        min_reason=max(glass.reason.min_length for glass in glasses),
+        within=_least(duration(g.reauthenticate_within) for g in glasses if g.reauthenticate),
+        page=tuple(dict.fromkeys(one for glass in glasses for one in glass.page)),
+        grants_for=min(duration(glass.grants_for) for glass in glasses),
+        review=frozenset.intersection(*(plain(glass.review.groups) for glass in glasses))
+        or frozenset().union(*(plain(glass.review.groups) for glass in glasses)),
+        review_count=max(glass.review.count for glass in glasses),
+        review_within=tuple((glass.review.within, hours) for glass, hours in specs),
+        pages_overdue=any("page" in glass.review.on_overdue for glass in glasses),
+        freezes=any("freeze_model" in glass.review.on_overdue for glass in glasses),
+    )
+
+
+def _review_due(text: str, hours: BusinessHours, at: datetime) -> datetime:
+    count, _, unit = text.partition(" ")
+    return add_business(at, hours.day() * int(count), hours) if unit else at + duration(text)
+
+
+def _least(values: Any) -> timedelta | None:
+    return min((value for value in values if value is not None), default=None)

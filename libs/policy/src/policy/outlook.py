@@ -1,0 +1,252 @@
+"""Where a request stands: its gates, and whether it is decided, or whom or what it waits for.
+
+The order is that of the design: static gates, then people, then the schedule. People are not asked while a blocking
+gate fails.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from contracts.approval import GateAnswered, Verdict, Waiver
+from contracts.registry import Criterion
+from policy.gates import evaluate, variables_of
+from policy.needs import UNSAFE_GATE, UNSAFE_WAIVER, Gate, Needs
+from policy.people import Case, Members, barred, denial, nobody, tally
+from policy.schedule import next_open
+
+Phase = Literal["gates", "people", "settling", "schedule", "frozen", "decided"]
+GOOD = ("pass", "waived")
+LONGEST = 9_000
+HELD = ("promotion", "alias")  # what a freeze of the model holds back: a rollback is the way out of trouble
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """`verdict` is None while the request waits: `phase` and `reason` say what for, `next_at` when time alone may
+    change it."""
+
+    verdict: Verdict | None
+    reason: str
+    phase: Phase
+    gates: tuple[Criterion, ...] = ()
+    next_at: datetime | None = None
+
+    @property
+    def waivers(self) -> tuple[str, ...]:
+        """What the decision lets pass in the registry, too."""
+        waived = any(gate.gate == UNSAFE_GATE and gate.result == "waived" for gate in self.gates)
+        return (UNSAFE_WAIVER,) if waived else ()
+
+
+def outlook(
+    case: Case,
+    needs: Needs,
+    at: datetime,
+    *,
+    members: Members = nobody,
+    settle: timedelta = timedelta(0),
+    frozen: str | None = None,
+) -> Outlook:
+    """Where the case stands at that time. `settle`: how long a complete quorum waits for a rejection that was cast at
+    the same moment. `frozen`: why the model may not be promoted now, if so."""
+    gates = (*needs.doubts, *(_gate(case, needs, gate, at, members) for gate in needs.gates))
+    kind = case.inputs["request"]["kind"]
+    if why := _refused(case, needs, gates, at, members):
+        found = Outlook(Verdict.REJECTED, why, "decided")
+    elif why := _broken(case, needs, gates, at):
+        found = Outlook(Verdict.APPROVED, why, "decided")
+    elif why := _failed(needs, gates):
+        found = Outlook(Verdict.REJECTED, why, "decided")
+    elif frozen is not None and kind in HELD:
+        found = Outlook(None, frozen, "frozen")
+    else:
+        found = (
+            _at_gates(case, needs, gates)
+            or _at_people(case, needs, at, members)
+            or _at_time(case, needs, at, settle)
+            or Outlook(Verdict.APPROVED, _approved(case, needs), "decided")
+        )
+    return replace(found, reason=found.reason[:LONGEST], gates=gates)
+
+
+def _refused(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, members: Members) -> str | None:
+    """Why nothing, not even an emergency, can let the case pass."""
+    asked = case.inputs["request"]
+    if not needs.policies:
+        return f"no policy allows a {asked['kind']} from {asked['from']} to {asked['to']}"
+    if not needs.matched:
+        return _told(gates)
+    if needs.mistakes:
+        return "; ".join(needs.mistakes)
+    against = denial(case, needs, at, members)
+    if against is None:
+        return None
+    who = f"{against.voter} for {against.on_behalf_of}" if against.on_behalf_of else against.voter
+    return f"{who} rejected: {against.comment}"
+
+
+def _failed(needs: Needs, gates: Sequence[Criterion]) -> str | None:
+    """What the gates say when one fails for good."""
+    for said in gates:
+        gate = needs.gate(said.gate)
+        if gate is None or not _blocks(needs, said) or said.result == "pending":
+            continue
+        if not gate.may_pass_by(said.result):
+            return _told(gates)
+    return None
+
+
+def _at_gates(case: Case, needs: Needs, gates: Sequence[Criterion]) -> Outlook | None:
+    if needs.missing_evidence:
+        return Outlook(None, f"evidence is missing: {', '.join(needs.missing_evidence)}", "gates")
+    blocking = [said for said in gates if _blocks(needs, said)]
+    if not blocking:
+        return None
+    told, until = [], []
+    for said in blocking:
+        gate = needs.gate(said.gate)
+        assert gate is not None
+        if said.result == "pending":
+            told.append(f"{gate.id} has not answered")
+            until.append(case.bound_at + gate.timeout)
+        else:
+            groups = " and ".join("/".join(sorted(one)) for one in gate.may_pass_by(said.result))
+            told.append(f"{gate.id} is {said.result}: somebody of {groups} may waive it")
+    return Outlook(None, "; ".join(told), "gates", next_at=min(until, default=None))
+
+
+def _at_people(case: Case, needs: Needs, at: datetime, members: Members) -> Outlook | None:
+    have = tally(case, needs, at, members)
+    short = [rule for rule in needs.rules if have[rule.id] < rule.count]
+    return Outlook(None, "; ".join(f"{r.id}: {have[r.id]} of {r.count}" for r in short), "people") if short else None
+
+
+def _at_time(case: Case, needs: Needs, at: datetime, settle: timedelta) -> Outlook | None:
+    settled = max((vote.at + settle for vote in case.votes), default=at)
+    if needs.rules and settled > at:
+        return Outlook(None, "a rejection of this moment would still count", "settling", next_at=settled)
+    opens = next_open(needs.schedules, max(at, case.opened_at + needs.min_wait))
+    if opens == at:
+        return None
+    when = "never in the next year" if opens is None else f"at {opens.isoformat()}"
+    return Outlook(None, f"approved; to be carried out {when}", "schedule", next_at=opens)
+
+
+def _approved(case: Case, needs: Needs) -> str:
+    names = ", ".join(sorted({vote.voter for vote in case.votes}))
+    return f"approved by {names}" if needs.rules else "no approval is asked for"
+
+
+def _broken(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime) -> str | None:
+    """Why an emergency lets the case pass, if one is on."""
+    glass = case.glass
+    if glass is None or glass.request_digest != case.request_digest or at >= glass.until:
+        return None
+    skipped = "gates" in glass.skips
+    if unskippable(needs, gates) or (not skipped and any(_blocks(needs, gate) for gate in gates)):
+        return None
+    if "approvals" not in glass.skips:
+        have = tally(case, needs, at)
+        if any(have[rule.id] < rule.count for rule in needs.rules):
+            return None
+    if "schedule" not in glass.skips and next_open(needs.schedules, at) != at:
+        return None
+    return f"emergency: {glass.by} broke the glass: {glass.reason}"
+
+
+def unskippable(needs: Needs, gates: Sequence[Criterion]) -> list[Criterion]:
+    """The gates that fail and that not even an emergency skips."""
+    never = {gate.id for gate in needs.gates if gate.never_skipped}
+    return [gate for gate in gates if gate.gate in never and gate.result not in GOOD]
+
+
+def _blocks(needs: Needs, said: Criterion) -> bool:
+    gate = needs.gate(said.gate)
+    return gate is not None and gate.blocks and said.result not in GOOD
+
+
+def _gate(case: Case, needs: Needs, gate: Gate, at: datetime, members: Members) -> Criterion:
+    said = _said(case, gate, at)
+    if said.result in ("pass", "pending") or not gate.blocks:
+        return said
+    waiver = next((w for w in case.waivers if _holds(case, needs, gate, said.result, w, members)), None)
+    if waiver is None:
+        return said
+    text = f"{said.result}; waived by {waiver.by}: {waiver.reason}; {said.message}"
+    return said.model_copy(update={"result": "waived", "message": text[:LONGEST]})
+
+
+def _holds(case: Case, needs: Needs, gate: Gate, result: str, waiver: Waiver, members: Members) -> bool:
+    """Whether a recorded waiver lets this result pass now."""
+    known = members(waiver.by)
+    groups = known.groups if known is not None else frozenset(waiver.groups)
+    return (
+        waiver.gate == gate.id
+        and waiver.request_digest == case.request_digest
+        and (known is None or known.person)
+        and barred(case, needs, waiver.by) is None
+        and may_waive(gate, result, groups)
+    )
+
+
+def may_waive(gate: Gate, result: str, groups: frozenset[str]) -> bool:
+    needed = gate.may_pass_by(result)
+    return bool(needed) and not gate.spec.never_skip and all(groups & one for one in needed)
+
+
+def _said(case: Case, gate: Gate, at: datetime) -> Criterion:
+    """What the gate itself says."""
+    spec = gate.spec
+    trouble: Literal["error", "inconclusive"] = "inconclusive" if spec.on_error == "inconclusive" else "error"
+    if spec.cel is not None:
+        return evaluate(
+            gate.id,
+            spec.cel,
+            variables_of(case.inputs, at),
+            message=spec.message or "",
+            on_no_baseline=spec.on_no_baseline or "inconclusive",
+            on_error=trouble,
+        )
+    about = (
+        f"webhook {spec.webhook.url}" if spec.webhook else f"attestation {spec.attestation and spec.attestation.type}"
+    )
+    empty = Criterion(gate=gate.id, expression=about, result="pending", message="asked; no answer yet")
+    found = _answer(case, gate) if spec.webhook else _attested(case, gate)
+    if found is not None:
+        result, text = found
+        notes = [text] if result == "pass" else [spec.message or "", text]
+        return empty.model_copy(
+            update={
+                "result": trouble if result == "error" else result,
+                "message": "; ".join(filter(None, notes))[:LONGEST],
+            }
+        )
+    if at >= case.bound_at + gate.timeout:
+        return empty.model_copy(update={"result": trouble, "message": f"no answer within {gate.timeout}"})
+    return empty
+
+
+def _answer(case: Case, gate: Gate) -> tuple[str, str] | None:
+    bound: list[GateAnswered] = [
+        a for a in case.answers if a.gate == gate.id and a.request_digest == case.request_digest
+    ]
+    return (bound[-1].result, bound[-1].message) if bound else None
+
+
+def _attested(case: Case, gate: Gate) -> tuple[str, str] | None:
+    """The latest attestation of that type by one of those whose word counts."""
+    wanted = gate.spec.attestation
+    assert wanted is not None
+    for one in reversed((case.inputs.get("candidate") or {}).get("attestations") or ()):
+        posters = {f"user:{one['posted_by']}", *(f"group:{group}" for group in one.get("groups") or ())}
+        if one["type"] == wanted.type and posters & {*wanted.posters}:
+            shown = f" (sha256 {one['digest'].removeprefix('sha256:')[:12]})" if one.get("digest") else ""
+            return one["result"], f"{one['posted_by']}: {one['title']}{shown}"
+    return None
+
+
+def _told(gates: Sequence[Criterion]) -> str:
+    told = [f"{g.gate}: {g.result}{', ' + g.message if g.message else ''}" for g in gates if g.result not in GOOD]
+    return "gates failed: " + "; ".join(told)

@@ -1,0 +1,265 @@
+"""People: who may vote, which votes count, and separation of duties. Judged when a vote is cast, and once more when the
+decision is made, since groups, delegations and the request itself may have changed in between.
+
+Four eyes cannot be switched off: the requester and the author of the version never count, nor does anything that is
+not a person.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from contracts.approval import BreakGlass, Choice, GateAnswered, Vote, Waiver
+from policy.needs import Needs, Rule
+
+
+@dataclass(frozen=True)
+class Person:
+    """A caller. `may_vote`: the access file lets them vote on this model at all."""
+
+    subject: str
+    groups: frozenset[str]
+    person: bool
+    may_vote: bool
+    method: str
+    authenticated_at: datetime
+    email: str | None = None
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What the voter sent. Only `choice` is required on the wire."""
+
+    choice: Choice
+    comment: str = ""
+    request_digest: str | None = None
+    rule: str | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """`code` is stable; `recorded` refusals become an event, because a denial is evidence too."""
+
+    code: str
+    detail: str
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class Member:
+    """What is known of somebody now: the groups they are in, and whether they are a person."""
+
+    groups: frozenset[str]
+    person: bool = True
+
+
+Members = Callable[[str], Member | None]
+
+
+def nobody(_: str) -> Member | None:
+    """No later news of anybody: votes count with the groups they were cast with."""
+    return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request as it is to be judged. `bound_at`: when it got its present digest. `added`: groups that an escalation
+    let vote too, by rule."""
+
+    requested_by: str
+    request_digest: str
+    inputs: Mapping[str, Any]
+    opened_at: datetime
+    bound_at: datetime
+    votes: tuple[Vote, ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    answers: tuple[GateAnswered, ...] = ()
+    added: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    glass: BreakGlass | None = None
+
+
+def excluded(case: Case, needs: Needs) -> dict[str, Refusal]:
+    """Who must not vote, by subject or e-mail address, and why."""
+    candidate, asked = case.inputs.get("candidate") or {}, case.inputs["request"]
+    found: dict[str, Refusal] = {}
+    if "policy.last_editor" in needs.excluded:
+        for who in asked.get("policy_editors") or ():
+            found[who] = _own("own-policy", who, "was the last to edit a policy that decides here")
+    if "version.committers" in needs.excluded:
+        for who in (candidate.get("lineage") or {}).get("committers") or ():
+            found[who.casefold()] = _own("own-commits", who, "has commits in this version")
+    if author := candidate.get("registered_by"):
+        found[author] = _own("own-version", author, "registered this version")
+    found[case.requested_by] = _own("own-request", case.requested_by, "asked for this")
+    return found
+
+
+def _own(code: str, who: str, what: str) -> Refusal:
+    return Refusal(code, f"{who} {what}; another person must vote", recorded=True)
+
+
+def barred(case: Case, needs: Needs, subject: str, email: str | None = None) -> Refusal | None:
+    """Why this person must not vote on the case, if so."""
+    found = excluded(case, needs)
+    for identity in (subject, subject.casefold(), (email or "").casefold()):
+        if identity in found:
+            return found[identity]
+    return None
+
+
+def electorate(case: Case, rule: Rule) -> frozenset[str]:
+    """The groups that may vote for the rule: those it names, and those an escalation added."""
+    return rule.groups | case.added.get(rule.id, frozenset())
+
+
+def judged(
+    case: Case, needs: Needs, voter: Person, ballot: Ballot, at: datetime, principal: Person | None = None
+) -> Vote | Refusal | None:
+    """The vote to record, the refusal, or None when this vote is recorded already (a double click is one vote).
+
+    `principal`: on whose behalf, by a delegation that is in force; the right is theirs, the signature the voter's.
+    """
+    if ballot.request_digest not in (None, case.request_digest):
+        return Refusal("request-changed", "this is not the request you saw; read it again before you vote")
+    whose = principal or voter
+    behalf = principal.subject if principal else None
+    if any((v.voter, v.on_behalf_of, v.choice) == (voter.subject, behalf, ballot.choice) for v in case.votes):
+        return None
+    refusal = (
+        barred(case, needs, voter.subject, voter.email)
+        or barred(case, needs, whose.subject, whose.email)
+        or _not_entitled(case, needs, voter, whose, ballot)
+        or step_up(needs, voter, at)
+        or _unfit(case, voter, whose, ballot)
+    )
+    if refusal is not None:
+        return refusal
+    rule = _rule_for(case, needs, whose, ballot)
+    return Vote(
+        voter=voter.subject,
+        choice=ballot.choice,
+        rule=rule.id if rule else "deny",
+        meaning=rule.meaning if rule else "I object to this",
+        comment=ballot.comment,
+        at=at,
+        auth_method=voter.method,
+        request_digest=case.request_digest,
+        groups=tuple(sorted(whose.groups)),
+        on_behalf_of=behalf,
+        authenticated_at=voter.authenticated_at,
+        email=voter.email,
+    )
+
+
+def _not_entitled(case: Case, needs: Needs, voter: Person, whose: Person, ballot: Ballot) -> Refusal | None:
+    if not (voter.person and whose.person):
+        return Refusal("service-account", f"{voter.subject} is a service account; only people vote", recorded=True)
+    if whose is not voter and needs.delegation is None:
+        return Refusal("delegation-not-allowed", "the policy lets nobody vote for somebody else", recorded=True)
+    rules = [rule for rule in needs.rules if ballot.rule in (None, rule.id)]
+    allowed = _may_deny(case, needs) if ballot.choice is Choice.REJECT else _electorates(case, rules)
+    if not (whose.groups & allowed and whose.may_vote):
+        wanted = ", ".join(sorted(allowed)) or "nobody"
+        return Refusal("not-an-approver", f"{whose.subject} may not vote here; asked are: {wanted}", recorded=True)
+    return None
+
+
+def _electorates(case: Case, rules: Iterable[Rule]) -> frozenset[str]:
+    return frozenset(group for rule in rules for group in electorate(case, rule))
+
+
+def _may_deny(case: Case, needs: Needs) -> frozenset[str]:
+    return frozenset(group for one in needs.denials for group in one.groups).union(*case.added.values())
+
+
+def step_up(needs: Needs, voter: Person, at: datetime) -> Refusal | None:
+    """A signature needs a fresh authentication by one of the policy's methods (21 CFR 11.200)."""
+    within, methods = needs.authenticated_within, needs.methods
+    if within is not None and at - voter.authenticated_at > within:
+        minutes = within.total_seconds() / 60
+        return Refusal(
+            "authentication-too-old", f"sign in again: the policy wants a token of the last {minutes:g} minutes"
+        )
+    if methods is not None and voter.method not in methods:
+        return Refusal(
+            "authentication-too-weak", f"sign in by {' or '.join(sorted(methods))}; your token says {voter.method}"
+        )
+    return None
+
+
+def _unfit(case: Case, voter: Person, whose: Person, ballot: Ballot) -> Refusal | None:
+    for vote in case.votes:
+        taken = {vote.voter, vote.on_behalf_of} & {voter.subject, whose.subject}
+        if taken:
+            who = ", ".join(sorted(filter(None, taken)))
+            return Refusal("already-voted", f"there is a vote of {who} already; withdraw it first")
+    if ballot.choice is Choice.REJECT and not ballot.comment.strip():
+        return Refusal("comment-required", "say in 'comment' why you reject")
+    return None
+
+
+def _rule_for(case: Case, needs: Needs, whose: Person, ballot: Ballot) -> Rule | None:
+    """The named rule, else the first of the person's rules that still needs somebody, else the first; None for an
+    objection of somebody whom no rule asks."""
+    mine = [r for r in needs.rules if whose.groups & electorate(case, r) and ballot.rule in (None, r.id)]
+    votes = [v for v in case.votes if v.choice is Choice.APPROVE]
+    short = (r for r in mine if sum(v.rule == r.id for v in votes) < r.count)
+    return next(short, mine[0] if mine else None)
+
+
+def why_not(case: Case, needs: Needs, vote: Vote, at: datetime, members: Members = nobody) -> str | None:
+    """Why a recorded vote does not count now, or None when it does."""
+    if vote.request_digest != case.request_digest:
+        return "the request has changed since"
+    if needs.valid_for is not None and at - vote.at > needs.valid_for:
+        return "the vote is older than the policy allows"
+    whose = vote.on_behalf_of or vote.voter
+    if found := barred(case, needs, vote.voter, vote.email) or barred(case, needs, whose):
+        return found.detail
+    return _not_human(needs, vote, members) or _not_electoral(case, needs, vote, members)
+
+
+def _not_human(needs: Needs, vote: Vote, members: Members) -> str | None:
+    if vote.on_behalf_of is not None and needs.delegation is None:
+        return "the policy lets nobody vote for somebody else"
+    machines = [who for who in (vote.voter, vote.on_behalf_of) if who and (m := members(who)) and not m.person]
+    return f"{machines[0]} is a service account" if machines else None
+
+
+def _not_electoral(case: Case, needs: Needs, vote: Vote, members: Members) -> str | None:
+    rule = needs.rule(vote.rule)
+    if vote.choice is Choice.APPROVE and rule is None:
+        return "the policy has no such rule"
+    allowed = electorate(case, rule) if rule and vote.choice is Choice.APPROVE else _may_deny(case, needs)
+    if _groups(vote, members) & allowed:
+        return None
+    return f"{vote.on_behalf_of or vote.voter} is in none of the groups {', '.join(sorted(allowed))} any more"
+
+
+def _groups(vote: Vote, members: Members) -> frozenset[str]:
+    """Of the person whose right is used: what is known now, else what they had when they voted."""
+    known = members(vote.on_behalf_of or vote.voter)
+    return known.groups if known is not None else frozenset(vote.groups)
+
+
+def tally(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> dict[str, int]:
+    """How many approvals count for each rule. A person counts once, whether they vote or are voted for."""
+    have, heard = {rule.id: 0 for rule in needs.rules}, set[str]()
+    for vote in case.votes:
+        people = {vote.voter, vote.on_behalf_of or vote.voter}
+        if vote.choice is Choice.APPROVE and not people & heard and why_not(case, needs, vote, at, members) is None:
+            heard |= people
+            have[vote.rule] += 1
+    return have
+
+
+def denial(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> Vote | None:
+    """The rejection that ends the case, if there is one: the last of those that a policy counts."""
+    against = [v for v in case.votes if v.choice is Choice.REJECT and why_not(case, needs, v, at, members) is None]
+    for one in needs.denials:
+        allowed = one.groups.union(*case.added.values())
+        counted = {v.on_behalf_of or v.voter: v for v in against if _groups(v, members) & allowed}
+        if len(counted) >= one.count:
+            return list(counted.values())[-1]
+    return None

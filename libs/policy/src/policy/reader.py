@@ -1,0 +1,117 @@
+"""Documents as text: YAML read strictly, with the line of every field."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from contracts.canonical import canonical_json
+
+MAX_DEPTH = 20
+_NUMBER = r"-?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]{1,2})?"
+Model = TypeVar("Model", bound=BaseModel)
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing wrong with a document. `line` counts from 1."""
+
+    line: int
+    field: str
+    message: str
+
+
+class PolicyError(ValueError):
+    """A document that cannot be read as what it should be."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        super().__init__("; ".join(f"line {m.line}, {m.field or 'document'}: {m.message}" for m in mistakes))
+
+
+class Reader:
+    """YAML to plain values, with the line of each path. Refuses what JSON cannot say: doubled keys, aliases, dates.
+
+    `numbers`: 0.95 is a number, too; policies have no use for one.
+    """
+
+    def __init__(self, *, numbers: bool = False) -> None:
+        self.lines: dict[Path, int] = {}
+        self._numbers = numbers
+        self._scalars = yaml.SafeLoader("")
+
+    def read(self, text: str) -> tuple[Any, dict[Path, int]]:
+        try:
+            depth = 0
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                if isinstance(event, yaml.AliasEvent):
+                    raise _at(event.start_mark, "", "aliases are not allowed")
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > MAX_DEPTH:  # the parser's time grows with the square of it
+                    raise _at(event.start_mark, "", f"nested more than {MAX_DEPTH} deep")
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            if node is None:
+                raise PolicyError([Mistake(1, "", "empty")])
+            return self._value(node, ()), self.lines
+        except yaml.MarkedYAMLError as error:
+            raise _at(error.problem_mark, "", f"not YAML: {error.problem}") from error
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            if isinstance(error, PolicyError):
+                raise
+            raise PolicyError([Mistake(1, "", f"not YAML: {_first_line(error)}")]) from error
+
+    def _value(self, node: yaml.Node, path: Path) -> Any:
+        self.lines[path] = node.start_mark.line + 1
+        where = ".".join(str(part) for part in path)
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise _at(node.start_mark, where, f"unknown tag {node.tag}")
+        if isinstance(node, yaml.MappingNode):
+            found: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key = self._scalars.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+                if not isinstance(key, str):
+                    raise _at(key_node.start_mark, where, "keys must be text")
+                if key in found:
+                    raise _at(key_node.start_mark, where, f"{key!r} is given twice")
+                found[key] = self._value(value_node, (*path, key))
+                self.lines[(*path, key)] = key_node.start_mark.line + 1
+            return found
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, (*path, n)) for n, item in enumerate(node.value)]
+        value = self._scalars.construct_object(node)
+        number = self._numbers and isinstance(value, float) and re.fullmatch(_NUMBER, node.value)
+        if not (number or isinstance(value, str | int | bool | None)):
+            raise _at(node.start_mark, where, "write it in quotes")
+        return value
+
+
+def checked(model: type[Model], data: Any, lines: dict[Path, int]) -> Model:
+    """What was read, as that model.
+
+    Raises:
+        PolicyError: with every mistake, its line and its field.
+    """
+    try:
+        return model.model_validate_json(canonical_json(data), strict=True)
+    except UnicodeEncodeError as error:
+        raise PolicyError([Mistake(1, "", "holds half a character (a lone surrogate)")]) from error
+    except ValidationError as error:
+        raise PolicyError([_mistake(e, lines) for e in error.errors(include_url=False)]) from error
+
+
+def _mistake(error: Any, lines: dict[Path, int]) -> Mistake:
+    path = tuple(error["loc"])
+    near = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
+    message = {"extra_forbidden": "unknown field", "missing": "missing"}.get(error["type"], error["msg"])
+    return Mistake(lines.get(near, 1), ".".join(str(part) for part in path), message.removeprefix("Value error, "))
+
+
+def _at(mark: Any, field: str, message: str) -> PolicyError:
+    return PolicyError([Mistake(mark.line + 1 if mark else 1, field, message)])
+
+
+def _first_line(error: Exception) -> str:
+    return re.split(r"\n", str(error))[0][:200] or type(error).__name__

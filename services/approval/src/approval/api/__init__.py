@@ -1,0 +1,24 @@
+"""HTTP in: requests, policies, people, evidence, and the keys that decisions are checked with."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from approval.api.common import Callers
+from approval.api.people import router as people
+from approval.api.policies import router as policies
+from approval.api.requests import router as requests
+from approval.api.revocations import router as revocations
+from approval.keyring import Keyring, published
+
+__all__ = ["Callers", "keys", "people", "policies", "requests", "revocations"]
+
+
+def keys(keyring: Keyring) -> APIRouter:
+    api = APIRouter(tags=["keys"])
+
+    @api.get("/.well-known/jwks.json", summary="The key set that verifies decisions")
+    async def jwks() -> dict[str, Any]:
+        return published(keyring)
+
+    return api

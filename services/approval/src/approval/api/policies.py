@@ -1,0 +1,154 @@
+"""Policies: read, check, publish, and see what they would do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from approval import views
+from approval.api.common import Body, Callers, Comment, Filter
+from approval.desk import Desk
+from approval.explain import Asked, Explanation, Simulation, explain, simulate
+from approval.revisions import Proposed, Revisions
+from contracts.access import Action
+from contracts.payload import Line, ModelName, StageName, Target, Text, VersionNumber, Workspace
+from contracts.registry import RequestFields
+from kit.problems import Problem
+from policy.document import parse
+from policy.reader import PolicyError
+
+
+class PolicyText(Body):
+    document: Text
+
+
+class PolicyBody(PolicyText):
+    reason: Comment = ""
+
+
+class SimulationBody(PolicyText):
+    last: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class ExplainBody(Body):
+    """A request that might be made. `from` is where the version is now, by default."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    workspace: Workspace = "default"
+    model: ModelName
+    version: VersionNumber
+    to: Target
+    from_stage: Annotated[StageName | None, Field(alias="from")] = None
+    kind: Literal["promotion", "rollback", "alias"] | None = None
+    reason: Comment = ""
+    fields: RequestFields = Field(default_factory=dict)
+
+
+class PolicyDocument(BaseModel):
+    name: str
+    revision: int
+    digest: str
+    document: str
+    published_by: str
+    published_at: str
+
+
+class PolicyList(BaseModel):
+    items: list[PolicyDocument]
+    next: str | None
+
+
+class PolicyRequested(BaseModel):
+    """`published`: the revision is in force. Otherwise the request of this id has to be approved first."""
+
+    name: str
+    revision: int
+    digest: str
+    published: bool
+    request_id: str | None
+    status: str
+
+
+class Checked(BaseModel):
+    name: Line
+    digest: str
+
+
+def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
+    api = APIRouter(tags=["policies"])
+    guard, db = callers.guard, desk.db
+
+    @api.get("/v1/policies", summary="Current policies, or all revisions of one")
+    async def list_policies(http: Request, name: Filter = None) -> PolicyList:
+        await guard(http)
+        async with db.snapshot() as tx:
+            rows = await views.policies(tx, name=name)
+        return PolicyList(items=[_document(row) for row in rows], next=None)
+
+    @api.post("/v1/policies", summary="Publish a revision, or ask for it", status_code=201)
+    async def publish(http: Request, body: PolicyBody, response: Response) -> PolicyRequested:
+        """200: the revision in force says the same. 201: it is in force now. 202: others have to approve first."""
+        principal = await guard(http)
+        guard.require(principal, Action.MANAGE_POLICY, "*", "*")
+        with _mistakes():
+            proposed = await revisions.propose(body.document, principal.subject, body.reason)
+        found = _requested(proposed)
+        response.status_code = 200 if proposed.request is None else 201 if found.published else 202
+        return found
+
+    @api.post("/v1/policies/check", summary="Whether a document is a policy")
+    async def check(http: Request, body: PolicyText) -> Checked:
+        await guard(http)
+        with _mistakes():
+            policy = parse(body.document)
+        return Checked(name=policy.name, digest=policy.digest)
+
+    @api.post("/v1/policies/explain", summary="What a request would need, and how its gates stand now")
+    async def explained(http: Request, body: ExplainBody) -> Explanation:
+        principal = await guard(http)
+        guard.require(principal, Action.READ, body.workspace, body.model)
+        asked = Asked(**body.model_dump(), requested_by=principal.subject)
+        return await explain(desk, asked)
+
+    @api.post("/v1/policies/simulate", summary="How a policy would have decided past requests")
+    async def simulated(http: Request, body: SimulationBody) -> Simulation:
+        principal = await guard(http)
+        with _mistakes():
+            policy = parse(body.document)
+        return await simulate(desk, policy, body.last, lambda request: callers.may_read(principal, request))
+
+    return api
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """Turns what is wrong with a document into a Problem 422 with line and field of each mistake."""
+    try:
+        yield
+    except PolicyError as error:
+        mistakes = [{"line": m.line, "field": m.field, "message": m.message} for m in error.mistakes]
+        raise Problem(422, "invalid-policy", str(error), errors=mistakes) from error
+
+
+def _requested(proposed: Proposed) -> PolicyRequested:
+    request = proposed.request
+    published = request is None or request.published is not None
+    return PolicyRequested(
+        **proposed.ref.model_dump(),
+        published=published,
+        request_id=request.request_id if request else None,
+        status="approved" if request is None else request.status,
+    )
+
+
+def _document(row: Any) -> PolicyDocument:
+    return PolicyDocument(
+        name=row.name,
+        revision=row.revision,
+        digest=row.digest,
+        document=row.document,
+        published_by=row.published_by,
+        published_at=row.published_at.isoformat(),
+    )

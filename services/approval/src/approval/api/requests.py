@@ -1,0 +1,228 @@
+"""Requests: read them, vote, comment, waive, and what emergencies need."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse
+from pydantic import Field
+
+from approval import domain, standing, views
+from approval.api.common import LOOK_AGAIN_SECONDS, After, Body, Callers, Comment, Filter, Limit, RequestId, Words
+from approval.api.common import status_named as named
+from approval.api.documents import RequestDocument, RequestList, You, document, manifest
+from approval.desk import Desk
+from approval.emergency import Emergencies
+from approval.people import People
+from approval.revisions import Revisions
+from contracts.access import Action
+from contracts.approval import Choice, RequestDecided, Vote
+from contracts.payload import Digest, Key, Line, Reason
+from kit.auth import Principal
+from kit.problems import Problem
+from policy.people import Ballot, Refusal
+
+
+class VoteBody(Body):
+    """`rule` chooses among several rules that the voter's groups answer for; by default one that still needs people."""
+
+    choice: Choice
+    comment: Comment = ""
+    request_digest: Digest | None = None
+    rule: Key | None = None
+    on_behalf_of: Line | None = None
+
+
+class CommentBody(Body):
+    text: Words
+
+
+class WaiverBody(Body):
+    gate: Line
+    reason: Reason
+    request_digest: Digest | None = None
+
+
+class ReasonBody(Body):
+    reason: Reason
+
+
+class ReviewBody(Body):
+    justified: bool
+    comment: Reason
+
+
+Wait = Annotated[float, Query(ge=0, le=30, allow_inf_nan=False)]
+Why = Annotated[str, Query(max_length=2_000, pattern=r"^[^\x00]*$")]
+View = Literal["all", "needs-me", "asked"]
+Status = Annotated[str | None, Query(max_length=50), Field(examples=["open", "approved"])]
+
+
+def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencies, revisions: Revisions) -> APIRouter:
+    api = APIRouter(tags=["requests"])
+    guard, db = callers.guard, desk.db
+
+    async def shown(request_id: str, principal: Principal) -> RequestDocument:
+        async with db.snapshot() as tx:
+            request = await desk.known(tx, request_id)
+            callers.require_read(principal, request)
+            sight = await desk.sight(tx, request, await desk.clock(tx))
+            place = await standing.of_requests(tx, [request_id])
+            you = await _you(request, principal, tx, sight.at)
+            return document(request, sight, place.get(request_id), you)
+
+    async def _you(request: domain.Request, principal: Principal, tx: Any, at: Any) -> You:
+        person, ballot = callers.person(principal, request.place), Ballot(Choice.APPROVE)
+        voted = any(vote.voter == person.subject for vote in request.votes)
+        said = await people.judge(tx, request, person, ballot, at, None)
+        behalf = [
+            row.delegator
+            for row in await views.delegations(tx, delegate=person.subject, at=at)
+            if isinstance(await people.judge(tx, request, person, ballot, at, row.delegator), Vote)
+        ]
+        if isinstance(said, Refusal):
+            return You(may_vote=bool(behalf), code=said.code, detail=said.detail, on_behalf_of=behalf, voted=voted)
+        return You(may_vote=isinstance(said, Vote), on_behalf_of=behalf, voted=voted)
+
+    @api.get("/v1/requests", summary="Requests the caller may read")
+    async def list_requests(
+        http: Request,
+        view: View = "all",
+        status: Status = None,
+        workspace: Filter = None,
+        model: Filter = None,
+        limit: Limit = 50,
+        after: After = None,
+    ) -> RequestList:
+        """`all` and `asked` (by the caller): newest first. `needs-me`: what waits for the caller's vote, waiver or
+        review, also by delegation, oldest first. `status` takes the words of other registries too."""
+        principal = await guard(http)
+        filters = {"status": named(status), "workspace": workspace, "model": model}
+        found: list[domain.Request] = []
+        async with db.snapshot() as tx:
+            if view == "needs-me":
+                requests = _waiting(tx, principal, after, limit)
+            else:
+                mine = {"requested_by": principal.subject} if view == "asked" else {}
+                requests = views.requests(tx, after=after, **filters, **mine)
+            async for request in requests:
+                if callers.may_read(principal, request) and _fits(request, filters):
+                    found.append(request)
+                if len(found) > limit:
+                    break
+            at = await desk.clock(tx)
+            places = await standing.of_requests(tx, [r.request_id for r in found])
+            items = [document(r, await desk.sight(tx, r, at), places.get(r.request_id)) for r in found[:limit]]
+        return RequestList(items=items, next=items[-1].request_id if len(found) > limit else None)
+
+    async def _waiting(tx: Any, principal: Principal, after: str | None, limit: int) -> AsyncIterator[domain.Request]:
+        """Pages of the inbox: of the caller's own groups, and of those of people who delegated to them."""
+        at = await desk.clock(tx)
+        groups = set(principal.groups)
+        for row in await views.delegations(tx, delegate=principal.subject, at=at):
+            delegator = (await views.members(tx, [row.delegator])).get(row.delegator)
+            groups |= set(delegator.groups) if delegator else set()
+        place = None
+        if after is not None:
+            known = await desk.known(tx, after)
+            place = (known.opened_at, known.request_id)
+        while True:
+            page = await standing.inbox(tx, groups, principal.subject, principal.email, limit=limit + 1, after=place)
+            for _, request_id in page:
+                yield await desk.known(tx, request_id)
+            if len(page) <= limit:
+                return
+            place = page[-1]
+
+    @api.get("/v1/requests/{request_id}", summary="One request; waits until it is decided")
+    async def get_request(http: Request, request_id: RequestId, wait: Wait = 0) -> RequestDocument:
+        principal = await guard(http)
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait
+        while True:
+            left = until - clock()
+            try:
+                found = await shown(request_id, principal)
+                if found.status != domain.OPEN or left <= 0:
+                    return found
+            except Problem as problem:
+                # It may be on its way from the registry.
+                if problem.status != 404 or left <= 0:
+                    raise
+            await db.changed.wait(min(left, LOOK_AGAIN_SECONDS))
+
+    @api.post("/v1/requests/{request_id}/votes", summary="Approve or reject")
+    async def vote(http: Request, request_id: RequestId, body: VoteBody) -> RequestDocument:
+        principal = await guard(http)
+        request = await callers.request(request_id, principal)
+        ballot = Ballot(body.choice, body.comment, body.request_digest, body.rule)
+        await people.vote(request_id, callers.person(principal, request.place), ballot, body.on_behalf_of)
+        return await shown(request_id, principal)
+
+    @api.delete("/v1/requests/{request_id}/votes", summary="Withdraw one's vote")
+    async def withdraw_vote(http: Request, request_id: RequestId, reason: Why = "") -> RequestDocument:
+        principal = await guard(http)
+        request = await callers.request(request_id, principal)
+        await people.withdraw(request_id, callers.person(principal, request.place), reason)
+        return await shown(request_id, principal)
+
+    @api.post("/v1/requests/{request_id}/comments", summary="Comment")
+    async def comment(http: Request, request_id: RequestId, body: CommentBody) -> RequestDocument:
+        principal = await guard(http)
+        await callers.request(request_id, principal)
+        await people.comment(request_id, principal.subject, body.text)
+        return await shown(request_id, principal)
+
+    @api.post("/v1/requests/{request_id}/waivers", summary="Let the request pass though a gate does not")
+    async def waive(http: Request, request_id: RequestId, body: WaiverBody) -> RequestDocument:
+        principal = await guard(http)
+        request = await callers.request(request_id, principal)
+        person = callers.person(principal, request.place)
+        await people.waive(request_id, person, body.gate, body.reason, body.request_digest)
+        return await shown(request_id, principal)
+
+    @api.post("/v1/requests/{request_id}/break-glass", summary="Let the request pass in an emergency")
+    async def break_glass(http: Request, request_id: RequestId, body: ReasonBody) -> RequestDocument:
+        principal = await guard(http)
+        request = await callers.request(request_id, principal)
+        await emergencies.break_glass(request_id, callers.person(principal, request.place), body.reason)
+        return await shown(request_id, principal)
+
+    @api.post("/v1/requests/{request_id}/reviews", summary="Say of an emergency whether it was one")
+    async def review(http: Request, request_id: RequestId, body: ReviewBody) -> RequestDocument:
+        principal = await guard(http)
+        request = await callers.request(request_id, principal)
+        person = callers.person(principal, request.place)
+        await emergencies.review(request_id, person, justified=body.justified, comment=body.comment)
+        return await shown(request_id, principal)
+
+    @api.post("/v1/requests/{request_id}/withdraw", summary="Take an open change of policy back")
+    async def withdraw(http: Request, request_id: RequestId) -> RequestDocument:
+        principal = await guard(http)
+        manages = callers.may(principal, Action.MANAGE, ("*", "*"))
+        await revisions.withdraw(request_id, principal.subject, anybodys=manages)
+        return await shown(request_id, principal)
+
+    @api.get("/v1/requests/{request_id}/record", summary="All that it takes to judge the decision again")
+    async def record(http: Request, request_id: RequestId) -> RequestDecided:
+        principal = await guard(http)
+        request = await callers.request(request_id, principal)
+        if request.decision is None or request.jws is None:
+            raise Problem(409, "not-decided", f"the request is {request.status}; there is no decision")
+        async with db.snapshot() as tx:
+            policies = await views.bound_policies(tx, request.policies)
+        documents = {ref.digest: policy.text for ref, policy in policies}
+        return RequestDecided(decision=request.decision, jws=request.jws, inputs=request.inputs, documents=documents)
+
+    @api.get("/v1/requests/{request_id}/manifest", summary="The signatures, to print", response_class=PlainTextResponse)
+    async def signatures(http: Request, request_id: RequestId) -> str:
+        principal = await guard(http)
+        return manifest(await callers.request(request_id, principal))
+
+    return api
+
+
+def _fits(request: domain.Request, filters: dict[str, str | None]) -> bool:
+    here = {"status": request.status, "workspace": request.place[0], "model": request.place[1]}
+    return all(value is None or here[name] == value for name, value in filters.items())

@@ -1,0 +1,176 @@
+"""What a request rests on now, and what it waits for."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from approval import copies, domain, views
+from approval.domain import Request
+from approval.standing import Standing
+from contracts.approval import PolicyProposed, PolicyRef, RequestOpened
+from contracts.registry import StageRequested, Transition
+from policy.document import digest_of
+from policy.needs import InForce, applicable, needs_of
+from policy.people import electorate, excluded, tally
+
+if TYPE_CHECKING:
+    from approval.desk import Sight
+
+CHANGE_CLASS = "normal"
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What votes bind to."""
+
+    policies: tuple[PolicyRef, ...]
+    inputs: dict[str, Any]
+    inputs_digest: str
+    request_digest: str
+    expires_at: datetime
+
+
+async def of_transition(
+    tx: AsyncConnection,
+    asked: StageRequested | RequestOpened,
+    candidate: dict[str, Any],
+    *,
+    until: datetime,
+    opened_at: datetime,
+    at: datetime,
+) -> Binding:
+    """What a request for a transition rests on at that time. `until`: when the registry stops waiting."""
+    place = (asked.workspace, asked.model)
+    request = {
+        "transition_id": asked.transition_id,
+        "kind": str(asked.kind),
+        "from": str(asked.from_stage),
+        "to": str(asked.to_stage),
+        "reason": asked.reason,
+        "requested_by": asked.requested_by,
+        "fields": asked.fields,
+        "change_class": asked.fields.get("change_class", CHANGE_CLASS),
+        "expires_at": until.astimezone(UTC).isoformat(),
+        "policy_editors": [],
+    }
+    inputs = {
+        "candidate": candidate,
+        "baseline": await copies.occupant(tx, *place, asked.to_stage, other_than=asked.version),
+        "model": await copies.model(tx, *place),
+        "request": request,
+    }
+    policies = await _applying(tx, inputs, at)
+    refs = tuple(ref for ref, _ in policies)
+    inputs_digest = digest_of(inputs)
+    digest = domain.digest_of_transition(asked, refs, inputs_digest)
+    return Binding(refs, inputs, inputs_digest, digest, _expiry(policies, inputs, until, opened_at, at))
+
+
+async def of_proposal(
+    tx: AsyncConnection,
+    request_id: str,
+    proposed: PolicyRef,
+    asked: dict[str, Any],
+    *,
+    opened_at: datetime,
+    at: datetime,
+) -> Binding:
+    """What a request to publish a policy rests on at that time."""
+    inputs = {
+        "candidate": None,
+        "baseline": None,
+        "model": {"workspace": "*", "name": proposed.name, "owner": "", "description": "", "tags": {}},
+        "request": {**asked, "policy_editors": []},
+        "policy": proposed.model_dump(),
+    }
+    policies = await _applying(tx, inputs, at)
+    refs = tuple(ref for ref, _ in policies)
+    inputs_digest = digest_of(inputs)
+    digest = domain.digest_of_proposal(request_id, proposed, refs, inputs_digest)
+    until = datetime.fromisoformat(asked["expires_at"])
+    return Binding(refs, inputs, inputs_digest, digest, _expiry(policies, inputs, until, opened_at, at))
+
+
+async def current(tx: AsyncConnection, request: Request, at: datetime) -> Binding | None:
+    """What the request rests on now; None when it has become pointless."""
+    opened = request.opened
+    if isinstance(opened, PolicyProposed):
+        revisions = await views.policies(tx, name=opened.policy.name)
+        if (revisions[0].revision if revisions else 0) + 1 != opened.policy.revision:
+            return None
+        asked = opened.inputs["request"]
+        return await of_proposal(tx, opened.request_id, opened.policy, asked, opened_at=request.opened_at, at=at)
+    candidate = await copies.candidate(tx, opened.workspace, opened.model, opened.version)
+    if candidate is None:  # the copies are being made anew
+        return Binding(
+            request.policies, request.inputs, request.inputs_digest, request.request_digest, request.expires_at
+        )
+    until = datetime.fromisoformat(opened.inputs["request"]["expires_at"])
+    return await of_transition(tx, opened, candidate, until=until, opened_at=request.opened_at, at=at)
+
+
+async def _applying(tx: AsyncConnection, inputs: dict[str, Any], at: datetime) -> InForce:
+    """The policies that apply; who edited them becomes part of the inputs."""
+    policies = applicable(await views.current_policies(tx), inputs, at)
+    inputs["request"]["policy_editors"] = await views.editors(tx, (ref for ref, _ in policies))
+    return policies
+
+
+def _expiry(policies: InForce, inputs: dict[str, Any], until: datetime, opened_at: datetime, at: datetime) -> datetime:
+    after = needs_of(policies, inputs, opened_at=opened_at, now=at).expires_after
+    return min(until, opened_at + after) if after else until
+
+
+def difference(request: Request, found: Binding) -> str:
+    """In words, what made the request another one."""
+    told = []
+    before = {ref.name: ref.revision for ref in request.policies}
+    after = {ref.name: ref.revision for ref in found.policies}
+    if before != after:
+        names = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+        told.append(f"policies in force: {', '.join(names)}")
+    for part in ("candidate", "baseline", "model", "request"):
+        old, new = request.inputs.get(part) or {}, found.inputs.get(part) or {}
+        names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name) and name != "policy_editors")
+        if part == "baseline" and old.get("version") != new.get("version"):
+            told.append(f"the version to compare with: {old.get('version', 'none')}, now {new.get('version', 'none')}")
+        elif names:
+            told.append(f"{part}: {', '.join(names)}")
+    return ("; ".join(told) or "its inputs")[:9_000]
+
+
+def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
+    """What an open request waits for."""
+    found, needs, case = sight.found, sight.needs, request.case
+    asked: set[str] = set()
+    if found.phase == "people":
+        have = tally(case, needs, at, sight.members)
+        asked = {group for rule in needs.rules if have[rule.id] < rule.count for group in electorate(case, rule)}
+    elif found.phase == "gates":
+        for said in found.gates:
+            gate = needs.gate(said.gate)
+            if gate is not None and gate.blocks and said.result not in ("pass", "waived", "pending"):
+                asked |= {group for groups in gate.may_pass_by(said.result) for group in groups}
+    done = {step.step for step in request.escalated}
+    steps = [step.due for step in needs.steps if step.id not in done]
+    due = [found.next_at, request.expires_at, *steps[:1]]
+    calls = {
+        said.gate
+        for said in found.gates
+        if said.result == "pending" and (gate := needs.gate(said.gate)) is not None and gate.spec.webhook is not None
+    }
+    return Standing(
+        phase=found.phase,
+        waits_for=found.reason,
+        due_at=min(moment for moment in due if moment is not None),
+        asked=frozenset(asked),
+        barred=frozenset(excluded(case, needs)),
+        heard=frozenset(who for vote in case.votes for who in (vote.voter, vote.on_behalf_of) if who),
+        calls=frozenset(calls),
+    )
+
+
+def transition_of(asked: Transition) -> dict[str, Any]:
+    return {name: getattr(asked, name) for name in Transition.model_fields}

@@ -1,0 +1,135 @@
+"""Where open requests stand: what they wait for, whom they ask, and when to look at them again.
+
+Computed from the views whenever a request is looked at; nothing here is the only place of any fact.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from approval.tables import AskedRow, CallRow, RequestRow, StandingRow, of
+
+_standing, _asked, _call, _request = of(StandingRow), of(AskedRow), of(CallRow), of(RequestRow)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`due_at`: when time alone may change something. `asked`: the groups it waits for. `calls`: webhook gates that
+    have not answered, for the request as it is bound now."""
+
+    phase: str
+    waits_for: str
+    due_at: datetime | None
+    asked: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
+    heard: frozenset[str] = frozenset()
+    calls: frozenset[str] = frozenset()
+
+
+async def store(
+    tx: AsyncConnection, request_id: str, request_digest: str, opened_at: datetime, now: datetime, found: Standing
+) -> None:
+    values = {
+        "phase": found.phase,
+        "waits_for": found.waits_for[:2_000],
+        "due_at": found.due_at,
+        "barred": sorted(found.barred),
+        "heard": sorted(found.heard),
+    }
+    statement = insert(_standing).values(request_id=request_id, **values)
+    await tx.execute(statement.on_conflict_do_update(index_elements=["request_id"], set_=values))
+    stale = _asked.c.request_id == request_id
+    await tx.execute(sa.delete(_asked).where(stale, _asked.c.group_name.not_in(sorted(found.asked))))
+    rows = [{"group_name": g, "opened_at": opened_at, "request_id": request_id} for g in sorted(found.asked)]
+    if rows:
+        await tx.execute(insert(_asked).on_conflict_do_nothing(), rows)
+    gone = sa.or_(_call.c.gate.not_in(sorted(found.calls)), _call.c.request_digest != request_digest)
+    await tx.execute(sa.delete(_call).where(_call.c.request_id == request_id, gone))
+    calls = [
+        {"request_id": request_id, "gate": gate, "request_digest": request_digest, "next_at": now, "attempts": 0}
+        for gate in sorted(found.calls)
+    ]
+    if calls:
+        await tx.execute(insert(_call).on_conflict_do_nothing(), calls)
+
+
+async def of_requests(tx: AsyncConnection, request_ids: Sequence[str]) -> dict[str, Any]:
+    if not request_ids:
+        return {}
+    rows = await tx.execute(sa.select(_standing).where(_standing.c.request_id.in_(request_ids)))
+    return {row.request_id: row for row in rows}
+
+
+async def due(tx: AsyncConnection, at: datetime, limit: int) -> list[str]:
+    """Requests that time may have changed, the longest overdue first."""
+    query = sa.select(_standing.c.request_id).where(_standing.c.due_at <= at).order_by(_standing.c.due_at).limit(limit)
+    return list((await tx.scalars(query)).all())
+
+
+async def look_again(tx: AsyncConnection, at: datetime, *, heard: str | None = None) -> None:
+    """Makes every open request due, or those that somebody has voted on: what they depend on has changed."""
+    still_open = sa.select(_request.c.request_id).where(_request.c.status == "open")
+    changed = sa.update(_standing).where(_standing.c.request_id.in_(still_open))
+    if heard is not None:
+        changed = changed.where(_standing.c.heard.contains(sa.cast([heard], ARRAY(sa.Text()))))
+    await tx.execute(changed.values(due_at=at))
+
+
+async def restore(tx: AsyncConnection, at: datetime) -> None:
+    """Makes every request due of which nothing is noted: the sweeper notes where they stand."""
+    values = (_request.c.request_id, sa.literal("new"), sa.literal(""), sa.literal(at), sa.text("'{}', '{}'"))
+    columns = ["request_id", "phase", "waits_for", "due_at", "barred", "heard"]
+    await tx.execute(insert(_standing).from_select(columns, sa.select(*values)).on_conflict_do_nothing())
+
+
+async def put_off(tx: AsyncConnection, request_id: str, until: datetime) -> None:
+    """A request that cannot be looked at just now must not keep the others waiting."""
+    await tx.execute(sa.update(_standing).where(_standing.c.request_id == request_id).values(due_at=until))
+
+
+async def inbox(
+    tx: AsyncConnection,
+    groups: Iterable[str],
+    subject: str,
+    email: str | None,
+    *,
+    limit: int,
+    after: tuple[datetime, str] | None = None,
+) -> list[tuple[datetime, str]]:
+    """Requests that wait for somebody of these groups and may be voted on by this person, the oldest first: when they
+    were opened and their ids.
+
+    One index scan for each group, each of `limit` rows, whatever the number of requests.
+    """
+    who = [subject, subject.casefold(), (email or subject).casefold()]
+    wanted = sa.select(sa.func.unnest(sa.cast(sorted(set(groups)), ARRAY(sa.Text()))).label("name")).subquery()
+    place = sa.tuple_(_asked.c.opened_at, _asked.c.request_id)
+    mine = sa.cast(who, ARRAY(sa.Text()))
+    page = (
+        sa.select(_asked.c.opened_at, _asked.c.request_id)
+        .join(_standing, _standing.c.request_id == _asked.c.request_id)
+        .where(
+            _asked.c.group_name == wanted.c.name,
+            ~_standing.c.barred.overlap(mine),
+            ~_standing.c.heard.overlap(mine),
+        )
+        .order_by(_asked.c.opened_at, _asked.c.request_id)
+        .limit(limit)
+    )
+    if after is not None:
+        page = page.where(place > sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
+    each = page.lateral()
+    query = sa.select(each.c.opened_at, each.c.request_id).select_from(wanted.join(each, sa.true())).distinct()
+    rows = await tx.execute(query.order_by(each.c.opened_at, each.c.request_id).limit(limit))
+    return [(row.opened_at, row.request_id) for row in rows]
+
+
+async def is_due(tx: AsyncConnection, request_id: str, at: datetime) -> bool:
+    """Whether the request is due, and no other replica has it; it is this transaction's then."""
+    query = sa.select(_standing.c.request_id).where(_standing.c.request_id == request_id, _standing.c.due_at <= at)
+    return await tx.scalar(query.with_for_update(skip_locked=True)) is not None
