@@ -30,7 +30,7 @@ from approval.settings import ApprovalSettings
 from contracts.approval import Choice
 from contracts.envelope import Envelope, new_id, now
 from contracts.lifecycle import Stage, TransitionKind, stream_of
-from contracts.model import Artifact, VersionContent
+from contracts.model import Artifact, Lineage, VersionContent
 from contracts.payload import Message
 from contracts.registry import StageChanged, StageRefused, StageRequested, Transition, VersionRegistered
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS
@@ -47,6 +47,9 @@ roles:
   - {group: ml-engineers, role: contributor}
   - {group: reviewers, role: approver}
   - {group: risk, role: approver}
+  - {group: leads, role: approver}
+  - {group: security, role: approver}
+  - {group: oncall, role: operator}
   - {group: admins, role: admin}
   - {group: guests, role: viewer, workspace: elsewhere}
 """
@@ -60,6 +63,7 @@ class Registry:
     send: Callable[[Envelope], Awaitable[None]]
     sequences: dict[str, int] = field(default_factory=dict)
     versions: dict[tuple[str, int], VersionRegistered] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
 
     def envelope(self, message: Message, stream: str, version: int | None = None, **attributes: Any) -> Envelope:
         sequence = self.sequences[stream] = self.sequences.get(stream, 0) + 1
@@ -73,9 +77,11 @@ class Registry:
         await self.send(envelope)
         return envelope
 
-    async def register(self, model: str, version: int = 1, *, by: str = "trainer", **metrics: float) -> None:
+    async def register(
+        self, model: str, version: int = 1, *, by: str = "trainer", committers: tuple[str, ...] = (), **metrics: float
+    ) -> None:
         artifact = Artifact(digest=f"sha256:{version:064x}", size=3, filename="model.onnx")
-        content = VersionContent(artifact=artifact, metrics=metrics)
+        content = VersionContent(artifact=artifact, metrics=metrics, lineage=Lineage(committers=committers))
         event = VersionRegistered(
             workspace="default",
             model=model,
@@ -111,13 +117,15 @@ class Registry:
         to: Stage = Stage.PRODUCTION,
         kind: TransitionKind = TransitionKind.PROMOTION,
         expires_in: float = 3600,
+        **given: Any,
     ) -> Envelope:
         """Publishes `stage.requested`; its payload holds the transition id."""
         asked = StageRequested(
             **self.transition(model, version, from_, to, kind).model_dump(),
             requested_by=by,
             reason="test",
-            expires_at=now() + timedelta(seconds=expires_in),
+            expires_at=now() + self.clock.ahead + timedelta(seconds=expires_in),
+            **given,
         )
         return await self.publish(asked, model, version)
 
@@ -389,7 +397,7 @@ def make_direct(settings: ApprovalSettings) -> Direct:
         async with db.transaction() as tx:
             await apply(tx, envelope)
 
-    return Direct(settings, db, clock, parts, Registry(send))
+    return Direct(settings, db, clock, parts, Registry(send, clock=clock))
 
 
 def _parts(settings: ApprovalSettings, db: Database, clock: Clock) -> Parts:

@@ -18,7 +18,7 @@ from tests.support.serving import House, Pen, running, settings_for
 from embedded import s3
 from embedded.fixtures import S3, new_bucket
 from embedded.ports import free_port
-from hallmark import Client, HallmarkError, Watcher
+from hallmark import Client, HallmarkError, VersionRevoked, Watcher
 from kit.keys import ensure_key
 from registry.places import blob_key
 from registry.serving.pins import PinSigner
@@ -116,6 +116,63 @@ async def test_changes_during_a_restart_are_served_after_it(settings: RegistrySe
             await until(lambda: watcher.status.trouble is None)
             await until(lambda: again.serving.hub.watchers == 1)
             await asyncio.to_thread(watcher.stop)
+    finally:
+        await asyncio.to_thread(watcher.stop)
+
+
+async def test_a_revoked_version_is_stopped_at_once_and_what_takes_its_place_is_served(
+    registry: House, tmp_path: Path
+) -> None:
+    pen = await occupied(registry)
+    heard: list[str | None] = []
+    watcher = Watcher(
+        client(registry, pen),
+        "m",
+        Path.read_bytes,
+        directory=tmp_path,
+        every=3_600,
+        on_revoked=lambda loaded, why: heard.append(why.reason),
+    )
+    await asyncio.to_thread(watcher.start)
+    await until(lambda: registry.serving.hub.watchers == 1)
+    await pen.revoke("m", 1)
+    await until(lambda: watcher.current is None, 10)
+    with pytest.raises(VersionRevoked) as caught:
+        watcher.use()
+    assert (caught.value.version, caught.value.reason, caught.value.model) == (1, "it leaks", "m")
+    await until(lambda: watcher.status.trouble and "it leaks" in watcher.status.trouble)
+    # A server that starts now has it in its cache, and does not serve it.
+    late = Watcher(client(registry, pen), "m", Path.read_bytes, directory=tmp_path, every=3_600)
+    with pytest.raises(VersionRevoked):
+        await asyncio.to_thread(late.start, 0.5)
+    await until(lambda: registry.serving.hub.watchers == 1)
+    await pen.promote("m", 2, former=1, origin="Development")
+    await until(lambda: watcher.current is not None, 10)
+    assert (watcher.use().model, watcher.revoked) == (b"m/2", None)
+    await until(lambda: watcher.status.trouble is None)
+    assert heard == ["it leaks"]
+    await asyncio.to_thread(watcher.stop)
+
+
+async def test_a_server_that_was_cut_off_hears_of_the_revocation_when_it_is_back(
+    settings: RegistrySettings, tmp_path: Path
+) -> None:
+    """Nothing has taken the place: the stage is empty when it comes back."""
+    port = free_port([])
+    async with running(settings, port) as house:
+        pen = await occupied(house)
+        watcher = Watcher(client(house, pen), "m", Path.read_bytes, directory=tmp_path, every=0.1)
+        await asyncio.to_thread(watcher.start)
+        await until(lambda: house.serving.hub.watchers == 1)
+    try:
+        await until(lambda: watcher.status.trouble)
+        assert watcher.use().version == 1
+        async with running(settings, port) as again:
+            late = Pen(again.db, pen.workspace)
+            await late.revoke("m", 1)
+            await late.move("m", 1, "Production", "Archived")
+            await until(lambda: watcher.current is None)
+            await until(lambda: watcher.revoked is not None and watcher.revoked.version == 1)
     finally:
         await asyncio.to_thread(watcher.stop)
 

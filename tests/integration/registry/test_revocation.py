@@ -350,7 +350,8 @@ def forged(harness: Harness, version: dict[str, Any], forge: str, scratch: Path)
         return good.model_copy(update={"jws": f"{header}.{body}.{signature}"})
     key = ensure_key(scratch / "other", "decision")
     if forge == "other key, same id":
-        key = type(key).import_key({**key.as_dict(private=True), "kid": harness.keys["decision"].kid})
+        stolen: dict[str, Any] = {**key.as_dict(private=True), "kid": harness.keys["decision"].kid}
+        key = type(key).import_key(stolen)
     return ordered(harness, version, key=key)
 
 

@@ -199,6 +199,12 @@ def test_a_first_start_during_an_outage_says_why_it_cannot_serve(registry: Regis
     assert "no answer" in caught.value.detail
 
 
+def pings() -> Iterator[bytes]:
+    while True:
+        time.sleep(0.02)  # as a registry that has nothing to tell
+        yield b": ping\n\n"
+
+
 # -- revocation ---------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +251,7 @@ def test_the_stream_says_stop_though_the_target_says_nothing_new(registry: Regis
         later.wait(10)
         told = {**GONE, "version": 1}
         yield f"event: revoked\ndata: {json.dumps({'sequence': 2, 'version': 1, 'revoked': told})}\nid: 2\n\n".encode()
-        yield from iter(lambda: time.sleep(0.02) or b": ping\n\n", None)
+        yield from pings()
 
     def self_test(model: bytes) -> None:
         if model == b"model two":
@@ -334,7 +340,7 @@ def test_the_revocation_of_another_version_changes_nothing_here(registry: Regist
     def stream() -> Iterator[bytes]:
         told = {**GONE, "version": 9}
         yield f"data: {json.dumps({'sequence': 2, 'version': 9, 'revoked': told})}\nid: 2\n\n".encode()
-        yield from iter(lambda: time.sleep(0.02) or b": ping\n\n", None)
+        yield from pings()
 
     registry.stream = stream
     with make() as watcher:

@@ -153,7 +153,7 @@ def rolled_back(model: Model, *, by: str = stages.REGISTRY) -> list[Any]:
 
 
 def test_the_rollback_pushes_the_revoked_version_out() -> None:
-    standing = {Stage.PRODUCTION: (GONE,)}
+    standing: dict[str, tuple[Version, ...]] = {Stage.PRODUCTION: (GONE,)}
     left, entered = rolled_back(replace(CHURN, occupants=standing, revoked=standing))
     assert (left.version, left.to_stage, left.superseded_by) == (1, Stage.ARCHIVED, 2)
     assert (entered.version, entered.to_stage, entered.replaces) == (2, Stage.PRODUCTION, 1)

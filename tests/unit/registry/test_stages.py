@@ -206,6 +206,16 @@ def test_the_registry_itself_knows_four_eyes(author: str) -> None:
     assert refused.value.code == "decision-own-vote"
 
 
+@pytest.mark.parametrize("own", ["ana", "cleo"])
+def test_nobody_approves_in_the_name_of_the_requester_or_the_author(own: str) -> None:
+    v = replace(version(), registered_by="cleo")
+    said = decision(waiting(v))
+    delegated = said.votes[0].model_copy(update={"on_behalf_of": own})
+    with pytest.raises(Refused) as refused:
+        outcome(v, waiting(v), said.model_copy(update={"votes": (delegated,)}))
+    assert refused.value.code == "decision-own-vote"
+
+
 def test_a_decision_after_the_request_expired_is_too_late() -> None:
     v = version()
     for_ = replace(waiting(v), expires_at=now() - timedelta(seconds=1))

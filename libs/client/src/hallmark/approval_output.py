@@ -1,8 +1,9 @@
 """Requests, votes and decisions as people read them."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import typer
@@ -41,7 +42,9 @@ def print_request(request: Request, before: str | None = None) -> None:
     section("escalations", ("step", "done", "to", "rule"), steps)
     if r.emergency is not None:
         print_emergency(r.emergency)
-    reviews = [(v["at"], v["reviewer"], "justified" if v["justified"] else "unjustified", v["comment"]) for v in r.reviews]
+    reviews = [
+        (v["at"], v["reviewer"], "justified" if v["justified"] else "unjustified", v["comment"]) for v in r.reviews
+    ]
     section("reviews of the emergency", ("at (UTC)", "by", "it was", "comment"), reviews)
     if r.open:
         out.print(f"expires {moment(r.expires_at)}, unless it is decided before", markup=False)
@@ -55,16 +58,16 @@ def print_request(request: Request, before: str | None = None) -> None:
 def print_state(request: Request) -> None:
     """What it is, where it stands, and what it waits for."""
     r = request
-    colour = STATUS_COLOURS.get(r.status, "")
-    out.print(
-        f"{escape(r.about)}: {escape(r.from_stage)} -> [bold]{escape(r.to_stage)}[/bold]: [{colour}]{r.status}[/]"
-        if colour
-        else f"{escape(r.about)}: {escape(r.from_stage)} -> [bold]{escape(r.to_stage)}[/bold]: {escape(r.status)}"
-    )
+    out.print(_headline(r.about, r.from_stage, r.to_stage, r.status))
     if r.open and r.waits_for:
         out.print(f"waits for {r.phase}: {r.waits_for}", markup=False)
     elif r.phase == "review":
         out.print("waits for a review of the emergency", markup=False)
+
+
+def _headline(about: str, from_stage: str, to_stage: str, status: str) -> Text:
+    colour = STATUS_COLOURS.get(status, "")
+    return Text.assemble(f"{about}: {from_stage} -> ", (to_stage, "bold"), ": ", (status, colour))
 
 
 def print_you(request: Request) -> None:
@@ -72,7 +75,7 @@ def print_you(request: Request) -> None:
     you = request.you
     if you is None or not request.open:
         return
-    others = [one for one in you.on_behalf_of]
+    others = you.on_behalf_of
     if you.may_vote and you.code is None:
         out.print(f"You may vote: [bold]hallmark request approve {escape(request.request_id)} --comment '...'[/bold]")
     elif you.voted:
@@ -132,12 +135,8 @@ def print_emergency(glass: Mapping[str, Any]) -> None:
 
 def print_decision(decision: Decision) -> None:
     d = decision
-    colour = STATUS_COLOURS[str(d.verdict)]
-    out.print(
-        f"{escape(d.model)} version {d.version}: {escape(str(d.from_stage))} -> [bold]{escape(str(d.to_stage))}[/bold]: "
-        f"[{colour}]{d.verdict}[/]"
-    )
-    out.print(f"{d.reason}", markup=False)
+    out.print(_headline(f"{d.model} version {d.version}", str(d.from_stage), str(d.to_stage), str(d.verdict)))
+    out.print(d.reason, markup=False)
     out.print(f"asked by {d.requested_by}; decided at {moment(d.decided_at)}", markup=False)
     print_policies([ref.model_dump() for ref in d.policies])
     print_gates([Criterion.model_validate(gate.model_dump()) for gate in d.gates])
@@ -160,7 +159,9 @@ def print_difference(before: str, after: str) -> None:
 
 def section(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table, or nothing where there are no rows."""
-    found = [[when(cell) if name == "at (UTC)" else cell for name, cell in zip(columns, row, strict=True)] for row in rows]
+    found = [
+        [when(cell) if name == "at (UTC)" else cell for name, cell in zip(columns, row, strict=True)] for row in rows
+    ]
     if found:
         out.print(table(columns, found, title=title))
 
@@ -173,14 +174,18 @@ def when(value: object) -> str:
     """A time that came as text, as `text` writes it."""
     if isinstance(value, str):
         try:
-            return text(datetime.fromisoformat(value))
+            return text(_utc(datetime.fromisoformat(value)))
         except ValueError:
             return value
-    return text(value)
+    return text(_utc(value)) if isinstance(value, datetime) else text(value)
 
 
 def moment(value: datetime | None) -> str:
-    return f"{text(value)} UTC" if value else "-"
+    return f"{text(_utc(value))} UTC" if value else "-"
+
+
+def _utc(value: datetime) -> datetime:
+    return value.astimezone(UTC) if value.tzinfo else value
 
 
 def span(seconds: float | None) -> str:
@@ -192,6 +197,15 @@ def span(seconds: float | None) -> str:
             count = seconds / size
             return f"{count:g} {name}{'' if count == 1 else 's'}"
     return str(timedelta(seconds=seconds))
+
+
+def confirm(what: str, yes: bool) -> None:
+    """Asks before something that cannot be undone. Where nobody can be asked, `--yes` has to be given."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"{what}. If that is meant, say --yes", param_hint="--yes")
+    typer.confirm(f"{what}. Go on?", abort=True, err=True)
 
 
 def exit_for(request: Request) -> None:

@@ -229,6 +229,9 @@ class Evidence(Result):
     """A file (by its SHA-256) or a link that speaks for a version; with a `result`, what a check found."""
 
     evidence_id: str
+    workspace: str
+    model: str
+    version: int
     type: str
     title: str
     digest: str | None = None

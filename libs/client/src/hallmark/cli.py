@@ -6,7 +6,25 @@ from typing import Annotated
 
 import typer
 
-from hallmark.commands import alias, audit, model, notify, request, search, serving, stage, version, workspace
+from hallmark.commands import (
+    alias,
+    audit,
+    decision,
+    delegation,
+    evidence,
+    key,
+    member,
+    model,
+    notify,
+    policy,
+    request,
+    revocation,
+    search,
+    serving,
+    stage,
+    version,
+    workspace,
+)
 from hallmark.errors import HallmarkError
 from hallmark.output import FAILED, REFUSED, Caller, err
 
@@ -17,6 +35,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+)
+NOUNS = (
+    *(model, version, search, stage, alias, serving, evidence),
+    *(request, policy, decision, delegation, member, key),
+    *(audit, notify, workspace),
 )
 PLUG_INS = "hallmark.commands"
 
@@ -37,8 +60,9 @@ def options(
 
 def build() -> typer.Typer:
     """The application with every plug-in's commands. One that cannot be loaded is named, and breaks nothing else."""
-    for noun in (model, version, search, stage, alias, serving, request, audit, notify, workspace):
+    for noun in NOUNS:
         app.add_typer(noun.app)
+    revocation.add_to(version.app)
     for plug_in in entry_points(group=PLUG_INS):
         try:
             plug_in.load()(app)

@@ -31,8 +31,11 @@ class EvidenceFiles(Connection):
     """Every method raises `HallmarkError`."""
 
     def evidence(self, model: str, version: int) -> Iterator[Evidence]:
-        """What was attached to a version, the attestations of checks too."""
+        """What was attached to a version, the latest first; the attestations of checks too."""
         return self._pages("approval", "/v1/evidence", Evidence, model=model, version=version)
+
+    def piece_of_evidence(self, evidence_id: str) -> Evidence:
+        return read(Evidence, self._get("approval", _of(evidence_id)))
 
     def attach_evidence(
         self,
@@ -48,15 +51,16 @@ class EvidenceFiles(Connection):
         media_type: str | None = None,
         progress: artifacts.Progress | None = None,
     ) -> Evidence:
-        """Attaches a file or a link. With a `result` it is an attestation: what a check, of a CI job say, found.
+        """Attaches a file, a link or both. With a `result` it is an attestation: what a check, of a CI job say, found.
 
         The file goes straight to the object store and is kept by its SHA-256. `progress` is called with the number of
         bytes sent since the last call.
 
         Raises:
-            HallmarkError: also `no-such-file`, `special-file`, `unreadable-file`, `file-changed`, `upload-failed`.
+            HallmarkError: also `no-such-file`, `special-file`, `unreadable-file`, `file-changed`, `upload-failed`,
+                `evidence-mismatch`.
         """
-        stored = self._upload(Path(file), media_type, progress) if file is not None else {"media_type": media_type}
+        stored = self._upload(Path(file), media_type, progress) if file is not None else {}
         body = {
             "workspace": self.workspace,
             "model": model,
@@ -79,7 +83,7 @@ class EvidenceFiles(Connection):
         if evidence.digest is None:
             where = f"; it is at {evidence.url}" if evidence.url else ""
             raise HallmarkError("no-file", f"{evidence.title!r} has no file{where}")
-        asked = f"{self._base('approval')}/v1/evidence/{quote(evidence.evidence_id, safe='')}/file"
+        asked = f"{self._base('approval')}{_of(evidence.evidence_id)}/file"
         response = self.http.send("GET", asked, headers=self._authorization())
         if not response.is_redirect:
             check(response)
@@ -101,6 +105,10 @@ class EvidenceFiles(Connection):
         return {"digest": made.digest, "size": made.size, "media_type": made.media_type}
 
     def _offer(self, wanted: Mapping[str, Any], media_type: str) -> Offer:
-        body = {**wanted, "media_type": media_type}
+        body = {**wanted, "media_type": media_type, "workspace": self.workspace}
         found = read(_Address, self._post("approval", "/v1/evidence/uploads", body))
         return Offer(digest=wanted["digest"], size=wanted["size"], **found.model_dump())
+
+
+def _of(evidence_id: str) -> str:
+    return f"/v1/evidence/{quote(evidence_id, safe='')}"

@@ -23,6 +23,10 @@ STAGE_COLOURS = {"Production": "bold green", "Staging": "yellow", "Archived": "d
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys, for scripts.")]
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the decision.", min=0)]
 Reason = Annotated[str, typer.Option(help="Why; kept for ever in the audit log.")]
+Field = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE that the policies ask for, such as change_ticket; may be given again."),
+]
 ModelArgument = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 VersionArgument = Annotated[int, typer.Argument(help="Number of the version.", show_default=False, min=1)]
 

@@ -1,7 +1,7 @@
 """Policies: read, check and publish them, and see what they would do."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from hallmark.approval_results import Explanation, Mistake, PolicyChange, PolicyCheck, PolicyRevision, Simulation
 from hallmark.connection import Connection, read
@@ -52,7 +52,7 @@ class Policies(Connection):
         except HallmarkError as error:
             if error.code != INVALID:
                 raise
-            return PolicyCheck(errors=[Mistake.model_validate(one) for one in error.extra.get("errors", ())])
+            return mistakes_of(error)
         return read(PolicyCheck, response)
 
     def explain_policy(
@@ -62,7 +62,7 @@ class Policies(Connection):
         to: str,
         *,
         from_stage: str | None = None,
-        kind: str | None = None,
+        kind: Literal["promotion", "rollback", "alias"] | None = None,
         reason: str = "",
         fields: Mapping[str, str] | None = None,
     ) -> Explanation:
@@ -84,6 +84,10 @@ class Policies(Connection):
 
     def simulate_policy(self, document: str, *, last: int = 50) -> Simulation:
         """How this policy would have decided the last requests (1 to 500) that were decided."""
-        return read(
-            Simulation, self._post("approval", "/v1/policies/simulate", {"document": document, "last": last})
-        )
+        return read(Simulation, self._post("approval", "/v1/policies/simulate", {"document": document, "last": last}))
+
+
+def mistakes_of(error: HallmarkError) -> PolicyCheck:
+    """What an `invalid-policy` error says is wrong, and where."""
+    found = [Mistake.model_validate(one) for one in error.extra.get("errors", ())]
+    return PolicyCheck(errors=found or [Mistake(line=1, field="", message=error.detail)])

@@ -5,6 +5,7 @@ import io
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import urllib3
 from minio import Minio
@@ -15,13 +16,15 @@ from embedded.process import Child
 ACCESS_KEY = "hallmark"
 REGION = "us-east-1"
 BUCKET = "hallmark"
+EVIDENCE = "hallmark-evidence"  # approval's bucket, and the name of the key that opens it alone
 # Every port is given: the defaults are fixed numbers, two stacks would meet.
 PORTS = [f"s3_{name}" for name in ("master", "volume", "filer", "gateway", "admin")]
 PORTS += [f"{name}_grpc" for name in PORTS]
 
 
-def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path) -> Child:
-    """The store over the directory `data`; `ports` has one for each of PORTS. One access key."""
+def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path, evidence_secret: str | None = None) -> Child:
+    """The store over the directory `data`; `ports` has one for each of PORTS. One access key for everything, and one
+    for the bucket of evidence."""
     identity = data.parent / "s3.json"
     return Child(
         name="s3",
@@ -29,7 +32,7 @@ def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path) -> Child:
         log=log,
         port=ports["s3_gateway"],
         ready=lambda _: _is_ready(ports["s3_gateway"], secret_key),
-        before=lambda: _prepare(data, identity, secret_key, ports),
+        before=lambda: _prepare(data, identity, secret_key, evidence_secret, ports),
         after=lambda: _remove_sockets(ports),
         cwd=data,
         grace=3.0,  # it sometimes takes half a minute to stop; killed, it loses nothing
@@ -78,13 +81,19 @@ def _weed() -> str:
     return found
 
 
-def _prepare(data: Path, identity: Path, secret_key: str, ports: dict[str, int]) -> None:
+def _prepare(data: Path, identity: Path, secret_key: str, evidence_secret: str | None, ports: dict[str, int]) -> None:
     data.mkdir(parents=True, exist_ok=True)
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": secret_key}]
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    write_json(identity, {"identities": [{"name": "hallmark", "credentials": credentials, "actions": actions}]})
+    identities = [_identity(ACCESS_KEY, secret_key, "Admin", "Read", "Write", "List", "Tagging")]
+    if evidence_secret is not None:
+        identities.append(_identity(EVIDENCE, evidence_secret, f"Admin:{EVIDENCE}"))
+    write_json(identity, {"identities": identities})
     (data / "mini.options").unlink(missing_ok=True)  # it remembers the flags of the last start
     _remove_sockets(ports)
+
+
+def _identity(access_key: str, secret_key: str, *actions: str) -> dict[str, Any]:
+    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
+    return {"name": access_key, "credentials": credentials, "actions": list(actions)}
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:

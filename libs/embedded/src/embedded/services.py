@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from embedded.infra import Infra
 from embedded.ports import HOST
 from embedded.process import Child, http_ready
-from embedded.s3 import BUCKET, REGION
+from embedded.s3 import BUCKET, EVIDENCE, REGION
 
 PORTS = {"registry": 8801, "approval": 8802, "audit": 8803, "notifier": 8804}
 CONSOLE_PORT = 8800
@@ -38,6 +38,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_SMTP_HOST": HOST,
         "HALLMARK_SMTP_PORT": "1025",
         "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
+        "HALLMARK_GATE_ALLOW": "127.0.0.0/8",
         "HALLMARK_CHECKPOINT_ORIGIN": f"hallmark.local/{kept[LOG_NAME]}",
     }
     fixed = {
@@ -59,6 +60,12 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),
         "PYTHONUNBUFFERED": "1",
     }
+    if service == "approval":  # it can neither read nor overwrite artifacts
+        fixed |= {
+            "HALLMARK_S3_ACCESS_KEY": EVIDENCE,
+            "HALLMARK_S3_SECRET_KEY": infra.s3_evidence_secret,
+            "HALLMARK_S3_BUCKET": EVIDENCE,
+        }
     if infra.kafka_kind == "tansu":
         fixed |= TANSU
     for name, port in {**ports, "console": CONSOLE_PORT}.items():

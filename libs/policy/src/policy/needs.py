@@ -303,7 +303,7 @@ def _steps(policies: InForce, opened_at: datetime) -> tuple[Step, ...]:
 
 
 def _emergency(policies: InForce) -> Emergency | None:
-    """The narrowest of what the policies allow; none when one of them knows no emergency, or they have no skip in common."""
+    """The narrowest of what the policies allow; none when one of them knows no emergency, or all agree on no skip."""
     specs: list[tuple[BreakGlassSpec, BusinessHours]] = []
     for _, policy in policies:
         if policy.spec.break_glass is None:

@@ -4,16 +4,16 @@ The order is that of the design: static gates, then people, then the schedule. P
 gate fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.approval import GateAnswered, Verdict, Waiver
 from contracts.registry import Criterion
 from policy.gates import evaluate, variables_of
 from policy.needs import UNSAFE_GATE, UNSAFE_WAIVER, Gate, Needs
-from policy.people import Case, Members, barred, denial, nobody, tally
+from policy.people import Case, Members, approvals, barred, denial, nobody, tally
 from policy.schedule import next_open
 
 Phase = Literal["gates", "people", "settling", "schedule", "frozen", "decided"]
@@ -48,27 +48,35 @@ def outlook(
     members: Members = nobody,
     settle: timedelta = timedelta(0),
     frozen: str | None = None,
+    gates: Sequence[Criterion] | None = None,
 ) -> Outlook:
     """Where the case stands at that time. `settle`: how long a complete quorum waits for a rejection that was cast at
-    the same moment. `frozen`: why the model may not be promoted now, if so."""
-    gates = (*needs.doubts, *(_gate(case, needs, gate, at, members) for gate in needs.gates))
-    kind = case.inputs["request"]["kind"]
+    the same moment. `frozen`: why the model may not be promoted now, if so. `gates`: what `gates_of` found already."""
+    gates = tuple(gates_of(case, needs, at, members) if gates is None else gates)
+    held = frozen if case.inputs["request"]["kind"] in HELD else None
     if why := _refused(case, needs, gates, at, members):
         found = Outlook(Verdict.REJECTED, why, "decided")
-    elif why := _broken(case, needs, gates, at):
+    elif held is None and (why := _broken(case, needs, gates, at, members)):
         found = Outlook(Verdict.APPROVED, why, "decided")
     elif why := _failed(needs, gates):
         found = Outlook(Verdict.REJECTED, why, "decided")
-    elif frozen is not None and kind in HELD:
-        found = Outlook(None, frozen, "frozen")
+    elif held is not None:
+        found = Outlook(None, held, "frozen")
     else:
         found = (
             _at_gates(case, needs, gates)
             or _at_people(case, needs, at, members)
             or _at_time(case, needs, at, settle)
-            or Outlook(Verdict.APPROVED, _approved(case, needs), "decided")
+            or Outlook(Verdict.APPROVED, _approved(case, needs, at, members), "decided")
         )
     return replace(found, reason=found.reason[:LONGEST], gates=gates)
+
+
+def gates_of(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> tuple[Criterion, ...]:
+    """What each gate says at that time, waivers counted; first the policies that may or may not apply."""
+    variables = variables_of(case.inputs, at) if needs.gates else {}
+    said = ((gate, _said(case, gate, at, variables)) for gate in needs.gates)
+    return (*needs.doubts, *(waived(case, needs, gate, one, members) for gate, one in said))
 
 
 def _refused(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, members: Members) -> str | None:
@@ -99,22 +107,20 @@ def _failed(needs: Needs, gates: Sequence[Criterion]) -> str | None:
 
 
 def _at_gates(case: Case, needs: Needs, gates: Sequence[Criterion]) -> Outlook | None:
-    if needs.missing_evidence:
-        return Outlook(None, f"evidence is missing: {', '.join(needs.missing_evidence)}", "gates")
-    blocking = [said for said in gates if _blocks(needs, said)]
-    if not blocking:
-        return None
     told, until = [], []
-    for said in blocking:
+    if needs.missing_evidence:
+        told.append(f"evidence is missing: {', '.join(needs.missing_evidence)}")
+    for said in gates:
         gate = needs.gate(said.gate)
-        assert gate is not None
+        if gate is None or not _blocks(needs, said):
+            continue
         if said.result == "pending":
             told.append(f"{gate.id} has not answered")
             until.append(case.bound_at + gate.timeout)
         else:
             groups = " and ".join("/".join(sorted(one)) for one in gate.may_pass_by(said.result))
             told.append(f"{gate.id} is {said.result}: somebody of {groups} may waive it")
-    return Outlook(None, "; ".join(told), "gates", next_at=min(until, default=None))
+    return Outlook(None, "; ".join(told), "gates", next_at=min(until, default=None)) if told else None
 
 
 def _at_people(case: Case, needs: Needs, at: datetime, members: Members) -> Outlook | None:
@@ -134,26 +140,22 @@ def _at_time(case: Case, needs: Needs, at: datetime, settle: timedelta) -> Outlo
     return Outlook(None, f"approved; to be carried out {when}", "schedule", next_at=opens)
 
 
-def _approved(case: Case, needs: Needs) -> str:
-    names = ", ".join(sorted({vote.voter for vote in case.votes}))
+def _approved(case: Case, needs: Needs, at: datetime, members: Members) -> str:
+    names = ", ".join(sorted({vote.voter for vote in approvals(case, needs, at, members)}))
     return f"approved by {names}" if needs.rules else "no approval is asked for"
 
 
-def _broken(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime) -> str | None:
+def _broken(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, members: Members) -> str | None:
     """Why an emergency lets the case pass, if one is on."""
     glass = case.glass
-    if glass is None or glass.request_digest != case.request_digest or at >= glass.until:
+    if glass is None or glass.request_digest != case.request_digest or at >= glass.until or unskippable(needs, gates):
         return None
-    skipped = "gates" in glass.skips
-    if unskippable(needs, gates) or (not skipped and any(_blocks(needs, gate) for gate in gates)):
-        return None
-    if "approvals" not in glass.skips:
-        have = tally(case, needs, at)
-        if any(have[rule.id] < rule.count for rule in needs.rules):
-            return None
-    if "schedule" not in glass.skips and next_open(needs.schedules, at) != at:
-        return None
-    return f"emergency: {glass.by} broke the glass: {glass.reason}"
+    waits = (
+        ("gates" not in glass.skips and _at_gates(case, needs, gates))
+        or ("approvals" not in glass.skips and _at_people(case, needs, at, members))
+        or ("schedule" not in glass.skips and _at_time(case, needs, at, timedelta(0)))
+    )
+    return None if waits else f"emergency: {glass.by} broke the glass: {glass.reason}"
 
 
 def unskippable(needs: Needs, gates: Sequence[Criterion]) -> list[Criterion]:
@@ -167,8 +169,8 @@ def _blocks(needs: Needs, said: Criterion) -> bool:
     return gate is not None and gate.blocks and said.result not in GOOD
 
 
-def _gate(case: Case, needs: Needs, gate: Gate, at: datetime, members: Members) -> Criterion:
-    said = _said(case, gate, at)
+def waived(case: Case, needs: Needs, gate: Gate, said: Criterion, members: Members = nobody) -> Criterion:
+    """The same, or that it is waived."""
     if said.result in ("pass", "pending") or not gate.blocks:
         return said
     waiver = next((w for w in case.waivers if _holds(case, needs, gate, said.result, w, members)), None)
@@ -196,7 +198,7 @@ def may_waive(gate: Gate, result: str, groups: frozenset[str]) -> bool:
     return bool(needed) and not gate.spec.never_skip and all(groups & one for one in needed)
 
 
-def _said(case: Case, gate: Gate, at: datetime) -> Criterion:
+def _said(case: Case, gate: Gate, at: datetime, variables: Mapping[str, Any]) -> Criterion:
     """What the gate itself says."""
     spec = gate.spec
     trouble: Literal["error", "inconclusive"] = "inconclusive" if spec.on_error == "inconclusive" else "error"
@@ -204,7 +206,7 @@ def _said(case: Case, gate: Gate, at: datetime) -> Criterion:
         return evaluate(
             gate.id,
             spec.cel,
-            variables_of(case.inputs, at),
+            variables,
             message=spec.message or "",
             on_no_baseline=spec.on_no_baseline or "inconclusive",
             on_error=trouble,

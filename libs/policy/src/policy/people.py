@@ -6,11 +6,12 @@ not a person.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from contracts.approval import BreakGlass, Choice, GateAnswered, Vote, Waiver
+from policy.document import ALWAYS_EXCLUDED
 from policy.needs import Needs, Rule
 
 
@@ -80,18 +81,22 @@ class Case:
 
 
 def excluded(case: Case, needs: Needs) -> dict[str, Refusal]:
-    """Who must not vote, by subject or e-mail address, and why."""
+    """Who must not vote, by subject or e-mail address (both case-folded), and why."""
+    return _excluded(case, needs.excluded)
+
+
+def _excluded(case: Case, kinds: frozenset[str]) -> dict[str, Refusal]:
     candidate, asked = case.inputs.get("candidate") or {}, case.inputs["request"]
     found: dict[str, Refusal] = {}
-    if "policy.last_editor" in needs.excluded:
+    if "policy.last_editor" in kinds:
         for who in asked.get("policy_editors") or ():
-            found[who] = _own("own-policy", who, "was the last to edit a policy that decides here")
-    if "version.committers" in needs.excluded:
+            found[who.casefold()] = _own("own-policy", who, "was the last to edit a policy that decides here")
+    if "version.committers" in kinds:
         for who in (candidate.get("lineage") or {}).get("committers") or ():
             found[who.casefold()] = _own("own-commits", who, "has commits in this version")
     if author := candidate.get("registered_by"):
-        found[author] = _own("own-version", author, "registered this version")
-    found[case.requested_by] = _own("own-request", case.requested_by, "asked for this")
+        found[author.casefold()] = _own("own-version", author, "registered this version")
+    found[case.requested_by.casefold()] = _own("own-request", case.requested_by, "asked for this")
     return found
 
 
@@ -101,11 +106,11 @@ def _own(code: str, who: str, what: str) -> Refusal:
 
 def barred(case: Case, needs: Needs, subject: str, email: str | None = None) -> Refusal | None:
     """Why this person must not vote on the case, if so."""
-    found = excluded(case, needs)
-    for identity in (subject, subject.casefold(), (email or "").casefold()):
-        if identity in found:
-            return found[identity]
-    return None
+    return _among(excluded(case, needs), subject, email)
+
+
+def _among(found: Mapping[str, Refusal], subject: str, email: str | None = None) -> Refusal | None:
+    return found.get(subject.casefold()) or found.get((email or subject).casefold())
 
 
 def electorate(case: Case, rule: Rule) -> frozenset[str]:
@@ -124,6 +129,7 @@ def judged(
         return Refusal("request-changed", "this is not the request you saw; read it again before you vote")
     whose = principal or voter
     behalf = principal.subject if principal else None
+    case = replace(case, votes=tuple(v for v in case.votes if why_not(case, needs, v, at) is None))
     if any((v.voter, v.on_behalf_of, v.choice) == (voter.subject, behalf, ballot.choice) for v in case.votes):
         return None
     refusal = (
@@ -182,9 +188,8 @@ def step_up(needs: Needs, voter: Person, at: datetime) -> Refusal | None:
             "authentication-too-old", f"sign in again: the policy wants a token of the last {minutes:g} minutes"
         )
     if methods is not None and voter.method not in methods:
-        return Refusal(
-            "authentication-too-weak", f"sign in by {' or '.join(sorted(methods))}; your token says {voter.method}"
-        )
+        wanted = " or ".join(sorted(methods)) or "a method that all policies accept (there is none)"
+        return Refusal("authentication-too-weak", f"sign in by {wanted}; your token says {voter.method}")
     return None
 
 
@@ -209,20 +214,36 @@ def _rule_for(case: Case, needs: Needs, whose: Person, ballot: Ballot) -> Rule |
 
 
 def why_not(case: Case, needs: Needs, vote: Vote, at: datetime, members: Members = nobody) -> str | None:
-    """Why a recorded vote does not count now, or None when it does."""
+    """Why a recorded vote does not count now, or None when it does.
+
+    What policies ask of approvals beyond four eyes takes no force from a rejection: of several policies the strictest
+    wins, and another policy must not silence a veto.
+    """
     if vote.request_digest != case.request_digest:
         return "the request has changed since"
+    return (
+        (_not_valid(needs, vote, at) if vote.choice is Choice.APPROVE else None)
+        or _not_theirs(case, needs, vote)
+        or _not_human(vote, members)
+        or _not_electoral(case, needs, vote, members)
+    )
+
+
+def _not_valid(needs: Needs, vote: Vote, at: datetime) -> str | None:
     if needs.valid_for is not None and at - vote.at > needs.valid_for:
         return "the vote is older than the policy allows"
-    whose = vote.on_behalf_of or vote.voter
-    if found := barred(case, needs, vote.voter, vote.email) or barred(case, needs, whose):
-        return found.detail
-    return _not_human(needs, vote, members) or _not_electoral(case, needs, vote, members)
-
-
-def _not_human(needs: Needs, vote: Vote, members: Members) -> str | None:
     if vote.on_behalf_of is not None and needs.delegation is None:
         return "the policy lets nobody vote for somebody else"
+    return None
+
+
+def _not_theirs(case: Case, needs: Needs, vote: Vote) -> str | None:
+    found = _excluded(case, needs.excluded if vote.choice is Choice.APPROVE else ALWAYS_EXCLUDED)
+    who = _among(found, vote.voter, vote.email) or _among(found, vote.on_behalf_of or vote.voter)
+    return who.detail if who else None
+
+
+def _not_human(vote: Vote, members: Members) -> str | None:
     machines = [who for who in (vote.voter, vote.on_behalf_of) if who and (m := members(who)) and not m.person]
     return f"{machines[0]} is a service account" if machines else None
 
@@ -244,14 +265,22 @@ def _groups(vote: Vote, members: Members) -> frozenset[str]:
 
 
 def tally(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> dict[str, int]:
-    """How many approvals count for each rule. A person counts once, whether they vote or are voted for."""
-    have, heard = {rule.id: 0 for rule in needs.rules}, set[str]()
+    """How many approvals count for each rule."""
+    have = {rule.id: 0 for rule in needs.rules}
+    for vote in approvals(case, needs, at, members):
+        have[vote.rule] += 1
+    return have
+
+
+def approvals(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> tuple[Vote, ...]:
+    """The approvals that count. A person counts once, whether they vote or are voted for."""
+    found, heard = [], set[str]()
     for vote in case.votes:
         people = {vote.voter, vote.on_behalf_of or vote.voter}
         if vote.choice is Choice.APPROVE and not people & heard and why_not(case, needs, vote, at, members) is None:
             heard |= people
-            have[vote.rule] += 1
-    return have
+            found.append(vote)
+    return tuple(found)
 
 
 def denial(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> Vote | None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import structlog
 from minio.error import S3Error
+from pydantic import Field
 
 from approval.settings import ApprovalSettings
 from contracts.envelope import new_id, now
@@ -37,7 +38,7 @@ class Offer(Payload):
     size: int
     state: Literal["present", "single"]
     url: str | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default_factory=dict)
 
 
 class Files:
@@ -45,14 +46,16 @@ class Files:
         self._blobs = blobs
         self._made = False
 
-    async def offer(self, digest: str, size: int, owner: str) -> Offer:
+    async def offer(self, digest: str, size: int, owner: str, media_type: str | None = None) -> Offer:
         """Where `owner` sends the file. What they have sent before, since a day at most, they need not send again."""
         await self._bucket()
         key = _incoming(digest, owner)
         if await self._blobs.has(key, size):
             return Offer(digest=digest, size=size, state="present")
         url, headers = self._blobs.presign_put(key, size, digest)
-        return Offer(digest=digest, size=size, state="single", url=url, headers=headers)
+        # Not signed, but sent with it, the store keeps the type for those who download.
+        typed = {**headers, "content-type": media_type} if media_type else headers
+        return Offer(digest=digest, size=size, state="single", url=url, headers=typed)
 
     async def keep(self, place: Place, digest: str, size: int, owner: str) -> None:
         """Makes sure that the file is kept for that model, and that its bytes are those of the digest.

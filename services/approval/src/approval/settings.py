@@ -44,6 +44,8 @@ class ApprovalSettings(Settings):
     gate_allow: Annotated[tuple[str, ...], NoDecode] = ()
     gate_call_seconds: Annotated[float, Field(gt=0, le=300)] = 10
     gate_lease_seconds: Annotated[float, Field(ge=1, le=3_600)] = 30
+    # The pause after the first call that came to nothing; each further one is twice as long.
+    gate_retry_seconds: Annotated[float, Field(gt=0, le=300)] = 2
     gate_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1
     gate_concurrency: Annotated[int, Field(ge=1, le=500)] = 16
     gate_concurrency_each: Annotated[int, Field(ge=1, le=500)] = 4

@@ -11,7 +11,6 @@ from kit.auth import KeySource
 from kit.errors import Permanent
 
 Document = TypeVar("Document", bound=Payload)
-JWS = signed.JWS
 
 
 class DecisionReader:

@@ -109,7 +109,7 @@ def check_decision(version: Version, waiting: Open, decision: Decision) -> None:
     if decision.requested_by != waiting.requested_by:
         raise Refused("decision-mismatch", f"the decision names {decision.requested_by} as requested_by")
     own = {waiting.requested_by, version.registered_by}
-    if any(vote.choice is Choice.APPROVE and vote.voter in own for vote in decision.votes):
+    if any(vote.choice is Choice.APPROVE and own & {vote.voter, vote.on_behalf_of} for vote in decision.votes):
         raise Refused("decision-own-vote", "the requester or the version's author approved; another person must")
     for name in BOUND:
         want, got = getattr(waiting.transition, name), getattr(decision, name)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hallmark.output import (
+    Field,
     Json,
     ModelArgument,
     Reason,
@@ -15,6 +16,7 @@ from hallmark.output import (
     example,
     exit_for,
     out,
+    pairs,
     print_transition,
     table,
 )
@@ -35,12 +37,14 @@ def set_(
     expected: Annotated[
         int | None, typer.Option(help="Only if it points at this version now; 0: only if it does not exist.", min=0)
     ] = None,
+    field: Field = None,
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> None:
     """Set or move an alias. A protected one needs approval: exit 3 while it waits, 4 when refused."""
     with client(ctx) as hallmark:
-        found = hallmark.set_alias(model, alias, version, reason=reason, expected=expected)
+        fields = pairs(field or [], "--field")
+        found = hallmark.set_alias(model, alias, version, reason=reason, expected=expected, fields=fields)
         if isinstance(found, Transition):
             found = hallmark.wait_for(found, wait)
     if isinstance(found, Transition):

@@ -1,14 +1,12 @@
 """`hallmark request`"""
 
-import sys
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from click.core import ParameterSource
+from rich.text import Text
 
 from hallmark import seen
-from hallmark.approval_output import exit_for, print_request, print_rules, print_state, when
+from hallmark.approval_output import STATUS_COLOURS, confirm, exit_for, print_request, print_rules, print_state
 from hallmark.approval_results import Request
 from hallmark.approvals import View
 from hallmark.client import Client
@@ -60,12 +58,10 @@ def list_(
     found: list[Request] = []
     following: str | int | None = after
     with client(ctx) as hallmark:
-        where = workspace or _named_workspace(ctx, hallmark)
+        where = workspace or _named_workspace(ctx)
         while True:
             count = min(PAGE, limit - len(found)) if limit else PAGE
-            page = hallmark.request_page(
-                status, view=view, workspace=where, model=model, limit=count, after=following
-            )
+            page = hallmark.request_page(status, view=view, workspace=where, model=model, limit=count, after=following)
             found += page.items
             following = page.next
             if following is None or (limit and len(found) >= limit):
@@ -226,7 +222,7 @@ def manifest(ctx: typer.Context, request_id: RequestId, as_json: Json = False) -
     """Print who signed what, when, in which meaning and by which method (21 CFR 11.50)."""
     with client(ctx) as hallmark:
         found = hallmark.signature_manifest(request_id)
-    emit(as_json, {"request_id": request_id, "manifest": found}, lambda: _write(found))
+    emit(as_json, {"request_id": request_id, "manifest": found}, lambda: print(found, end=""))
 
 
 @app.command(epilog=example(f"hallmark request withdraw {ID}"))
@@ -243,10 +239,37 @@ def withdraw(ctx: typer.Context, request_id: RequestId, as_json: Json = False) -
     emit(as_json, found, lambda: print_state(found))
 
 
-def confirm(what: str, yes: bool) -> None:
-    """Asks before something that cannot be undone. Raises typer.Abort, or BadParameter where nobody can be asked."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{what}; say --yes if that is meant", param_hint="--yes")
-    typer.confirm(f"{what}. Go on?", abort=True, err=True)
+def _named_workspace(ctx: typer.Context) -> str | None:
+    """That of `hallmark --workspace W`. Where models live by default says nothing about who is asked to vote."""
+    root = ctx.find_root()
+    source = root.get_parameter_source("workspace")
+    return root.params.get("workspace") if source is not None and source.name == "COMMANDLINE" else None
+
+
+def _in_force(hallmark: Client, request: Request) -> str | None:
+    """The text that a change of a policy would replace."""
+    earlier = [p for p in hallmark.policies(request.model) if p.revision < request.version]
+    return earlier[0].document if earlier else None
+
+
+def _print_list(found: list[Request]) -> None:
+    rows = [
+        (
+            r.request_id,
+            r.about,
+            f"{r.from_stage} -> {r.to_stage}",
+            Text(r.status, style=STATUS_COLOURS.get(r.status, "")),
+            r.waits_for or ("a review" if r.phase == "review" else None),
+            r.requested_by,
+            r.opened_at,
+            r.reason,
+        )
+        for r in found
+    ]
+    out.print(table(("request", "about", "move", "status", "waits for", "asked by", "at (UTC)", "reason"), rows))
+
+
+def _print_outcome(request: Request, done: str) -> None:
+    out.print(f"{done}; it binds to {request.request_digest}" if request.open else done, markup=False)
+    print_rules(request.rules)
+    print_state(request)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hallmark.output import (
+    Field,
     Json,
     ModelArgument,
     Reason,
@@ -23,10 +24,6 @@ from hallmark.output import (
 from hallmark.output import app as noun
 
 app = noun("stage", "Stages: ask for one, or go back to what was good.")
-Field = Annotated[
-    list[str] | None,
-    typer.Option(help="NAME=VALUE that the policies ask for, such as change_ticket; may be given again."),
-]
 
 
 @app.command(

@@ -1,0 +1,87 @@
+"""What policies would do, as people read it."""
+
+from rich.markup import escape
+from rich.text import Text
+
+from hallmark.approval_output import gate_style, moment, print_policies, print_state, section, span
+from hallmark.approval_results import Explanation, PolicyChange, Request, Simulation
+from hallmark.output import out, table
+
+
+def print_change(made: PolicyChange, request: Request | None) -> None:
+    about = f"policy {made.name} revision {made.revision}"
+    if made.published:
+        already = " already" if made.request_id is None else ""
+        out.print(f"{about} is in force{already}, {made.digest}", markup=False, soft_wrap=True)
+    elif request is not None and request.open:
+        print_awaiting(request)
+    elif request is not None:
+        print_state(request)
+
+
+def print_awaiting(request: Request) -> None:
+    out.print(f"{request.about} is not in force yet: the rules in force ask for approval.", markup=False)
+    for rule in request.rules:
+        groups = ", ".join(str(one).removeprefix("group:") for one in rule.voters or ())
+        out.print(f"  {rule.id}: {rule.count - rule.have} more of {groups} must agree", markup=False)
+    out.print(f"Others than you can say: [bold]hallmark request approve {escape(request.request_id)}[/bold]")
+
+
+def print_explanation(model: str, version: int, to: str, found: Explanation) -> None:
+    would = found.would
+    outcome = f"would be {would.get('verdict')}" if would.get("verdict") else f"would wait for {would.get('phase')}"
+    out.print(f"{model} version {version} -> {to}: {outcome}: {would.get('reason')}", markup=False)
+    print_policies(found.policies)
+    for mistake in found.mistakes:
+        out.print(f"the request lacks: {mistake}", style="red", markup=False)
+    for kind in found.missing_evidence:
+        hint = f"hallmark evidence attach {model} {version} --type {kind} --title '...' --file FILE"
+        out.print(f"evidence is missing: {kind}: {hint}", style="red", markup=False)
+    gates = [
+        (
+            g.gate,
+            g.expression,
+            Text(g.result, style=gate_style(g.result)),
+            g.message if g.blocks else f"{g.message} (only warns)".strip(),
+            "nobody, ever" if g.never_skip else " and ".join(g.waivable_by),
+        )
+        for g in found.gates
+    ]
+    section(None, ("gate", "expression", "result", "", "may be waived by"), gates)
+    rules = [(r.id, r.meaning, r.count, [str(v).removeprefix("group:") for v in r.voters]) for r in found.rules]
+    section(None, ("rule", "meaning", "people", "of"), rules)
+    section(None, ("must not vote", "why"), [(one["who"], one["why"]) for one in found.excluded])
+    signing = [f"signed in within {span(found.reauthenticate_within_seconds)}"] * bool(
+        found.reauthenticate_within_seconds
+    ) + [f"by {' or '.join(found.methods)}"] * bool(found.methods)
+    facts = [
+        ("votes must be", " ".join(signing)),
+        ("waits at least", span(found.min_wait_seconds)),
+        ("may go live", moment(found.opens_at) if found.opens_at else "never in the next year"),
+        ("expires after", span(found.expires_after_seconds)),
+    ]
+    if found.emergency:
+        skips = ", ".join(found.emergency.get("skips", ()))
+        facts.append(("in an emergency", f"{' and '.join(found.emergency.get('allowed', ()))} may skip {skips}"))
+    out.print(table(("", ""), [fact for fact in facts if fact[1] not in ("", "-")]))
+
+
+def print_simulation(found: Simulation, every: bool) -> None:
+    rows = [
+        (
+            one.request_id,
+            f"{one.workspace}/{one.model}",
+            one.version,
+            one.to_stage,
+            one.decided,
+            Text(one.would, style="bold yellow" if one.differs else ""),
+            one.reason,
+        )
+        for one in found.items
+        if one.differs or every
+    ]
+    section(None, ("request", "model", "version", "to", "decided", "would be", "why"), rows)
+    out.print(
+        f"of the last {found.looked_at} decided requests it applies to {found.applied_to}; "
+        f"it would have decided {found.differing} otherwise"
+    )

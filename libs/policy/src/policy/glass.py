@@ -1,0 +1,39 @@
+"""Breaking the glass: who may, and what it then allows."""
+
+from datetime import datetime
+
+from contracts.approval import BreakGlass
+from policy.needs import Emergency
+from policy.people import Person, Refusal
+
+
+def broken(
+    emergency: Emergency | None, person: Person, reason: str, at: datetime, request_digest: str
+) -> BreakGlass | Refusal:
+    """The emergency to record, or why this person cannot begin one."""
+    if emergency is None:
+        return Refusal("no-break-glass", "the policies of this request know no emergency")
+    if not person.person:
+        return Refusal("service-account", f"{person.subject} is a service account; only people break the glass")
+    if not all(person.groups & groups for groups in emergency.allowed):
+        wanted = " and ".join("/".join(sorted(groups)) for groups in emergency.allowed)
+        return Refusal("not-entitled", f"{person.subject} may not break the glass; somebody of {wanted} may")
+    if len(reason.strip()) < emergency.min_reason:
+        return Refusal("reason-required", f"say why, in at least {emergency.min_reason} characters")
+    if emergency.within is not None and at - person.authenticated_at > emergency.within:
+        minutes = emergency.within.total_seconds() / 60
+        return Refusal("authentication-too-old", f"sign in again: a token of the last {minutes:g} minutes is needed")
+    return BreakGlass(
+        by=person.subject,
+        groups=tuple(sorted(person.groups)),
+        reason=reason,
+        at=at,
+        auth_method=person.method,
+        request_digest=request_digest,
+        skips=tuple(sorted(emergency.skips)),
+        page=emergency.page,
+        until=at + emergency.grants_for,
+        review=tuple(sorted(emergency.review)),
+        review_count=emergency.review_count,
+        review_by=emergency.review_by(at),
+    )

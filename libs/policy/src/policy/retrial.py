@@ -1,0 +1,261 @@
+"""The case behind a decision, tried again: its gates, its people, its time, and whether the verdict follows."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, get_args
+
+from contracts.approval import Answer, BreakGlass, Choice, Decision, GateAnswered, Verdict, Vote, Waiver
+from contracts.registry import Criterion
+from policy.findings import Findings
+from policy.glass import broken
+from policy.needs import Gate, InForce, Needs, applicable, needs_of, plain
+from policy.outlook import gates_of, outlook, unskippable
+from policy.people import Case, Person, Refusal, approvals, barred, denial, tally, why_not
+from policy.recast import cast_again
+from policy.schedule import next_open
+
+TAKEN = "taken from the record"
+
+
+def retry(found: Findings, decision: Decision, inputs: dict[str, Any], policies: InForce) -> None:
+    """Adds what is found. The inputs and the policies are those of the decision.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: the inputs are not such as a service freezes.
+    """
+    at = decision.decided_at
+    needs = needs_of(policies, inputs, opened_at=at, now=at)
+    case = Case(
+        requested_by=decision.requested_by,
+        request_digest=decision.request_digest,
+        inputs=inputs,
+        opened_at=at - needs.min_wait,
+        bound_at=at,
+        votes=decision.votes,
+        waivers=decision.waived,
+        added={rule: frozenset(groups) for rule, groups in decision.added_approvers.items()},
+        glass=decision.break_glass,
+    )
+    _match(found, decision, policies, inputs)
+    gates = _gates(found, decision, case, needs)
+    _waivers(found, decision, case, needs)
+    _added(found, decision, needs)
+    _votes(found, decision, case, policies)
+    if decision.verdict is Verdict.APPROVED:
+        _people(found, decision, case, needs)
+        _time(found, decision, needs, inputs)
+    if decision.break_glass is not None:
+        _emergency(found, decision, decision.break_glass, needs, gates)
+    _verdict(found, decision, case, needs, gates)
+
+
+def _match(found: Findings, decision: Decision, policies: InForce, inputs: dict[str, Any]) -> None:
+    at = decision.decided_at
+    match = [ref.name for ref, _ in applicable(policies, inputs, at)]
+    alien = ", ".join(ref.name for ref in decision.policies if ref.name not in match)
+    # What has expired is closed as it is, before anybody asks which policies apply by now.
+    why = f"not about such a request: {alien}" if alien and at < decision.expires_at else None
+    found.say("match", why, "each of the policies is about such a request")
+    found.unknown("other policies", "that no other policy was in force is to be seen in the audit log only")
+
+
+# -- gates --------------------------------------------------------------------------------------------------------
+
+
+def _gates(found: Findings, decision: Decision, case: Case, needs: Needs) -> tuple[Criterion, ...]:
+    """What the gates say now."""
+    wanted = [doubt.gate for doubt in needs.doubts] + [gate.id for gate in needs.gates]
+    there = [said.gate for said in decision.gates]
+    odd = None if wanted == there else f"the policies have {_list(wanted)}, the decision has {_list(there)}"
+    found.say("gates", odd, f"{len(there)} of {len(wanted)} gates are in the decision")
+    recorded = {said.gate: said for said in decision.gates}
+    again = list(needs.doubts)
+    for gate in needs.gates:
+        said = _gate(decision, case, needs, gate, recorded.get(gate.id))
+        again.append(said)
+    for said in again:
+        if (was := recorded.get(said.gate)) is not None:
+            _compare(found, needs.gate(said.gate), was, said)
+    return tuple(again)
+
+
+def _gate(decision: Decision, case: Case, needs: Needs, gate: Gate, was: Criterion | None) -> Criterion:
+    at, result = decision.decided_at, _before_waiver(was)
+    if gate.spec.webhook is not None and was is not None and result in get_args(Answer):
+        answer = GateAnswered(
+            request_id=decision.transition_id,
+            gate=gate.id,
+            result=result,
+            message=was.message,
+            by=TAKEN,
+            request_digest=case.request_digest,
+        )
+        case = replace(case, answers=(answer,))
+    elif result != "pending":
+        # Nobody attested it in time, if nobody did: when the time began is not in the record.
+        case = replace(case, bound_at=at - gate.timeout)
+    return gates_of(case, replace(needs, gates=(gate,), doubts=()), at)[0]
+
+
+def _before_waiver(was: Criterion | None) -> Any:
+    if was is None:
+        return "pending"
+    return was.message.partition(";")[0] if was.result == "waived" else was.result
+
+
+def _compare(found: Findings, gate: Gate | None, was: Criterion, said: Criterion) -> None:
+    name = f"gate {said.gate}"
+    if was.expression != said.expression:
+        found.failed(name, f"the policy asks {said.expression}, the decision says {was.expression}")
+    elif was.result != said.result:
+        why = f": {said.message}" if said.message else ""
+        found.failed(name, f"it is {said.result}{why}; the decision says {was.result}")
+    elif gate is not None and gate.spec.webhook is not None:
+        found.unknown(name, f"{was.result}, {TAKEN}: a webhook cannot be asked again")
+    elif gate is not None and gate.spec.attestation is not None and "no answer within" in said.message:
+        found.unknown(name, f"{was.result}, {TAKEN}: when the check was asked for is not in it")
+    else:
+        found.ok(name, f"{said.result}, evaluated again")
+
+
+def _waivers(found: Findings, decision: Decision, case: Case, needs: Needs) -> None:
+    for waiver in decision.waived:
+        why = _wrong(decision, case, needs, waiver)
+        good = f"{waiver.by} of {_list(waiver.groups)} may let it pass; the groups are {TAKEN}"
+        found.say(f"waiver of {waiver.gate} by {waiver.by}", why, good)
+
+
+def _wrong(decision: Decision, case: Case, needs: Needs, waiver: Waiver) -> str | None:
+    gate = needs.gate(waiver.gate)
+    if gate is None or gate.spec.never_skip:
+        return "nobody may waive it" if gate else "there is no such gate"
+    if waiver.request_digest != decision.request_digest:
+        return "it is for another request"
+    if waiver.at > decision.decided_at:
+        return "it is dated after the decision"
+    if needs.methods is not None and waiver.auth_method not in needs.methods:
+        return f"the policies want a sign-in by {_list(sorted(needs.methods))}, not by {waiver.auth_method}"
+    groups = frozenset(waiver.groups)
+    if not groups & gate.asks.union(*gate.waivers):
+        return f"{waiver.by} is in none of the groups that may waive it"
+    refusal = barred(case, needs, waiver.by)
+    return refusal.detail if refusal else None
+
+
+# -- people -------------------------------------------------------------------------------------------------------
+
+
+def _added(found: Findings, decision: Decision, needs: Needs) -> None:
+    for rule, groups in decision.added_approvers.items():
+        steps = [step for step in needs.steps if step.action == "add_approvers" and step.rule == rule]
+        alien = {*groups} - {group for step in steps for group in plain(step.to)}
+        why = f"no policy adds {_list(sorted(alien))}" if alien else None
+        found.say(f"approvers added to {rule}", why, f"{_list(groups)}, by an escalation; when is {TAKEN}")
+
+
+def _votes(found: Findings, decision: Decision, case: Case, policies: InForce) -> None:
+    for n, vote in enumerate(decision.votes):
+        who = f"{vote.voter} for {vote.on_behalf_of}" if vote.on_behalf_of else vote.voter
+        why = _uncast(decision, case, policies, vote, decision.votes[:n])
+        found.say(f"vote of {who}", why, f"{vote.choice} by {vote.auth_method} at {vote.at.isoformat()}")
+    if decision.votes:
+        found.unknown("people", f"who is a person, in which groups, and who voted for whom is {TAKEN}")
+
+
+def _uncast(decision: Decision, case: Case, policies: InForce, vote: Vote, before: tuple[Vote, ...]) -> str | None:
+    """Why the vote cannot have been cast."""
+    needs = needs_of(policies, case.inputs, opened_at=case.opened_at, now=vote.at)
+    rule = vote.rule if vote.choice is Choice.APPROVE else None
+    again = cast_again(case, needs, vote, before, rule=rule)
+    if isinstance(again, Refusal):
+        return again.detail
+    if again is None:
+        return "it is there twice"
+    if vote.at > decision.decided_at:
+        return "it is dated after the decision"
+    if vote.choice is Choice.APPROVE and again.meaning != vote.meaning:
+        return f"the rule means {again.meaning!r}, not {vote.meaning!r}"
+    return None
+
+
+def _people(found: Findings, decision: Decision, case: Case, needs: Needs) -> None:
+    at, glass = decision.decided_at, decision.break_glass
+    against = denial(case, needs, at)
+    found.say("denial", f"{against.voter} rejected it" if against else None, "nobody who may has rejected it")
+    if glass is not None and "approvals" in glass.skips:
+        found.ok("quorum", "skipped in an emergency")
+        return
+    have = tally(case, needs, at)
+    short = [f"{r.id} has {have[r.id]} of {r.count}" for r in needs.rules if have[r.id] < r.count]
+    counted = approvals(case, needs, at)
+    void = [f"{v.voter}: {why}" for v in case.votes if v not in counted and (why := why_not(case, needs, v, at))]
+    told = ", ".join(f"{rule.id} has {have[rule.id]} of {rule.count}" for rule in needs.rules) or "nobody is asked"
+    found.say("quorum", "; ".join(short + void) if short else None, told)
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+def _time(found: Findings, decision: Decision, needs: Needs, inputs: dict[str, Any]) -> None:
+    at, glass = decision.decided_at, decision.break_glass
+    late = at >= decision.expires_at or decision.expires_at > datetime.fromisoformat(inputs["request"]["expires_at"])
+    found.say("expiry", "it had expired" if late else None, f"before {decision.expires_at.isoformat()}")
+    if glass is not None and "schedule" in glass.skips:
+        found.ok("schedule", "skipped in an emergency")
+        return
+    closed = None if next_open(needs.schedules, at) == at else f"no window was open at {at.isoformat()}"
+    found.say(
+        "schedule", closed, "open then" if any(s.windows or s.freezes for s in needs.schedules) else "always open"
+    )
+    if needs.min_wait > timedelta(0):
+        acts = [vote.at for vote in decision.votes] + [waiver.at for waiver in decision.waived]
+        first = min(acts, default=at)
+        if at - first >= needs.min_wait:
+            found.ok("minimum wait", f"it was open since {first.isoformat()} at least")
+        else:
+            found.unknown("minimum wait", f"{needs.min_wait}: when it was opened is not in the record")
+
+
+def _emergency(
+    found: Findings, decision: Decision, glass: BreakGlass, needs: Needs, gates: tuple[Criterion, ...]
+) -> None:
+    person = Person(glass.by, frozenset(glass.groups), True, True, glass.auth_method, authenticated_at=glass.at)
+    again = broken(needs.emergency, person, glass.reason, glass.at, decision.request_digest)
+    problems = []
+    if isinstance(again, Refusal):
+        problems.append(again.detail)
+    elif names := [name for name in BreakGlass.model_fields if getattr(again, name) != getattr(glass, name)]:
+        problems.append(f"the policies give another {', '.join(names)}")
+    if not glass.at <= decision.decided_at < glass.until:
+        problems.append(f"it was on from {glass.at.isoformat()} to {glass.until.isoformat()} only")
+    if never := unskippable(needs, gates):
+        problems.append(f"not even an emergency skips {_list([gate.gate for gate in never])}")
+    found.say(
+        "emergency", "; ".join(problems) or None, f"{glass.by} might break the glass, without {_list(glass.skips)}"
+    )
+    if needs.emergency is not None and needs.emergency.within is not None:
+        found.unknown("emergency sign-in", f"that {glass.by} had signed in within {needs.emergency.within} is {TAKEN}")
+
+
+# -- the verdict --------------------------------------------------------------------------------------------------
+
+
+def _verdict(found: Findings, decision: Decision, case: Case, needs: Needs, gates: tuple[Criterion, ...]) -> None:
+    at = decision.decided_at
+    then = outlook(case, needs, at, gates=gates)
+    granted = (then.waivers if decision.verdict is Verdict.APPROVED else (), needs.rollback_to)
+    problem = (
+        None if granted == (decision.waivers, decision.rollback_to) else f"the request and the policies give {granted}"
+    )
+    found.say("grants", problem, "waivers and the version to return to are those of the request")
+    if decision.verdict is Verdict.REJECTED and at >= decision.expires_at:
+        found.ok("verdict", f"rejected: it had expired at {decision.expires_at.isoformat()}")
+    elif then.verdict is decision.verdict:
+        found.ok("verdict", f"{then.verdict}: {then.reason}")
+    else:
+        follows = str(then.verdict) if then.verdict else f"to wait ({then.phase})"
+        found.failed("verdict", f"{decision.verdict} does not follow; what follows is {follows}: {then.reason}")
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names) or "nothing"

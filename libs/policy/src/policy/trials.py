@@ -1,0 +1,221 @@
+r"""Unit tests of policies: files `*.test.yaml` with cases, and what the policies are expected to make of them.
+
+```yaml
+policies: [production.yaml, ../shared/rollback.yaml]    # relative to this file; all of them are in force
+given:                                                  # optional, for every case
+  candidate: {metrics: {accuracy: 0.95}}
+cases:
+  - name: a reviewer lets a good model into production
+    votes: [{by: ben, groups: [reviewers]}]
+    expect: {verdict: approved}
+
+  - name: nobody approves their own request
+    request: {requested_by: ana}
+    votes: [{by: ana, groups: [reviewers], refused: own-request}]
+    expect: {verdict: waiting, phase: people, reason: "review: 0 of 1"}
+
+  - name: a worse model than the present one is refused before anybody is asked
+    candidate: {metrics: {accuracy: 0.90}}
+    baseline: {metrics: {accuracy: 0.94}}
+    expect: {verdict: rejected, gates: {no-regression: fail}}
+```
+
+A case says what differs from the usual; everything may be left out but `name` and `expect`:
+
+- `request`: `kind` (promotion, rollback, alias or policy), `from` (Staging), `to` (Production), `requested_by`
+  (requester), `reason` (a long one), `fields`, `policy_editors`.
+- `model`: `workspace` (default), `name` (model), `owner`, `description`, `tags`.
+- `candidate`, and `baseline` (none): `version`, `metrics`, `parameters`, `tags`, `stages` (where it comes from),
+  `artifact`, `environment`, `lineage`, `signature`, `owner`, `notes`, `registered_by` (author), `registered_at`,
+  `trained_at`, `training_seconds`, `evaluations: [{dataset, metrics, evaluated_at}]`, `evidence: [type, ...]`,
+  `attestations: [{type, result, posted_by, groups, title, digest, at}]` (result: pass; posted by ci), `unsafe`, `revoked`.
+- `votes`: `by`, `groups`, `choice` (approve), `comment`, `on_behalf_of`, `rule`, `email`, `person` (true), `at`,
+  `method`, `signed_in` (how long before, such as 10m), `refused` (the code with which it must be refused).
+- `waivers`: `gate`, `by`, `groups`, `reason`, `at`, `method`. `answers`: what webhooks said, by gate.
+- `break_glass`: `by`, `groups`, `reason`, `at`, `method`, `signed_in`, `person`, `refused`.
+- `at`: when the case is judged, in quotes (2026-01-14T12:00:00Z, a Wednesday). `opened_at` (half a day before `at`).
+- `frozen`: the review of an emergency is overdue.
+- `expect`: `verdict` (approved, rejected or waiting), `phase` (gates, people, schedule, frozen or decided), `gates`
+  (results by id), `policies` (the names of those that apply), `reason` (a regular expression).
+
+A vote that is refused although the case does not say so fails it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from contracts.approval import Choice, GateAnswered
+from policy.document import parse
+from policy.glass import broken
+from policy.needs import InForce, Needs, applicable, needs_of
+from policy.outlook import Outlook, outlook
+from policy.people import Ballot, Case, Person, Refusal, judged
+from policy.reader import Mistake, PolicyError, Reader, checked
+from policy.schedule import duration
+from policy.situation import Act, Expected, Situation, TrialFile, refs
+
+SUFFIX = ".test.yaml"
+MAX_FILE = 1_000_000
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How one case went; `case` is empty when the file itself cannot be used. `line` counts from 1."""
+
+    file: str
+    line: int
+    case: str
+    ok: bool
+    text: str
+
+
+def run(path: Path) -> list[TrialResult]:
+    """Runs a file of tests, or every `*.test.yaml` below a directory. Files that cannot be used are failures."""
+    files = sorted(path.rglob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    found: list[TrialResult] = []
+    for file in files:
+        name = str(file.relative_to(path)) if path.is_dir() else file.name
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            found.append(TrialResult(name, 1, "", ok=False, text=f"cannot be read: {error}"))
+            continue
+        found += run_text(name, text, lambda policy, file=file: (file.parent / policy).read_text(encoding="utf-8"))
+    return found
+
+
+def run_text(file: str, text: str, read: Callable[[str], str]) -> list[TrialResult]:
+    """Runs the cases of one file; `read` gives the text of a policy that it names."""
+    try:
+        if len(text) > MAX_FILE:
+            raise PolicyError([Mistake(1, "", f"longer than {MAX_FILE} characters")])
+        data, lines = Reader(numbers=True).read(text)
+        trials = checked(TrialFile, data, lines)
+    except PolicyError as error:
+        return [TrialResult(file, m.line, "", False, f"{m.field or 'document'}: {m.message}") for m in error.mistakes]
+    policies = []
+    for n, name in enumerate(trials.policies):
+        try:
+            policies.append(parse(read(name)))
+        except (OSError, ValueError) as error:
+            return [TrialResult(file, lines["policies", n], "", False, f"{name}: {error}")]
+    names = [policy.name for policy in policies]
+    if doubles := sorted({name for name in names if names.count(name) > 1}):
+        return [TrialResult(file, lines["policies",], "", False, f"two of the policies are called {doubles[0]}")]
+    found = []
+    for n, case in enumerate(trials.cases):
+        problems, summary = _tried(refs(policies), trials.situation(case), case.expect)
+        result = "\n".join(problems) or summary
+        found.append(TrialResult(file, lines["cases", n], case.name, not problems, result))
+    return found
+
+
+def _tried(policies: InForce, given: Situation, expected: Expected) -> tuple[list[str], str]:
+    """What is not as expected, and how the case stands."""
+    inputs = given.inputs()
+    bound = applicable(policies, inputs, given.at)
+    case = given.case(inputs)
+    needs = needs_of(bound, inputs, opened_at=case.opened_at, now=given.at)
+    case, problems = _acted(given, case, needs)
+    found = outlook(case, needs, given.at, frozen="the model is frozen" if given.frozen else None)
+    problems += _unlike(expected, needs, found)
+    verdict = found.verdict or f"waiting ({found.phase})"
+    return problems, f"{verdict}: {found.reason}"
+
+
+# -- what people do -----------------------------------------------------------------------------------------------
+
+
+def _acted(given: Situation, case: Case, needs: Needs) -> tuple[Case, list[str]]:
+    """The case after all votes, answers and the emergency, and what went otherwise than the test says."""
+    problems = []
+    answers = []
+    for name, result in given.answers.items():
+        gate = _gate(needs, name)
+        if gate is None:
+            problems.append(f"answers: there is no gate {name}")
+        else:
+            answers.append(
+                GateAnswered(request_id="t-1", gate=gate, result=result, by="test", request_digest=case.request_digest)
+            )
+    waivers = tuple(one.model_copy(update={"gate": _gate(needs, one.gate) or one.gate}) for one in case.waivers)
+    case = replace(case, answers=tuple(answers), waivers=waivers)
+    for vote in given.votes:
+        comment = ("because" if vote.choice is Choice.REJECT else "") if vote.comment is None else vote.comment
+        ballot = Ballot(vote.choice, comment, rule=vote.rule)
+        voter, principal = _person(vote, given, needs), None
+        if vote.on_behalf_of is not None:
+            principal = replace(voter, subject=vote.on_behalf_of, person=True, email=None)
+            voter = replace(voter, groups=frozenset())
+        outcome = judged(case, needs, voter, ballot, vote.at or given.at, principal)
+        problems += _refused(f"the vote of {vote.by}", vote, outcome)
+        if outcome is not None and not isinstance(outcome, Refusal):
+            case = replace(case, votes=(*case.votes, outcome))
+    if (glass := given.break_glass) is not None:
+        done = broken(
+            needs.emergency, _person(glass, given, needs), glass.reason, glass.at or given.at, case.request_digest
+        )
+        problems += _refused(f"the emergency of {glass.by}", glass, done)
+        if not isinstance(done, Refusal):
+            case = replace(case, glass=done)
+    return case, problems
+
+
+def _person(act: Act, given: Situation, needs: Needs) -> Person:
+    at = act.at or given.at
+    return Person(
+        subject=act.by,
+        groups=frozenset(act.groups),
+        person=act.person,
+        may_vote=True,
+        method=act.method or min(needs.methods or ("token",)),
+        authenticated_at=at - duration(act.signed_in) if act.signed_in else at,
+        email=act.email,
+    )
+
+
+def _refused(what: str, act: Act, outcome: object) -> list[str]:
+    if isinstance(outcome, Refusal):
+        if act.refused is None:
+            return [f"{what} is refused: {outcome.code} ({outcome.detail})"]
+        if act.refused != outcome.code:
+            return [f"{what}: expected to be refused with {act.refused}, found {outcome.code} ({outcome.detail})"]
+        return []
+    return [f"{what}: expected to be refused with {act.refused}, found that it is taken"] if act.refused else []
+
+
+# -- what is expected ---------------------------------------------------------------------------------------------
+
+
+def _unlike(expected: Expected, needs: Needs, found: Outlook) -> Iterator[str]:
+    stands = f"{found.phase}: {found.reason}"
+    verdict = str(found.verdict) if found.verdict else "waiting"
+    if expected.verdict not in (None, verdict):
+        yield f"verdict: expected {expected.verdict}, found {verdict} ({stands})"
+    if expected.phase not in (None, found.phase):
+        yield f"phase: expected {expected.phase}, found {stands}"
+    names = [ref.name for ref in needs.policies]
+    if expected.policies is not None and sorted(expected.policies) != sorted(names):
+        yield f"policies: expected {_list(expected.policies)}, found {_list(names)}"
+    said = {gate.gate: gate for gate in found.gates}
+    for name, result in expected.gates.items():
+        gate = said.get(_gate(needs, name) or name)
+        if gate is None:
+            yield f"gates: expected {name} to be {result}, found no such gate; there are {_list(said)}"
+        elif gate.result != result:
+            yield f"gates: expected {name} to be {result}, found {gate.result}{': ' if gate.message else ''}{gate.message}"
+    if expected.reason is not None and not re.search(expected.reason, found.reason):
+        yield f"reason: expected to find {expected.reason!r} in {found.reason!r}"
+
+
+def _gate(needs: Needs, name: str) -> str | None:
+    """The full id of a gate that is given by it, or without the policy's name."""
+    ids = [gate.id for gate in needs.gates]
+    short = [one for one in ids if one.partition("/")[2] == name]
+    return name if name in ids else short[0] if len(short) == 1 else None
+
+
+def _list(names: object) -> str:
+    return ", ".join(names) or "none"  # type: ignore[call-overload]

@@ -1,0 +1,236 @@
+"""Evidence and external checks on a real database and store, with a real HTTP server that plays the checks."""
+
+import asyncio
+import hashlib
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx2
+import sqlalchemy as sa
+from fastapi import FastAPI
+from joserfc.jwk import OKPKey
+from tests.integration.approval.conftest import Direct, transition_id
+
+from approval.answers import Answers
+from approval.api.common import Callers
+from approval.api.evidence import router
+from approval.asking import Asking
+from approval.calls import Calls, asking_of, secrets_of
+from approval.domain import Request
+from approval.evidence import Attachments
+from approval.files import Files, files_of
+from approval.settings import ApprovalSettings
+from approval.tables import CallRow, of
+from contracts.approval import GateAnswered
+from contracts.lifecycle import Stage
+from kit import problems
+from kit.keys import ensure_key, make_token
+from kit.web import Guard
+from kit.webhooks import headers_of, new_secret
+
+Answer = tuple[int, dict[str, str], bytes] | int
+SECRETS = {"fairness": new_secret(), "safety": new_secret()}
+PASS = b'{"result": "pass", "message": "gap 0.01"}'
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One question, as it came."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+class Check:
+    """A local HTTP server that plays the external checks. `answer` decides per question."""
+
+    def __init__(self) -> None:
+        self.hits: list[Hit] = []
+        self.answer: Callable[[Hit], Answer] = lambda _: (200, {}, PASS)
+        self.released = threading.Event()  # what `held` answers wait for
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                hit = Hit(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
+                outer.hits.append(hit)
+                answer = outer.answer(hit)
+                status, headers, text = answer if isinstance(answer, tuple) else (answer, {}, b"")
+                self.send_response(status)
+                for name, value in {"content-length": str(len(text)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def held(self, answer: Answer = (200, {}, PASS)) -> Answer:
+        """The answer, once the test says so."""
+        self.released.wait(30)
+        return answer
+
+    def stop(self) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+async def until(holds: Callable[[], Any], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def policy(*gates: str, request: str = "", name: str = "checked") -> str:
+    """A policy for the way to Staging, where nobody else is asked. `gates` and `request` in YAML's flow style."""
+    return f"""
+apiVersion: registry.dev/v1
+kind: PromotionPolicy
+metadata: {{name: {name}}}
+spec:
+  match: {{transition: {{to: Staging}}}}
+  request: {{{request}}}
+  gates: [{", ".join(gates)}]
+"""
+
+
+def webhook(url: str, gate: str = "fairness", **more: str) -> str:
+    given = "".join(f", {name}: {value}" for name, value in more.items())
+    secret = gate if gate in SECRETS else "fairness"
+    return f"{{id: {gate}, webhook: {{url: '{url}', secret: {secret}}}{given}}}"
+
+
+@dataclass
+class Rig:
+    """The parts under test over one database, and clients of their routes."""
+
+    direct: Direct
+    settings: ApprovalSettings
+    attachments: Attachments
+    answers: Answers
+    files: Files | None
+    app: FastAPI
+    key: OKPKey
+
+    def client(self, subject: str, *groups: str, kind: str = "person") -> httpx2.AsyncClient:
+        token = make_token(self.key, subject, list(groups), ttl_seconds=600, kind=kind)
+        return self.anybody(authorization=f"Bearer {token}")
+
+    def anybody(self, **headers: str) -> httpx2.AsyncClient:
+        transport = httpx2.ASGITransport(self.app)
+        return httpx2.AsyncClient(transport=transport, base_url="http://approval", headers=headers, timeout=60)
+
+    @property
+    def ana(self) -> httpx2.AsyncClient:
+        return self.client("ana", "ml-engineers")
+
+    @property
+    def ci(self) -> httpx2.AsyncClient:
+        return self.client("ci-bot", "ml-engineers", "ci", kind="service")
+
+    def calls(self, **options: Any) -> Calls:
+        settings = self.settings.model_copy(update=options)
+        desk = self.direct.parts.desk
+        return Calls(desk, Answers(desk, secrets_of(settings)), asking(settings), settings)
+
+    @asynccontextmanager
+    async def worker(self, **options: Any) -> AsyncIterator[Calls]:
+        calls = self.calls(**options)
+        task = asyncio.create_task(calls.run())
+        try:
+            yield calls
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def asked(self, model: str, version: int = 1, *, by: str = "ana") -> str:
+        """A request to enter Staging; gives its id."""
+        await self.direct.registry.register(model, version, accuracy=0.95)
+        envelope = await self.direct.registry.request(model, version, by=by, from_=Stage.DEVELOPMENT, to=Stage.STAGING)
+        return transition_id(envelope)
+
+    async def until(self, request_id: str, holds: Callable[[Request], Any]) -> Request:
+        async with asyncio.timeout(30):
+            while not holds(request := await self.direct.request(request_id)):
+                await asyncio.sleep(0.02)
+        return request
+
+    async def decided(self, request_id: str) -> Request:
+        return await self.until(request_id, lambda request: request.status != "open")
+
+    async def rows(self) -> list[Any]:
+        """The questions that are still to be asked."""
+        async with self.direct.db.snapshot() as tx:
+            return list((await tx.execute(sa.select(of(CallRow)).order_by(of(CallRow).c.request_id))).all())
+
+    async def answered(self, model: str) -> list[GateAnswered]:
+        async with self.direct.db.snapshot() as tx:
+            log = self.direct.parts.desk.log.read(tx, stream=f"default/{model}")
+            return [e.payload(GateAnswered) async for e in log if e.type == GateAnswered.TYPE]
+
+    async def post_answer(
+        self,
+        request_id: str,
+        request_digest: str,
+        *,
+        gate: str = "checked/fairness",
+        secret: str = SECRETS["fairness"],
+        at: float | None = None,
+        **body: Any,
+    ) -> httpx2.Response:
+        given = {"result": "pass", "request_digest": request_digest, **body}
+        content = json.dumps(given).encode()
+        headers = headers_of(secret, "msg_1", int(at or time.time()), content)
+        url = f"/v1/requests/{request_id}/gates/{gate}/answers"
+        async with self.anybody(**headers, **{"content-type": "application/json"}) as client:
+            return await client.post(url, content=content)
+
+
+def asking(settings: ApprovalSettings) -> Asking:
+    return asking_of(settings)
+
+
+def make_rig(direct: Direct, **options: Any) -> Rig:
+    given = {"gate_retry_seconds": 0.05, "gate_poll_seconds": 0.05, "gate_call_seconds": 10.0, **options}
+    settings = ApprovalSettings.model_validate(
+        {
+            **direct.settings.model_dump(),
+            "gate_secrets": SECRETS,
+            "gate_allow": "127.0.0.1",
+            "approval_url": "https://approval.example/",
+            **given,
+        }
+    )
+    desk, files = direct.parts.desk, files_of(settings)
+    attachments = Attachments(desk, direct.parts.commands, files)
+    answers = Answers(desk, secrets_of(settings))
+    app = FastAPI()
+    problems.install(app)
+    app.include_router(router(Callers(Guard(settings), desk), attachments, answers))
+    key = ensure_key(settings.access_file.parent, "auth")
+    return Rig(direct, settings, attachments, answers, files, app, key)

@@ -1,0 +1,69 @@
+"""The migrations make the tables that the code declares, and keep what is there."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.searching import migrated
+
+import registry
+from embedded.fixtures import new_database
+from kit.db import sqlalchemy_url
+
+HERE = Path(registry.__file__).parents[2]
+BEFORE = "0003"  # requests had no fields then, and nothing could be revoked
+TRANSITION = (
+    "insert into registry.transition (transition_id, kind, workspace, model, version, digest, artifact_digest,"
+    " from_stage, to_stage, status, requested_by, reason, criteria, approved_by, requested_at) values"
+    " ('t', 'promotion', 'w', 'm', 1, 'd', 'a', 'Development', 'Staging', 'open', 'ana', 'x', '[]', '[]', now())"
+)
+
+
+@pytest.fixture
+def database(infra_postgres: str) -> Iterator[str]:
+    with new_database(infra_postgres) as url:
+        migrated(url)
+        yield url
+
+
+async def alembic(database: str, *arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "alembic", *arguments),
+        cwd=HERE,
+        env={**os.environ, "HALLMARK_ADMIN_DATABASE_URL": database},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+async def test_migrations_match_the_tables(database: str) -> None:
+    await alembic(database, "check")
+
+
+async def test_a_transition_of_before_has_no_fields(database: str) -> None:
+    engine = create_async_engine(sqlalchemy_url(database))
+    try:
+        async with engine.begin() as tx:
+            # As it was before the migration: there is no way down, so what it adds is taken away by hand.
+            for statement in (
+                "alter table registry.transition drop column fields",
+                "alter table registry.version drop column revocation",
+                "drop index registry.ix_version_revoked",
+                f"update registry.alembic_version set version_num = '{BEFORE}'",
+                TRANSITION,
+            ):
+                await tx.execute(sa.text(statement))
+        await alembic(database, "upgrade", "head")
+        async with engine.begin() as tx:
+            assert (await tx.scalar(sa.text("select fields::text from registry.transition"))) == "{}"
+        await alembic(database, "check")
+    finally:
+        await engine.dispose()
