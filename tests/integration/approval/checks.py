@@ -20,7 +20,6 @@ from tests.integration.approval.conftest import Direct, transition_id
 from approval.answers import Answers
 from approval.api.common import Callers
 from approval.api.evidence import router
-from approval.asking import Asking
 from approval.calls import Calls, asking_of, secrets_of
 from approval.domain import Request
 from approval.evidence import Attachments
@@ -29,6 +28,7 @@ from approval.settings import ApprovalSettings
 from approval.tables import CallRow, of
 from contracts.approval import GateAnswered
 from contracts.lifecycle import Stage
+from contracts.registry import Tags, VersionTagged
 from kit import problems
 from kit.keys import ensure_key, make_token
 from kit.web import Guard
@@ -142,7 +142,7 @@ class Rig:
         return self.anybody(authorization=f"Bearer {token}")
 
     def anybody(self, **headers: str) -> httpx2.AsyncClient:
-        transport = httpx2.ASGITransport(self.app)
+        transport = httpx2.ASGITransport(self.app, raise_app_exceptions=False)
         return httpx2.AsyncClient(transport=transport, base_url="http://approval", headers=headers, timeout=60)
 
     @property
@@ -156,7 +156,7 @@ class Rig:
     def calls(self, **options: Any) -> Calls:
         settings = self.settings.model_copy(update=options)
         desk = self.direct.parts.desk
-        return Calls(desk, Answers(desk, secrets_of(settings)), asking(settings), settings)
+        return Calls(desk, Answers(desk, secrets_of(settings)), asking_of(settings), settings)
 
     @asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[Calls]:
@@ -169,9 +169,14 @@ class Rig:
             await asyncio.gather(task, return_exceptions=True)
 
     async def asked(self, model: str, version: int = 1, *, by: str = "ana") -> str:
-        """A request to enter Staging; gives its id."""
+        """A new version, and a request that it enters Staging; gives its id."""
         await self.direct.registry.register(model, version, accuracy=0.95)
-        envelope = await self.direct.registry.request(model, version, by=by, from_=Stage.DEVELOPMENT, to=Stage.STAGING)
+        return await self.asked_again(model, version, by=by)
+
+    async def asked_again(self, model: str, version: int = 1, *, by: str = "ana") -> str:
+        envelope = await self.direct.registry.request(
+            model, version, by=by, from_=Stage.DEVELOPMENT, to=Stage.STAGING, expires_in=7 * 86_400
+        )
         return transition_id(envelope)
 
     async def until(self, request_id: str, holds: Callable[[Request], Any]) -> Request:
@@ -211,10 +216,6 @@ class Rig:
             return await client.post(url, content=content)
 
 
-def asking(settings: ApprovalSettings) -> Asking:
-    return asking_of(settings)
-
-
 def make_rig(direct: Direct, **options: Any) -> Rig:
     given = {"gate_retry_seconds": 0.05, "gate_poll_seconds": 0.05, "gate_call_seconds": 10.0, **options}
     settings = ApprovalSettings.model_validate(
@@ -234,3 +235,9 @@ def make_rig(direct: Direct, **options: Any) -> Rig:
     app.include_router(router(Callers(Guard(settings), desk), attachments, answers))
     key = ensure_key(settings.access_file.parent, "auth")
     return Rig(direct, settings, attachments, answers, files, app, key)
+
+
+async def retagged(rig: Rig, model: str) -> None:
+    """Something that every request of the version rests on changes."""
+    tags = Tags(set={"at": str(time.monotonic_ns())})
+    await rig.direct.registry.publish(VersionTagged(workspace="default", model=model, version=1, tags=tags), model, 1)

@@ -1,13 +1,16 @@
 """The three servers: a second start finds everything again; killed with -9 they come back where they were."""
 
+import asyncio
 import io
 import os
 import signal
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import asyncpg
@@ -17,9 +20,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 from minio.commonconfig import CopySource
+from minio.error import S3Error
 
-from embedded import Infra, jars, s3, start_infra
+from embedded import Infra, jars, s3, services, start_infra
+from embedded.infra import prepare_infra
 from embedded.kafka import Choice
+from kit.blobs import BlobStore
 
 TOPIC = "records"
 KINDS = [
@@ -145,6 +151,38 @@ def test_the_store_signs_urls_and_copies_by_itself(server_dir: Path) -> None:
             assert answer.read() == b"bytes" * 100_000
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"{infra.s3_endpoint}/{s3.BUCKET}/out")
+
+
+async def test_the_key_of_evidence_opens_its_own_bucket_and_no_artifact(server_dir: Path) -> None:
+    running = prepare_infra(server_dir, "tansu", fsync=False)
+    with running:
+        running.s3.start()
+        infra = running.infra
+        settings = services.environment("approval", infra, server_dir, services.PORTS, defaultdict(str))
+        registry = services.environment("registry", infra, server_dir, services.PORTS, defaultdict(str))
+        assert registry["HALLMARK_S3_BUCKET"] == s3.BUCKET
+        names = ("endpoint", "access_key", "secret_key", "bucket", "region")
+        given = {name: settings[f"HALLMARK_S3_{name.upper()}"] for name in names}
+        own = BlobStore(public_endpoint=given["endpoint"], **given)
+        await own.ensure_bucket()
+        url, headers = own.presign_put("a", 1, f"sha256:{sha256(b'1').hexdigest()}")
+        request = urllib.request.Request(url, data=b"1", headers=headers, method="PUT")
+        assert await asyncio.to_thread(lambda: urllib.request.urlopen(request).status) == 200
+        await own.copy("a", "b")
+        assert [stored.key async for stored in own.objects("")] == ["a", "b"]
+        artifacts = s3.client(infra.s3_endpoint, given["access_key"], given["secret_key"])
+        for act in (
+            lambda: artifacts.put_object(s3.BUCKET, "blobs/x", io.BytesIO(b"1"), 1),
+            lambda: artifacts.get_object(s3.BUCKET, "blobs/x"),
+            lambda: artifacts.remove_object(s3.BUCKET, "blobs/x"),
+            lambda: list(artifacts.list_objects(s3.BUCKET)),
+            lambda: artifacts.copy_object(s3.BUCKET, "blobs/x", CopySource(given["bucket"], "a")),
+            lambda: artifacts.copy_object(given["bucket"], "x", CopySource(s3.BUCKET, "blobs/x")),
+            lambda: artifacts.make_bucket("another"),
+        ):
+            with pytest.raises(S3Error, match="AccessDenied"):
+                act()
+        await own.delete("a", "b")
 
 
 def test_only_this_machine_can_reach_the_servers(server_dir: Path) -> None:

@@ -115,7 +115,18 @@ async def test_a_version_is_answered_with_what_people_compare(searched: Searched
     assert item["metrics"] == {"auc": 0.5}
     assert item["parameters"] == {"lr": "0.1"}
     assert {*item} == {
-        *("workspace", "model", "name", "version", "stage", "status", "status_detail", "aliases", "digest"),
+        *(
+            "workspace",
+            "model",
+            "name",
+            "version",
+            "stage",
+            "status",
+            "status_detail",
+            "revocation",
+            "aliases",
+            "digest",
+        ),
         *("artifact_digest", "source_path", "metrics", "parameters", "tags", "run_id", "owner", "registered_by"),
         *("registered_at", "updated_at"),
     }

@@ -1,222 +1,303 @@
-"""Votes, verdicts and the fold, without a database."""
+"""Requests as their events make them. How they are judged: tests/unit/policy."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.unit.approval.conftest import AT, INPUTS_DIGEST, POLICY, apply, asked, opened, waiting
-
-from approval.domain import (
-    Ballot,
-    Refusal,
-    Request,
-    Rule,
-    Voter,
-    cast,
-    evolve,
-    request_digest,
-    tally,
-    verdict,
+from tests.unit.approval.conftest import (
+    AT,
+    INPUTS_DIGEST,
+    OTHER,
+    POLICY,
+    PROPOSED,
+    apply,
+    asked,
+    glass,
+    opened,
+    proposed,
+    vote,
+    waiting,
+    waiver,
 )
+
+from approval.domain import Request, evolve
 from contracts.approval import (
-    Choice,
+    ApprovalLapsed,
     Decision,
+    GateAnswered,
     GatesEvaluated,
+    GateWaived,
+    GlassBroken,
+    MembershipChanged,
     PolicyPublished,
-    PolicyRef,
     RequestClosed,
+    RequestCommented,
     RequestDecided,
+    RequestEscalated,
+    RequestRebound,
+    ReviewGiven,
+    ReviewOverdue,
     Verdict,
-    Vote,
     VoteCast,
+    VoteRefused,
+    VoteWithdrawn,
 )
 from contracts.lifecycle import Stage
+from contracts.payload import Message
 from contracts.registry import Criterion, Transition
+from policy.binding import digest_of_proposal, digest_of_transition
 
-ONE = (Rule("production/review", frozenset({"reviewers"}), 1, "I reviewed it"),)
-TWO = (Rule("p/one", frozenset({"reviewers"}), 1, "a"), Rule("p/two", frozenset({"reviewers", "risk"}), 1, "b"))
-YES, NO = Ballot(Choice.APPROVE), Ballot(Choice.REJECT, "because")
-
-
-def voter(subject: str = "ben", *groups: str, person: bool = True, may: bool = True) -> Voter:
-    return Voter(subject, frozenset(groups or ("reviewers",)), person, may, "token")
+LATER = AT + timedelta(hours=1)
 
 
-def voted(request: Request, subject: str, ballot: Ballot = YES, rules: tuple[Rule, ...] = ONE, *groups: str) -> Request:
-    vote = cast(request, rules, voter(subject, *groups), ballot, AT)
-    assert isinstance(vote, Vote), vote
-    return apply(request, VoteCast(request_id="t-1", vote=vote))
-
-
-def decided(request: Request, outcome: Verdict, at: Any = AT) -> Request:
-    of = request.opened
-    decision = Decision(
+def decision(verdict: Verdict = Verdict.APPROVED, at: datetime = AT) -> RequestDecided:
+    of = opened()
+    made = Decision(
         **{name: getattr(of, name) for name in Transition.model_fields},
         decision_id="d-1",
-        verdict=outcome,
+        verdict=verdict,
         reason="test",
         requested_by=of.requested_by,
         policies=of.policies,
-        gates=request.gates,
-        votes=request.votes,
+        gates=(),
+        votes=(),
         inputs_digest=of.inputs_digest,
         request_digest=of.request_digest,
         decided_at=at,
-        expires_at=at + timedelta(minutes=15),
+        expires_at=of.expires_at,
     )
-    return apply(request, RequestDecided(decision=decision, jws="x"))
+    return RequestDecided(decision=made, jws="x")
+
+
+def closed(code: str) -> RequestClosed:
+    return RequestClosed(request_id="t-1", code=code, detail="")
+
+
+def cast(voter: str = "ben") -> VoteCast:
+    return VoteCast(request_id="t-1", vote=vote(voter))
+
+
+def rebound(**changes: Any) -> RequestRebound:
+    given: dict[str, Any] = {
+        "request_id": "t-1",
+        "cause": "candidate: tags",
+        "policies": (PROPOSED,),
+        "inputs": {"candidate": {"registered_by": "tina"}, "request": opened().inputs["request"]},
+        "inputs_digest": OTHER,
+        "request_digest": OTHER,
+        "expires_at": LATER,
+        "voided": ("ben",),
+    }
+    return RequestRebound(**(given | changes))
+
+
+def review(reviewer: str = "rita", *, closes: bool = False) -> ReviewGiven:
+    return ReviewGiven(
+        request_id="t-1",
+        reviewer=reviewer,
+        groups=("risk",),
+        justified=True,
+        comment="it was down",
+        at=AT,
+        auth_method="token",
+        closes=closes,
+    )
+
+
+def escalated(*groups: str, rule: str = "production/review") -> RequestEscalated:
+    to = tuple(f"group:{group}" for group in groups)
+    return RequestEscalated(request_id="t-1", step="production/1", action="add_approvers", to=to, rule=rule)
+
+
+# -- statuses -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("who", "ballot", "code", "recorded"),
+    ("messages", "status"),
     [
-        (voter("ana"), YES, "own-request", True),
-        (voter("ana"), NO, "own-request", True),
-        (voter("ana", person=False), YES, "own-request", True),
-        (voter("trainer"), YES, "own-version", True),
-        (voter("bot", person=False), YES, "service-account", True),
-        (voter("dora", "ml-engineers"), YES, "not-an-approver", True),
-        (voter("ben", may=False), YES, "not-an-approver", True),
-        (voter("ben"), Ballot(Choice.APPROVE, rule="production/none"), "not-an-approver", True),
-        (voter("ben"), Ballot(Choice.REJECT), "comment-required", False),
-        (voter("ben"), Ballot(Choice.APPROVE, request_digest=f"sha256:{'9' * 64}"), "request-changed", False),
+        ([], "open"),
+        ([decision()], "approved"),
+        ([decision(Verdict.REJECTED)], "rejected"),
+        ([decision(Verdict.REJECTED, opened().expires_at)], "expired"),
+        ([decision(Verdict.REJECTED, opened().expires_at - timedelta(microseconds=1))], "rejected"),
+        ([closed("request-expired")], "expired"),
+        ([closed("cancelled")], "cancelled"),
+        ([closed("withdrawn")], "cancelled"),
+        ([closed("version-moved")], "rejected"),
     ],
 )
-def test_refusals(who: Voter, ballot: Ballot, code: str, recorded: bool) -> None:
-    refusal = cast(waiting(), ONE, who, ballot, AT)
-    assert isinstance(refusal, Refusal)
-    assert (refusal.code, refusal.recorded) == (code, recorded)
+def test_statuses(messages: list[Message], status: str) -> None:
+    assert apply(waiting(), *messages).status == status
 
 
-def test_a_vote_carries_what_it_means_and_is_bound_to() -> None:
+def test_a_change_of_policy() -> None:
+    request = apply(None, proposed())
+    assert (request.request_id, request.kind, request.place) == ("t-1", "policy", ("*", "*"))
+    assert request.stream == request.subject == "policy:production"
+    published = PolicyPublished(policy=PROPOSED, document="x", published_by="ana", request_id="t-1")
+    assert apply(request, published).status == "approved"
+    assert apply(request, closed("rejected")).status == "rejected"
+    assert apply(request, closed("superseded")).status == "rejected"
+
+
+def test_a_request_for_a_transition() -> None:
     request = waiting()
-    vote = cast(request, ONE, voter(), Ballot(Choice.APPROVE, "fine", request.opened.request_digest), AT)
-    assert vote == Vote(
-        voter="ben",
-        choice=Choice.APPROVE,
-        rule="production/review",
-        meaning="I reviewed it",
-        comment="fine",
-        at=AT,
-        auth_method="token",
-        request_digest=request.opened.request_digest,
+    assert (request.request_id, request.kind, request.place) == ("t-1", "promotion", ("default", "fraud"))
+    assert (request.stream, request.subject) == ("default/fraud", "default/fraud/1")
+
+
+def test_a_policy_may_expire_it_before_the_registry_does() -> None:
+    assert not waiting().outlived
+    assert apply(waiting(), rebound()).outlived
+
+
+# -- what happens to it -------------------------------------------------------------------------------------------
+
+
+def test_what_a_request_collects() -> None:
+    gates = (Criterion(gate="p/good", expression="true", result="pass"),)
+    answer = GateAnswered(request_id="t-1", gate="p/hook", result="pass", by="ci", request_digest=OTHER)
+    refusal = VoteRefused(request_id="t-1", voter="ana", choice="approve", code="own-request", detail="x")
+    request = apply(
+        waiting(),
+        GatesEvaluated(request_id="t-1", gates=gates, passed=False, inputs_digest=INPUTS_DIGEST),
+        answer,
+        GateWaived(request_id="t-1", waiver=waiver()),
+        cast(),
+        refusal,
+        RequestCommented(request_id="t-1", author="bo", text="hm"),
+        GlassBroken(request_id="t-1", glass=glass()),
     )
+    assert (request.gates, request.gates_passed) == (gates, False)
+    assert request.answers == (answer,)
+    assert request.waivers == (waiver(),)
+    assert request.votes == (vote(),)
+    assert request.refusals == (refusal,)
+    assert [(comment.author, comment.text, comment.at) for comment in request.comments] == [("bo", "hm", AT)]
+    assert request.glass == glass()
+    assert (request.status, request.last_event) == ("open", "e-6")
 
 
-def test_the_same_vote_again_is_none_and_another_is_refused() -> None:
-    request = voted(waiting(), "ben")
-    assert cast(request, ONE, voter(), YES, AT) is None
-    refusal = cast(request, ONE, voter(), NO, AT)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "already-voted"
-
-
-@pytest.mark.parametrize("late", [timedelta(0), timedelta(days=1)])
-def test_a_late_vote(late: timedelta) -> None:
-    refusal = cast(waiting(), ONE, voter(), YES, waiting().opened.expires_at + late)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "request-expired"
-
-
-def test_nobody_votes_on_what_is_decided() -> None:
-    request = decided(voted(waiting(), "ben"), Verdict.APPROVED)
-    refusal = cast(request, ONE, voter("bo"), YES, AT)
-    assert isinstance(refusal, Refusal)
-    assert refusal.code == "request-closed"
-    assert cast(request, ONE, voter("ben"), YES, AT) is None  # the answer to a call whose answer was lost
-
-
-def test_verdicts() -> None:
-    assert verdict(waiting(), ONE) is None
-    assert verdict(waiting(), ()) == (Verdict.APPROVED, "no approval is asked for")
-    assert verdict(voted(waiting(), "ben"), ONE) == (Verdict.APPROVED, "approved by ben")
-    assert verdict(voted(waiting(), "ben", NO), ONE) == (Verdict.REJECTED, "ben rejected: because")
-    nothing = verdict(waiting(policies=(), passed=False), ())
-    assert nothing == (Verdict.REJECTED, "no policy allows a promotion from Staging to Production")
-
-
-def test_a_failed_gate_names_itself() -> None:
-    gates = (
-        Criterion(gate="p/good", expression="true", result="pass"),
-        Criterion(gate="p/bad", expression="false", result="fail", message="too low"),
+def test_a_vote_that_is_withdrawn_stays_visible() -> None:
+    request = apply(
+        waiting(), cast("ben"), cast("bo"), VoteWithdrawn(request_id="t-1", voter="ben", reason="I was wrong")
     )
-    message = GatesEvaluated(request_id="t-1", gates=gates, passed=False, inputs_digest=INPUTS_DIGEST)
-    assert verdict(apply(None, opened(), message), ONE) == (Verdict.REJECTED, "gates failed: p/bad: fail, too low")
+    assert [one.voter for one in request.votes] == ["bo"]
+    assert [(past.vote.voter, past.why) for past in request.past_votes] == [("ben", "withdrawn: I was wrong")]
 
 
-def test_a_rejection_weighs_more_than_any_approvals() -> None:
-    request = voted(voted(waiting(), "ben"), "bo", NO)
-    outcome = verdict(request, ONE)
-    assert outcome is not None
-    assert outcome[0] is Verdict.REJECTED
+def test_what_is_bound_anew_voids_the_votes_visibly() -> None:
+    request = apply(waiting(), cast())
+    request = apply(request, rebound(), at=LATER)
+    assert request.votes == ()
+    assert [(past.vote.voter, past.why) for past in request.past_votes] == [("ben", "candidate: tags")]
+    assert (request.policies, request.inputs_digest, request.request_digest) == ((PROPOSED,), OTHER, OTHER)
+    assert (request.expires_at, request.opened_at, request.bound_at) == (LATER, AT, LATER)
 
 
-def test_one_person_counts_for_one_rule() -> None:
-    request = voted(waiting(), "ben", YES, TWO)
-    assert tally(request, TWO) == {"p/one": 1, "p/two": 0}
-    assert verdict(request, TWO) is None
-    request = voted(request, "rita", YES, TWO, "risk")
-    assert tally(request, TWO) == {"p/one": 1, "p/two": 1}
-    assert verdict(request, TWO) == (Verdict.APPROVED, "approved by ben, rita")
+def test_who_may_vote_after_escalations() -> None:
+    request = apply(waiting(), escalated("leads"), escalated("leads", "board"), escalated("x", rule="production/risk"))
+    assert request.added == {
+        "production/review": frozenset({"leads", "board"}),
+        "production/risk": frozenset({"x"}),
+    }
+    reminder = RequestEscalated(request_id="t-1", step="production/2", action="remind", to=("group:reviewers",))
+    assert apply(waiting(), reminder).added == {}
 
 
-@pytest.mark.parametrize("subject", ["ana", "trainer"])
-def test_four_eyes_are_checked_again_at_the_decision(subject: str) -> None:
-    """A vote that should never have been taken does not count."""
-    vote = cast(waiting(), ONE, voter(), YES, AT)
-    assert isinstance(vote, Vote)
-    request = apply(waiting(), VoteCast(request_id="t-1", vote=vote.model_copy(update={"voter": subject})))
-    assert tally(request, ONE) == {"production/review": 0}
-    assert verdict(request, ONE) is None
+def test_the_case_is_what_the_events_made() -> None:
+    request = apply(waiting(), cast(), GateWaived(request_id="t-1", waiver=waiver()), escalated("leads"))
+    request = apply(request, GlassBroken(request_id="t-1", glass=glass()), at=LATER)
+    case = request.case
+    assert (case.requested_by, case.request_digest, case.inputs) == ("ana", request.request_digest, request.inputs)
+    assert (case.opened_at, case.bound_at) == (AT, AT)
+    assert (case.votes, case.waivers, case.glass) == (request.votes, request.waivers, glass())
+    assert case.added == {"production/review": frozenset({"leads"})}
 
 
-def test_a_vote_for_another_digest_does_not_count() -> None:
-    vote = cast(waiting(), ONE, voter(), YES, AT)
-    assert isinstance(vote, Vote)
-    other = vote.model_copy(update={"request_digest": f"sha256:{'9' * 64}"})
-    assert verdict(apply(waiting(), VoteCast(request_id="t-1", vote=other)), ONE) is None
+# -- afterwards ---------------------------------------------------------------------------------------------------
 
 
-def test_statuses() -> None:
-    assert waiting().status == "open"
-    assert decided(waiting(), Verdict.APPROVED).status == "approved"
-    assert decided(waiting(), Verdict.REJECTED).status == "rejected"
-    assert decided(waiting(), Verdict.REJECTED, waiting().opened.expires_at).status == "expired"
-    assert apply(waiting(), RequestClosed(request_id="t-1", code="request-expired", detail="")).status == "expired"
-    assert apply(waiting(), RequestClosed(request_id="t-1", code="withdrawn", detail="")).status == "rejected"
+def test_the_review_of_an_emergency() -> None:
+    request = apply(waiting(), GlassBroken(request_id="t-1", glass=glass()), decision(), review("rita"))
+    assert not request.reviewed
+    late = apply(request, ReviewOverdue(request_id="t-1", page=(), frozen=True))
+    assert late.freezes
+    done = apply(late, review("rolf", closes=True))
+    assert (done.reviewed, done.freezes, done.status) == (True, False, "approved")
+    assert not apply(request, ReviewOverdue(request_id="t-1", page=(), frozen=False)).freezes
+
+
+def test_what_may_still_happen_to_what_is_decided() -> None:
+    request = apply(
+        waiting(),
+        decision(),
+        RequestCommented(request_id="t-1", author="bo", text="hm"),
+        ApprovalLapsed(request_id="t-1", decided_at=AT, on_lapse="alert"),
+    )
+    assert (len(request.comments), request.lapsed is not None, request.status) == (1, True, "approved")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [cast(), VoteWithdrawn(request_id="t-1", voter="ben"), GlassBroken(request_id="t-1", glass=glass()), rebound(),
+     GateWaived(request_id="t-1", waiver=waiver()), decision(), closed("x"), escalated("leads")],
+    ids=lambda message: type(message).__name__,
+)  # fmt: skip
+def test_nothing_else_happens_to_what_is_over(message: Message) -> None:
+    for end in (decision(), closed("cancelled")):
+        with pytest.raises(ValueError, match="on a request that is"):
+            apply(apply(waiting(), end), message)
 
 
 def test_events_out_of_place_are_errors() -> None:
     facts: dict[str, Any] = {"at": AT, "correlationid": "c", "event_id": "e"}
     with pytest.raises(ValueError, match="opened twice"):
         evolve(waiting(), opened(), **facts)
-    with pytest.raises(ValueError, match="not open"):
-        decided(decided(waiting(), Verdict.APPROVED), Verdict.APPROVED)
-    with pytest.raises(ValueError, match="not open"):
-        evolve(None, RequestClosed(request_id="t-1", code="x", detail=""), **facts)
+    with pytest.raises(ValueError, match="of no request"):
+        evolve(None, closed("x"), **facts)
+    alien = MembershipChanged(subject="ben", groups=(), person=True, by="x")
     with pytest.raises(ValueError, match="no event of a request"):
-        evolve(waiting(), PolicyPublished(policy=POLICY, document="", published_by="x"), **facts)
+        evolve(waiting(), alien, **facts)
+
+
+def test_a_request_survives_its_own_json() -> None:
+    """It is kept as JSON between events."""
+    request = apply(waiting(), cast(), escalated("leads"), GlassBroken(request_id="t-1", glass=glass()))
+    assert Request.model_validate_json(request.model_dump_json()) == request
+
+
+# -- what votes bind to -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"digest": f"sha256:{'9' * 64}"},
-        {"artifact_digest": f"sha256:{'9' * 64}"},
+        {"digest": OTHER},
+        {"artifact_digest": OTHER},
         {"from_stage": Stage.ARCHIVED},
         {"to_stage": Stage.ARCHIVED},
         {"transition_id": "t-2"},
     ],
 )
 def test_the_request_digest_binds(changes: dict[str, Any]) -> None:
-    known = request_digest(asked(), (POLICY,), INPUTS_DIGEST)
-    assert request_digest(asked(**changes), (POLICY,), INPUTS_DIGEST) != known
+    known = digest_of_transition(asked(), (POLICY,), INPUTS_DIGEST)
+    assert digest_of_transition(asked(**changes), (POLICY,), INPUTS_DIGEST) != known
 
 
 def test_the_request_digest_binds_policies_and_inputs() -> None:
-    known = request_digest(asked(), (POLICY,), INPUTS_DIGEST)
-    other = PolicyRef(name="production", revision=2, digest=f"sha256:{'9' * 64}")
-    assert request_digest(asked(), (other,), INPUTS_DIGEST) != known
-    assert request_digest(asked(), (POLICY, other), INPUTS_DIGEST) != known
-    assert request_digest(asked(), (POLICY,), f"sha256:{'9' * 64}") != known
-    assert request_digest(asked(reason="another"), (POLICY,), INPUTS_DIGEST) == known
+    known = digest_of_transition(asked(), (POLICY,), INPUTS_DIGEST)
+    assert digest_of_transition(asked(), (PROPOSED,), INPUTS_DIGEST) != known
+    assert digest_of_transition(asked(), (POLICY, PROPOSED), INPUTS_DIGEST) != known
+    assert digest_of_transition(asked(), (POLICY,), OTHER) != known
+    assert digest_of_transition(asked(reason="another"), (POLICY,), INPUTS_DIGEST) == known  # part of the inputs
+    both = digest_of_transition(asked(), (POLICY, PROPOSED), INPUTS_DIGEST)
+    assert digest_of_transition(asked(), (PROPOSED, POLICY), INPUTS_DIGEST) == both
+
+
+def test_the_digest_of_a_change_of_policy_binds() -> None:
+    known = digest_of_proposal("t-1", PROPOSED, (POLICY,), INPUTS_DIGEST)
+    assert digest_of_proposal("t-2", PROPOSED, (POLICY,), INPUTS_DIGEST) != known
+    assert digest_of_proposal("t-1", PROPOSED.model_copy(update={"revision": 3}), (POLICY,), INPUTS_DIGEST) != known
+    assert digest_of_proposal("t-1", PROPOSED, (), INPUTS_DIGEST) != known
+    assert digest_of_proposal("t-1", PROPOSED, (POLICY,), OTHER) != known

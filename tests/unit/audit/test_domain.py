@@ -1,6 +1,6 @@
 """Reading records: good ones, and everything that can be wrong with one."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,41 +8,16 @@ import pytest
 from audit.domain import LOGGED, About, about, move_of, read
 from audit.summary import summarise
 from contracts import approval, notifier, registry
-from contracts.approval import Choice, Decision, PolicyRef, Verdict, Vote
 from contracts.envelope import Envelope
-from contracts.lifecycle import DEFAULT_LIFECYCLE, Stage, TransitionKind
+from contracts.lifecycle import DEFAULT_LIFECYCLE, Stage
 from contracts.model import Artifact, Dataset, Evaluation, Finding, Inspection, Severity, VersionContent
 from contracts.notifier import Channel
 from contracts.payload import Message
 from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
 
-DIGEST = "sha256:" + "a" * 64
-AT = datetime(2026, 11, 20, tzinfo=UTC)
+from .approvals import APPROVALS, APPROVED, AT, DIGEST, GATE, OF_NONE, OF_VERSION, PLACE, VOTE, key_of
+
 CONTENT = VersionContent(artifact=Artifact(digest=DIGEST, size=1, filename="m.onnx"))
-PLACE: dict[str, Any] = {
-    "transition_id": "t1",
-    "kind": TransitionKind.PROMOTION,
-    "workspace": "default",
-    "model": "fraud",
-    "version": 2,
-    "digest": DIGEST,
-    "artifact_digest": DIGEST,
-    "from_stage": Stage.STAGING,
-    "to_stage": Stage.PRODUCTION,
-}
-GATE = registry.Criterion(gate="accuracy", expression="metrics.accuracy > 0.9", result="passed", message="0.95")
-APPROVED = registry.Approval(name="ben", at=AT, meaning="approval")
-POLICY = PolicyRef(name="prod", revision=3, digest=DIGEST)
-VOTE = Vote(
-    voter="ben",
-    choice=Choice.APPROVE,
-    rule="second-person",
-    meaning="approval",
-    comment="looks good",
-    at=AT,
-    auth_method="token",
-    request_digest=DIGEST,
-)
 ATTEMPT: dict[str, Any] = {
     "delivery_id": "d",
     "subscription_id": "s",
@@ -64,7 +39,6 @@ WITHOUT_A_VERSION = (
     registry.AliasRemoved,
 )
 OF_MODEL: dict[str, Any] = {"workspace": "default", "model": "fraud"}
-OF_VERSION: dict[str, Any] = {**OF_MODEL, "version": 2}
 FINDINGS = (
     Finding(severity=Severity.WARNING, code="old-protocol", detail="protocol 2"),
     Finding(severity=Severity.UNSAFE, code="os.system", detail="runs a program", file="model.pkl"),
@@ -164,6 +138,13 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     ),
     (
         REGISTRY_EVENTS.name,
+        registry.VersionRevoked(
+            **OF_VERSION, digest=DIGEST, revoked_by="olga", reason="poisoned", fallback=1, revocation="a.b.c"
+        ),
+        ["olga revoked fraud v2", "nobody", "poisoned", "v1"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
         registry.AliasChanged(
             **OF_VERSION,
             alias="champion",
@@ -215,62 +196,7 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         registry.CommandRejected(command_id="c", command_type="x.v1", code="bad", detail="no such version"),
         ["x.v1", "no such version"],
     ),
-    (
-        APPROVAL_EVENTS.name,
-        approval.PolicyPublished(policy=POLICY, document="", published_by="olga"),
-        ["olga", "prod", "3"],
-    ),
-    (
-        APPROVAL_EVENTS.name,
-        approval.RequestOpened(
-            **PLACE,
-            requested_by="ana",
-            reason="better",
-            policies=(POLICY,),
-            inputs={},
-            inputs_digest=DIGEST,
-            request_digest=DIGEST,
-            expires_at=AT,
-        ),
-        ["ana", "prod r3", "better"],
-    ),
-    (
-        APPROVAL_EVENTS.name,
-        approval.GatesEvaluated(request_id="t1", gates=(GATE,), passed=True, inputs_digest=DIGEST),
-        ["passed", "accuracy"],
-    ),
-    (APPROVAL_EVENTS.name, approval.VoteCast(request_id="t1", vote=VOTE), ["ben", "approve", "looks good"]),
-    (
-        APPROVAL_EVENTS.name,
-        approval.VoteRefused(request_id="t1", voter="ana", choice=Choice.APPROVE, code="own", detail="asked herself"),
-        ["ana", "refused", "asked herself"],
-    ),
-    (
-        APPROVAL_EVENTS.name,
-        approval.RequestClosed(request_id="t1", code="expired", detail="nobody voted in time"),
-        ["without a decision", "nobody voted in time"],
-    ),
-    (
-        APPROVAL_EVENTS.name,
-        approval.RequestDecided(
-            decision=Decision(
-                **PLACE,
-                decision_id="d1",
-                verdict=Verdict.APPROVED,
-                reason="all rules are met",
-                requested_by="ana",
-                policies=(POLICY,),
-                gates=(GATE,),
-                votes=(VOTE,),
-                inputs_digest=DIGEST,
-                request_digest=DIGEST,
-                decided_at=AT,
-                expires_at=AT,
-            ),
-            jws="a.b.c",
-        ),
-        ["ana", "approved", "ben (approve)", "accuracy"],
-    ),
+    *((APPROVAL_EVENTS.name, message, named) for message, named in APPROVALS),
     (
         NOTIFIER_EVENTS.name,
         notifier.SubscriptionCreated(
@@ -293,8 +219,9 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
 
 
 def envelope(message: Message, **attributes: Any) -> Envelope:
-    key = "workspace:default" if isinstance(message, registry.WorkspaceConfigured) else "default/fraud"
-    given = {"source": "test", "subject": "default/fraud/2", "key": key, "sequence": 1, "actor": "eve"}
+    key = "workspace:default" if isinstance(message, registry.WorkspaceConfigured) else key_of(message)
+    subject = "default/fraud/2" if "/" in key else key
+    given = {"source": "test", "subject": subject, "key": key, "sequence": 1, "actor": "eve"}
     return Envelope.of(message, **{**given, **attributes})
 
 
@@ -396,12 +323,21 @@ def test_whom_an_event_is_about() -> None:
             assert found == About("default", "fraud", None)
         elif isinstance(message, registry.WorkspaceConfigured):
             assert found == About("default")
-        elif topic == NOTIFIER_EVENTS.name or isinstance(message, registry.CommandRejected):
+        elif topic == NOTIFIER_EVENTS.name or isinstance(message, (registry.CommandRejected, *OF_NONE)):
             assert found == About()
         else:
             assert found == whole, message
-    policy = envelope(approval.PolicyPublished(policy=POLICY, document="", published_by="olga"), subject="policy:prod")
-    assert about(read_envelope(APPROVAL_EVENTS.name, policy)) == About()
+
+
+@pytest.mark.parametrize("subject", ["policy:prod", "member:ben", "member:team/ben", "delegation:a/b/7", "x"])
+def test_what_is_about_no_model_belongs_to_no_workspace(subject: str) -> None:
+    about_a_policy = envelope(approval.VoteCast(request_id="q1", vote=VOTE), subject=subject, key=subject)
+    assert about(read_envelope(APPROVAL_EVENTS.name, about_a_policy)) == About()
+
+
+@pytest.mark.parametrize("message", [m for m, _ in APPROVALS if isinstance(m, OF_NONE)], ids=lambda m: m.TYPE)
+def test_no_subject_shows_people_or_policies_to_the_readers_of_a_workspace(message: Message) -> None:
+    assert about(read_envelope(APPROVAL_EVENTS.name, envelope(message, subject="default/fraud/2"))) == About()
 
 
 def test_moves() -> None:

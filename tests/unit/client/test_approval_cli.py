@@ -63,7 +63,11 @@ POLICY = {
     "published_at": AT,
 }
 CHANGE: dict[str, Any] = {
-    **{**REQUEST, "fields": {}, "kind": "policy", "workspace": "*", "model": "production", "version": 3},
+    **REQUEST,
+    "fields": {},
+    "kind": "policy",
+    "workspace": "*",
+    "model": "production",
     "from_stage": "revision 2",
     "to_stage": "revision 3",
     "waits_for": "policy-changes/agree: 0 of 1",
@@ -202,8 +206,13 @@ def test_show_tells_all_of_a_request(run: Run, service: Service) -> None:
         "comments": [{"author": "dan", "text": "[bold]why[/bold]?", "at": AT}],
         "escalations": [{"step": "production/1", "action": "add_approvers", "to": ["group:leads"], "rule": "review"}],
         "emergency": {
-            **{"by": "olga", "reason": "losses", "skips": ["approvals"], "until": AT, "review": ["risk"]},
-            **{"review_count": 2, "review_by": AT},
+            "by": "olga",
+            "reason": "losses",
+            "skips": ["approvals"],
+            "until": AT,
+            "review": ["risk"],
+            "review_count": 2,
+            "review_by": AT,
         },
         "reviews": [{"reviewer": "rita", "justified": False, "comment": "no need", "at": AT}],
         "you": {"may_vote": False, "code": "own-request", "detail": "ana asked for this", "on_behalf_of": ["bea"]},
@@ -295,7 +304,20 @@ def test_what_changed_after_it_was_shown_is_not_signed(run: Run, service: Servic
     assert service.sent(f"POST /v1/requests/{ID}/votes")["request_digest"] == TWO
 
 
-def test_a_digest_that_is_given_is_sent_without_looking(run: Run, service: Service) -> None:
+def test_the_name_of_the_policy_may_be_left_out_where_it_is_clear(run: Run, service: Service) -> None:
+    for act in ("votes", "waivers"):
+        service.answers[f"POST /v1/requests/{ID}/{act}"] = (200, REQUEST)
+    assert run("request", "approve", ID, "--rule", "review")[0] == 0
+    assert service.sent(f"POST /v1/requests/{ID}/votes")["rule"] == "production/review"
+    assert run("request", "waive", ID, "auc", "--reason", "r")[0] == 0
+    assert service.sent(f"POST /v1/requests/{ID}/waivers")["gate"] == "production/auc"
+    for words in (("approve", ID, "--rule", "risk"), ("waive", ID, "latency", "--reason", "r")):
+        code, _, err = run("request", *words)
+        assert code == 2
+        assert "production/" in err
+
+
+def test_a_digest_that_is_given_is_what_is_signed(run: Run, service: Service) -> None:
     service.answers[f"POST /v1/requests/{ID}/votes"] = (409, problem("request-changed", "read it again"))
     code, _, err = run("request", "reject", ID, "--comment", "leak", "--digest", TWO)
     assert code == 4
@@ -465,6 +487,44 @@ def test_a_file_that_is_no_text_is_explained(run: Run, tmp_path: Path) -> None:
     assert "cannot be read" in err
 
 
+CASES = """policies: [production.yaml]
+cases:
+  - name: anything enters
+    expect: {verdict: approved}
+  - name: nobody is asked
+    expect: {verdict: rejected}
+"""
+
+
+def test_tests_of_policies_tell_which_case_failed_and_where(
+    run: Run, service: Service, file: Path, tmp_path: Path
+) -> None:
+    tests = tmp_path / "production.test.yaml"
+    tests.write_text(CASES)
+    code, out, _ = run("policy", "test", str(tmp_path))
+    assert code == 1
+    failure, summary = out.splitlines()
+    assert failure.startswith(f"{tests}:5: FAILED: nobody is asked: verdict: expected rejected, found approved")
+    assert summary == "1 passed, 1 failed, in 1 file"
+    code, out, _ = run("policy", "test", str(tests), "--all", "--json")
+    assert (code, json.loads(out)["failed"]) == (1, 1)
+    tests.write_text(CASES.replace("rejected", "approved"))
+    assert run("policy", "test", str(tmp_path))[:2] == (0, "2 passed, 0 failed, in 1 file\n")
+    assert f"{tests}:3: ok: anything enters" in run("policy", "test", str(tests), "--all")[1]
+    assert service.asked == []
+
+
+def test_tests_are_no_policies_and_no_tests_are_no_success(run: Run, file: Path, tmp_path: Path) -> None:
+    code, _, err = run("policy", "test", str(tmp_path))
+    assert code == 1
+    assert "no *.test.yaml" in " ".join(err.split())
+    tests = tmp_path / "production.test.yaml"
+    tests.write_text(CASES)
+    code, out, err = run("policy", "check", str(file), str(tests))
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "is no policy but a test" in " ".join(err.split())
+
+
 def test_explain_tells_what_it_would_take(run: Run, service: Service) -> None:
     service.answers["POST /v1/policies/explain"] = (
         200,
@@ -474,8 +534,13 @@ def test_explain_tells_what_it_would_take(run: Run, service: Service) -> None:
             "missing_evidence": ["model_card"],
             "gates": [
                 {
-                    **{"gate": "production/latency", "expression": "true", "result": "fail", "message": "slow"},
-                    **{"blocks": True, "waivable_by": ["leads or risk"], "never_skip": False},
+                    "gate": "production/latency",
+                    "expression": "true",
+                    "result": "fail",
+                    "message": "slow",
+                    "blocks": True,
+                    "waivable_by": ["leads or risk"],
+                    "never_skip": False,
                 }
             ],
             "rules": [{"id": "production/review", "groups": ["group:reviewers"], "count": 2, "meaning": "I reviewed"}],
@@ -583,8 +648,16 @@ def test_members_are_shown_and_set(run: Run, service: Service) -> None:
 
 def test_a_version_is_revoked_only_when_it_is_meant(run: Run, service: Service) -> None:
     revocation = {
-        **{"revocation_id": "v-1", "workspace": "default", "model": "fraud", "version": 4, "digest": ONE},
-        **{"artifact_digest": ONE, "revoked_by": "olga", "reason": "leak", "fallback": 3, "revoked_at": AT},
+        "revocation_id": "v-1",
+        "workspace": "default",
+        "model": "fraud",
+        "version": 4,
+        "digest": ONE,
+        "artifact_digest": ONE,
+        "revoked_by": "olga",
+        "reason": "leak",
+        "fallback": 3,
+        "revoked_at": AT,
     }
     service.answers["POST /v1/revocations"] = (201, {"revocation": revocation, "jws": "a.b.c"})
     words = ("version", "revoke", "fraud", "4", "--reason", "leak")
@@ -635,13 +708,11 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_help_has_an_example(command: list[str]) -> None:
-    built = cli.app if cli.app.registered_groups else cli.build()
-    told = CliRunner().invoke(built, [*command, "--help"])
+    told = CliRunner().invoke(cli.build(), [*command, "--help"])
     assert told.exit_code == 0, told.output
     assert f"Example: hallmark {' '.join(command)}" in " ".join(told.output.split())
 
 
-def test_revoke_is_a_verb_of_version_once() -> None:
-    built = cli.app if cli.app.registered_groups else cli.build()
-    assert built is cli.app
+def test_the_command_is_built_once() -> None:
+    assert cli.build() is cli.build()
     assert [one.name for one in version.app.registered_commands].count("revoke") == 1

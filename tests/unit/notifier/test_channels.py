@@ -17,7 +17,7 @@ from contracts.payload import Message
 from contracts.registry import EVENTS as REGISTRY
 from contracts.registry import CommandRejected, Criterion, StageChanged, StageRefused, StageRequested
 from kit.webhooks import new_secret
-from notifier import notices, registry_words, wording
+from notifier import approval_words, notices, people_words, registry_words, wording
 from notifier.channels import Parcel
 from notifier.channels.email import EmailSender, _refusal
 from notifier.channels.http import post
@@ -27,6 +27,7 @@ from notifier.channels.webhook import WebhookSender
 from notifier.domain import Verdict
 from notifier.wording import notice
 
+WORDS = (wording, registry_words, approval_words, people_words)
 DIGEST = "sha256:" + "a" * 64
 AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 
@@ -117,7 +118,7 @@ def test_a_person_can_read_what_moved_and_why(message: Message, summary: str) ->
 
 
 def test_every_known_event_has_words_of_its_own() -> None:
-    source = "".join(inspect.getsource(module) for module in (wording, registry_words))
+    source = "".join(inspect.getsource(module) for module in WORDS)
     missing = [kind.__name__ for kind in (*REGISTRY, *APPROVAL) if f" {kind.__name__}()" not in source]
     assert not missing
 

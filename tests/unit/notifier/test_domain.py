@@ -7,8 +7,10 @@ from uuid import UUID
 
 import pytest
 
+from contracts.approval import DelegationEnded, DelegationGranted, MembershipChanged
 from contracts.envelope import Envelope
 from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
+from contracts.payload import Message
 from contracts.registry import EVENTS, ModelRegistered
 from notifier.domain import (
     Outcome,
@@ -72,6 +74,9 @@ def event(kind: str = "hallmark.stage.changed.v1", subject: str = "default/churn
         ({"types": ("*",)}, event("hallmark.policy.published.v1", subject="policy:production"), True),
         ({"types": ("*",), "workspace": "b"}, event("hallmark.policy.published.v1", subject="policy:production"), True),
         ({"types": ("*",), "model": "churn"}, event("hallmark.policy.published.v1", subject="policy:p"), False),
+        ({"types": ("*",), "workspace": "b"}, event("hallmark.vote.cast.v1", subject="policy:production"), True),
+        ({"types": ("*",), "model": "churn"}, event("hallmark.vote.cast.v1", subject="policy:production"), False),
+        ({"types": ("*",)}, event("hallmark.vote.cast.v1", subject="other:x/y"), False),
         ({"types": ("*",)}, event("hallmark.command.rejected.v1", subject="command:1"), False),
         ({"types": ("*",)}, event("hallmark.workspace.configured.v1", subject="workspace:default"), True),
         ({"types": ("*",)}, event("hallmark.workspace.configured.v1", subject="workspace:other"), False),
@@ -89,6 +94,28 @@ def event(kind: str = "hallmark.stage.changed.v1", subject: str = "default/churn
 )
 def test_a_subscription_wants_what_it_asked_for(changed: dict[str, Any], envelope: Envelope, wanted: bool) -> None:
     assert replace(SUBSCRIPTION, **changed).wants(envelope) is wanted
+
+
+GRANTED = DelegationGranted(delegation_id="g", delegator="cy/risk", delegate="dan", starts=AT, ends=AT)
+OF_PEOPLE: list[tuple[Message, str, set[str]]] = [
+    (GRANTED, "delegation:cy/risk", {"cy/risk", "dan"}),
+    (DelegationEnded(delegation_id="g", delegator="cy", ended_by="root"), "delegation:cy", {"cy"}),
+    (
+        MembershipChanged(subject="default/ben", groups=("x",), person=True, by="s"),
+        "member:default/ben",
+        {"default/ben"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "subject", "people"), OF_PEOPLE, ids=lambda given: getattr(given, "TYPE", None))
+def test_what_is_about_people_is_told_to_them_and_nobody_else(message: Message, subject: str, people: set[str]) -> None:
+    told = Envelope.of(message, source="hallmark/approval", subject=subject, key=subject, sequence=1, time=AT)
+    for owner in ("ana", "root", "cy", "cy/risk", "dan", "ben", "default/ben"):
+        for workspace in ("default", "other"):
+            theirs = replace(SUBSCRIPTION, owner=owner, workspace=workspace, types=("*",))
+            assert theirs.wants(told) is (owner in people), (owner, workspace)
+    assert not replace(SUBSCRIPTION, owner=min(people)).wants(told)  # of the wanted types only
 
 
 def test_types_that_nothing_can_match_are_named() -> None:

@@ -1,13 +1,10 @@
 """What Slack and e-mail say of models, versions, aliases and workspaces, as they are rendered."""
 
-from datetime import UTC, datetime
 from typing import Any
 
-import httpx2
 import pytest
 
 from contracts.approval import RequestOpened
-from contracts.envelope import Envelope
 from contracts.lifecycle import DEFAULT_LIFECYCLE
 from contracts.payload import Message
 from contracts.registry import (
@@ -28,13 +25,10 @@ from contracts.registry import (
     VersionVerified,
     WorkspaceConfigured,
 )
-from notifier.channels import Parcel
-from notifier.channels.email import EmailSender
-from notifier.channels.render import Renderer
-from notifier.channels.slack import SlackSender
+
+from .rendering import AT, mail, slack
 
 DIGEST = "sha256:" + "a" * 64
-AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 MODEL: dict[str, Any] = {"workspace": "default", "model": "churn"}
 VERSION: dict[str, Any] = {**MODEL, "version": 2}
 DIGESTS = {"digest": DIGEST, "artifact_digest": DIGEST}
@@ -79,31 +73,6 @@ POINTED = AliasChanged.model_validate(
         "policy": "alias@3",
     }
 )
-
-
-def said(message: Message) -> Envelope:
-    given: dict[str, Any] = {"source": "hallmark/registry", "subject": "default/churn/2", "key": "default/churn"}
-    return Envelope.of(message, sequence=4, time=AT, actor="olga", event_id="e1", correlationid="c1", **given)
-
-
-def slack(message: Message) -> tuple[str, str]:
-    """The text for notifications, and all blocks."""
-    sent = SlackSender(httpx2.AsyncClient(), Renderer()).message(said(message))
-    parts = [
-        part["text"]
-        for block in sent["blocks"]
-        for part in [block.get("text"), *block.get("fields", []), *block.get("elements", [])]
-        if part
-    ]
-    return sent["text"], "\n".join(parts)
-
-
-def mail(message: Message) -> tuple[str, str, str]:
-    """The subject, the text and the HTML."""
-    parcel = Parcel(delivery_id="d1", subscription_id="s1", address="a@example.org", envelope=said(message))
-    made = EmailSender(None, Renderer()).message(parcel, "h@example.org")
-    text, html = (part.get_content() for part in made.iter_parts())
-    return made["Subject"], text, html
 
 
 def test_a_rejected_version_names_the_file() -> None:

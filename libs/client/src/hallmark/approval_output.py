@@ -58,16 +58,19 @@ def print_request(request: Request, before: str | None = None) -> None:
 def print_state(request: Request) -> None:
     """What it is, where it stands, and what it waits for."""
     r = request
-    out.print(_headline(r.about, r.from_stage, r.to_stage, r.status))
+    move = None if r.kind == "policy" else (r.from_stage, r.to_stage)
+    out.print(_headline(r.about, move, r.status))
     if r.open and r.waits_for:
         out.print(f"waits for {r.phase}: {r.waits_for}", markup=False)
     elif r.phase == "review":
         out.print("waits for a review of the emergency", markup=False)
 
 
-def _headline(about: str, from_stage: str, to_stage: str, status: str) -> Text:
-    colour = STATUS_COLOURS.get(status, "")
-    return Text.assemble(f"{about}: {from_stage} -> ", (to_stage, "bold"), ": ", (status, colour))
+def _headline(about: str, move: tuple[str, str] | None, status: str) -> Text:
+    told = Text(f"{about}: ")
+    if move is not None:
+        told.append(f"{move[0]} -> ").append(move[1], "bold").append(": ")
+    return told.append(status, STATUS_COLOURS.get(status, ""))
 
 
 def print_you(request: Request) -> None:
@@ -135,7 +138,7 @@ def print_emergency(glass: Mapping[str, Any]) -> None:
 
 def print_decision(decision: Decision) -> None:
     d = decision
-    out.print(_headline(f"{d.model} version {d.version}", str(d.from_stage), str(d.to_stage), str(d.verdict)))
+    out.print(_headline(f"{d.model} version {d.version}", (str(d.from_stage), str(d.to_stage)), str(d.verdict)))
     out.print(d.reason, markup=False)
     out.print(f"asked by {d.requested_by}; decided at {moment(d.decided_at)}", markup=False)
     print_policies([ref.model_dump() for ref in d.policies])
@@ -204,7 +207,7 @@ def confirm(what: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter(f"{what}. If that is meant, say --yes", param_hint="--yes")
+        raise typer.BadParameter(f"{what}. If that is meant, say --yes")
     typer.confirm(f"{what}. Go on?", abort=True, err=True)
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AliasChoices, ConfigDict, Field
 
 from hallmark.results import Criterion, Result
 
@@ -151,7 +151,9 @@ class ExplainedRule(Result):
     model_config = _ALIASED
 
     id: str
-    voters: list[str] = Field(default_factory=list, alias="from")
+    voters: list[str] = Field(
+        default_factory=list, validation_alias=AliasChoices("from", "groups"), serialization_alias="from"
+    )
     count: int
     meaning: str
 
@@ -196,6 +198,16 @@ class Simulation(Result):
     applied_to: int
     differing: int
     items: list[Simulated] = Field(default_factory=list)
+
+
+class Trial(Result):
+    """How one case of a test of policies went; `case` is empty when the file itself cannot be used."""
+
+    file: str
+    line: int
+    case: str
+    passed: bool
+    text: str
 
 
 # -- people and evidence ------------------------------------------------------------------------------------------

@@ -99,7 +99,12 @@ class Approvals(Policies, People, EvidenceFiles):
 
     def wait_for_request(self, request_id: str, seconds: float) -> Request:
         """Long-polls until the request ends or the time is over; returns its last known state."""
-        return self._poll(request_id, time.monotonic() + seconds, LONG_POLL_SECONDS)
+        left, deadline = max(seconds, 0.0), time.monotonic() + seconds
+        while True:
+            found = self._request(request_id, wait=min(left, LONG_POLL_SECONDS))
+            left = deadline - time.monotonic()
+            if not found.open or left <= 0:
+                return found
 
     def watch_request(self, request_id: str, seconds: float | None = None) -> Iterator[Request]:
         """The request as it is, then each time that something about it has changed: until it ends, or `seconds` are
@@ -107,19 +112,11 @@ class Approvals(Policies, People, EvidenceFiles):
         deadline = float("inf") if seconds is None else time.monotonic() + seconds
         found = self._request(request_id)
         yield found
-        while found.open and time.monotonic() < deadline:
+        while found.open and (left := deadline - time.monotonic()) > 0:
             before = found
-            found = self._poll(request_id, min(deadline, time.monotonic() + LOOK_AGAIN_SECONDS), LOOK_AGAIN_SECONDS)
+            found = self._request(request_id, wait=min(LOOK_AGAIN_SECONDS, left))
             if found.model_copy(update={"you": before.you}) != before:
                 yield found
-
-    def _poll(self, request_id: str, deadline: float, span: float) -> Request:
-        left = max(deadline - time.monotonic(), 0.0)
-        while True:
-            found = self._request(request_id, wait=min(left, span))
-            left = deadline - time.monotonic()
-            if not found.open or left <= 0:
-                return found
 
     def _request(self, request_id: str, wait: float = 0.0) -> Request:
         return read(Request, self._get("approval", _of(request_id), patience=wait, wait=round(wait, 3) or None))

@@ -1,6 +1,7 @@
 """The `hallmark` command. Each noun is a module in `commands`; other packages add theirs by entry points."""
 
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def options(
     ctx.obj = Caller(url, token, workspace)
 
 
+@cache
 def build() -> typer.Typer:
     """The application with every plug-in's commands. One that cannot be loaded is named, and breaks nothing else."""
     for noun in NOUNS:

@@ -6,9 +6,10 @@ It is the optional extra `policy` (the package hallmark-policy), loaded when it 
 from importlib.util import find_spec
 from pathlib import Path
 
-from hallmark.approval_results import Mistake, PolicyCheck
+from hallmark.approval_results import Mistake, PolicyCheck, Trial
 from hallmark.errors import HallmarkError
 
+TESTS = ".test.yaml"
 INSTALL = "pip install 'hallmark-registry[policy]'"
 
 
@@ -37,6 +38,27 @@ def check(document: str) -> PolicyCheck:
     except PolicyError as error:
         return PolicyCheck(errors=[Mistake(line=m.line, field=m.field, message=m.message) for m in error.mistakes])
     return PolicyCheck(name=found.name, digest=found.digest)
+
+
+def run_tests(path: Path) -> list[Trial]:
+    """Runs a file of tests of policies, or every one below a directory (`*.test.yaml`; `policy.trials` shows how).
+
+    Raises:
+        HallmarkError: code `no-policy-engine`.
+    """
+    require()
+    from policy.trials import run
+
+    return [
+        Trial(
+            file=str(path / one.file if path.is_dir() else path),
+            line=one.line,
+            case=one.case,
+            passed=one.ok,
+            text=one.text,
+        )
+        for one in run(path)
+    ]
 
 
 def read_text(path: Path) -> str:

@@ -1,19 +1,23 @@
 """What policies would do, as people read it."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
 from rich.markup import escape
 from rich.text import Text
 
 from hallmark.approval_output import gate_style, moment, print_policies, print_state, section, span
-from hallmark.approval_results import Explanation, PolicyChange, Request, Simulation
+from hallmark.approval_results import Explanation, PolicyChange, Request, Simulation, Trial
 from hallmark.output import out, table
 
 
-def print_change(made: PolicyChange, request: Request | None) -> None:
+def print_change(made: PolicyChange, request: Request | None, *, waited: bool) -> None:
+    """`waited`: whom it waits for was told before."""
     about = f"policy {made.name} revision {made.revision}"
     if made.published:
         already = " already" if made.request_id is None else ""
         out.print(f"{about} is in force{already}, {made.digest}", markup=False, soft_wrap=True)
-    elif request is not None and request.open:
+    elif request is not None and request.open and not waited:
         print_awaiting(request)
     elif request is not None:
         print_state(request)
@@ -57,13 +61,19 @@ def print_explanation(model: str, version: int, to: str, found: Explanation) -> 
     facts = [
         ("votes must be", " ".join(signing)),
         ("waits at least", span(found.min_wait_seconds)),
-        ("may go live", moment(found.opens_at) if found.opens_at else "never in the next year"),
+        ("may go live", _opening(found.opens_at)),
         ("expires after", span(found.expires_after_seconds)),
     ]
     if found.emergency:
         skips = ", ".join(found.emergency.get("skips", ()))
         facts.append(("in an emergency", f"{' and '.join(found.emergency.get('allowed', ()))} may skip {skips}"))
     out.print(table(("", ""), [fact for fact in facts if fact[1] not in ("", "-")]))
+
+
+def _opening(at: datetime | None) -> str:
+    if at is None:
+        return "never in the next year"
+    return moment(at) if at > datetime.now(UTC) + timedelta(seconds=10) else "at once"
 
 
 def print_simulation(found: Simulation, every: bool) -> None:
@@ -85,3 +95,20 @@ def print_simulation(found: Simulation, every: bool) -> None:
         f"of the last {found.looked_at} decided requests it applies to {found.applied_to}; "
         f"it would have decided {found.differing} otherwise"
     )
+
+
+def print_trials(trials: Sequence[Trial], every: bool) -> None:
+    """FILE:LINE: CASE: what is not as expected."""
+    for trial in trials:
+        if trial.passed and not every:
+            continue
+        style, word = ("green", "ok") if trial.passed else ("red", "FAILED")
+        case = f" {trial.case}:" if trial.case else ""
+        lines = trial.text.splitlines() or [""]
+        out.print(f"{trial.file}:{trial.line}: {word}:{case} {lines[0]}", style=style, markup=False, soft_wrap=True)
+        for line in lines[1:]:
+            out.print(f"    {line}", style=style, markup=False, soft_wrap=True)
+    failed = sum(not trial.passed for trial in trials)
+    files = len({trial.file for trial in trials})
+    summary = f"{len(trials) - failed} passed, {failed} failed, in {files} file{'' if files == 1 else 's'}"
+    out.print(summary, style="bold red" if failed else "bold green")

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from contracts.canonical import canonical_json
 from contracts.payload import Key, Line, Payload, StageName, Target, Text
-from policy.gates import MAX_EXPRESSION, GateError, compiled, fits
+from policy.gates import MAX_EXPRESSION, GateError, check_pattern, compiled
 from policy.reader import Mistake, PolicyError, Reader, checked
 from policy.schedule import BusinessHours, Duration, Schedule, duration
 
@@ -93,7 +93,7 @@ class FieldSpec(Payload):
         """RE2, by way of CEL: its time is linear in the text."""
         if value is not None:
             try:
-                fits(value, "")
+                check_pattern(value)
             except GateError as error:
                 raise ValueError(str(error)) from error
         return value

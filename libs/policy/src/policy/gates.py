@@ -117,9 +117,16 @@ def holds(expression: str, variables: Mapping[str, Any], *, unless: bool) -> boo
 
 def fits(pattern: str, text: str) -> bool:
     """Whether the pattern (RE2) matches the whole text. Raises GateError when it is no pattern."""
-    return compiled("request.reason.matches(request.to)").holds(
-        {"request.reason": text, "request.to": f"^(?:{pattern})$"}
-    )
+    return _matches(f"^(?:{pattern})$", text)
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises GateError unless it is a pattern on its own: `a)|(b` is one only in the brackets of `fits`."""
+    _matches(pattern, "")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return compiled("request.reason.matches(request.to)").holds({"request.reason": text, "request.to": pattern})
 
 
 def evaluate(

@@ -83,7 +83,8 @@ def _refused(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime,
     """Why nothing, not even an emergency, can let the case pass."""
     asked = case.inputs["request"]
     if not needs.policies:
-        return f"no policy allows a {asked['kind']} from {asked['from']} to {asked['to']}"
+        what = "an alias" if asked["kind"] == "alias" else f"a {asked['kind']}"
+        return f"no policy allows {what} from {asked['from']} to {asked['to']}"
     if not needs.matched:
         return _told(gates)
     if needs.mistakes:

@@ -154,7 +154,7 @@ def judged(
         groups=tuple(sorted(whose.groups)),
         on_behalf_of=behalf,
         authenticated_at=voter.authenticated_at,
-        email=voter.email,
+        email=voter.email or None,
     )
 
 

@@ -71,7 +71,7 @@ class Reader:
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Any] = {}
             for key_node, value_node in node.value:
-                key = self._scalars.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+                key = self._scalar(key_node, where) if isinstance(key_node, yaml.ScalarNode) else None
                 if not isinstance(key, str):
                     raise _at(key_node.start_mark, where, "keys must be text")
                 if key in found:
@@ -81,11 +81,18 @@ class Reader:
             return found
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*path, n)) for n, item in enumerate(node.value)]
-        value = self._scalars.construct_object(node)
+        value = self._scalar(node, where)
         number = self._numbers and isinstance(value, float) and re.fullmatch(_NUMBER, node.value)
         if not (number or isinstance(value, str | int | bool | None)):
             raise _at(node.start_mark, where, "write it in quotes")
         return value
+
+    def _scalar(self, node: yaml.Node, where: str) -> Any:
+        try:
+            return self._scalars.construct_object(node)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # What PyYAML says of `!!bool x` and the like.
+            raise _at(node.start_mark, where, f"no {node.tag.rpartition(':')[2]}") from error
 
 
 def checked(model: type[Model], data: Any, lines: dict[Path, int]) -> Model:

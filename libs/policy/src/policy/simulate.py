@@ -116,7 +116,7 @@ def _simulated(one: Past, policies: InForce) -> Simulated:
         decided=one.decided,
         would=would,
         phase=found.phase,
-        reason="; ".join([found.reason, *told])[:9_000],
+        reason="; ".join([found.reason, *(told if would != "rejected" else ())])[:9_000],
         differs=would != (one.decided if one.decided in ("approved", "rejected") else "waiting"),
     )
 

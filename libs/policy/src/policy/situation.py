@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from contracts.approval import Answer, Choice, PolicyRef, Waiver
+from contracts.canonical import canonical_json
 from contracts.payload import Digest, Key, Line, Metrics, Payload, Scalar, StageName, Target, Text
 from policy.document import digest_of
 from policy.people import Case
@@ -200,8 +201,8 @@ class Situation(Payload):
 
 
 class Expected(Payload):
-    """At least one of them. `gates`: by id, without the policy's name where only one policy has such a gate. `reason`: a
-    regular expression that is to be found in it."""
+    """At least one of them. `gates`: by id, without the policy's name where only one policy has such a gate.
+    `reason`: a regular expression that is to be found in it."""
 
     verdict: Literal["approved", "rejected", "waiting"] | None = None
     phase: Literal["gates", "people", "settling", "schedule", "frozen", "decided"] | None = None
@@ -249,9 +250,8 @@ class TrialFile(Payload):
     def situation(self, case: TrialCase) -> Situation:
         """The case with what is given for all."""
         own = case.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"name", "expect"})
-        return Situation.model_validate(
-            _over(self.given.model_dump(mode="json", by_alias=True, exclude_unset=True), own)
-        )
+        shared = self.given.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return Situation.model_validate_json(canonical_json(_over(shared, own)), strict=True)
 
 
 def _over(under: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ A case says what differs from the usual; everything may be left out but `name` a
 - `candidate`, and `baseline` (none): `version`, `metrics`, `parameters`, `tags`, `stages` (where it comes from),
   `artifact`, `environment`, `lineage`, `signature`, `owner`, `notes`, `registered_by` (author), `registered_at`,
   `trained_at`, `training_seconds`, `evaluations: [{dataset, metrics, evaluated_at}]`, `evidence: [type, ...]`,
-  `attestations: [{type, result, posted_by, groups, title, digest, at}]` (result: pass; posted by ci), `unsafe`, `revoked`.
+  `attestations: [{type, result, posted_by, groups, title, digest, at}]` (result: pass; posted by ci), `unsafe`,
+  `revoked`.
 - `votes`: `by`, `groups`, `choice` (approve), `comment`, `on_behalf_of`, `rule`, `email`, `person` (true), `at`,
   `method`, `signed_in` (how long before, such as 10m), `refused` (the code with which it must be refused).
 - `waivers`: `gate`, `by`, `groups`, `reason`, `at`, `method`. `answers`: what webhooks said, by gate.
@@ -42,14 +43,15 @@ A vote that is refused although the case does not say so fails it.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from contracts.approval import Choice, GateAnswered
 from policy.document import parse
 from policy.glass import broken
-from policy.needs import InForce, Needs, applicable, needs_of
+from policy.needs import UNSAFE_GATE, InForce, Needs, applicable, needs_of
 from policy.outlook import Outlook, outlook
 from policy.people import Ballot, Case, Person, Refusal, judged
 from policy.reader import Mistake, PolicyError, Reader, checked
@@ -82,8 +84,12 @@ def run(path: Path) -> list[TrialResult]:
         except (OSError, UnicodeDecodeError) as error:
             found.append(TrialResult(name, 1, "", ok=False, text=f"cannot be read: {error}"))
             continue
-        found += run_text(name, text, lambda policy, file=file: (file.parent / policy).read_text(encoding="utf-8"))
+        found += run_text(name, text, partial(_beside, file))
     return found
+
+
+def _beside(file: Path, name: str) -> str:
+    return (file.parent / name).read_text(encoding="utf-8")
 
 
 def run_text(file: str, text: str, read: Callable[[str], str]) -> list[TrialResult]:
@@ -118,9 +124,14 @@ def _tried(policies: InForce, given: Situation, expected: Expected) -> tuple[lis
     bound = applicable(policies, inputs, given.at)
     case = given.case(inputs)
     needs = needs_of(bound, inputs, opened_at=case.opened_at, now=given.at)
-    case, problems = _acted(given, case, needs)
+    known = {f"{ref.name}/{gate.id}" for ref, policy in policies for gate in policy.spec.gates}
+    case, problems = _acted(given, case, needs, known)
     found = outlook(case, needs, given.at, frozen="the model is frozen" if given.frozen else None)
     problems += _unlike(expected, needs, found)
+    passed = {gate.gate for gate in found.gates if gate.result == "waived"}
+    if problems:
+        idle = [waiver for waiver in case.waivers if waiver.gate not in passed]
+        problems += [f"note: the waiver of {waiver.gate} by {waiver.by} has no effect" for waiver in idle]
     verdict = found.verdict or f"waiting ({found.phase})"
     return problems, f"{verdict}: {found.reason}"
 
@@ -128,19 +139,20 @@ def _tried(policies: InForce, given: Situation, expected: Expected) -> tuple[lis
 # -- what people do -----------------------------------------------------------------------------------------------
 
 
-def _acted(given: Situation, case: Case, needs: Needs) -> tuple[Case, list[str]]:
-    """The case after all votes, answers and the emergency, and what went otherwise than the test says."""
+def _acted(given: Situation, case: Case, needs: Needs, known: set[str]) -> tuple[Case, list[str]]:
+    """The case after all votes, answers and the emergency, and what went otherwise than the test says. `known`: the
+    gates of all policies, whether or not they apply."""
     problems = []
     answers = []
     for name, result in given.answers.items():
-        gate = _gate(needs, name)
+        gate = _gate(known, name)
         if gate is None:
             problems.append(f"answers: there is no gate {name}")
         else:
             answers.append(
                 GateAnswered(request_id="t-1", gate=gate, result=result, by="test", request_digest=case.request_digest)
             )
-    waivers = tuple(one.model_copy(update={"gate": _gate(needs, one.gate) or one.gate}) for one in case.waivers)
+    waivers = tuple(one.model_copy(update={"gate": _gate(known, one.gate) or one.gate}) for one in case.waivers)
     case = replace(case, answers=tuple(answers), waivers=waivers)
     for vote in given.votes:
         comment = ("because" if vote.choice is Choice.REJECT else "") if vote.comment is None else vote.comment
@@ -149,7 +161,10 @@ def _acted(given: Situation, case: Case, needs: Needs) -> tuple[Case, list[str]]
         if vote.on_behalf_of is not None:
             principal = replace(voter, subject=vote.on_behalf_of, person=True, email=None)
             voter = replace(voter, groups=frozenset())
-        outcome = judged(case, needs, voter, ballot, vote.at or given.at, principal)
+        at = vote.at or given.at
+        if at > given.at:
+            problems.append(f"the vote of {vote.by} is cast after the case is judged")
+        outcome = judged(case, needs, voter, ballot, at, principal)
         problems += _refused(f"the vote of {vote.by}", vote, outcome)
         if outcome is not None and not isinstance(outcome, Refusal):
             case = replace(case, votes=(*case.votes, outcome))
@@ -177,6 +192,7 @@ def _person(act: Act, given: Situation, needs: Needs) -> Person:
 
 
 def _refused(what: str, act: Act, outcome: object) -> list[str]:
+    """How the outcome is not what the test says."""
     if isinstance(outcome, Refusal):
         if act.refused is None:
             return [f"{what} is refused: {outcome.code} ({outcome.detail})"]
@@ -201,21 +217,20 @@ def _unlike(expected: Expected, needs: Needs, found: Outlook) -> Iterator[str]:
         yield f"policies: expected {_list(expected.policies)}, found {_list(names)}"
     said = {gate.gate: gate for gate in found.gates}
     for name, result in expected.gates.items():
-        gate = said.get(_gate(needs, name) or name)
+        gate = said.get(_gate(said, name) or name)
         if gate is None:
             yield f"gates: expected {name} to be {result}, found no such gate; there are {_list(said)}"
         elif gate.result != result:
-            yield f"gates: expected {name} to be {result}, found {gate.result}{': ' if gate.message else ''}{gate.message}"
+            yield f"gates: expected {name} to be {result}, found {': '.join(filter(None, (gate.result, gate.message)))}"
     if expected.reason is not None and not re.search(expected.reason, found.reason):
         yield f"reason: expected to find {expected.reason!r} in {found.reason!r}"
 
 
-def _gate(needs: Needs, name: str) -> str | None:
+def _gate(ids: Collection[str], name: str) -> str | None:
     """The full id of a gate that is given by it, or without the policy's name."""
-    ids = [gate.id for gate in needs.gates]
     short = [one for one in ids if one.partition("/")[2] == name]
-    return name if name in ids else short[0] if len(short) == 1 else None
+    return name if name in {*ids, UNSAFE_GATE} else short[0] if len(short) == 1 else None
 
 
-def _list(names: object) -> str:
-    return ", ".join(names) or "none"  # type: ignore[call-overload]
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

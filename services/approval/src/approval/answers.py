@@ -12,6 +12,7 @@ from kit.problems import Problem
 from kit.webhooks import Unsigned, verify
 
 FINAL = ("pass", "fail")
+MAX_ANSWER = 64 << 10  # bytes
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -12,13 +13,12 @@ from urllib.parse import quote, urlsplit
 import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from approval.answers import Asked, Said
+from approval.answers import MAX_ANSWER, Asked, Said
 from approval.domain import Request
 from contracts.payload import Digest, Text
 from kit import outbound
 from kit.webhooks import headers_of
 
-MAX_ANSWER = 64 << 10
 MAX_PAUSE = 3_600.0
 TROUBLE = (408, 425, 429)  # of the 4xx, those that say "not now"
 
@@ -51,15 +51,20 @@ Heard = Said | Later | Again
 
 @dataclass(frozen=True)
 class Question:
+    """`bound_at`: since when the request is what is asked about."""
+
     asked: Asked
+    bound_at: datetime
     url: str
     secret: str
     body: bytes
 
     @property
     def message_id(self) -> str:
-        """The same however often it is asked, so that the check can tell."""
-        name = "\n".join((self.asked.request_id, self.asked.gate, self.asked.request_digest))
+        """The same however often it is asked, so that the check can tell. When the request has become another one and
+        then the same again, it is a new question."""
+        at = self.bound_at.astimezone(UTC).isoformat()
+        name = "\n".join((self.asked.request_id, self.asked.gate, self.asked.request_digest, at))
         return f"msg_{sha256(name.encode()).hexdigest()[:32]}"
 
 

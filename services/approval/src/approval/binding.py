@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval import copies, domain, views
+from approval import copies, views
 from approval.domain import Request
 from approval.standing import Standing
 from contracts.approval import PolicyProposed, PolicyRef, RequestOpened
 from contracts.registry import StageRequested, Transition
+from policy.binding import digest_of_proposal, digest_of_transition
 from policy.document import digest_of
 from policy.needs import InForce, applicable, needs_of
 from policy.people import electorate, excluded, tally
@@ -64,7 +65,7 @@ async def of_transition(
     policies = await _applying(tx, inputs, at)
     refs = tuple(ref for ref, _ in policies)
     inputs_digest = digest_of(inputs)
-    digest = domain.digest_of_transition(asked, refs, inputs_digest)
+    digest = digest_of_transition(asked, refs, inputs_digest)
     return Binding(refs, inputs, inputs_digest, digest, _expiry(policies, inputs, until, opened_at, at))
 
 
@@ -88,7 +89,7 @@ async def of_proposal(
     policies = await _applying(tx, inputs, at)
     refs = tuple(ref for ref, _ in policies)
     inputs_digest = digest_of(inputs)
-    digest = domain.digest_of_proposal(request_id, proposed, refs, inputs_digest)
+    digest = digest_of_proposal(request_id, proposed, refs, inputs_digest)
     until = datetime.fromisoformat(asked["expires_at"])
     return Binding(refs, inputs, inputs_digest, digest, _expiry(policies, inputs, until, opened_at, at))
 

@@ -13,7 +13,6 @@ from datetime import timedelta
 import sqlalchemy as sa
 import structlog
 from prometheus_client import Counter
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import domain, views
 from approval.answers import Answers, Asked, Said
@@ -115,6 +114,21 @@ class Calls:
 
     async def lease(self) -> Lease | None:
         """Takes what has been due the longest; None: nothing that this worker may ask now."""
+        while (taken := await self._take()) is not None:
+            asked, attempt = taken
+            try:
+                question = await self._question(asked)
+            except Exception as error:
+                # Its lease keeps it from being in the way of others.
+                log.error("question not put", request_id=asked.request_id, gate=asked.gate, exc_info=error)
+                continue
+            if question is not None:
+                return Lease(question, attempt)
+            async with self._desk.db.transaction() as tx:
+                await tx.execute(sa.delete(_call).where(*_of(asked), _call.c.attempts == attempt))
+        return None
+
+    async def _take(self) -> tuple[Asked, int] | None:
         share = self._settings.gate_concurrency_each
         full = [gate for gate, count in Tally(self._running.values()).items() if count >= share]
         async with self._desk.db.transaction() as tx:
@@ -127,30 +141,27 @@ class Calls:
                 .limit(1)
                 .with_for_update(skip_locked=True)
             )
-            while (row := (await tx.execute(query)).first()) is not None:
-                asked = Asked(row.request_id, row.gate, row.request_digest)
-                question = await self._question(tx, asked)
-                if question is None:
-                    await tx.execute(sa.delete(_call).where(*_of(asked)))
-                    continue
-                until = at + timedelta(seconds=self._settings.gate_lease_seconds)
-                taken = sa.update(_call).where(*_of(asked)).values(leased_until=until, attempts=row.attempts + 1)
-                await tx.execute(taken)
-                return Lease(question, row.attempts + 1)
-        return None
+            row = (await tx.execute(query)).first()
+            if row is None:
+                return None
+            asked, until = Asked(row.request_id, row.gate, row.request_digest), self._settings.gate_lease_seconds
+            taken = {"leased_until": at + timedelta(seconds=until), "attempts": row.attempts + 1}
+            await tx.execute(sa.update(_call).where(*_of(asked)).values(taken))
+            return asked, row.attempts + 1
 
-    async def _question(self, tx: AsyncConnection, asked: Asked) -> Question | None:
+    async def _question(self, asked: Asked) -> Question | None:
         """None when the request waits for this answer no more."""
-        request = await views.request(tx, asked.request_id)
-        if request is None or request.status != domain.OPEN or request.request_digest != asked.request_digest:
-            return None
-        sight = await self._desk.sight(tx, request, await self._desk.clock(tx))
+        async with self._desk.db.snapshot() as tx:
+            request = await views.request(tx, asked.request_id)
+            if request is None or request.status != domain.OPEN or request.request_digest != asked.request_digest:
+                return None
+            sight = await self._desk.sight(tx, request, await self._desk.clock(tx))
         gate = sight.needs.gate(asked.gate)
         waits = any(said.gate == asked.gate and said.result == "pending" for said in sight.found.gates)
         if gate is None or gate.spec.webhook is None or not waits:
             return None
         hook, body = gate.spec.webhook, body_of(request, asked.gate, self._settings.approval_url)
-        return Question(asked, hook.url, hook.secret, body)
+        return Question(asked, request.bound_at, hook.url, hook.secret, body)
 
     async def _wait(self, lease: Lease, heard: Later | Again) -> None:
         async with self._desk.db.transaction() as tx:

@@ -1,6 +1,5 @@
 """Requests, pure: what binds them, and how their events fold into a state."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -32,8 +31,7 @@ from contracts.approval import (
 )
 from contracts.lifecycle import stream_of, subject_of
 from contracts.payload import Message, Payload
-from contracts.registry import Criterion, Transition
-from policy.document import digest_of
+from contracts.registry import Criterion
 from policy.people import Case
 
 OPEN, APPROVED, REJECTED, EXPIRED, CANCELLED = "open", "approved", "rejected", "expired", "cancelled"
@@ -80,6 +78,7 @@ class Request(Payload):
     published: PolicyPublished | None = None
     lapsed: ApprovalLapsed | None = None
     closed: RequestClosed | None = None
+    ended_at: datetime | None = None
     last_event: str = ""
 
     @property
@@ -188,33 +187,6 @@ def policy_stream(name: str) -> str:
     return f"policy:{name}"
 
 
-def digest_of_transition(asked: Transition, policies: Sequence[PolicyRef], inputs_digest: str) -> str:
-    """What votes bind to. Another version, policy, input, stage or transition gives another digest."""
-    return digest_of(
-        {
-            "version_digest": asked.digest,
-            "artifact_digest": asked.artifact_digest,
-            "policy_digests": sorted(p.digest for p in policies),
-            "inputs_digest": inputs_digest,
-            "from": str(asked.from_stage),
-            "to": str(asked.to_stage),
-            "transition": asked.transition_id,
-        }
-    )
-
-
-def digest_of_proposal(request_id: str, proposed: PolicyRef, policies: Sequence[PolicyRef], inputs_digest: str) -> str:
-    """What votes on a change of policy bind to."""
-    return digest_of(
-        {
-            "policy": proposed.model_dump(),
-            "policy_digests": sorted(p.digest for p in policies),
-            "inputs_digest": inputs_digest,
-            "request": request_id,
-        }
-    )
-
-
 def evolve(request: Request | None, message: Message, *, at: datetime, correlationid: str, event_id: str) -> Request:
     """The request after one of its events.
 
@@ -275,9 +247,9 @@ def _meanwhile(request: Request, message: Message, at: datetime) -> dict[str, An
         case GlassBroken():
             return {"glass": message.glass}
         case RequestDecided():
-            return {"decision": message.decision, "jws": message.jws}
+            return {"decision": message.decision, "jws": message.jws, "ended_at": at}
         case PolicyPublished():
-            return {"published": message}
+            return {"published": message, "ended_at": at}
         case RequestClosed():
-            return {"closed": message}
+            return {"closed": message, "ended_at": at}
     raise ValueError(f"{message.TYPE} is no event of a request")

@@ -1,6 +1,5 @@
-"""What policies would do: with a request that might be made, and with requests that were."""
+"""What policies would do with a request that might be made."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -8,12 +7,10 @@ from pydantic import BaseModel, ConfigDict
 
 from approval import binding, copies, views
 from approval.desk import Desk
-from approval.domain import Request
 from contracts.approval import PolicyRef
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import Criterion, StageRequested
 from kit.problems import Problem
-from policy.document import Policy
 from policy.needs import needs_of
 from policy.outlook import Outlook, outlook
 from policy.people import Case, excluded
@@ -165,26 +162,3 @@ def _would(found: Outlook) -> Would:
 
 def _seconds(delta: timedelta | None) -> float | None:
     return None if delta is None else delta.total_seconds()
-
-
-class Simulated(BaseModel):
-    request_id: str
-    workspace: str
-    model: str
-    version: int
-    to_stage: str
-    decided: str
-    would: str
-    reason: str
-    differs: bool
-
-
-class Simulation(BaseModel):
-    looked_at: int
-    applied_to: int
-    differing: int
-    items: list[Simulated]
-
-
-async def simulate(desk: Desk, policy: Policy, last: int, readable: Callable[[Request], bool]) -> Simulation:
-    raise NotImplementedError(policy, desk, last, readable)

@@ -43,6 +43,16 @@ class TimelinePage(Answer):
     next: str | None
 
 
+class Revoked(Answer):
+    """Since `at` nobody may use the version. `index` is the entry that says so."""
+
+    at: datetime
+    by: str
+    reason: str
+    fallback: int | None
+    index: int
+
+
 class Tenant(Answer):
     """One version's stay in a stage. `index` is the entry that let it in, `closed_by` the one that ended it."""
 
@@ -60,6 +70,7 @@ class Tenant(Answer):
     decision_id: str | None
     transition_id: str | None
     superseded_by: int | None
+    revoked: Revoked | None
     index: int
     closed_by: int | None
 
@@ -67,7 +78,8 @@ class Tenant(Answer):
 class Occupant(Answer):
     """Who held a stage at `at`; `version` is null when nobody did. `index` is the entry that let it in.
 
-    Of several, the newest is told here; `others` are the numbers of the rest, and `occupants` tells of all.
+    Of several, the newest is told here; `others` are the numbers of the rest, and `occupants` tells of all. `revoked`
+    is what became of the version, also after `at`: it does not change what was there.
     """
 
     workspace: str
@@ -88,6 +100,7 @@ class Occupant(Answer):
     decision_id: str | None
     transition_id: str | None
     superseded_by: int | None
+    revoked: Revoked | None
     index: int | None
     closed_by: int | None
     others: list[int]
@@ -114,6 +127,7 @@ class Pointer(Answer):
     policy: str | None
     decision_id: str | None
     transition_id: str | None
+    revoked: Revoked | None
     index: int | None
     closed_by: int | None
 

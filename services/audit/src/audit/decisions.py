@@ -1,40 +1,43 @@
-"""Whether a change rests on the signed decision it carries. Trust in the registry's topic is not enough (law 5)."""
+"""Whether an event rests on the signed document it carries. Trust in the registry's topic is not enough (law 5)."""
 
 from dataclasses import replace
 
 from audit.domain import NOT_VERIFIED, Flaw, Reading, decided, target_of
-from contracts.approval import DECISION_TYPE, Decision, Verdict
+from contracts.approval import DECISION_TYPE, REVOCATION_TYPE, Decision, Revocation, Verdict
 from contracts.lifecycle import TransitionKind
-from contracts.registry import AliasChanged, StageChanged, Transition
+from contracts.payload import Payload
+from contracts.registry import AliasChanged, StageChanged, Transition, VersionRevoked
 from kit import signed
 from kit.auth import KeySource
 
 BOUND = (*Transition.model_fields, "decision_id", "requested_by")
+REVOKED = ("workspace", "model", "version", "digest", "revoked_by", "reason", "fallback")
 
 
 class NotVerified(ValueError):
-    """The change has no good decision; the text says why."""
+    """The event has no good signature; the text says why."""
 
 
 class Decisions:
     """A change is judged by the keys as they are when it is logged. A key that is revoked later takes nothing back: the
     registry has carried the change out, and a rebuild asks again only about what was not believed. What is signed with
-    a revoked key and logged afterwards is not believed, whatever date it bears."""
+    a revoked key and logged afterwards is not believed, whatever date it bears. The same holds of revocations."""
 
     def __init__(self, keys: KeySource) -> None:
         self._keys = keys
 
     async def check(self, reading: Reading) -> Reading:
-        """The reading, with a flaw when it carries a decision that is not for exactly it.
+        """The reading, with a flaw when it carries a decision or a revocation that is not for exactly it.
 
         Raises:
             Transient: the keys cannot be read.
         """
-        change = reading.message
-        if not isinstance(change, StageChanged | AliasChanged) or not decided(change):
-            return reading
+        event = reading.message
         try:
-            await self._verify(change)
+            if isinstance(event, VersionRevoked):
+                await self._verify_revocation(event)
+            elif isinstance(event, StageChanged | AliasChanged) and decided(event):
+                await self._verify(event)
         except NotVerified as error:
             return replace(reading, flaw=Flaw(NOT_VERIFIED, str(error)))
         return reading
@@ -46,13 +49,30 @@ class Decisions:
         try:
             decision = await signed.read(token, DECISION_TYPE, Decision, self._keys, lambda said: said.decided_at)
         except signed.Refused as error:
-            late = "; what was logged before that stays believed" if error.code == "revoked-key" else ""
-            raise NotVerified(f"the decision was refused: {error.detail}{late}") from error
+            raise _refused("decision", error) from error
         if decision.verdict is not Verdict.APPROVED:
             raise NotVerified(f"the decision {decision.decision_id} says {decision.verdict}")
-        for name, said in _bound(change).items():
-            if getattr(decision, name) != said:
-                raise NotVerified(f"the decision is for {name}={getattr(decision, name)}")
+        _compare("decision", decision, _bound(change))
+
+    async def _verify_revocation(self, event: VersionRevoked) -> None:
+        try:
+            order = await signed.read(
+                event.revocation, REVOCATION_TYPE, Revocation, self._keys, lambda said: said.revoked_at
+            )
+        except signed.Refused as error:
+            raise _refused("revocation", error) from error
+        _compare("revocation", order, {name: getattr(event, name) for name in REVOKED})
+
+
+def _refused(what: str, error: signed.Refused) -> NotVerified:
+    late = "; what was logged before that stays believed" if error.code == "revoked-key" else ""
+    return NotVerified(f"the {what} was refused: {error.detail}{late}")
+
+
+def _compare(what: str, document: Payload, wanted: dict[str, object]) -> None:
+    for name, said in wanted.items():
+        if getattr(document, name) != said:
+            raise NotVerified(f"the {what} is for {name}={getattr(document, name)}")
 
 
 def _bound(change: StageChanged | AliasChanged) -> dict[str, object]:

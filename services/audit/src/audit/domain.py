@@ -96,21 +96,43 @@ class About:
     version: int | None = None
 
 
+# Of no workspace, whatever their subject says: only auditors of everything read of them.
+_OF_NONE = (
+    approval.PolicyPublished,
+    approval.PolicyProposed,
+    approval.DelegationGranted,
+    approval.DelegationEnded,
+    approval.MembershipChanged,
+)
+
+
 def about(reading: Reading) -> About:
     message, envelope = reading.message, reading.envelope
-    body = message.decision if isinstance(message, approval.RequestDecided) else message
+    body = _body(message)
     workspace, model = getattr(body, "workspace", None), getattr(body, "model", None)
     # A subscription's workspace and model are patterns.
     if workspace is not None and model is not None and not isinstance(message, notifier.SubscriptionCreated):
         return About(workspace, model, getattr(body, "version", None))
     if isinstance(message, registry.WorkspaceConfigured):
         return About(workspace)
-    if envelope is not None and isinstance(message, approval.EVENTS):
-        try:
-            return About(*parse_subject(envelope.subject))
-        except ValueError:
-            return About()
-    return About()
+    if envelope is None or not isinstance(message, approval.EVENTS) or isinstance(message, _OF_NONE):
+        return About()
+    if ":" in envelope.subject:  # of a policy: names of workspaces and models have none
+        return About()
+    try:
+        return About(*parse_subject(envelope.subject))
+    except ValueError:
+        return About()
+
+
+def _body(message: Message | None) -> object:
+    """What of a message names the model."""
+    match message:
+        case approval.RequestDecided():
+            return message.decision
+        case approval.RevocationOrdered():
+            return message.revocation
+    return message
 
 
 Entering = registry.StageChanged | registry.AliasChanged | registry.VersionRegistered
@@ -126,6 +148,11 @@ def target_of(message: Entering) -> str:
 def decided(message: Message | None) -> bool:
     """Whether the event says that it rests on a signed decision, whatever kind it calls itself."""
     return isinstance(message, registry.StageChanged | registry.AliasChanged) and message.decision is not None
+
+
+def signed(message: Message | None) -> bool:
+    """Whether the event says that it rests on something that the approval service signed."""
+    return decided(message) or isinstance(message, registry.VersionRevoked)
 
 
 @dataclass(frozen=True)

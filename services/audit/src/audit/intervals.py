@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims
 from audit.domain import REGISTRATION, Move
-from audit.tables import alias_interval, model_name, stage_interval
+from audit.tables import alias_interval, model_name, revoked, stage_interval
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
-from contracts.registry import AliasChanged, AliasRemoved, ModelRegistered, ModelRenamed, StageChanged
+from contracts.registry import AliasChanged, AliasRemoved, ModelRegistered, ModelRenamed, StageChanged, VersionRevoked
 
 log = structlog.get_logger()
 
@@ -107,6 +107,17 @@ async def name(tx: AsyncConnection, index: int, event: ModelRegistered | ModelRe
         names |= {event.former, event.name}
     rows = [{"workspace": event.workspace, "name": n, "model": event.model, "index": index} for n in sorted(names)]
     await tx.execute(insert(model_name).values(rows).on_conflict_do_nothing())
+
+
+async def revoke(tx: AsyncConnection, index: int, envelope: Envelope, event: VersionRevoked) -> None:
+    """Remembers that nobody may use the version. The first word of its stream counts, in whatever order they come."""
+    of = {name: getattr(event, name) for name in ("workspace", "model", "version")}
+    told = {name: getattr(event, name) for name in ("revoked_by", "reason", "fallback")}
+    told |= {"sequence": envelope.sequence, "index": index, "at": envelope.time}
+    row = insert(revoked).values(of | told)
+    first = sa.tuple_(row.excluded.sequence, row.excluded.index) < sa.tuple_(revoked.c.sequence, revoked.c.index)
+    new = {name: row.excluded[name] for name in told}
+    await tx.execute(row.on_conflict_do_update(index_elements=list(of), set_=new, where=first))
 
 
 async def _close(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims
-from audit.tables import alias_interval, entry, kafka_offset, model_name, stage_interval, timeline
+from audit.tables import alias_interval, entry, kafka_offset, model_name, revoked, stage_interval, timeline
 from kit.problems import Problem
 
 Document = dict[str, Any]
@@ -81,12 +81,15 @@ async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
 
 
 async def occupant(tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime) -> Document:
-    """What was in a stage at an instant. The newest comes first, and is the one answer of old; `occupants` are all."""
+    """What was in a stage at an instant. The newest comes first, and is the one answer of old; `occupants` are all.
+
+    A version that was revoked afterwards was there all the same: `revoked` says since when nobody may use it.
+    """
     stage = (await claims.history(tx, workspace)).spelling(stage, at)
     t = stage_interval.c
     rows = await _present(tx, stage_interval, at, t.workspace == workspace, t.model == model, t.stage == stage)
     place = {"workspace": workspace, "model": model, "stage": stage, "at": at}
-    first = rows[0] if rows else {**dict.fromkeys(t.keys()), "approved_by": [], "criteria": []}
+    first = rows[0] if rows else _nothing(stage_interval)
     everybody = [{name: value for name, value in row.items() if name not in place} for row in rows]
     return {**first, **place, "others": [row["version"] for row in rows[1:]], "occupants": everybody}
 
@@ -96,15 +99,29 @@ async def pointed(tx: AsyncConnection, workspace: str, model: str, alias: str, a
     t = alias_interval.c
     rows = await _present(tx, alias_interval, at, t.workspace == workspace, t.model == model, t.alias == alias)
     place = {"workspace": workspace, "model": model, "alias": alias, "at": at}
-    return {**(rows[0] if rows else {**dict.fromkeys(t.keys()), "approved_by": [], "criteria": []}), **place}
+    return {**(rows[0] if rows else _nothing(alias_interval)), **place}
+
+
+def _nothing(table: sa.Table) -> Document:
+    return {**dict.fromkeys(table.c.keys()), "approved_by": [], "criteria": [], "revoked": None}
 
 
 async def _present(tx: AsyncConnection, table: sa.Table, at: datetime, *of: sa.ColumnElement[bool]) -> list[Document]:
-    """The intervals that hold the instant, the newest first."""
-    t = table.c
-    query = sa.select(table).where(*of, t.since <= at, sa.or_(t.until.is_(None), t.until > at))
+    """The intervals that hold the instant, the newest first, with what is known of their versions by now."""
+    t, r = table.c, revoked.c
+    same = sa.and_(r.workspace == t.workspace, r.model == t.model, r.version == t.version)
+    told = {"at": r.at, "by": r.revoked_by, "reason": r.reason, "fallback": r.fallback, "index": r.index}
+    query = (
+        sa.select(table, *told.values())
+        .join_from(table, revoked, same, isouter=True)
+        .where(*of, t.since <= at, sa.or_(t.until.is_(None), t.until > at))
+    )
     found = await tx.execute(query.order_by(t.since.desc(), t.index.desc()).limit(1000))
-    return [dict(row) for row in found.mappings()]
+    return [
+        {column.key: row[column] for column in t}
+        | {"revoked": {name: row[column] for name, column in told.items()} if row[r.index] is not None else None}
+        for row in found.mappings()
+    ]
 
 
 async def completeness(tx: AsyncConnection) -> Document:

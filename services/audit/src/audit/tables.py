@@ -208,6 +208,22 @@ class ModelName(Table, table=True):
     index: int = Field(sa_column=_big())
 
 
+class Revoked(Table, table=True):
+    """A version that nobody may use any more, since `at`. `index` is the entry that says so: of several the first in
+    their stream."""
+
+    __tablename__ = "revoked"
+    workspace: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    model: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    version: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
+    index: int = Field(sa_column=_big())
+    sequence: int = Field(sa_column=_big())
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+    revoked_by: str = Field(sa_type=sa.Text)
+    reason: str = Field(sa_type=sa.Text)
+    fallback: int | None
+
+
 mechanism = Mechanism(Table.metadata)
 
 
@@ -228,5 +244,6 @@ alias_interval = table_of(AliasInterval)
 configuration = table_of(Configuration)
 claim = table_of(Claim)
 model_name = table_of(ModelName)
+revoked = table_of(Revoked)
 # Dropped and folded again by a rebuild.
-VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name)
+VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name, revoked)

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims, intervals
 from audit.decisions import Decisions
-from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, decided, move_of, read, target_of
+from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, decided, move_of, read, signed, target_of
 from audit.leaf import Leaf
 from audit.settings import AuditSettings
 from audit.summary import summarise
@@ -21,6 +21,7 @@ from contracts.registry import (
     ModelRegistered,
     ModelRenamed,
     StageChanged,
+    VersionRevoked,
     WorkspaceConfigured,
 )
 from contracts.topics import REGISTRY_EVENTS
@@ -36,19 +37,19 @@ PAGE = 500
 class Views:
     """`project` runs in the transaction that appends the entry, and again in `rebuild`.
 
-    Without `decisions` every change is believed, but for those that did not verify once.
+    Without `decisions` every change and revocation is believed, but for those that did not verify once.
     """
 
     def __init__(self, inbox: Inbox, decisions: Decisions | None = None) -> None:
         self._inbox, self._decisions = inbox, decisions
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
-        """The reading with what its decision says. `doubted`: it did not verify before, so nothing else clears it.
+        """The reading with what its signature says. `doubted`: it did not verify before, so nothing else clears it.
 
         Raises:
             Transient: the keys cannot be read.
         """
-        if not decided(reading.message):
+        if not signed(reading.message):
             return reading
         if self._decisions is not None:
             return await self._decisions.check(reading)
@@ -109,6 +110,8 @@ class Views:
         message = reading.message
         if isinstance(message, ModelRegistered | ModelRenamed):
             await intervals.name(tx, index, message)
+        elif isinstance(message, VersionRevoked) and reading.flaw is None:
+            await intervals.revoke(tx, index, envelope, message)
         await self._moves(tx, index, reading, envelope)
         if isinstance(message, WorkspaceConfigured):
             await self._turn(tx, await claims.configure(tx, index, envelope, message))
@@ -152,10 +155,11 @@ class Views:
     async def _moves(self, tx: AsyncConnection, index: int, reading: Reading, envelope: Envelope) -> None:
         """Entries are in order of arrival, stages in order of the stream: what came early waits for its turn.
 
-        A record without a good decision takes no turn, and one that took the turn of a decided change does not
+        A change without a good decision takes no turn, and a record that took the turn of a decided change does not
         displace it.
         """
-        if reading.flaw is not None and reading.flaw.code == NOT_VERIFIED:
+        doubtful = reading.flaw is not None and reading.flaw.code == NOT_VERIFIED
+        if doubtful and isinstance(reading.message, Entering):
             return
         admission = await self._inbox.admit(tx, STAGES, envelope)
         late = self._decisions is not None and decided(reading.message)

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID, uuid5
 
+from contracts.approval import DelegationEnded, DelegationGranted, MembershipChanged
 from contracts.envelope import Envelope
 from contracts.lifecycle import parse_subject
 from contracts.notifier import (
@@ -57,10 +58,14 @@ class Subscription:
         return (
             self.active
             and envelope.time >= self.created_at - CLOCKS_DIFFER
-            and (workspace == self.workspace or (workspace is None and everybodys(envelope)))
             and fnmatchcase(model, self.model)
             and any(fnmatchcase(envelope.type, pattern) for pattern in self.types)
+            and (workspace == self.workspace or (workspace is None and self._personal(envelope)))
         )
+
+    def _personal(self, envelope: Envelope) -> bool:
+        """Of an event outside of workspaces: whether its owner may hear of it."""
+        return everybodys(envelope) or self.owner in people_of(envelope)
 
 
 def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | None:
@@ -91,6 +96,8 @@ def place_of(envelope: Envelope) -> tuple[str | None, str]:
     """The workspace and model an event is about; None and nothing where its subject names neither."""
     if envelope.subject.startswith("workspace:"):
         return envelope.subject.removeprefix("workspace:"), ""
+    if ":" in envelope.subject:  # of a policy or a person: names of workspaces and models have none
+        return None, ""
     try:
         workspace, model, _ = parse_subject(envelope.subject)
     except ValueError:
@@ -99,8 +106,22 @@ def place_of(envelope: Envelope) -> tuple[str | None, str]:
 
 
 def everybodys(envelope: Envelope) -> bool:
-    """Policies govern every workspace. Other events outside of workspaces (rejected commands) are a sender's own."""
-    return envelope.type.startswith("hallmark.policy.")
+    """Policies govern every workspace, and so do requests to change them. Other events outside of workspaces (rejected
+    commands, groups of people) are not for all to read."""
+    return envelope.subject.startswith("policy:")
+
+
+def people_of(envelope: Envelope) -> frozenset[str]:
+    """The people that an event is about who hear of it wherever they subscribe: it is of no workspace."""
+    match envelope.type:
+        case DelegationGranted.TYPE:
+            granted = envelope.payload(DelegationGranted)
+            return frozenset({granted.delegator, granted.delegate})
+        case DelegationEnded.TYPE:
+            return frozenset({envelope.payload(DelegationEnded).delegator})
+        case MembershipChanged.TYPE:
+            return frozenset({envelope.payload(MembershipChanged).subject})
+    return frozenset()
 
 
 def matching(subscriptions: Iterable[Subscription], envelope: Envelope) -> list[Subscription]:

@@ -5,9 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.registry import Criterion
+from contracts.registry import Criterion, Transition
 
-_RESULTS = {"pass": "passed", "fail": "failed", "error": "could not be evaluated"}
+_RESULTS = {
+    "pass": "passed",
+    "fail": "failed",
+    "error": "could not be evaluated",
+    "waived": "was waived",
+    "pending": "has not answered yet",
+}
 # How the approval service shows the values that a gate saw.
 _VALUE = re.compile(r"((?:candidate|baseline)\.metrics\.[^\s=,;]+) = ([^\s,;]+)")
 
@@ -65,3 +71,10 @@ def names_of(names: Sequence[str]) -> str:
 
 def by(verb: str, actor: Any) -> str:
     return f"{verb} by {actor}" if actor else ""
+
+
+def goal(event: Transition, *, now: bool = True) -> str:
+    """What a transition wants of its version."""
+    if event.to_stage.startswith("@"):
+        return f"become {event.to_stage}"
+    return f"enter {event.to_stage}" + (f" (now {event.from_stage})" if now else "")

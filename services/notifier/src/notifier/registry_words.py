@@ -19,6 +19,7 @@ from contracts.registry import (
     VersionNoted,
     VersionRegistered,
     VersionRejected,
+    VersionRevoked,
     VersionScanned,
     VersionTagged,
     VersionVerified,
@@ -27,7 +28,7 @@ from contracts.registry import (
 from notifier.notices import Notice, by, criteria_lines, names_of, one_line
 
 FINDINGS = "Findings"
-OfVersion = VersionVerified | VersionRejected | AliasChanged | ServingReported
+OfVersion = VersionVerified | VersionRejected | VersionRevoked | AliasChanged | ServingReported
 
 
 def of_registry(event: Message, envelope: Envelope) -> Notice | None:  # noqa: PLR0911  # one per group
@@ -90,6 +91,14 @@ def _version(event: Message) -> Notice | None:
             return Notice(
                 f"{event.model}: v{event.version} was rejected{where}: {one_line(event.detail)}",
                 facts=_facts(event, ("File", event.file), ("Rejected because", event.code)),
+            )
+        case VersionRevoked():
+            back = f"v{event.fallback}" if event.fallback else None
+            return Notice(
+                f"{event.model}: v{event.version} is REVOKED, servers must stop using it",
+                who=by("Revoked", event.revoked_by),
+                reason=event.reason,
+                facts=_facts(event, ("Returns to", back)),
             )
         case ServingReported():
             return Notice(

@@ -1,26 +1,18 @@
 """Words for every event: what moved, and why. Pure."""
 
-from contracts.approval import (
-    GatesEvaluated,
-    PolicyPublished,
-    RequestClosed,
-    RequestDecided,
-    RequestOpened,
-    VoteCast,
-    VoteRefused,
-)
 from contracts.catalog import MESSAGES
 from contracts.envelope import Envelope
-from contracts.lifecycle import TransitionKind, parse_subject
+from contracts.lifecycle import TransitionKind
 from contracts.payload import Message
 from contracts.registry import (
     CommandRejected,
     StageChanged,
     StageRefused,
     StageRequested,
-    Transition,
 )
-from notifier.notices import Notice, by, criteria_lines, names_of, one_line
+from notifier.approval_words import about_of, of_approval, until
+from notifier.notices import Notice, criteria_lines, goal, names_of, one_line
+from notifier.people_words import of_people
 from notifier.registry_words import of_registry
 
 
@@ -39,10 +31,10 @@ def words(event: Message, envelope: Envelope) -> Notice:
             return _changed(event)
         case StageRequested():
             return Notice(
-                f"{event.model}: v{event.version} asks to {_goal(event)}",
+                f"{event.model}: v{event.version} asks to {goal(event)}",
                 who=f"Asked by {event.requested_by}",
                 reason=event.reason,
-                facts=(("Open until", f"{event.expires_at:%Y-%m-%d %H:%M} UTC"),),
+                facts=until(event.expires_at),
             )
         case StageRefused():
             return Notice(
@@ -54,48 +46,8 @@ def words(event: Message, envelope: Envelope) -> Notice:
             )
         case CommandRejected():
             return Notice(f"A command was rejected ({event.code}): {one_line(event.detail)}")
-        case PolicyPublished():
-            return Notice(
-                f"Policy {event.policy.name}: revision {event.policy.revision} is in force",
-                who=by("Published", event.published_by),
-            )
-    return of_registry(event, envelope) or _approval(event, envelope)
-
-
-def _approval(event: Message, envelope: Envelope) -> Notice:  # noqa: PLR0911  # one per type
-    about = _about(envelope)
-    match event:
-        case RequestOpened():
-            return Notice(
-                f"{event.model}: v{event.version} waits for approval to {_goal(event, now=False)}",
-                who=f"Asked by {event.requested_by}",
-                reason=event.reason,
-                facts=(("Open until", f"{event.expires_at:%Y-%m-%d %H:%M} UTC"), ("Request", event.transition_id)),
-            )
-        case GatesEvaluated():
-            return Notice(
-                f"{about}: gates {'passed' if event.passed else 'failed'}", criteria=criteria_lines(event.gates)
-            )
-        case VoteCast():
-            return Notice(
-                f"{about}: {event.vote.voter} voted to {event.vote.choice}",
-                who=f"Meaning: {event.vote.meaning}",
-                reason=event.vote.comment,
-            )
-        case VoteRefused():
-            return Notice(f"{about}: the vote of {event.voter} was refused: {one_line(event.detail)}")
-        case RequestDecided():
-            decision = event.decision
-            voters = [vote.voter for vote in decision.votes]
-            return Notice(
-                f"{decision.model}: v{decision.version} was {decision.verdict} for {decision.to_stage}",
-                who=f"Asked by {decision.requested_by}" + (f", votes of {names_of(voters)}" if voters else ""),
-                reason=decision.reason,
-                criteria=criteria_lines(decision.gates),
-            )
-        case RequestClosed():
-            return Notice(f"{about}: the request for approval was closed ({event.code}): {one_line(event.detail)}")
-    return Notice(f"{about}: {envelope.type}")
+    told = of_registry(event, envelope) or of_approval(event, envelope) or of_people(event, envelope)
+    return told or Notice(f"{about_of(envelope)}: {envelope.type}")
 
 
 def _changed(event: StageChanged) -> Notice:
@@ -123,19 +75,5 @@ def _changed(event: StageChanged) -> Notice:
     )
 
 
-def _goal(event: Transition, *, now: bool = True) -> str:
-    if event.to_stage.startswith("@"):
-        return f"become {event.to_stage}"
-    return f"enter {event.to_stage}" + (f" (now {event.from_stage})" if now else "")
-
-
 def _refused(event: StageRefused) -> str:
     return f"not made {event.to_stage}" if event.to_stage.startswith("@") else f"refused {event.to_stage}"
-
-
-def _about(envelope: Envelope) -> str:
-    try:
-        _, model, version = parse_subject(envelope.subject)
-    except ValueError:
-        return envelope.subject
-    return f"{model}: v{version}" if version else model

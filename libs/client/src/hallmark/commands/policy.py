@@ -27,7 +27,7 @@ from hallmark.output import (
 )
 from hallmark.output import app as noun
 from hallmark.policies import INVALID, mistakes_of
-from hallmark.policy_output import print_awaiting, print_change, print_explanation, print_simulation
+from hallmark.policy_output import print_awaiting, print_change, print_explanation, print_simulation, print_trials
 
 app = noun("policy", "Policies: who and what lets a version in. Written as YAML, changed under the rules in force.")
 Kind = Literal["promotion", "rollback", "alias"]
@@ -82,7 +82,7 @@ def publish(
     published = made.published or (request is not None and request.status == "approved")
     if request is not None:
         made = made.model_copy(update={"published": published, "status": request.status})
-    emit(as_json, made, lambda: print_change(made, request))
+    emit(as_json, made, lambda: print_change(made, request, waited=bool(wait)))
     if request is not None:
         exit_for(request)
 
@@ -100,6 +100,10 @@ def check(
 
     Needs no service where the extra is installed: pip install 'hallmark-registry\\[policy]'.
     """
+    tests = [file for file in files if file.name.endswith(engine.TESTS)]
+    for test in tests:
+        err.print(f"{test} is no policy but a test: hallmark policy test {test}", style="dim", markup=False)
+    files = [file for file in files if file not in tests]
     texts = [engine.read_text(file) for file in files]
     if engine.installed() and not by_service:
         found = [engine.check(text) for text in texts]
@@ -144,6 +148,32 @@ def simulate(
     with client(ctx) as hallmark, _mistakes_in(file, as_json), err.status(f"deciding the last {last} requests again"):
         found = hallmark.simulate_policy(document, last=last)
     emit(as_json, found, lambda: print_simulation(found, every))
+
+
+@app.command(
+    "test", epilog=example("hallmark policy test policies", "hallmark policy test policies/production.test.yaml")
+)
+def run_tests(
+    path: Annotated[
+        Path, typer.Argument(help="A test, or where all of them (*.test.yaml) are.", metavar="DIR|FILE", exists=True)
+    ] = Path(),
+    every: Annotated[bool, typer.Option("--all", help="List the cases that pass too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run tests of policies: cases, and what the policies must make of them. Exit 1 when any fails.
+
+    Needs no service, but the policy engine: pip install 'hallmark-registry\\[policy]'.
+    """
+    engine.require()
+    with err.status("running the tests"):
+        found = engine.run_tests(path)
+    if not found:
+        raise HallmarkError("no-tests", f"there is no *{engine.TESTS} below {path}")
+    failed = sum(not trial.passed for trial in found)
+    counts = {"passed": len(found) - failed, "failed": failed}
+    emit(as_json, {**counts, "cases": found}, lambda: print_trials(found, every))
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 @contextmanager

@@ -20,9 +20,7 @@ ID = "019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"
 RequestId = Annotated[str, typer.Argument(help="Id of the request (the transition's).", show_default=False)]
 Comment = Annotated[str, typer.Option(help="Kept with your vote.")]
 Because = Annotated[str, typer.Option("--comment", help="Why; kept with your vote.", show_default=False)]
-RuleOption = Annotated[
-    str | None, typer.Option("--rule", help="The rule you vote for, if several ask you (production/risk).")
-]
+RuleOption = Annotated[str | None, typer.Option("--rule", help="The rule you vote for, if several ask you (risk).")]
 For = Annotated[str | None, typer.Option("--for", metavar="PERSON", help="Who delegated to you; the vote is theirs.")]
 Digest = Annotated[
     str | None,
@@ -139,7 +137,9 @@ def _vote(
     as_json: bool,
 ) -> None:
     with client(ctx) as hallmark:
-        bound = digest or seen.digest_to_sign(hallmark.request(request_id))
+        asked = hallmark.request(request_id)
+        bound = digest or seen.digest_to_sign(asked)
+        rule = full_name(rule, [one.id for one in asked.rules], "--rule") if rule else None
         found = hallmark.vote(request_id, choice, comment, request_digest=bound, rule=rule, on_behalf_of=for_)
     emit(as_json, found, lambda: _print_outcome(found, f"your vote to {choice} is recorded"))
 
@@ -181,7 +181,9 @@ def waive(
 ) -> None:
     """Let a request pass though a gate does not, if the policy names you for that. Signed like a vote."""
     with client(ctx) as hallmark:
-        bound = digest or seen.digest_to_sign(hallmark.request(request_id))
+        asked = hallmark.request(request_id)
+        bound = digest or seen.digest_to_sign(asked)
+        gate = full_name(gate, [one.gate for one in asked.gates], "GATE")
         found = hallmark.waive(request_id, gate, reason, request_digest=bound)
     emit(as_json, found, lambda: _print_outcome(found, f"you waived {gate}"))
 
@@ -239,6 +241,16 @@ def withdraw(ctx: typer.Context, request_id: RequestId, as_json: Json = False) -
     emit(as_json, found, lambda: print_state(found))
 
 
+def full_name(given: str, names: list[str], option: str) -> str:
+    """The name of a rule or a gate, which may be given without that of its policy where that is clear."""
+    short = [name for name in names if name.partition("/")[2] == given]
+    if given in names:
+        return given
+    if len(short) == 1:
+        return short[0]
+    raise typer.BadParameter(f"{given!r} is none of {', '.join(names) or 'nothing'}", param_hint=option)
+
+
 def _named_workspace(ctx: typer.Context) -> str | None:
     """That of `hallmark --workspace W`. Where models live by default says nothing about who is asked to vote."""
     root = ctx.find_root()
@@ -253,11 +265,14 @@ def _in_force(hallmark: Client, request: Request) -> str | None:
 
 
 def _print_list(found: list[Request]) -> None:
+    if not found:
+        out.print("no such requests")
+        return
     rows = [
         (
             r.request_id,
             r.about,
-            f"{r.from_stage} -> {r.to_stage}",
+            None if r.kind == "policy" else f"{r.from_stage} -> {r.to_stage}",
             Text(r.status, style=STATUS_COLOURS.get(r.status, "")),
             r.waits_for or ("a review" if r.phase == "review" else None),
             r.requested_by,

@@ -89,7 +89,6 @@ class RequestList(BaseModel):
 def document(request: Request, sight: Sight, standing: Any | None, you: You | None = None) -> RequestDocument:
     opened, asked = request.opened, request.inputs["request"]
     proposed = opened if isinstance(opened, PolicyProposed) else None
-    decided_at = request.decision.decided_at if request.decision else None
     return RequestDocument(
         request_id=request.request_id,
         kind=request.kind,
@@ -122,7 +121,7 @@ def document(request: Request, sight: Sight, standing: Any | None, you: You | No
         jws=request.jws,
         document=proposed.document if proposed else None,
         opened_at=request.opened_at.isoformat(),
-        decided_at=decided_at.isoformat() if decided_at else None,
+        decided_at=request.ended_at.isoformat() if request.ended_at else None,
         expires_at=request.expires_at.isoformat(),
         you=you,
     )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field, model_validator
 
-from approval.answers import Answers, Asked, Said
+from approval.answers import MAX_ANSWER, Answers, Asked, Said
 from approval.api.common import After, Body, Callers, Comment, Limit, RequestId
 from approval.evidence import Attached, Attachments, Piece, Version
 from approval.files import MAX_FILE, Offer
@@ -14,9 +14,11 @@ from contracts.access import Action
 from contracts.approval import Evidence
 from contracts.payload import Digest, Identifier, Key, Line, ModelName, Text, VersionNumber, Workspace
 from kit.auth import Principal
+from kit.problems import Problem
 
 FileSize = Annotated[int, Field(ge=1, le=MAX_FILE)]
-MediaType = Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][\w.+-]*/[\w.+-]+(?:; ?[\w.+-]+=[\w.+-]+)?$")]
+_WORD = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*"
+MediaType = Annotated[str, Field(max_length=200, pattern=rf"^{_WORD}/{_WORD}(?:; ?{_WORD}={_WORD})?$")]
 Url = Annotated[str, Field(max_length=2_000, pattern=r"^https?://[\x21-\x7e]+$")]
 EvidenceId = Annotated[Identifier, Path()]
 GateId = Annotated[str, Path(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -145,7 +147,10 @@ def router(callers: Callers, attachments: Attachments, answers: Answers) -> APIR
         return RedirectResponse(attachments.url(found), status_code=307, headers={"cache-control": "no-store"})
 
     async def signers(http: Request) -> frozenset[str]:
-        return answers.signers(http.headers, await http.body())
+        body = await http.body()
+        if len(body) > MAX_ANSWER:
+            raise Problem(413, "body-too-large", f"an answer may have {MAX_ANSWER} bytes")
+        return answers.signers(http.headers, body)
 
     @api.post(
         "/v1/requests/{request_id}/gates/{gate:path}/answers",

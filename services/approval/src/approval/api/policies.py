@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from approval import views
 from approval.api.common import Body, Callers, Comment, Filter
 from approval.desk import Desk
-from approval.explain import Asked, Explanation, Simulation, explain, simulate
+from approval.explain import Asked, Explanation, explain
 from approval.revisions import Proposed, Revisions
+from approval.simulation import SimulationReport, simulate
 from contracts.access import Action
 from contracts.payload import Line, ModelName, StageName, Target, Text, VersionNumber, Workspace
 from contracts.registry import RequestFields
@@ -113,11 +114,10 @@ def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
         return await explain(desk, asked)
 
     @api.post("/v1/policies/simulate", summary="How a policy would have decided past requests")
-    async def simulated(http: Request, body: SimulationBody) -> Simulation:
+    async def simulated(http: Request, body: SimulationBody) -> SimulationReport:
         principal = await guard(http)
         with _mistakes():
-            policy = parse(body.document)
-        return await simulate(desk, policy, body.last, lambda request: callers.may_read(principal, request))
+            return await simulate(desk, body.document, body.last, lambda one: callers.may_read(principal, one))
 
     return api
 

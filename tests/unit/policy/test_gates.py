@@ -1,14 +1,15 @@
 """CEL gates: what passes, what fails, what is an error; and what a policy author is told."""
 
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from approval.gates import MAX_EXPRESSION, Gate, GateError, compiled, evaluate, variables_of
+from policy.gates import MAX_EXPRESSION, Gate, GateError, check_pattern, compiled, evaluate, fits, holds, variables_of
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 INPUTS: dict[str, Any] = {
-    "now": "2026-01-02T00:00:00+00:00",
     "model": {"workspace": "default", "name": "fraud", "owner": "", "description": "", "tags": {"risk": "high"}},
     "request": {"kind": "promotion", "from": "Staging", "to": "Production", "reason": "x", "requested_by": "ana"},
     "candidate": {
@@ -24,6 +25,17 @@ INPUTS: dict[str, Any] = {
         "registered_by": "trainer",
         "registered_at": "2026-01-01T00:00:00+00:00",
         "owner": None,
+        "evaluations": [
+            {"dataset": {"name": "old-people"}, "metrics": {"auc": 0.7}, "evaluated_at": "2026-01-01T01:00:00+00:00"},
+            {"dataset": {"name": "all"}, "metrics": {"auc": 1}, "evaluated_at": "2026-01-01T02:00:00+00:00"},
+            # The same moment as 04:00 in UTC, and so the latest of this data set.
+            {"dataset": {"name": "old-people"}, "metrics": {"auc": 0.9}, "evaluated_at": "2026-01-01T05:00:00+01:00"},
+        ],
+        "evaluated_at": "2026-01-01T04:00:00+00:00",
+        "evidence": {"model_card": {"title": "card"}},
+        "attestations": [{"type": "slsa-provenance", "verified": True}],
+        "unsafe": False,
+        "revoked": False,
     },
     "baseline": {"version": 1, "metrics": {"accuracy": 0.9}, "stages": ["Production"]},
 }
@@ -31,7 +43,7 @@ INPUTS: dict[str, Any] = {
 
 def said(expression: str, inputs: dict[str, Any] = INPUTS, **options: Any) -> tuple[str, str]:
     given: dict[str, Any] = {"on_no_baseline": "inconclusive", **options}
-    criterion = evaluate("p/g", expression, variables_of(inputs), **given)
+    criterion = evaluate("p/g", expression, variables_of(inputs, NOW), **given)
     return criterion.result, criterion.message
 
 
@@ -68,6 +80,17 @@ def metrics(**values: Any) -> dict[str, Any]:
         ("candidate.metrics.all(k, candidate.metrics[k] > 0.5)", "pass"),
         ("candidate.artifact.size < 11", "pass"),
         ("'x'.matches('(')", "error"),
+        ("candidate.slices.all(s, s.metrics.auc >= 0.85)", "pass"),
+        ("candidate.slices.size() == 2", "pass"),
+        ("candidate.evaluations.all(e, e.metrics.auc >= 0.85)", "fail"),
+        ("candidate.slices.all(s, s.metrics.f1 >= 0.85)", "error"),
+        ("baseline.slices.size() == 0", "error"),  # nothing is known of them
+        ("now - candidate.evaluated_at < duration('24h')", "pass"),
+        ("candidate.attestations.exists(a, a.type == 'slsa-provenance' && a.verified)", "pass"),
+        ("has(candidate.evidence.model_card)", "pass"),
+        ("has(candidate.evidence.fairness)", "fail"),
+        ("!candidate.unsafe && !candidate.revoked", "pass"),
+        ("request.change_class != 'standard'", "error"),  # this request has none
     ],
 )
 def test_results(expression: str, result: str) -> None:
@@ -131,3 +154,51 @@ def test_cost_is_bounded() -> None:
     big = metrics(**{f"m{n}": 1.0 for n in range(300)})
     hog = "candidate.metrics.all(a, candidate.metrics.all(b, candidate.metrics.all(c, a + b + c != '')))"
     assert said(hog, big)[0] == "error"
+
+
+@pytest.mark.parametrize("choice", ["error", "inconclusive"])
+def test_trouble_is_what_the_policy_makes_of_it(choice: str) -> None:
+    assert said("candidate.metrics.auc >= 0.5", on_error=choice)[0] == choice
+    assert said("candidate.metrics.accuracy >= 0.96", on_error=choice)[0] == "fail"  # a failure is no trouble
+    assert said("true", metrics(a=math.nan), on_error=choice)[0] == choice
+
+
+def test_now_is_no_part_of_the_inputs() -> None:
+    fresh = "now - candidate.trained_at < duration('168h')"
+    results = [
+        evaluate("p/g", fresh, variables_of(INPUTS, datetime(2026, 1, day, tzinfo=UTC)), on_no_baseline="fail").result
+        for day in (7, 8, 9)
+    ]
+    assert results == ["pass", "fail", "fail"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "outcome"),
+    [
+        ("CHG[0-9]{7}", "CHG1234567", True),
+        ("^CHG[0-9]{7}$", "CHG1234567", True),
+        ("CHG[0-9]{7}", "xCHG1234567", False),
+        ("CHG[0-9]{7}", "CHG12345678", False),
+        ("CHG[0-9]{7}", "CHG1234567\n", False),
+        ("a|b", "ab", False),
+        ("(a+)+", "a" * 10_000 + "!", False),  # RE2: linear, whatever the pattern
+    ],
+)
+def test_a_pattern_matches_the_whole_text(pattern: str, text: str, outcome: bool) -> None:
+    assert fits(pattern, text) is outcome
+
+
+def test_what_is_no_pattern() -> None:
+    with pytest.raises(GateError):
+        check_pattern("(")
+    with pytest.raises(GateError):
+        check_pattern(r"(?=x)")
+    with pytest.raises(GateError):
+        check_pattern("a)|(b")  # within brackets it would be one, and match "axyz"
+
+
+def test_a_condition_that_cannot_be_evaluated() -> None:
+    variables = variables_of(INPUTS, NOW)
+    assert holds("model.tags.none == 'x'", variables, unless=True)
+    assert not holds("model.tags.none == 'x'", variables, unless=False)
+    assert not holds("model.tags.risk == 'low'", variables, unless=True)

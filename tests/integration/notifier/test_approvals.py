@@ -1,0 +1,118 @@
+"""Events of the approval service: about models, policies and people, on streams with and without a slash."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from contracts.approval import (
+    BreakGlass,
+    DelegationGranted,
+    GlassBroken,
+    MembershipChanged,
+    PolicyPublished,
+    PolicyRef,
+    Vote,
+    VoteCast,
+)
+from contracts.envelope import Envelope
+from contracts.notifier import Channel
+from contracts.payload import Message
+
+from .conftest import DIGEST, Mailbox, Receiver, Rig, until
+
+AT = datetime.now(UTC)
+VOTE = Vote(
+    voter="dan",
+    choice="approve",  # type: ignore[arg-type]
+    rule="prod/risk",
+    meaning="I accept",
+    at=AT,
+    auth_method="token",
+    request_digest=DIGEST,
+    on_behalf_of="cy",
+)
+GLASS = BreakGlass(
+    by="olga",
+    groups=("operators",),
+    reason="payments are down",
+    at=AT,
+    auth_method="token",
+    request_digest=DIGEST,
+    skips=("approvals",),
+    page=("service:oncall", "group:risk"),
+    until=AT + timedelta(hours=4),
+    review=("risk",),
+    review_count=1,
+    review_by=AT + timedelta(days=2),
+)
+BROKEN = GlassBroken(request_id="t1", glass=GLASS)
+CAST = VoteCast(request_id="t1", vote=VOTE)
+PUBLISHED = PolicyPublished(
+    policy=PolicyRef(name="prod", revision=2, digest=DIGEST), document="kind: PromotionPolicy", published_by="root"
+)
+GRANTED = DelegationGranted(
+    delegation_id="g1", delegator="team/cy", delegate="dan", starts=AT, ends=AT + timedelta(days=3)
+)
+KNOWN = MembershipChanged(subject="ana", groups=("ml-engineers",), person=True, by="token of ana")
+ALL = ("hallmark.*",)
+
+
+def said(message: Message, stream: str, subject: str | None = None) -> Envelope:
+    return Envelope.of(
+        message, source="hallmark/approval", subject=subject or stream, key=stream, sequence=1, actor="olga"
+    )
+
+
+def everything() -> list[Envelope]:
+    return [
+        said(BROKEN, "default/churn", "default/churn/2"),
+        said(CAST, "other/churn", "other/churn/2"),
+        said(CAST, "policy:prod"),
+        said(PUBLISHED, "policy:prod"),
+        said(GRANTED, "delegation:team/cy"),
+        said(KNOWN, "member:ana"),
+    ]
+
+
+async def test_each_hears_of_what_they_may(rig: Rig, receiver: Receiver) -> None:
+    """Of their workspace and of policies everybody, of people only those whom it is about."""
+    subscribed = {
+        path: await rig.commands.subscribe(owner, Channel.WEBHOOK, f"{receiver.url}/{path}", types=ALL, **where)
+        for path, owner, where in (
+            ("ana", "ana", {}),
+            ("dan", "dan", {}),
+            ("cy", "team/cy", {"workspace": "other"}),
+            ("eve", "eve", {"model": "churn"}),
+        )
+    }
+    heard = {
+        "ana": ["glass.broken", "membership.changed", "policy.published", "vote.cast"],
+        "dan": ["delegation.granted", "glass.broken", "policy.published", "vote.cast"],
+        "cy": ["delegation.granted", "policy.published", "vote.cast", "vote.cast"],
+        "eve": ["glass.broken"],
+    }
+    async with rig.worker():
+        await rig.happens(*everything())
+        await until(lambda: len(receiver.hits) == sum(map(len, heard.values())))
+        for path in ("ana", "dan", "eve"):
+            await rig.all_done(subscribed[path], len(heard[path]))
+    kinds = {path: sorted(json.loads(hit.body)["type"][9:-3] for hit in receiver.to(f"/{path}")) for path in heard}
+    assert kinds == heard
+
+
+async def test_an_emergency_reaches_the_channel_of_those_on_call_at_once(
+    rig: Rig, receiver: Receiver, mailbox: Mailbox
+) -> None:
+    types = ("hallmark.glass.*", "hallmark.review.*")
+    slack = await rig.commands.subscribe("ana", Channel.SLACK, f"{receiver.url}/oncall", types=types)
+    mail = await rig.commands.subscribe("ana", Channel.EMAIL, "oncall@example.org", types=types)
+    async with rig.worker():
+        await rig.happens(*everything())
+        await rig.all_done(slack, 1)
+        await rig.all_done(mail, 1)
+    [hit] = receiver.to("/oncall")
+    assert json.loads(hit.body)["text"] == (
+        "churn: v2: EMERGENCY, olga lets it pass without approvals. "
+        "olga pages service:oncall and group:risk: 'payments are down'."
+    )
+    [sent] = mailbox.mails
+    assert sent["subject"] == "churn: v2: EMERGENCY, olga lets it pass without approvals"
