@@ -94,8 +94,10 @@ spec:
   approvals:
     rules: [{{id: second, meaning: I agree, from: ['group:reviewers'], count: 1}}]
 """
-    root = system.client("root", "admins")
-    root.publish_policy(policy)
+    change = system.client("root", "admins").publish_policy(policy)
+    assert (change.published, change.status) == (False, "open")
+    assert change.request_id is not None
+    assert system.client("ada", "admins").approve(change.request_id, "agreed").status == "approved"
     rules = tmp_path / "rules.yaml"
     rules.write_text("protected_aliases: [champion]\n")
     shown = cli(system, "workspace", "configure", str(rules), by="root", groups=("admins",))

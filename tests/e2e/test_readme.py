@@ -5,14 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from tests.support.system import System
 
 from contracts.topics import TOPICS
+from hallmark import HallmarkError
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+DOCUMENTS = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+RULES, POLICY = DOCUMENTS
 
 
 def environment(system: System, directory: Path) -> dict[str, str]:
@@ -30,6 +34,7 @@ def environment(system: System, directory: Path) -> dict[str, str]:
 def test_the_code_runs_as_it_stands(system: System, tmp_path: Path) -> None:
     source = tmp_path / "model.onnx"
     train(source)
+    (tmp_path / "fraud.yaml").write_text(POLICY)
     printed = []
     for snippet in SNIPPETS:
         done = subprocess.run(
@@ -47,13 +52,13 @@ def test_the_code_runs_as_it_stands(system: System, tmp_path: Path) -> None:
             approve(system)  # what the README asks of a reviewer at this point
     assert printed[:3] == ["churn version 1 is registered", "open", "serving version 2"]
     assert printed[3].splitlines() == ["champion is version 2", "[0.0, 0.020000000000000018]"]
-    assert re.fullmatch(r"policy fraud revision \d+", printed[4])
+    assert re.fullmatch(r"policy fraud revision \d+: open", printed[4])
+    agree(system)
     assert len(printed) == 5
 
 
 def test_the_rules_are_accepted_as_they_stand(system: System) -> None:
-    [rules] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    shown = system.client("root", "admins").configure(yaml.safe_load(rules))
+    shown = system.client("root", "admins").configure(yaml.safe_load(RULES))
     assert [stage["name"] for stage in shown.lifecycle["stages"]] == ["Lab", "Canary", "Live", "Attic"]
     assert shown.protected_aliases == ["champion"]
 
@@ -73,12 +78,25 @@ def approve(system: System) -> None:
     assert system.ana.transition(request.request_id, wait=60).applied
 
 
+def agree(system: System) -> None:
+    """What the README says of administrators."""
+    root, ada = system.client("root", "admins"), system.client("ada", "admins")
+    [change] = [r for r in ada.requests("open", view="needs-me") if (r.kind, r.model) == ("policy", "fraud")]
+    with pytest.raises(HallmarkError) as refused:
+        root.approve(change.request_id)
+    assert refused.value.code == "own-request"
+    assert ada.approve(change.request_id, "agreed").status == "approved"
+    assert system.ana.policy("fraud").document == POLICY
+
+
 def test_the_commands_exist() -> None:
     hallmark = Path(sys.executable).with_name("hallmark")
     for command in (
         *("up", "status", "down", "token create", "request approve", "stage rollback", "notify subscribe"),
         *("notify deliveries", "audit verify", "search versions", "version compare", "alias set", "serving stale"),
-        "workspace configure",
+        *("workspace configure", "policy check", "policy test", "policy simulate", "policy explain", "request list"),
+        *("request waive", "request break-glass", "request review", "delegation grant", "evidence attach"),
+        *("version revoke", "decision verify"),
     ):
         assert f"hallmark {command}" in README
         done = subprocess.run(

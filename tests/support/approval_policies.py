@@ -24,30 +24,33 @@ WHENS = (
     'request.change_class != "standard"',
 )
 HOURS = (("00:00", "24:00"), ("09:00", "17:30"), ("22:00", "06:00"), ("06:00", "20:00"))
+# It is about nothing.
+RETIRED: Doc = {"match": {"transition": {"to": "Production"}, "models": ["nothing"]}}
 
 
 @st.composite
-def documents(draw: st.DrawFn, *, gentle: bool = False) -> Doc:
+def documents(draw: st.DrawFn, *, gentle: bool = False, wide: bool = False) -> Doc:
     """The spec of a policy; times of freezes are hours from the moment it is published. `gentle`: it asks little, so
-    that walks get far."""
+    that walks get far. `wide`: it is about Production, of every model."""
     odds = 12 if gentle else 4
 
     def seldom(odds: int = odds) -> bool:
         return draw(st.integers(1, odds)) == odds
 
     def some(*groups: str) -> list[str]:
-        return [f"group:{name}" for name in draw(st.lists(st.sampled_from(groups), min_size=1, max_size=2, unique=True))]
+        return [
+            f"group:{name}" for name in draw(st.lists(st.sampled_from(groups), min_size=1, max_size=2, unique=True))
+        ]
 
-    transition = draw(
-        st.sampled_from(
-            [{"to": "Production"}] * 5
-            + [{"to": "Production", "kind": "any"}, {}, {"kind": "rollback"}, {"kind": "alias", "to": "@champion"}]
+    production, alias = {"to": "Production"}, {"kind": "alias", "to": "@champion"}
+    always = [production, production, {**production, "kind": "any"}]
+    others = [production, production, {}, {"kind": "any"}, {"kind": "rollback"}, alias, alias]
+    match: Doc = {"transition": draw(st.sampled_from(always if wide else always + others))}
+    if seldom() and not wide:
+        match |= draw(
+            st.sampled_from([{"models": ["risky*"]}, {"tags": {"risk": "high"}}, {"models": ["plain", "x?"]}])
         )
-    )
-    match: Doc = {"transition": transition}
-    if seldom():
-        match |= draw(st.sampled_from([{"models": ["risky*"]}, {"tags": {"risk": "high"}}, {"models": ["plain", "x?"]}]))
-    if seldom():
+    if seldom() and not wide:
         match["when"] = draw(st.sampled_from(WHENS))
     spec: Doc = {"match": match}
     request: Doc = {}
@@ -78,7 +81,7 @@ def documents(draw: st.DrawFn, *, gentle: bool = False) -> Doc:
         spec["escalation"] = [{"after": "2h", "do": "remind"}, {"after": "5h", **added}]
     if seldom(8):
         spec["unsafe_artifact"] = {"waivable_by": some("security", "leads")}
-    if draw(st.integers(1, 3)) == 3:
+    if draw(st.booleans()):
         spec["break_glass"] = _glass(draw, some)
     return spec
 
@@ -126,9 +129,7 @@ def _people(draw: st.DrawFn, seldom: Any, some: Any) -> Doc:
     if seldom(5):
         found["valid_for"] = draw(st.sampled_from(["3h", "1d"]))
     if seldom(5):
-        found["signature"] = draw(
-            st.sampled_from([{"reauthenticate_within": "5m"}, {"methods": ["webauthn"]}])
-        )
+        found["signature"] = draw(st.sampled_from([{"reauthenticate_within": "5m"}, {"methods": ["webauthn"]}]))
     return found
 
 

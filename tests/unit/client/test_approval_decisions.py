@@ -2,26 +2,23 @@
 
 import base64
 import json
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support.fake_approval import ID, Run, Service
 
 from contracts.approval import DECISION_TYPE, Decision, PolicyRef, RequestDecided, Verdict
 from contracts.canonical import canonical_json
 from contracts.lifecycle import TransitionKind
 from contracts.registry import Criterion
-from hallmark import Client, HallmarkError, cli, output
+from hallmark import HallmarkError
 from hallmark.decisions import read_keys, read_record, verify_record
 from policy.binding import digest_of_transition
 from policy.document import digest_of, parse
 
-ID = "t-1"
 AT = datetime(2026, 1, 14, 12, tzinfo=UTC)
 DIGEST = f"sha256:{'1' * 64}"
 POLICY = parse(
@@ -153,36 +150,11 @@ def test_keys_that_do_not_count_are_told(record: RequestDecided, signer: Signer)
 
 # -- the commands -------------------------------------------------------------------------------------------------
 
-Run = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def run(
-    record: RequestDecided, signer: Signer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    bodies = {
-        "/.well-known/hallmark.json": {"registry": "http://a", "approval": "http://a"},
-        "/.well-known/jwks.json": signer.jwks(),
-        f"/v1/requests/{ID}/record": record.model_dump(mode="json"),
-    }
-
-    def handler(asked: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, json=bodies[asked.url.path])
-
-    def client(_: object) -> Client:
-        return Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(handler))
-
-    monkeypatch.setattr(output.Caller, "client", client)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hallmark", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        told = capsys.readouterr()
-        code = exit_.value.code
-        return code if isinstance(code, int) else 0, told.out, told.err
-
-    return run
+@pytest.fixture(autouse=True)
+def told(service: Service, record: RequestDecided, signer: Signer) -> None:
+    service.answers["GET /.well-known/jwks.json"] = (200, signer.jwks())
+    service.answers[f"GET /v1/requests/{ID}/record"] = (200, record.model_dump(mode="json"))
 
 
 @pytest.fixture
@@ -194,19 +166,15 @@ def saved(run: Run, tmp_path: Path) -> tuple[str, str]:
     return str(record), str(keys)
 
 
-def no_network(_: object) -> Client:
-    raise AssertionError("somebody was asked")
-
-
 def test_a_decision_is_shown_saved_and_verified_without_a_service(
-    run: Run, saved: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    run: Run, service: Service, saved: tuple[str, str]
 ) -> None:
     code, out, _ = run("decision", "show", ID)
     assert code == 0
     assert "fraud version 3: Staging -> Production: approved" in out
     assert "candidate.metrics.auc >= 0.9" in out
     assert run("decision", "verify", ID)[0] == 0
-    monkeypatch.setattr(output.Caller, "client", no_network)
+    service.asked.clear()
     record, keys = saved
     for words in ((record, "--keys", keys, "--offline"), (record, "--keys", keys)):
         code, out, _ = run("decision", "verify", *words)
@@ -214,6 +182,7 @@ def test_a_decision_is_shown_saved_and_verified_without_a_service(
         assert out.splitlines()[-1].startswith("verified: fraud version 3: Staging -> Production: approved")
     told = json.loads(run("decision", "verify", record, "--keys", keys, "--json")[1])
     assert (told["verified"], told["request_id"]) == (True, ID)
+    assert service.asked == []
 
 
 def test_a_record_that_was_changed_is_exit_1_and_the_check_is_named(run: Run, saved: tuple[str, str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from hallmark import engine
 from hallmark.approval_output import exit_for, moment
@@ -207,6 +208,6 @@ def _asked(hallmark: Client, made: PolicyChange, wait: float, as_json: bool) -> 
     if wait and request.open:
         if not as_json:
             print_awaiting(request)
-        with err.status(f"waiting for {request.waits_for or 'the decision'}"):
+        with err.status(escape(f"waiting for {request.waits_for or 'the decision'}")):
             request = hallmark.wait_for_request(request.request_id, wait)
     return request

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 
 from hallmark import seen
@@ -90,7 +91,7 @@ def watch(
     with client(ctx) as hallmark, err.status("waiting for the decision (Ctrl-C leaves it open)") as told:
         for found in hallmark.watch_request(request_id, wait):
             if found.open:
-                told.update(f"waiting for {found.phase or 'the decision'}: {found.waits_for}")
+                told.update(escape(f"waiting for {found.phase or 'the decision'}: {found.waits_for}"))
             if not as_json:
                 print_state(found)
     if as_json:

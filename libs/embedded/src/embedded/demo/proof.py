@@ -14,14 +14,17 @@ from hallmark.results import TimelineItem
 from hallmark.verify import VerificationError, verify_export
 
 CHANGED, REFUSED = "hallmark.stage.changed.v1", "hallmark.stage.refused.v1"
-# v1, v3 and v2 to Staging; v1 to Production; v2 to Production and back, each time with the other archived.
-CHANGES, REFUSALS = 8, 1
-
-
+REVOKED, WAIVED = "hallmark.version.revoked.v1", "hallmark.gate.waived.v1"
+# v1, v3, v2 and v4 to Staging; v1 to Production; v2 to Production and back, each time with the other archived; the same
+# with v4, which is revoked.
+CHANGES, REFUSALS, REVOCATIONS = 13, 1, 1
 SHOWN = (
     "hallmark.version.registered.v1",
     "hallmark.vote.refused.v1",
     "hallmark.vote.cast.v1",
+    "hallmark.evidence.attached.v1",
+    WAIVED,
+    REVOKED,
     CHANGED,
     REFUSED,
 )
@@ -29,7 +32,7 @@ SHOWN = (
 
 def subscribe(story: Story, receivers: Receivers) -> list[str]:
     """Three subscriptions of ana's; gives their ids."""
-    wanted = [CHANGED, REFUSED]
+    wanted = [CHANGED, REFUSED, REVOKED]
     made = [
         story.cast.ana.subscribe("slack", receivers.slack_url, types=wanted, model=MODEL),
         story.cast.ana.subscribe("email", "clinic-ml@example.org", types=[CHANGED], model=MODEL),
@@ -44,7 +47,8 @@ def timeline(story: Story) -> None:
 
     def complete() -> bool:
         found[:] = story.cast.aud.timeline(MODEL)
-        return sum(item.type == CHANGED for item in found) == CHANGES
+        kinds = [item.type for item in found]
+        return kinds.count(CHANGED) == CHANGES and {REVOKED, WAIVED} <= {*kinds}
 
     with story.tell.waiting("waiting for the audit log to take in the last events"):
         done = wait_until(complete)
@@ -60,10 +64,15 @@ def timeline(story: Story) -> None:
         "refusals are evidence too: they have entries of their own",
         {item.type for item in found},
     )
+    story.tell.expect(
+        {REVOKED, WAIVED} <= {item.type for item in found},
+        "so have the gate that rita answered for, and the revocation",
+        {item.type for item in found},
+    )
 
 
 def instants(story: Story) -> None:
-    story.tell.chapter("What was in Production at three instants?")
+    story.tell.chapter("What was in Production at five instants?")
     rows, right = [], []
     for moment, version in story.moments:
         found = story.cast.aud.production(MODEL, moment)
@@ -80,7 +89,11 @@ def instants(story: Story) -> None:
         )
         right.append(found.version == version)
     story.tell.table(("at (UTC)", "version", "asked by", "approved by", "reason", "criteria"), rows)
-    story.tell.expect(all(right), "each answer is what was in Production then", rows)
+    story.tell.expect(
+        len(right) == 5 and all(right),
+        "each answer is what was in Production then, also of a version now revoked",
+        rows,
+    )
     before = story.cast.aud.production(MODEL, datetime(2020, 1, 1, tzinfo=UTC))
     story.tell.expect(before.version is None, "and before all of this, nothing was", before.version)
 
@@ -109,7 +122,7 @@ def verify(story: Story, directory: Path) -> None:
 
 def notices(story: Story, receivers: Receivers) -> None:
     story.tell.chapter("Who was told")
-    inbox, everything = receivers.inbox, CHANGES + REFUSALS
+    inbox, everything = receivers.inbox, CHANGES + REFUSALS + REVOCATIONS
 
     def complete(i: Inbox) -> bool:
         return len(i.mails) >= CHANGES and len(i.slack) >= everything and len(i.hooks) >= everything
@@ -139,7 +152,7 @@ def notices(story: Story, receivers: Receivers) -> None:
     for line in shown.partition("\nModel:")[0].strip().splitlines():
         story.tell.say(f"| {line}", "dim")
     story.tell.expect(
-        MODEL in shown and Stage.PRODUCTION in shown and "olga" in shown, "the last mail says who rolled back, and why"
+        MODEL in shown and Stage.PRODUCTION in shown and "olga" in shown, "the last mail says who revoked it, and why"
     )
 
 

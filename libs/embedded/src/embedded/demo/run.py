@@ -1,6 +1,7 @@
 """Plays the story on a running stack: a fresh workspace, the people, the receivers, the serving process."""
 
 import fcntl
+import logging
 import os
 import secrets
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from embedded.demo import proof, training
+from embedded.demo import governance, proof, training
 from embedded.demo.house import House, enter
 from embedded.demo.receivers import Receivers
 from embedded.demo.server import Server
@@ -66,6 +67,9 @@ def play(tell: Teller, house: House, receivers: Receivers, trained: dict[str, tr
         story.worse()
         story.promote(server)
         story.roll_back(server)
+        governance.rules(story)
+        governance.waive(story, server, work)
+        governance.revoke(story, server)
         proof.timeline(story)
         proof.instants(story)
         proof.verify(story, work)
@@ -94,7 +98,11 @@ def _story(stack: ExitStack, tell: Teller, house: House, trained: dict[str, trai
         ben=client("ben", "reviewers"),
         olga=client("olga", "operators"),
         aud=client("aud", "auditors"),
+        rita=client("rita", "risk"),
+        root=client("root", "admins"),
+        ada=client("ada", "admins"),
         trainer=client("trainer", "ml-engineers", "service"),
+        ci=client("ci", "ml-engineers", "service"),
     )
     return Story(tell, cast, publisher, workspace, trained)
 
@@ -127,6 +135,8 @@ def _told_about_training(tell: Teller, trained: dict[str, training.Trained]) -> 
 
 def run(data: Path, kafka: str, *, keep: bool, program: str, shown: str) -> int:
     """The whole demo: 0 when every check held, 1 otherwise."""
+    # Tansu refuses idempotent producers; the publisher then does without, but aiokafka calls it an error.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     tell = Teller(console())
     data.mkdir(parents=True, exist_ok=True)
     with (data / "demo.lock").open("a") as lock, ExitStack() as stack:
@@ -169,7 +179,10 @@ def console() -> Console:
 def _perform(tell: Teller, stack: ExitStack, data: Path, kafka: str, *, keep: bool) -> tuple[str, House]:
     work = data / "work"
     tell.console.print("Hallmark: which model is in production, how was it made, who let it in, on what evidence?")
-    tell.say("ana is an ML engineer, ben a reviewer, olga an operator, aud an auditor; trainer is a service account.")
+    tell.say(
+        "ana is an ML engineer, ben a reviewer, rita a risk officer, olga an operator, aud an auditor; "
+        "root and ada are administrators; trainer and ci are service accounts."
+    )
     tell.say("Two models are trained while PostgreSQL, Kafka, an S3 store and the four services start.")
     lesson = Training(work)
     stack.callback(lesson.stop)

@@ -46,10 +46,14 @@ class Server:
         Raises:
             Unexpected: it said nothing in time, or ended; the text shows the end of its log.
         """
-        wait_until(lambda: len(self.heard) >= number or self._ended(), seconds)
-        if len(self.heard) < number or "version" not in self.heard[number - 1]:
+        wait_until(lambda: len(self._served()) >= number or self._ended(), seconds)
+        if len(served := self._served()) < number:
             raise Unexpected(f"the serving process did not report; its log ends: {self._log.read_text()[-1500:]}")
-        return self.heard[number - 1]
+        return served[number - 1]
+
+    def stopped(self, version: int, seconds: float = 30.0) -> bool:
+        """Whether it said in time that it uses the version no more, because it was revoked."""
+        return wait_until(lambda: any(said.get("revoked") == version for said in list(self.heard)), seconds)
 
     def end(self) -> dict[str, Any]:
         """Stops it and gives its last words."""
@@ -57,6 +61,9 @@ class Server:
         self._process.terminate()
         wait_until(lambda: bool(self.heard) and "end" in self.heard[-1], 10)
         return self.heard[-1]
+
+    def _served(self) -> list[dict[str, Any]]:
+        return [said for said in list(self.heard) if "version" in said]
 
     def _ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None

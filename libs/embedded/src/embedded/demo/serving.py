@@ -1,7 +1,8 @@
 """A serving process: follows Production and predicts without a pause.
 
 `python -m embedded.demo.serving MODEL HELD_OUT.npz`, with HALLMARK_URL, HALLMARK_TOKEN and HALLMARK_WORKSPACE.
-Writes one JSON line whenever it serves another version (with the accuracy over the held-out rows), and one at the end.
+Writes one JSON line whenever it serves another version (with the accuracy over the held-out rows), one when the version
+in use was revoked, and one at the end.
 """
 
 import json
@@ -33,14 +34,21 @@ def serve(model: str, data: Path) -> None:
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     watcher = hallmark.watch(
-        model, load, every=0.25, self_test=lambda session: predict(session, rows[:1]), directory=data.parent / "cache"
+        model,
+        load,
+        every=0.25,
+        self_test=lambda session: predict(session, rows[:1]),
+        on_revoked=lambda held, why: tell(revoked=held.version, why=why.reason),
+        directory=data.parent / "cache",
     )
     told, predictions, failures = 0, 0, 0
     parent = os.getppid()
     with watcher:
         while not stopping and os.getppid() == parent:
             loaded = watcher.current
-            assert loaded is not None
+            if loaded is None:  # revoked, and nothing has taken its place yet: no answer rather than a bad one
+                time.sleep(PAUSE_SECONDS)
+                continue
             try:
                 predict(loaded.model, rows[predictions % len(rows)][None, :])
                 predictions += 1

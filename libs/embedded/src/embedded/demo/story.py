@@ -28,7 +28,11 @@ class Cast:
     ben: Client  # a reviewer
     olga: Client  # an operator
     aud: Client  # an auditor
+    rita: Client  # a risk officer
+    root: Client  # an administrator
+    ada: Client  # another one
     trainer: Client  # the training service
+    ci: Client  # what checks models
 
 
 @dataclass
@@ -90,7 +94,7 @@ class Story:
         )
         self.refused_vote(asked.transition_id)
         self.approve(asked, "evaluation reviewed, held-out rows are representative")
-        self.moments.append((datetime.now(UTC), 1))
+        self.moments.append(self.now(1))
 
     def worse(self) -> None:
         self.tell.chapter("A worse version does not get in")
@@ -118,7 +122,7 @@ class Story:
         asked = self.cast.ana.request_stage(MODEL, 2, "Production", f"accuracy +{gain * 100:.1f} points", wait=0)
         self.cast.ben.request(asked.transition_id, wait=WAIT)
         self.approve(asked, "clear gain, same data, same inputs")
-        self.moments.append((datetime.now(UTC), 2))
+        self.moments.append(self.now(2))
         stage = self.cast.ana.version(MODEL, 1).stage
         self.tell.expect(stage == "Archived", "v1 was archived in the same transaction", stage)
         self.served(server, 2, 2)
@@ -127,7 +131,7 @@ class Story:
         self.tell.chapter("Roll back, with a reason")
         why = "the clinic sees more false alarms than in the evaluation"
         done = self.cast.olga.rollback(MODEL, why, wait=WAIT)
-        self.moments.append((datetime.now(UTC), 1))
+        self.moments.append(self.now(1))
         self.tell.say(f"olga, operator: “{why}”")
         self.tell.expect(
             done.applied and (done.kind, done.version) == ("rollback", 1),
@@ -135,12 +139,10 @@ class Story:
             done.detail,
         )
         self.served(server, 3, 1)
-        last = server.end()
-        self.tell.expect(
-            last.get("failures") == 0 and last["predictions"] > 0,
-            f"the serving process made {last['predictions']} predictions through two swaps, none failed",
-            last,
-        )
+
+    def now(self, version: int) -> tuple[datetime, int]:
+        """This moment, when that version is in Production."""
+        return datetime.now(UTC), version
 
     def served(self, server: Server, number: int, version: int) -> None:
         """The serving process says that it runs `version`, at its registered accuracy."""
