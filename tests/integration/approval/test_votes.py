@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tests.integration.approval.conftest import Direct, Harness, person, transition_id
+from tests.support.waiting import until
 
 from approval import domain, views
 from approval.domain import Ballot
@@ -120,9 +121,12 @@ spec:
     await direct.registry.register("m")
     request_id = transition_id(await direct.registry.request("m"))
     assert (await direct.request(request_id)).status == "open"
-    async with asyncio.timeout(20), direct.db.snapshot() as tx:
-        while await views.clock(tx) < (await direct.request(request_id)).opened.expires_at:
-            await asyncio.sleep(0.02)
+    async with direct.db.snapshot() as tx:
+
+        async def over() -> bool:
+            return await views.clock(tx) >= (await direct.request(request_id)).opened.expires_at
+
+        await until(over)
     with pytest.raises(Problem) as problem:
         await direct.commands.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE))
     assert problem.value.code == "request-expired"
@@ -170,15 +174,19 @@ async def test_a_death_between_the_last_vote_and_the_decision(direct: Direct) ->
     request_id = transition_id(await direct.registry.request("m"))
     slow = direct.again(settle_seconds=3600.0)
     voting = asyncio.create_task(slow.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE)))
-    async with asyncio.timeout(20):
-        while not (await direct.request(request_id)).votes:
-            await asyncio.sleep(0.01)
+
+    async def voted() -> bool:
+        return bool((await direct.request(request_id)).votes)
+
+    await until(voted)
     voting.cancel()
     assert (await direct.request(request_id)).status == domain.OPEN
     sweeping = asyncio.create_task(direct.commands.sweep())
-    async with asyncio.timeout(20):
-        while (await direct.request(request_id)).status == domain.OPEN:
-            await asyncio.sleep(0.01)
+
+    async def closed() -> bool:
+        return (await direct.request(request_id)).status != domain.OPEN
+
+    await until(closed)
     sweeping.cancel()
     assert (await direct.request(request_id)).status == "approved"
 

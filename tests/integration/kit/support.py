@@ -1,7 +1,5 @@
 """A small service to try the kit on: one schema, one topic, a handler that remembers, and eyes on the broker."""
 
-import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ import sqlalchemy as sa
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.payload import Message
@@ -63,20 +62,6 @@ def given(envelope: Envelope, *, partition: int | None = 0, extra: Sequence[tupl
 
 def cause() -> Cause:
     return Cause(actor="ana")
-
-
-async def until(condition: Callable[[], Any], what: str = "", *, timeout: float = 30) -> Any:
-    """Waits for a condition, plain or awaitable, to be true; says what was missing."""
-    end = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if inspect.isawaitable(found):
-            found = await found
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout} s: {what or inspect.getsource(condition).strip()}")
-        await asyncio.sleep(0.02)
 
 
 async def create_topics(bootstrap: str, prefix: str, topics: Sequence[Topic] = (TOPIC,)) -> None:
@@ -167,8 +152,7 @@ async def _partitions(consumer: AIOKafkaConsumer, name: str) -> set[int]:
         partitions: set[int] | None = consumer.partitions_for_topic(name)
         return partitions
 
-    partitions: set[int] = await until(found, f"partitions of {name}")
-    return partitions
+    return await until(found, what=f"partitions of {name}")
 
 
 Act = Callable[[Record], Awaitable[None]]

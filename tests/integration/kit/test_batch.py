@@ -5,15 +5,13 @@ import itertools
 from collections.abc import Sequence
 
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Given, Memory, MemoryOfMany, Noted, event, given, until
+from tests.integration.kit.support import TOPIC, Given, Memory, MemoryOfMany, Noted, event, given
 from tests.integration.kit.test_hostile import produce_with_binary_name
 from tests.integration.kit.test_poison import BINARY_HEADER, NULL_HEADER, POISON, until_committed
+from tests.support.waiting import until
 
-from contracts.envelope import Envelope
 from kit.bus import Bus, Record
-from kit.consume import Once
 from kit.errors import Permanent, Transient
 
 
@@ -26,21 +24,27 @@ def both(count: int) -> list[Given]:
     return [numbered(n, partition) for n in range(count) for partition in (0, 1)]
 
 
-class Commands(Once):
-    """Applies commands to PostgreSQL, many in one transaction, and remembers the calls."""
+class Commands:
+    """Applies commands to PostgreSQL, each once by its id, many in one transaction, and remembers the calls."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place.store.db, place.store.inbox, "kit", self.apply)
-        self._place = place
+        self._store = place.store
         self.batches: list[list[Record]] = []
 
-    async def apply(self, tx: AsyncConnection, envelope: Envelope) -> None:
-        envelope.payload(Noted)
-        await self._place.store.note(tx, envelope)
+    async def __call__(self, record: Record) -> None:
+        await self.many([record])
 
     async def many(self, records: Sequence[Record]) -> None:
         self.batches.append(list(records))
-        await super().many(records)
+        envelopes = [record.envelope() for record in records]
+        async with self._store.db.transaction() as tx:
+            for envelope in envelopes:
+                if await self._store.inbox.once(tx, "kit", envelope.id):
+                    envelope.payload(Noted)
+                    await self._store.note(tx, envelope)
+
+    async def parked(self, record: Record, error: Permanent) -> None:
+        """Nobody is answered."""
 
 
 async def applied(place: Place, records: Sequence[Given]) -> None:
@@ -49,7 +53,7 @@ async def applied(place: Place, records: Sequence[Given]) -> None:
     async def reached() -> bool:
         return await place.store.count("seen") >= len(records)
 
-    await until(reached, f"{len(records)} effects")
+    await until(reached, what=f"{len(records)} effects")
     async with place.store.db.engine.connect() as connection:
         found = [row.id for row in await connection.execute(place.store.seen.select())]
     assert sorted(found) == sorted(r.header("ce_id") for r in records)
@@ -223,7 +227,7 @@ async def test_a_stop_lets_the_batch_in_flight_finish(place: Place) -> None:
     await asyncio.wait_for(entered.wait(), 30)
     stopping = asyncio.create_task(bus.stop())
     (subscription,) = bus._subscriptions
-    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, "stopping")
+    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, what="stopping")
     assert not stopping.done()
     assert await place.eyes.committed() == 0, "not before all is done"
     release.set()
@@ -293,7 +297,7 @@ async def test_a_stop_in_the_middle_of_one_by_one_loses_nothing(place: Place) ->
     await asyncio.wait_for(entered.wait(), 30)
     (subscription,) = bus._subscriptions
     stopping = asyncio.create_task(bus.stop())
-    await until(subscription.interrupt.is_set, "the stop")
+    await until(subscription.interrupt.is_set, what="the stop")
     release.set()
     await stopping
     assert second.offsets() == [0], "the record in flight is finished, the next one is not begun"
@@ -325,7 +329,7 @@ async def test_a_second_member_joins_while_a_batch_is_handled(place: Place) -> N
     await asyncio.wait_for(entered.wait(), 30)
     joining = asyncio.create_task(place.listen_many(second, instance="b"))
     (subscription,) = bus._subscriptions
-    await until(subscription.interrupt.is_set, "the first member was told of the join")
+    await until(subscription.interrupt.is_set, what="the first member was told of the join")
     await asyncio.wait({joining}, timeout=7)  # longer than a session, and than any broker's join
     assert not joining.done()
     assert not second.batches, "the first member holds on until its batch is done"

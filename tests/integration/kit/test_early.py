@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import event, given, until
+from tests.integration.kit.support import event, given
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit import consume
@@ -14,7 +15,7 @@ async def applied(place: Place, *sequences: int, stream: str = "default/a") -> N
     async def reached() -> bool:
         return (await place.store.effects()).get(stream) == list(sequences)
 
-    await until(reached, f"{sequences} applied")
+    await until(reached, what=f"{sequences} applied")
 
 
 async def test_early_records_wait_for_their_predecessors(place: Place) -> None:

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Given, Memory, event, given, until
+from tests.integration.kit.support import Given, Memory, event, given
+from tests.support.waiting import until
 
 from kit.bus import Bus, Record
 from kit.errors import Permanent, Transient
@@ -21,7 +22,7 @@ async def committed(place: Place, offset: int) -> None:
     async def reached() -> bool:
         return await place.eyes.committed() == offset
 
-    await until(reached, f"offset {offset} committed")
+    await until(reached, what=f"offset {offset} committed")
 
 
 async def test_a_transient_error_waits_longer_each_time_and_blocks_nobody_for_good(place: Place) -> None:

@@ -8,7 +8,8 @@ from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Given, Memory, Noted, Store, cause, event, given, until
+from tests.integration.kit.support import TOPIC, Given, Memory, Noted, Store, cause, event, given
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.errors import Permanent
@@ -91,7 +92,7 @@ async def test_a_forged_record_does_not_take_the_place_of_the_true_one(place: Pl
     async def reached() -> bool:
         return (await place.store.effects()).get("default/a") == [1, 2, 3]
 
-    await until(reached, "1, 2 and 3 applied, each once")
+    await until(reached, what="1, 2 and 3 applied, each once")
     assert len(await place.eyes.dead_letters()) == 1
 
 

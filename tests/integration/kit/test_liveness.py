@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Memory, MemoryOfMany, Store, create_topics, event, given, until
+from tests.integration.kit.support import TOPIC, Memory, MemoryOfMany, Store, create_topics, event, given
+from tests.support.waiting import until
 
 from embedded.fixtures import Kafka
 from embedded.kafka import tansu
@@ -30,6 +31,7 @@ def alive(bus: Bus) -> bool:
 
 
 async def stays_alive(bus: Bus, seconds: float) -> None:
+    """Looks all that time: what must not come has no moment to wait for."""
     end = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < end:
         assert alive(bus), bus.health()
@@ -44,7 +46,7 @@ async def test_an_idle_consumer_is_alive(place: Place) -> None:
 
 async def test_a_busy_consumer_is_alive(place: Place) -> None:
     async def act(record: Record) -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # its work
 
     memory = Memory(act)
     bus = await place.listen(memory)
@@ -59,7 +61,7 @@ async def test_a_consumer_stopped_behind_its_back_is_dead(place: Place) -> None:
     await until(lambda: bus.health()[TOPIC.name]["partitions"] == 2)
     (subscription,) = bus._subscriptions
     await subscription.subscriber.consumer.stop()
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
     assert await bus.broker.ping(2), "which is why the ping is not asked"
 
 
@@ -70,18 +72,18 @@ async def test_a_consumer_whose_loop_ended_is_dead(place: Place) -> None:
     (subscription,) = bus._subscriptions
     for task in subscription.subscriber.tasks:
         task.cancel()
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
 
 
 async def test_a_handler_that_hangs_is_dead(place: Place) -> None:
     async def act(record: Record) -> None:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     memory = Memory(act)
     bus = await place.listen(memory, graceful_seconds=0.2)
     await place.eyes.produce(given(event(None)))
     await until(lambda: memory.calls)
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
 
 
 async def test_waiting_for_the_database_is_no_reason_to_die(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +105,7 @@ async def test_a_long_batch_that_goes_on_one_by_one_is_alive(place: Place) -> No
         raise Transient("the batch is too much for the database")
 
     async def act(record: Record) -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # its work, which `total` counts on
 
     memory, total = MemoryOfMany(many, act), int(4 * STALE / 0.05)
     await place.eyes.produce(*(given(event(None), partition=n % 2) for n in range(total)))
@@ -121,7 +123,7 @@ async def test_a_batch_that_hangs_is_dead(place: Place) -> None:
     bus = await place.listen_many(memory, graceful_seconds=0.2)
     await place.eyes.produce(given(event(None)))
     await until(lambda: memory.batches)
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)
 
 
 async def test_a_broker_that_is_gone_for_long_and_comes_back(store: Store, tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ async def test_a_broker_that_is_gone_for_long_and_comes_back(store: Store, tmp_p
         await until(lambda: bus.health()[TOPIC.name]["partitions"] == 2)
         assert alive(bus)
         await asyncio.to_thread(broker.kill)
-        await until(lambda: not alive(bus), timeout=4 * STALE)
+        await until(lambda: not alive(bus), 4 * STALE)
         await asyncio.to_thread(broker.start)
         await create_topics(place.kafka.bootstrap, "")
         await place.eyes.produce(given(event(None)))
@@ -153,4 +155,4 @@ async def test_a_spare_member_without_partitions_says_so(place: Place) -> None:
     health: dict[str, Any] = bus.health()[TOPIC.name]
     assert health["partitions"] == 0
     assert health["alive"]
-    await until(lambda: not alive(bus), timeout=3 * STALE)
+    await until(lambda: not alive(bus), 3 * STALE)

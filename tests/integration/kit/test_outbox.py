@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from aiokafka import AIOKafkaProducer
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, terminate, until
+from tests.integration.kit.support import SCHEMA, Noted, Store, cause, sessions, terminate
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.events import Conflict, New
@@ -22,11 +23,11 @@ async def published(place: Place) -> list[str]:
     return [record.header("ce_id") for record in await place.eyes.read()]
 
 
-async def drained(store: Store) -> None:
+async def drained(store: Store, seconds: float = 30.0) -> None:
     async def empty() -> bool:
         return await store.count("outbox") == 0
 
-    await until(empty, "an empty outbox")
+    await until(empty, seconds, "an empty outbox")
 
 
 async def test_a_commit_wakes_the_relay(place: Place) -> None:
@@ -37,14 +38,14 @@ async def test_a_commit_wakes_the_relay(place: Place) -> None:
     await drained(place.store)
     for n in range(3):
         await place.store.append("default/a", str(n))
-        await asyncio.wait_for(drained(place.store), 5)
+        await drained(place.store, 5)
 
 
 async def until_leading(place: Place) -> None:
     async def leading() -> bool:
         return bool(await sessions(place.store.url, f"{SCHEMA}-relay"))
 
-    await until(leading, "a relay's session")
+    await until(leading, what="a relay's session")
 
 
 async def test_a_rolled_back_transaction_leaves_nothing_and_wakes_nobody(store: Store) -> None:
@@ -164,7 +165,7 @@ async def test_a_relay_cancelled_between_send_and_delete(place: Place) -> None:
     class Held(Relay):
         async def _acknowledged(self, *arguments: Any) -> None:
             sent.set()
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
 
     await place.store.append("default/a", "1", "2", "3")
     await place.project(place.store.note)

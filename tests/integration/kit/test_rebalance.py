@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Given, Memory, event, given, until
+from tests.integration.kit.support import Given, Memory, event, given
 from tests.integration.kit.test_poison import until_committed
+from tests.support.waiting import until
 
 from kit.bus import Bus, Record, _Subscription
 from kit.errors import Transient
@@ -35,7 +36,7 @@ async def test_a_second_member_joins_while_a_handler_works(place: Place) -> None
     joining = asyncio.create_task(place.listen(second, instance="b"))
     # The join asks the first member to let go; it holds on until its record is done.
     (subscription,) = bus._subscriptions
-    await until(subscription.interrupt.is_set, "the first member was told of the join")
+    await until(subscription.interrupt.is_set, what="the first member was told of the join")
     await asyncio.wait({joining}, timeout=7)  # longer than a session, and than any broker's join
     assert not joining.done()
     assert not second.calls

@@ -12,18 +12,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import (
-    TOPIC,
-    Eyes,
-    Noted,
-    Store,
-    Unreadable,
-    cause,
-    create_topics,
-    event,
-    given,
-    until,
-)
+from tests.integration.kit.support import TOPIC, Eyes, Noted, Store, Unreadable, cause, create_topics, event, given
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.topics import REGISTRY_EVENTS
@@ -71,9 +61,9 @@ async def test_postgresql_is_killed_and_comes_back(
         assert is_transient(caught.value)
         await place.eyes.produce(given(event(1, stream="default/b"), partition=1))  # somebody else's event
         (subscription,) = bus._subscriptions
-        await until(lambda: not subscription._idle.is_set(), "the consumer met the outage")
+        await until(lambda: not subscription._idle.is_set(), what="the consumer met the outage")
         before = retries()
-        await until(lambda: retries() > before, "it tried again")
+        await until(lambda: retries() > before, what="it tried again")
         own_postgres.start()
 
         await until_works(lambda: store.append("default/a", "3"))
@@ -215,7 +205,7 @@ async def test_a_broker_that_forgets_while_all_is_idle(house: House) -> None:
     async def republished() -> bool:
         return await house.knows_topics() and len(await house.eyes.read(REGISTRY_EVENTS.name)) >= 4
 
-    await until(republished, "nothing was appended, and still all is there again")
+    await until(republished, what="nothing was appended, and still all is there again")
     await house.append("default/a", "default/d")
     await house.complete()
     assert {"default/a": [1, 2, 3], "default/d": [1]}.items() <= (await house.store.effects()).items()
@@ -235,7 +225,7 @@ async def test_a_topic_that_came_back_with_fewer_partitions(place: Place) -> Non
     async def drained() -> bool:
         return await place.store.count("outbox") == 0 and len(await place.eyes.read()) >= 4
 
-    await until(drained, timeout=8)
+    await until(drained, 8)
 
 
 async def test_a_broker_that_forgets_what_a_consumer_had_not_read(house: House) -> None:
@@ -268,7 +258,7 @@ async def test_a_broker_that_forgets_in_the_middle_of_a_run(house: House) -> Non
         for n in range(60):
             await house.append(f"default/{n % 4}")
             written = n + 1
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # so that it still writes when the broker forgets
 
     writing = asyncio.create_task(write())
     for enough in (16, 32):
@@ -298,6 +288,6 @@ async def test_a_broker_that_remembers_is_not_told_twice(place: Place) -> None:
 
         await until(drained)
         before = looks
-        await until(lambda before=before: looks >= before + 2, "it looked at the end offsets")  # type: ignore[misc]
+        await until(lambda before=before: looks >= before + 2, what="it looked at the end offsets")  # type: ignore[misc]
         await cancel([task])
     assert len(await place.eyes.read()) == 6

@@ -4,7 +4,8 @@ import asyncio
 import time
 
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import Given, Memory, event, given, until
+from tests.integration.kit.support import Given, Memory, event, given
+from tests.support.waiting import until
 
 from kit.bus import Record
 from kit.errors import Transient
@@ -29,7 +30,7 @@ async def test_a_stop_lets_the_record_in_flight_finish(place: Place) -> None:
     await asyncio.wait_for(entered.wait(), 30)
     stopping = asyncio.create_task(bus.stop())
     (subscription,) = bus._subscriptions
-    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, "stopping")
+    await until(lambda: subscription.interrupt.is_set() and not subscription.subscriber.running, what="stopping")
     assert not stopping.done()
     release.set()
     await stopping
@@ -48,7 +49,7 @@ async def test_a_handler_that_outlasts_the_grace_is_redelivered(place: Place) ->
     async def act(record: Record) -> None:
         if record.offset == 1:
             entered.set()
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
 
     first = Memory(act)
     await place.eyes.produce(*numbered(0, 1, 2))
@@ -94,7 +95,7 @@ async def test_many_stops_and_starts_skip_nothing(place: Place) -> None:
     for stop_at in (1, 4, 9):
 
         async def act(record: Record) -> None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # so that a stop meets it under way
 
         memory = Memory(act)
         bus = await place.listen(memory)

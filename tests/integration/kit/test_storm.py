@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import TOPIC, Noted, cause, until
+from tests.integration.kit.support import TOPIC, Noted, cause
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.consume import Ordered
@@ -48,11 +49,11 @@ async def write(place: Place, writer: int, dice: random.Random) -> int:
                 last = await tx.scalar(sa.select(sa.func.max(event.c.sequence)).where(event.c.stream == stream)) or 0
                 await log.append(tx, stream, last, [New(Noted(text=str(done)), stream)], cause())
                 if dice.random() < 0.3:
-                    await asyncio.sleep(dice.uniform(0, 0.02))
+                    await asyncio.sleep(dice.uniform(0, 0.02))  # slow to commit
             done += 1
         except Conflict:
             conflicts += 1
-            await asyncio.sleep(dice.uniform(0, 0.02))
+            await asyncio.sleep(dice.uniform(0, 0.02))  # else the two would collide again
     return conflicts
 
 
@@ -85,7 +86,7 @@ async def test_a_storm(place: Place) -> None:
     async def all_seen() -> bool:
         return sum(map(len, (await store.effects()).values())) >= WRITERS * EVENTS
 
-    await until(all_seen, timeout=60)
+    await until(all_seen, 60)
     expected = {f"default/{n}": list(range(1, 2 * EVENTS + 1)) for n in range(STREAMS)}
     assert await store.appended() == expected
     assert await store.effects() == expected

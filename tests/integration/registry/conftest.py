@@ -21,6 +21,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.payload import Message
@@ -144,12 +145,11 @@ class Harness:
 
     async def event(self, matches: Callable[[Envelope], bool]) -> Envelope:
         """The first event, past or coming, that matches."""
-        async with asyncio.timeout(30):
-            while True:
-                for envelope in self.heard:
-                    if matches(envelope):
-                        return envelope
-                await asyncio.sleep(0.02)
+        return await until(
+            lambda: next(filter(matches, self.heard), None),
+            30,
+            lambda: f"an event that matches; heard were {[e.type for e in self.heard]}",
+        )
 
     async def parked(self, topic: str, count: int = 1) -> list[dict[str, str]]:
         """The headers of the first `count` of this test's records on the registry's dead-letter topic of `topic`."""

@@ -25,6 +25,7 @@ from tests.integration.registry.artifact_support import (
     single,
     store_on,
 )
+from tests.support.waiting import until
 
 from embedded import s3
 from embedded.fixtures import S3
@@ -138,8 +139,7 @@ async def test_an_upload_that_goes_on_is_not_abandoned(
     offer = await world.offer(b"some bytes")
     start = datetime.now(UTC)
     # S3 counts in seconds: a part of the next one is younger than the beginning.
-    while datetime.now(UTC).replace(microsecond=0) <= start + timedelta(seconds=1):
-        await asyncio.sleep(0.05)
+    await until(lambda: datetime.now(UTC).replace(microsecond=0) > start + timedelta(seconds=1))
     await world.send(offer, b"some bytes")
     between = start + timedelta(seconds=1)
     report = await collect(world.db, world.store, older_than=timedelta(0), dry_run=False, now=between)
@@ -188,12 +188,12 @@ async def test_a_registration_that_comes_too_late_is_told(world: World, monkeypa
 
 async def waits_for_a_lock(world: World) -> None:
     query = sa.text("select count(*) from pg_locks where locktype = 'advisory' and not granted")
-    async with asyncio.timeout(10):
-        while True:
-            async with world.db.transaction() as tx:
-                if await tx.scalar(query):
-                    return
-            await asyncio.sleep(0.01)
+
+    async def waiting() -> object:
+        async with world.db.transaction() as tx:
+            return await tx.scalar(query)
+
+    await until(waiting)
 
 
 async def test_bytes_uploaded_again_meanwhile_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

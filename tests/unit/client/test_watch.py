@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.support.waiting import until_now
 
 from hallmark import Client, HallmarkError, Watcher
 
@@ -150,11 +151,11 @@ def test_an_outage_changes_nothing_and_is_told(registry: Registry, make: Make) -
     with make() as watcher:
         assert serving(watcher)[0] == 1
         registry.down = True
-        wait_until(lambda: watcher.status.trouble is not None)
+        until_now(lambda: watcher.status.trouble is not None)
         assert serving(watcher)[0] == 1
         registry.down = False
         registry.put(2, b"model two", 2)
-        wait_until(lambda: serving(watcher)[0] == 2 and watcher.status.trouble is None)
+        until_now(lambda: serving(watcher)[0] == 2 and watcher.status.trouble is None)
 
 
 def test_a_restart_during_an_outage_serves_the_last_known_good(registry: Registry, make: Make) -> None:
@@ -164,7 +165,7 @@ def test_a_restart_during_an_outage_serves_the_last_known_good(registry: Registr
         assert serving(watcher) == (1, b"model one")
         registry.down = False
         registry.put(2, b"model two", 2)
-        wait_until(lambda: serving(watcher)[0] == 2)
+        until_now(lambda: serving(watcher)[0] == 2)
 
 
 def test_a_first_start_during_an_outage_says_why_it_cannot_serve(registry: Registry, make: Make) -> None:
@@ -179,12 +180,3 @@ def test_a_failing_callback_does_not_undo_the_swap(registry: Registry, make: Mak
     watcher = make(on_swap=lambda before, now: 1 / 0)
     watcher.check()
     assert serving(watcher)[0] == 1
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    import time
-
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
