@@ -24,7 +24,6 @@ from embedded.ports import free_port
 from hallmark import Client, HallmarkError
 from hallmark.connection import read
 from hallmark.results import Pin
-from registry.offers import PART_SIZE
 from registry.places import blob_key
 
 MIB = 1 << 20
