@@ -109,11 +109,14 @@ class Harness:
         return await self.verified(model, response.json()["version"])
 
     async def verified(self, model: str, version: int) -> dict[str, Any]:
-        """The version when it is pending no more."""
-        response = await self.ana.get(f"/v1/models/{model}/versions/{version}", params={"wait": 20})
-        document: dict[str, Any] = response.json()
-        assert document["status"] != "pending", document
-        return document
+        """The version when it is pending no more. Those that earlier tests left come before it."""
+
+        async def settled() -> dict[str, Any] | None:
+            response = await self.ana.get(f"/v1/models/{model}/versions/{version}", params={"wait": 20})
+            document: dict[str, Any] = response.json()
+            return None if document["status"] == "pending" else document
+
+        return await until(settled, 90, f"{model}/{version} verified")
 
     async def request(self, model: str, version: int, to: str) -> dict[str, Any]:
         path = f"/v1/models/{model}/versions/{version}/transitions"
