@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 from tests.support.system import System
+from tests.support.waiting import until_now
 
 from hallmark import HallmarkError
 from hallmark.verify import verify_export
@@ -29,14 +30,7 @@ def insist(call: Callable[[], T]) -> T:
             away = error.status in (None, 502, 503, 504) or error.status == 404 or error.code == "connection"
             if not away or time.monotonic() > deadline:
                 raise
-        time.sleep(0.1)
-
-
-def eventually(condition: Callable[[], bool], what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not insist(condition):
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two tries
 
 
 @contextmanager
@@ -79,7 +73,7 @@ def move(system: System, version: int, to: str) -> None:
             if error.code == "transition-open":
                 identity = str(error.extra["transition_id"])
             elif error.status in (None, 502, 503, 504):
-                time.sleep(0.2)
+                time.sleep(0.2)  # between two tries
                 continue
             else:
                 raise
@@ -114,10 +108,7 @@ def test_kill_nine(system: System, victim: str, tmp_path: Path) -> None:
         for n in (1, 2):
             move(system, n, "Staging")
             move(system, n, "Production")
-        deadline = time.monotonic() + PATIENCE
-        while not kills and time.monotonic() < deadline:
-            time.sleep(0.1)
-    assert kills
+        until_now(lambda: kills, PATIENCE, "the victim is killed while there is work")
 
     assert [v.stage for v in insist(lambda: list(system.ana.versions("churn")))] == ["Archived", "Production"]
     expected = [(1, "Staging"), (1, "Production"), (2, "Staging"), (1, "Archived"), (2, "Production")]
@@ -126,7 +117,7 @@ def test_kill_nine(system: System, victim: str, tmp_path: Path) -> None:
     def logged() -> list[str]:
         return [i.subject for i in system.aud.timeline("churn") if i.type == "hallmark.stage.changed.v1"]
 
-    eventually(lambda: len(logged()) >= len(expected), lambda: f"logged {logged()}")
+    until_now(lambda: len(insist(logged)) >= len(expected), PATIENCE, lambda: f"logged {logged()}")
     assert [int(subject.rsplit("/", 1)[1]) for subject in logged()] == [version for version, _ in expected]
     assert insist(lambda: system.aud.production("churn")).version == 2
     export = insist(lambda: system.aud.export_log(tmp_path / "log.ndjson"))
@@ -140,6 +131,6 @@ def test_kill_nine(system: System, victim: str, tmp_path: Path) -> None:
             if h["data"].get("workspace") == system.workspace and h["type"] == "hallmark.stage.changed.v1"
         ]
 
-    eventually(lambda: len({id_ for id_, _, _ in heard()}) >= len(expected), lambda: f"heard {heard()}")
+    until_now(lambda: len({id_ for id_, _, _ in heard()}) >= len(expected), PATIENCE, lambda: f"heard {heard()}")
     once = list(dict.fromkeys(heard()))
     assert [(version, stage) for _, version, stage in once] == expected

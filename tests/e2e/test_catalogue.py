@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.system import System, eventually
+from tests.support.system import System
+from tests.support.waiting import until_now
 
 from hallmark import HallmarkError
 from hallmark.results import Alias, Transition
@@ -75,10 +76,11 @@ def test_aliases_notes_and_names_by_command_line(system: System, artifact: Artif
     cli(system, "model", "delete", "attrition", "--reason", "over", **olga)
     assert [m["model"] for m in cli(system, "model", "list", "--deleted")] == ["churn"]
     cli(system, "model", "restore", "churn", "--reason", "not over", **olga)
-    eventually(
+    until_now(
         lambda: (
             {"hallmark.alias.changed.v1", "hallmark.model.renamed.v1"} <= {i.type for i in system.aud.timeline("churn")}
         ),
+        60,
         "the audit log has all of it",
     )
 

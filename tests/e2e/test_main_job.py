@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.support.system import SERVICES, System, eventually, to_production
+from tests.support.system import SERVICES, System, to_production
+from tests.support.waiting import until_now
 
 from contracts.approval import RequestDecided
 from contracts.envelope import Envelope
@@ -71,8 +72,9 @@ async def test_the_main_job(system: System, artifact: Artifact, tmp_path: Path) 
     assert (rolled.status, rolled.version, system.ana.resolve("churn").version) == ("applied", 1, 1)
 
     # Audit: who, why, on which criteria, and what was there at each instant.
-    eventually(
+    until_now(
         lambda: sum(i.type == "hallmark.stage.changed.v1" for i in system.aud.timeline("churn")) == 8,
+        60,
         "all stage changes are in the audit log",
     )
     answers = [system.aud.production("churn", at) for at in (before, first, second, datetime.now(UTC))]
@@ -87,22 +89,24 @@ async def test_the_main_job(system: System, artifact: Artifact, tmp_path: Path) 
         bodies = [h for h in system.receivers.inbox.hooks if h["data"].get("workspace") == system.workspace]
         return [(h["data"]["version"], h["data"]["to_stage"]) for h in bodies if h["type"].endswith("changed.v1")]
 
-    eventually(lambda: len(heard()) >= 8, "the webhook heard of every change")
+    until_now(lambda: len(heard()) >= 8, 60, "the webhook heard of every change")
     assert heard() == [
         *((1, "Staging"), (1, "Production"), (3, "Staging"), (2, "Staging"), (1, "Archived"), (2, "Production")),
         *((2, "Archived"), (1, "Production")),
     ]
     assert system.receivers.inbox.bad_signatures == 0
-    eventually(lambda: len(system.mails()) >= 7, "mails arrived")
-    eventually(
-        lambda: any("rolled back" in json.dumps(m) for m in system.receivers.inbox.slack), "Slack heard of the rollback"
+    until_now(lambda: len(system.mails()) >= 7, 60, "mails arrived")
+    until_now(
+        lambda: any("rolled back" in json.dumps(m) for m in system.receivers.inbox.slack),
+        60,
+        "Slack heard of the rollback",
     )
     system.ana.unsubscribe(hook.subscription_id)
 
 
 def test_the_log_verifies_and_a_changed_copy_does_not(system: System, artifact: Artifact, tmp_path: Path) -> None:
     system.ana.register("churn", artifact("one"), metrics={"accuracy": 0.92})
-    eventually(lambda: len(list(system.aud.timeline("churn"))) >= 2, "the registration is in the log")
+    until_now(lambda: len(list(system.aud.timeline("churn"))) >= 2, 60, "the registration is in the log")
     export = system.aud.export_log(tmp_path / "log.ndjson")
     key = system.aud.verifier_key()
     assert verify_export(export, key).size >= 2

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.system import EXTERNAL, System, embedded_system, eventually, to_production
+from tests.support.system import EXTERNAL, System, embedded_system, to_production
+from tests.support.waiting import until_now
 
 from embedded.stack import Stack
 from hallmark.verify import verify_export
@@ -36,8 +37,8 @@ def test_everything_survives_a_restart(
         system.ana.register("churn", artifact(name), metrics={"accuracy": accuracy})
     to_production(system, 1)
     changes = [(1, "Staging"), (1, "Production")]
-    eventually(lambda: heard(system) == changes, "the webhook heard of the first promotion")
-    eventually(lambda: logged(system) == 2, "the first promotion is in the audit log")
+    until_now(lambda: heard(system) == changes, 60, "the webhook heard of the first promotion")
+    until_now(lambda: logged(system) == 2, 60, "the first promotion is in the audit log")
     before, key = facts(system), system.aud.verifier_key()
     log = system.aud.export_log(tmp_path / "before.ndjson")
     size = verify_export(log, key).size
@@ -52,9 +53,9 @@ def test_everything_survives_a_restart(
     to_production(system, 2)
     changes += [(2, "Staging"), (1, "Archived"), (2, "Production")]
     # Deliveries of a model keep their order: when the last one is here, a second copy of the first ones would be too.
-    eventually(lambda: heard(system)[-1] == changes[-1], "the webhook heard of the second promotion")
+    until_now(lambda: heard(system)[-1] == changes[-1], 60, "the webhook heard of the second promotion")
     assert heard(system) == changes
-    eventually(lambda: logged(system) == 5, "the second promotion is in the audit log")
+    until_now(lambda: logged(system) == 5, 60, "the second promotion is in the audit log")
     assert [v.stage for v in system.ana.versions("churn")] == ["Archived", "Production"]
     assert system.aud.production("churn").version == 2
     longer = system.aud.export_log(tmp_path / "after.ndjson")

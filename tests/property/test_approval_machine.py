@@ -96,8 +96,12 @@ class Machine(RuleBasedStateMachine):
                 "author": "carl",
                 "committers": COMMITTERS,
                 "metrics": metrics,
-                **{"tags": {}, "evaluations": [], "evidence": [], "stages": []},
-                **{"unsafe": False, "revoked": False},
+                "tags": {},
+                "evaluations": [],
+                "evidence": [],
+                "stages": [],
+                "unsafe": False,
+                "revoked": False,
             }
 
     @rule(data=st.data())

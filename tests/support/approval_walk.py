@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from hypothesis import strategies as st
 from tests.integration.approval.conftest import Direct, make_direct, make_settings, service_url
+from tests.support.approval_facts import Actor
 
 from approval.domain import Request
 from contracts.access import Action
@@ -18,7 +19,6 @@ from embedded.fixtures import run
 from kit.auth import Principal
 from kit.problems import Problem
 from policy.people import Person
-from tests.support.approval_facts import Actor
 
 T = TypeVar("T")
 Step = Callable[..., None]

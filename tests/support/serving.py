@@ -18,6 +18,7 @@ from uuid import uuid4
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from tests.support.waiting import until
 
 from contracts.lifecycle import Stage, TransitionKind, stream_of, subject_of
 from contracts.model import Artifact, ArtifactFile, Dataset, Evaluation, Inspection, VersionContent, manifest_digest
@@ -271,9 +272,7 @@ async def running(settings: RegistrySettings, port: int = 0, send_buffer: int | 
     background = [asyncio.create_task(work()) for work in house.serving.background]
     serve = asyncio.create_task(server.serve([listening]))
     try:
-        async with asyncio.timeout(20):
-            while not server.started:
-                await asyncio.sleep(0.01)
+        await until(lambda: server.started)
         house.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         yield house
     finally:

@@ -3,8 +3,6 @@
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,13 +114,6 @@ def external_system(held: ExitStack) -> System:
         receivers=receivers,
         mailbox=os.environ["HALLMARK_E2E_MAIL"],
     )
-
-
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 def to_production(system: System, version: int) -> None:

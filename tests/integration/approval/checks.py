@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
 from tests.integration.approval.conftest import Direct, transition_id
+from tests.support.waiting import until
 
 from approval.answers import Answers
 from approval.api.common import Callers
@@ -96,12 +97,6 @@ class Check:
         self._thread.join()
 
 
-async def until(holds: Callable[[], Any], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -180,10 +175,11 @@ class Rig:
         return transition_id(envelope)
 
     async def until(self, request_id: str, holds: Callable[[Request], Any]) -> Request:
-        async with asyncio.timeout(30):
-            while not holds(request := await self.direct.request(request_id)):
-                await asyncio.sleep(0.02)
-        return request
+        async def found() -> Request | None:
+            request = await self.direct.request(request_id)
+            return request if holds(request) else None
+
+        return await until(found)
 
     async def decided(self, request_id: str) -> Request:
         return await self.until(request_id, lambda request: request.status != "open")

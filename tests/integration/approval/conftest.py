@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
+from tests.support.waiting import until
 
 from approval import app as approval_app
 from approval import views
@@ -173,17 +174,15 @@ class Harness:
     def admin(self) -> httpx2.AsyncClient:
         return self.client("root", "admins")
 
-    async def until(self, request_id: str, condition: Callable[[Document], bool]) -> Document:
-        """The request once it is there and as wanted."""
-        async with asyncio.timeout(60):
-            while True:
-                response = await self.ana.get(f"/v1/requests/{request_id}")
-                if response.status_code == 200 and condition(response.json()):
-                    return dict(response.json())
-                await asyncio.sleep(0.02)
-
     async def opened(self, envelope: Envelope) -> Document:
-        return await self.until(transition_id(envelope), lambda _: True)
+        """The request once it is there."""
+        request_id = transition_id(envelope)
+
+        async def found() -> Document | None:
+            response = await self.ana.get(f"/v1/requests/{request_id}")
+            return dict(response.json()) if response.status_code == 200 else None
+
+        return await until(found, 60, f"request {request_id}")
 
     async def decided(self, envelope: Envelope) -> Document:
         response = await self.ana.get(f"/v1/requests/{transition_id(envelope)}", params={"wait": 30})
@@ -209,12 +208,11 @@ class Harness:
 
     async def event(self, matches: Callable[[Envelope], bool]) -> Envelope:
         """The first event of the service, past or coming, that matches."""
-        async with asyncio.timeout(60):
-            while True:
-                for envelope in self.heard:
-                    if matches(envelope):
-                        return envelope
-                await asyncio.sleep(0.02)
+        return await until(
+            lambda: next(filter(matches, self.heard), None),
+            60,
+            lambda: f"an event that matches; heard were {[e.type for e in self.heard]}",
+        )
 
     def said(self, stream: str) -> list[str]:
         """The short types of what was heard of a stream, in order, duplicates (a republish) dropped."""

@@ -23,10 +23,10 @@ from tests.integration.approval.checks import (
     make_rig,
     policy,
     retagged,
-    until,
     webhook,
 )
 from tests.integration.approval.conftest import Direct, person
+from tests.support.waiting import until
 
 from approval.tables import CallRow, RequestRow, of
 from contracts.approval import Choice

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from tests.integration.approval.conftest import Harness
 from tests.support.decisions import unb64
+from tests.support.waiting import until
 
 from contracts.approval import Verdict
 from contracts.lifecycle import Stage
@@ -33,8 +34,7 @@ async def reader_of(harness: Harness, max_age: float = 60) -> AsyncIterator[Deci
     """What the registry believes, with the keys from the service's own address."""
     server = uvicorn.Server(uvicorn.Config(harness.app, port=0, lifespan="off", log_level="warning"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield DecisionReader(KeySource(f"http://127.0.0.1:{port}/.well-known/jwks.json", max_age=max_age))
@@ -116,9 +116,8 @@ async def test_no_decision_is_lost_while_keys_rotate(approval: Harness) -> None:
         deciding = [asyncio.create_task(decide(n)) for n in range(3)]
         for count in range(1, 5):
             await keys(approval, "rotate")
-            seen = len(tokens)
-            while len(tokens) < seen + 3 * count:
-                await asyncio.sleep(0.01)
+            wanted = len(tokens) + 3 * count
+            await until(lambda wanted=wanted: len(tokens) >= wanted)  # type: ignore[misc]
         done.set()
         await asyncio.gather(*deciding)
         for token in tokens:

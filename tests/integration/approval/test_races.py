@@ -5,14 +5,12 @@ HALLMARK_RACES=1000 races approve and deny as often as the issue says; CI does f
 
 import asyncio
 import os
-import random
 from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.integration.approval.conftest import Direct, make_direct, make_settings, service_url, transition_id
+from tests.integration.approval.conftest import Direct, transition_id
 
 from contracts.approval import Choice
 from kit.problems import Problem
@@ -24,9 +22,7 @@ APPROVE, REJECT = Ballot(Choice.APPROVE), Ballot(Choice.REJECT, "no")
 
 
 @pytest_asyncio.fixture
-async def racing(database: str, tmp_path: Path) -> AsyncIterator[Direct]:
-    settings = make_settings(service_url(database), tmp_path, settle_seconds=0.1)
-    direct = make_direct(settings)
+async def racing(direct: Direct) -> AsyncIterator[Direct]:
     await direct.parts.revisions.bootstrap()
     yield direct
     await direct.db.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.integration.approval.conftest import Direct, Harness, person, transition_id
+from tests.support.waiting import until
 
 from approval import domain
 from contracts.approval import Choice, VoteRefused
@@ -170,9 +171,11 @@ async def test_a_death_between_the_last_vote_and_the_decision(direct: Direct) ->
     request_id = transition_id(await direct.registry.request("m"))
     slow = direct.again(settle_seconds=60.0)
     voting = asyncio.create_task(slow.people.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE)))
-    async with asyncio.timeout(20):
-        while not (await direct.request(request_id)).votes:
-            await asyncio.sleep(0.01)
+
+    async def voted() -> bool:
+        return bool((await direct.request(request_id)).votes)
+
+    await until(voted)
     voting.cancel()
     assert (await direct.request(request_id)).status == domain.OPEN
     assert await slow.sweeper.once() == 0  # for it, the votes have not settled yet

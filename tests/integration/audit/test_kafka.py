@@ -1,13 +1,14 @@
 """The whole service on a real broker: every record once, whatever is sent and whatever dies in between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tests.support.waiting import until
 
 from audit import app as audit_app
 from audit import tables
@@ -86,12 +87,6 @@ async def serving(wire: Wire) -> AsyncIterator[None]:
         yield
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
-        while not await condition():
-            await asyncio.sleep(0.05)
-
-
 async def books(audit: Harness) -> dict[str, int]:
     rows = await audit.rows(tables.kafka_offset)
     names = ("entries", "duplicates", "redelivered", "rewound")
@@ -119,7 +114,7 @@ async def test_every_record_of_every_topic_enters_once(audit: Harness, wire: Wir
         async def all_in() -> bool:
             return sum((await books(audit)).values()) == 10
 
-        await until(all_in)
+        await until(all_in, 60)
         assert await books(audit) == {"entries": 9, "duplicates": 1, "redelivered": 0, "rewound": 0}
         parked = await wire.read(REGISTRY_EVENTS.dead_letter("audit"), 4)
         published = await wire.read(AUDIT_EVENTS.name, 1)
@@ -164,7 +159,7 @@ async def test_a_crash_between_the_log_and_the_acknowledgement(
         async def all_again() -> bool:
             return (await books(audit))["redelivered"] == len(envelopes)
 
-        await until(all_again)
+        await until(all_again, 60)
     assert crashes == len(envelopes)
     assert len(await audit.entries()) == len(envelopes)
     assert (await audit.get("/v1/log/completeness"))["complete"] is True
@@ -178,7 +173,7 @@ async def test_a_restart_goes_on_where_it_was(audit: Harness, wire: Wire) -> Non
         async def reached() -> bool:
             return len(await audit.entries()) == wanted
 
-        await until(reached)
+        await until(reached, 60)
 
     async with serving(wire):
         for envelope in envelopes[:4]:
@@ -215,5 +210,5 @@ async def test_a_record_that_cannot_be_appended_waits(
         async def in_it() -> bool:
             return len(await audit.entries()) == 1
 
-        await until(in_it)
+        await until(in_it, 60)
     assert tries >= 7

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import until_now
 
 from embedded.stack import Stack
 from hallmark import Client
@@ -61,15 +61,8 @@ def ask(hallmark: Hallmark, model: str) -> str:
 def heard_of(hallmark: Hallmark, code: int, asked: Any) -> str:
     assert code == 3, asked
     request_id = str(asked["transition_id"])
-    until(lambda: hallmark(ANA, "request", "show", request_id)[0] == 0, "approval hears of the request")
+    until_now(lambda: hallmark(ANA, "request", "show", request_id)[0] == 0, 60)
     return request_id
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"it never came true that {what}"
-        time.sleep(0.1)
 
 
 def test_a_request_is_read_voted_on_decided_and_verified_offline(
@@ -125,7 +118,7 @@ def test_a_vote_does_not_bind_to_what_changed_after_it_was_read(
     before = hallmark(BEN, "request", "show", request_id)[1]["request_digest"]
     assert hallmark(ANA, "version", "tag", staged, "1", "--set", "reviewed=no")[0] == 0
     again = ("cid:reviewers", "request", "show", request_id)
-    until(lambda: bool(hallmark(*again)[1]["request_digest"] != before), "the request is bound anew")
+    until_now(lambda: hallmark(*again)[1]["request_digest"] != before, 60)
     code, error = hallmark(BEN, "request", "approve", request_id)
     assert code == 4
     assert "request-changed" in error
@@ -279,7 +272,7 @@ def test_a_revoked_version_is_nobodys_any_more(hallmark: Hallmark, staged: str) 
     code, ordered = hallmark(OLGA, *revoke, "--yes")
     assert (code, ordered["revocation"]["revoked_by"]) == (0, "olga")
     show = (ANA, "version", "show", staged, "1")
-    until(lambda: bool(hallmark(*show)[1]["status"] == "revoked"), "the registry revokes it")
+    until_now(lambda: hallmark(*show)[1]["status"] == "revoked", 60)
 
 
 def test_a_policy_is_tried_on_past_requests(hallmark: Hallmark, staged: str, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """The SDK against the whole system."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import until_now
 
 from embedded.stack import Stack
 from hallmark import Client, HallmarkError, Watcher
@@ -20,13 +20,6 @@ def promote(ana: Client, ben: Client, version: int) -> None:
     ben.request(asked.transition_id, wait=30)
     ben.approve(asked.transition_id, "fine")
     assert ana.wait_for(asked, 30).applied
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
 
 
 def test_a_version_comes_back_as_it_was_registered(ana: Client, model_file: Path) -> None:
@@ -138,7 +131,7 @@ def test_the_audit_log_answers_and_verifies(
     ana.register("m", model_file, metrics=GOOD)
     promote(ana, ben, 1)
     aud = person("aud", "auditors")
-    until(lambda: aud.production("m").version == 1)
+    until_now(lambda: aud.production("m").version == 1, 60)
     tenure = aud.production("m")
     assert (tenure.requested_by, tenure.approved_by[0]["name"]) == ("ana", "ben")
     assert tenure.criteria[0].result == "pass"
@@ -174,8 +167,8 @@ def test_a_server_survives_the_registry_and_swaps_when_it_is_back(
         assert watcher.current is not None
         assert watcher.current.model == model_file.read_bytes()
         house.child("registry").kill()
-        until(lambda: watcher.status.trouble)
+        until_now(lambda: watcher.status.trouble, 60)
         assert watcher.current.model == model_file.read_bytes()
-        until(lambda: watcher.status.trouble is None)
+        until_now(lambda: watcher.status.trouble is None, 60)
         promote(ana, ben, 2)
-        until(lambda: watcher.current is not None and watcher.current.model == b"second")
+        until_now(lambda: watcher.current is not None and watcher.current.model == b"second", 60)

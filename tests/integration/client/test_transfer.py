@@ -15,6 +15,7 @@ import httpx2
 import psutil
 import pytest
 from tests.integration.registry.artifact_support import registry_database
+from tests.support.waiting import until_now
 
 from contracts.model import Artifact
 from embedded import s3
@@ -23,7 +24,6 @@ from embedded.ports import free_port
 from hallmark import Client, HallmarkError
 from hallmark.connection import read
 from hallmark.results import Pin
-from registry.offers import PART_SIZE
 from registry.places import blob_key
 
 MIB = 1 << 20
@@ -174,19 +174,14 @@ def test_a_failed_upload_is_resumed(service: Service, ana: Client, line: Line, l
 
 def test_a_killed_client_is_resumed_by_another_process(service: Service, large: Path, ana: Client, line: Line) -> None:
     script = (
-        "import os, sys, hallmark\n"
-        "def stop(n):\n"
-        "    global left\n"
-        "    left -= n\n"
-        "    if left < 0: os.kill(os.getpid(), 9)\n"
-        f"left = {3 * PART_SIZE}\n"
-        "hallmark.Client(sys.argv[1], 'ana').upload(sys.argv[2], progress=stop)\n"
+        "import sys, time, hallmark\n"
+        "hallmark.Client(sys.argv[1], 'ana').upload(sys.argv[2], progress=lambda sent: time.sleep(0.02))\n"
     )
-    killed = subprocess.run([sys.executable, "-c", script, service.url, str(large)], check=False, timeout=60)
-    assert killed.returncode == -9
-    before = len(stored_parts(service))
+    with subprocess.Popen([sys.executable, "-c", script, service.url, str(large)]) as client:
+        stored = until_now(lambda: len(parts) if len(parts := stored_parts(service)) >= 2 else None)
+        client.kill()
     artifact = ana.upload(large)
-    assert len(line.puts) == 5 - before
+    assert len(line.puts) <= 5 - stored  # fewer, when the store had a part by then that was on its way at the kill
     assert ana.download(service.register(ana, artifact)).read_bytes() == large.read_bytes()
 
 

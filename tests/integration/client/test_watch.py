@@ -6,7 +6,7 @@ import io
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 from tests.support.serving import House, Pen, running, settings_for
+from tests.support.waiting import until
 
 from embedded import s3
 from embedded.fixtures import S3, new_bucket
@@ -62,12 +63,6 @@ async def occupied(house: House) -> Pen:
 
 def client(house: House, pen: Pen, **options: Any) -> Client:
     return Client(house.url, house.token(), workspace=pen.workspace, retry_for=0, **options)
-
-
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_change_is_served_without_being_asked_for(registry: House, tmp_path: Path) -> None:

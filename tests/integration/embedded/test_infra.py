@@ -4,11 +4,9 @@ import asyncio
 import io
 import os
 import signal
-import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 from minio.commonconfig import CopySource
 from minio.error import S3Error
+from tests.support.waiting import until_now
 
 from embedded import Infra, jars, s3, services, start_infra
 from embedded.infra import prepare_infra
@@ -103,7 +102,7 @@ async def test_data_survives_a_restart_and_a_kill(kind: Choice, server_dir: Path
             before = child.pid
             child.kill()
             assert not child.alive()
-            child.restart()
+            child.start()
             assert child.pid != before
         await assert_kept(second.infra)
 
@@ -113,7 +112,7 @@ async def test_postgres_starts_over_what_a_killed_one_left(server_dir: Path) -> 
         assert running.postgres.pid is not None
         await write(running.infra)
         os.kill(running.postgres.pid, signal.SIGKILL)  # only the postmaster: its backends are still going
-        until(lambda: not running.postgres.alive())
+        until_now(lambda: not running.postgres.alive())
         pid_file = server_dir / "postgres" / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
         pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]))  # its pid was given to somebody else
@@ -191,10 +190,3 @@ def test_only_this_machine_can_reach_the_servers(server_dir: Path) -> None:
             assert child.pid is not None
             listening = [c for c in psutil.Process(child.pid).net_connections("tcp") if c.status == "LISTEN"]
             assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)

@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import until_now
 
 from embedded import kafka
 
@@ -18,13 +18,6 @@ from embedded.fixtures import acquire
 print(acquire("kafka-tansu", Path(sys.argv[1]))["bootstrap"], flush=True)
 sys.stdin.read()
 """
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def worker(locks: Path) -> "subprocess.Popen[str]":
@@ -57,8 +50,8 @@ def test_workers_share_one_server_and_the_last_one_ends_it(tmp_path: Path) -> No
     time.sleep(1.0)  # several looks of the keeper at its lock
     assert kafka.answers(port), "it must live while one worker does"
     end(workers[2], kill=True)
-    until(lambda: not kafka.answers(port))
-    until(lambda: not (tmp_path / "kafka-tansu.json").exists())
+    until_now(lambda: not kafka.answers(port))
+    until_now(lambda: not (tmp_path / "kafka-tansu.json").exists())
 
 
 def test_who_comes_while_it_ends_gets_a_new_one(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tests.support.waiting import until_now
 
 from embedded import jars, kafka, services
 from embedded.fixtures import server_directory
@@ -25,13 +25,6 @@ def hallmark(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "embedded", *words], capture_output=True, text=True, timeout=240, check=False
     )
-
-
-def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
 
 
 def status(data: Path) -> dict[str, Any]:
@@ -122,8 +115,8 @@ def test_access_and_keys_are_made_once(data: Path) -> None:
 def test_what_is_killed_is_started_again(data: Path, name: str) -> None:
     before = processes(data)[name]
     os.kill(before["pid"], signal.SIGKILL)
-    until(lambda: processes(data)[name]["pid"] not in (None, before["pid"]))
-    until(lambda: hallmark("status", "--data-dir", str(data)).returncode == 0)
+    until_now(lambda: processes(data)[name]["pid"] not in (None, before["pid"]), 120)
+    until_now(lambda: hallmark("status", "--data-dir", str(data)).returncode == 0, 120)
     after = processes(data)[name]
     assert after["restarts"] == before["restarts"] + 1
     assert after["port"] == before["port"]
@@ -131,7 +124,7 @@ def test_what_is_killed_is_started_again(data: Path, name: str) -> None:
 
 def test_nothing_outlives_a_supervisor_that_is_killed_and_up_works_again(data: Path, ports: list[str]) -> None:
     os.kill(status(data)["supervisor"], signal.SIGKILL)
-    until(lambda: left(data) == [])
+    until_now(lambda: left(data) == [], 120)
     assert status(data) == {"running": False}
     before = json.loads((data / "ports.json").read_text())
     report = up(data, ports)
@@ -151,7 +144,7 @@ def test_an_interrupt_while_it_starts_leaves_nothing_behind(server_dir: Path, po
     with (server_dir / "out").open("w") as out:
         words = ["up", "--data-dir", str(server_dir / "d"), "--kafka", "tansu", *ports]
         process = subprocess.Popen([sys.executable, "-m", "embedded", *words], stdout=out, stderr=out)
-    until(lambda: "postgres" in (server_dir / "out").read_text(), 30)
+    until_now(lambda: "postgres" in (server_dir / "out").read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0, (server_dir / "out").read_text()
     assert left(server_dir / "d") == []

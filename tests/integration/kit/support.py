@@ -1,7 +1,5 @@
 """A small service to try the kit on: one schema, one topic, a handler that remembers, and eyes on the broker."""
 
-import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ import sqlalchemy as sa
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.payload import Message

@@ -5,16 +5,13 @@ import itertools
 from collections.abc import Sequence
 
 from prometheus_client import REGISTRY
-from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import TOPIC, Given, Memory, MemoryOfMany, Noted, event, given
 from tests.integration.kit.test_hostile import produce_with_binary_name
 from tests.integration.kit.test_poison import BINARY_HEADER, NULL_HEADER, POISON, until_committed
 from tests.support.waiting import until
 
-from contracts.envelope import Envelope
 from kit.bus import Bus, Record
-from kit.consume import Once
 from kit.errors import Permanent, Transient
 
 
@@ -27,21 +24,27 @@ def both(count: int) -> list[Given]:
     return [numbered(n, partition) for n in range(count) for partition in (0, 1)]
 
 
-class Commands(Once):
-    """Applies commands to PostgreSQL, many in one transaction, and remembers the calls."""
+class Commands:
+    """Applies commands to PostgreSQL, each once by its id, many in one transaction, and remembers the calls."""
 
     def __init__(self, place: Place) -> None:
-        super().__init__(place.store.db, place.store.inbox, "kit", self.apply)
-        self._place = place
+        self._store = place.store
         self.batches: list[list[Record]] = []
 
-    async def apply(self, tx: AsyncConnection, envelope: Envelope) -> None:
-        envelope.payload(Noted)
-        await self._place.store.note(tx, envelope)
+    async def __call__(self, record: Record) -> None:
+        await self.many([record])
 
     async def many(self, records: Sequence[Record]) -> None:
         self.batches.append(list(records))
-        await super().many(records)
+        envelopes = [record.envelope() for record in records]
+        async with self._store.db.transaction() as tx:
+            for envelope in envelopes:
+                if await self._store.inbox.once(tx, "kit", envelope.id):
+                    envelope.payload(Noted)
+                    await self._store.note(tx, envelope)
+
+    async def parked(self, record: Record, error: Permanent) -> None:
+        """Nobody is answered."""
 
 
 async def applied(place: Place, records: Sequence[Given]) -> None:

@@ -199,12 +199,3 @@ async def test_a_store_that_is_away_is_worth_another_try(infra_s3: S3, bucket: s
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is, it must count as transient
         await away.stat("k")
     assert is_transient(caught.value)
-
-
-async def test_what_lies_there_is_read_and_hashed(store: BlobStore) -> None:
-    data = os.urandom(3 * MIB + 1)
-    await put(store, "some", data)
-    await put(store, "empty", b"")
-    assert await store.digest("some") == (digest_of(data), len(data))
-    assert await store.digest("empty") == (digest_of(b""), 0)
-    assert await store.digest("nothing") is None

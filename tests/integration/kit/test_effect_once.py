@@ -9,7 +9,7 @@ from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from kit.bus import Record
-from kit.consume import Once, Ordered
+from kit.consume import Ordered
 from kit.errors import Transient
 
 
@@ -32,7 +32,7 @@ class CutOff(Ordered):
     async def __call__(self, record: Record) -> None:
         await super().__call__(record)
         self.committed.set()
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
 
 async def test_an_event_whose_acknowledgement_was_lost(place: Place) -> None:
@@ -54,31 +54,6 @@ async def test_an_event_whose_acknowledgement_was_lost(place: Place) -> None:
     await seen(place, 3)
     assert calls == [2, 3]
     assert await place.store.effects() == {"default/a": [1, 2, 3]}
-
-
-async def test_a_command_whose_acknowledgement_was_lost(place: Place) -> None:
-    """The same for records without a sequence, by their id; also when the sender itself sends one twice."""
-    committed, store = asyncio.Event(), place.store
-    one, two = event(None, text="1"), event(None, text="2")
-    await place.eyes.produce(given(one), given(one), given(two), given(one))
-
-    class Held(Once):
-        async def __call__(self, record: Record) -> None:
-            await super().__call__(record)
-            committed.set()
-            await asyncio.sleep(3600)
-
-    first = await place.listen(Held(store.db, store.inbox, "kit", store.note), graceful_seconds=0.2)
-    await asyncio.wait_for(committed.wait(), 30)
-    await first.stop()
-    await place.listen(Once(store.db, store.inbox, "kit", store.note))
-
-    async def reached() -> bool:
-        return await place.eyes.committed() == 4
-
-    await until(reached)
-    assert await store.effects() == {"default/a": [None, None]}
-    assert await store.count("inbox") == 2
 
 
 async def test_a_failed_effect_is_forgotten_with_its_memory(place: Place) -> None:

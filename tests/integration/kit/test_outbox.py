@@ -23,11 +23,11 @@ async def published(place: Place) -> list[str]:
     return [record.header("ce_id") for record in await place.eyes.read()]
 
 
-async def drained(store: Store) -> None:
+async def drained(store: Store, seconds: float = 30.0) -> None:
     async def empty() -> bool:
         return await store.count("outbox") == 0
 
-    await until(empty, what="an empty outbox")
+    await until(empty, seconds, "an empty outbox")
 
 
 async def test_a_commit_wakes_the_relay(place: Place) -> None:
@@ -38,7 +38,7 @@ async def test_a_commit_wakes_the_relay(place: Place) -> None:
     await drained(place.store)
     for n in range(3):
         await place.store.append("default/a", str(n))
-        await asyncio.wait_for(drained(place.store), 5)
+        await drained(place.store, 5)
 
 
 async def until_leading(place: Place) -> None:
@@ -165,7 +165,7 @@ async def test_a_relay_cancelled_between_send_and_delete(place: Place) -> None:
     class Held(Relay):
         async def _acknowledged(self, *arguments: Any) -> None:
             sent.set()
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
 
     await place.store.append("default/a", "1", "2", "3")
     await place.project(place.store.note)

@@ -1,14 +1,10 @@
 """Records that no handler can read: each is parked once, as it came, and its neighbours pass."""
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import TOPIC, Given, Memory, Noted, event, given
 from tests.support.waiting import until
 
-from contracts.envelope import Envelope
 from kit.bus import Record
-from kit.consume import Once
-from kit.errors import Permanent
 
 NULL_HEADER = ("x-null", None)
 BINARY_HEADER = ("x-binary", b"\xff\xfe\x00")
@@ -48,17 +44,13 @@ POISON = {
 async def test_poison_is_parked_and_neighbours_pass(place: Place) -> None:
     applied: list[str] = []
 
-    async def apply(tx: AsyncConnection, envelope: Envelope) -> None:
-        applied.append(envelope.payload(Noted).text)
+    async def read(record: Record) -> None:
+        applied.append(record.envelope().payload(Noted).text)
 
-    answered: list[str] = []
-
-    async def answer(tx: AsyncConnection, record: Record, error: Permanent) -> None:
-        answered.append(error.code)
-
+    memory = Memory(read)
     records = [r for n, poison in enumerate(POISON.values()) for r in (numbered(n), poison)]
     await place.eyes.produce(*records, numbered(99))
-    await place.listen(Once(place.store.db, place.store.inbox, "kit", apply, answer))
+    await place.listen(memory)
     await until(lambda: "99" in applied)
 
     assert applied == [*(str(n) for n in range(len(POISON))), "99"]
@@ -74,7 +66,7 @@ async def test_poison_is_parked_and_neighbours_pass(place: Place) -> None:
         assert letter.header("dlt_attempts") == "1", name
         assert letter.header("dlt_origin") == f"{TOPIC.name}/0/{2 * n + 1}", name
         assert letter.header("dlt_service") == "kit", name
-    assert answered == ["bad-event"] * len(POISON)
+    assert [error.code for _, error in memory.given_up] == ["bad-event"] * len(POISON)
     await until_committed(place, len(records) + 1)
 
 

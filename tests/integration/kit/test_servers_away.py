@@ -12,18 +12,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.kit.conftest import Place
-from tests.integration.kit.support import (
+from tests.integration.kit.support import TOPIC, Eyes, Noted, Store, Unreadable, cause, create_topics, event, given
 from tests.support.waiting import until
-    TOPIC,
-    Eyes,
-    Noted,
-    Store,
-    Unreadable,
-    cause,
-    create_topics,
-    event,
-    given,
-)
 
 from contracts.envelope import Envelope
 from contracts.topics import REGISTRY_EVENTS
@@ -268,7 +258,7 @@ async def test_a_broker_that_forgets_in_the_middle_of_a_run(house: House) -> Non
         for n in range(60):
             await house.append(f"default/{n % 4}")
             written = n + 1
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # so that it still writes when the broker forgets
 
     writing = asyncio.create_task(write())
     for enough in (16, 32):

@@ -49,7 +49,7 @@ async def test_a_handler_that_outlasts_the_grace_is_redelivered(place: Place) ->
     async def act(record: Record) -> None:
         if record.offset == 1:
             entered.set()
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
 
     first = Memory(act)
     await place.eyes.produce(*numbered(0, 1, 2))
@@ -95,7 +95,7 @@ async def test_many_stops_and_starts_skip_nothing(place: Place) -> None:
     for stop_at in (1, 4, 9):
 
         async def act(record: Record) -> None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # so that a stop meets it under way
 
         memory = Memory(act)
         bus = await place.listen(memory)

@@ -49,11 +49,11 @@ async def write(place: Place, writer: int, dice: random.Random) -> int:
                 last = await tx.scalar(sa.select(sa.func.max(event.c.sequence)).where(event.c.stream == stream)) or 0
                 await log.append(tx, stream, last, [New(Noted(text=str(done)), stream)], cause())
                 if dice.random() < 0.3:
-                    await asyncio.sleep(dice.uniform(0, 0.02))
+                    await asyncio.sleep(dice.uniform(0, 0.02))  # slow to commit
             done += 1
         except Conflict:
             conflicts += 1
-            await asyncio.sleep(dice.uniform(0, 0.02))
+            await asyncio.sleep(dice.uniform(0, 0.02))  # else the two would collide again
     return conflicts
 
 

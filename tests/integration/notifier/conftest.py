@@ -15,6 +15,7 @@ from uuid import UUID
 
 import pytest
 from aiosmtpd.smtp import SMTP
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.notifier import Channel
@@ -142,13 +143,6 @@ async def migrated(database: str) -> str:
     return url
 
 
-async def until(holds: Callable[[], Any], seconds: float = 60) -> None:
-    """Waits for a condition in this process."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 def stage_changed(model: str = "churn", version: int = 2, **changed: Any) -> StageChanged:
     values: dict[str, Any] = {
         "transition_id": f"t-{model}-{version}",
@@ -223,12 +217,12 @@ class Rig:
 
     async def all_done(self, subscription: dict[str, Any], count: int, seconds: float = 60) -> list[dict[str, Any]]:
         """Waits until there are `count` deliveries and none is open."""
-        async with asyncio.timeout(seconds):
-            while True:
-                found = await self.deliveries(subscription)
-                if len(found) == count and all(d["status"] != "pending" for d in found):
-                    return found
-                await asyncio.sleep(0.02)
+
+        async def done() -> list[dict[str, Any]] | None:
+            found = await self.deliveries(subscription)
+            return found if len(found) == count and all(d["status"] != "pending" for d in found) else None
+
+        return await until(done, seconds, f"{count} deliveries, none of them open")
 
     async def tries(self, delivery: dict[str, Any]) -> list[dict[str, Any]]:
         async with self.db.snapshot() as tx:
@@ -241,6 +235,15 @@ class Rig:
         async with self.db.snapshot() as tx:
             stream = views.stream_of(subscription["subscription_id"])
             return [envelope async for envelope in self.log.read(tx, stream=stream)]
+
+    async def said(self, subscription: dict[str, Any], count: int) -> list[Envelope]:
+        """Its events once there are `count`."""
+
+        async def enough() -> list[Envelope] | None:
+            found = await self.events(subscription)
+            return found if len(found) >= count else None
+
+        return await until(enough, 60, f"{count} events of the subscription")
 
 
 @pytest.fixture

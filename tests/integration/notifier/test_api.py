@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
+from tests.support.waiting import until
 
 from contracts.notifier import Channel
 from kit.keys import ensure_key, make_token
@@ -247,9 +248,11 @@ async def test_a_rebuild_and_a_writer_wait_for_each_other(rig: Rig, ana: httpx2.
         held = sa.text(
             "select count(*) from pg_locks where not granted and relation = 'notifier.subscription'::regclass"
         )
-        async with asyncio.timeout(20):
-            while not removal.done() and not await tx.scalar(held):
-                await asyncio.sleep(0.02)
+
+        async def waits() -> bool:
+            return removal.done() or bool(await tx.scalar(held))
+
+        await until(waits)
         assert not removal.done()
     assert (await removal).status_code == 204
     assert (await ana.get(f"/v1/subscriptions/{made['subscription_id']}")).json()["status"] == "removed"

@@ -3,6 +3,8 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+from tests.support.waiting import until
+
 from contracts.approval import (
     BreakGlass,
     DelegationGranted,
@@ -17,12 +19,12 @@ from contracts.envelope import Envelope
 from contracts.notifier import Channel
 from contracts.payload import Message
 
-from .conftest import DIGEST, Mailbox, Receiver, Rig, until
+from .conftest import DIGEST, Mailbox, Receiver, Rig
 
 AT = datetime.now(UTC)
 VOTE = Vote(
     voter="dan",
-    choice="approve",  # type: ignore[arg-type]
+    choice="approve",
     rule="prod/risk",
     meaning="I accept",
     at=AT,

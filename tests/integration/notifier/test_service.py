@@ -17,6 +17,7 @@ import httpx2
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from standardwebhooks import Webhook
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.topics import NOTIFIER_EVENTS, REGISTRY_EVENTS
@@ -25,7 +26,7 @@ from embedded.fixtures import Kafka
 from kit.keys import ensure_key, make_token
 from kit.topics import apply_topics
 
-from .conftest import Mailbox, Receiver, migrated, stage_changed, until
+from .conftest import Mailbox, Receiver, migrated, stage_changed
 
 ACCESS = "roles:\n  - {group: ml-engineers, role: contributor}\n"
 
@@ -46,22 +47,21 @@ class Service:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "notifier", "serve", env={**os.environ, **self.environment}
         )
+
+        async def ready() -> bool:
+            assert process.returncode is None, "the service ended"
+            try:
+                return (await self.client.get("/readyz")).status_code == 200
+            except httpx2.HTTPError:
+                return False
+
         try:
-            async with asyncio.timeout(60):
-                while not await self.ready():
-                    assert process.returncode is None, "the service ended"
-                    await asyncio.sleep(0.05)
+            await until(ready, 60)
             yield process
         finally:
             if process.returncode is None:
                 process.terminate()
                 await asyncio.wait_for(process.wait(), 30)
-
-    async def ready(self) -> bool:
-        try:
-            return (await self.client.get("/readyz")).status_code == 200
-        except httpx2.HTTPError:
-            return False
 
     async def subscribe(self, channel: str, address: str, **body: Any) -> dict[str, Any]:
         response = await self.client.post("/v1/subscriptions", json={"channel": channel, "address": address, **body})
@@ -155,10 +155,11 @@ async def test_a_stage_change_reaches_all_three_channels_once_and_poison_stops_n
         await service.publish(poison, value=b'{"model": "churn", "version": NaN}')
         await service.publish(neighbour)
         await service.publish(after)
-        async with asyncio.timeout(60):
-            while len(await service.deliveries(status="succeeded")) < 9:
-                await asyncio.sleep(0.05)
 
+        async def all_sent() -> bool:
+            return len(await service.deliveries(status="succeeded")) >= 9
+
+        await until(all_sent, 60)
         assert len(await service.deliveries()) == 9
         signer = Webhook(webhook["secret"])
         said = [signer.verify(hit.body, hit.headers) for hit in receiver.to("/hook")]
@@ -203,20 +204,15 @@ async def test_killed_between_the_receivers_answer_and_the_commit_it_sends_again
         await blocker.execute("select pg_advisory_lock(hashtextextended($1, 0))", stream)
         event = service.event("churn")
         await service.publish(event)
-        await until(lambda: len(receiver.hits) == 1)
-        async with asyncio.timeout(60):  # the answer has come back, and the outcome waits for our lock
-            while not await blocker.fetchval(
-                "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-            ):
-                await asyncio.sleep(0.02)
+        await until(lambda: len(receiver.hits) == 1, 60)
+        held = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+        await until(lambda: blocker.fetchval(held), 60, "the answer has come back, the outcome waits for our lock")
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await blocker.close()
     async with service.running():
-        await until(lambda: len(receiver.hits) == 2)
-        async with asyncio.timeout(60):
-            while not (done := await service.deliveries(status="succeeded")):
-                await asyncio.sleep(0.05)
+        await until(lambda: len(receiver.hits) == 2, 60)
+        done = await until(lambda: service.deliveries(status="succeeded"), 60)
         tries = (await service.client.get(f"/v1/deliveries/{done[0]['delivery_id']}")).json()["tries"]
     assert [t["outcome"] for t in tries] == ["unknown", "succeeded"]
     assert len({hit.headers["webhook-id"] for hit in receiver.hits}) == 1

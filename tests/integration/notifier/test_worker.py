@@ -8,6 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from standardwebhooks import Webhook
+from tests.support.waiting import until
 
 from contracts.notifier import Channel
 from kit.outbound import Guard
@@ -15,7 +16,7 @@ from notifier import app, queue, views
 from notifier.domain import Outcome, Schedule, Verdict
 from notifier.tables import mechanism
 
-from .conftest import Hit, Receiver, Rig, until
+from .conftest import Hit, Receiver, Rig
 
 
 async def test_a_failed_try_is_repeated_under_the_same_id_with_a_fresh_signature(rig: Rig, receiver: Receiver) -> None:
@@ -47,8 +48,8 @@ async def test_only_the_model_whose_event_fails_waits(rig: Rig, receiver: Receiv
     first, second, other = rig.event("churn", 1), rig.event("churn", 2), rig.event("other", 1)
     async with rig.worker(pauses=(0.05,) * 500):
         await rig.happens(first, second, other)
-        await until(lambda: any(json.loads(h.body)["id"] == other.id for h in receiver.hits))
-        await until(lambda: sum(json.loads(h.body)["id"] == first.id for h in receiver.hits) >= 4)
+        await until(lambda: any(json.loads(h.body)["id"] == other.id for h in receiver.hits), 60)
+        await until(lambda: sum(json.loads(h.body)["id"] == first.id for h in receiver.hits) >= 4, 60)
         assert not [h for h in receiver.hits if json.loads(h.body)["id"] == second.id]
         open_again.set()
         await rig.all_done(made, 3)
@@ -121,11 +122,8 @@ async def test_retry_after_moves_the_next_try(rig: Rig, receiver: Receiver) -> N
     made = await rig.webhook(f"{receiver.url}/hook")
     await rig.happens(rig.event())
     async with rig.worker():
-        await until(lambda: len(receiver.hits) == 1)
-        async with asyncio.timeout(60):
-            while len(await rig.events(made)) < 2:
-                await asyncio.sleep(0.02)
-    failed = (await rig.events(made))[1]
+        await until(lambda: len(receiver.hits) == 1, 60)
+        failed = (await rig.said(made, 2))[1]
     body = json.loads(failed.value)
     wait = (datetime.fromisoformat(body["next_attempt_at"]) - failed.time).total_seconds()
     assert 3590 < wait < 3610

@@ -21,6 +21,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.payload import Message
@@ -108,11 +109,14 @@ class Harness:
         return await self.verified(model, response.json()["version"])
 
     async def verified(self, model: str, version: int) -> dict[str, Any]:
-        """The version when it is pending no more."""
-        response = await self.ana.get(f"/v1/models/{model}/versions/{version}", params={"wait": 20})
-        document: dict[str, Any] = response.json()
-        assert document["status"] != "pending", document
-        return document
+        """The version when it is pending no more. Those that earlier tests left come before it."""
+
+        async def settled() -> dict[str, Any] | None:
+            response = await self.ana.get(f"/v1/models/{model}/versions/{version}", params={"wait": 20})
+            document: dict[str, Any] = response.json()
+            return None if document["status"] == "pending" else document
+
+        return await until(settled, 90, f"{model}/{version} verified")
 
     async def request(self, model: str, version: int, to: str) -> dict[str, Any]:
         path = f"/v1/models/{model}/versions/{version}/transitions"
@@ -144,12 +148,11 @@ class Harness:
 
     async def event(self, matches: Callable[[Envelope], bool]) -> Envelope:
         """The first event, past or coming, that matches."""
-        async with asyncio.timeout(30):
-            while True:
-                for envelope in self.heard:
-                    if matches(envelope):
-                        return envelope
-                await asyncio.sleep(0.02)
+        return await until(
+            lambda: next(filter(matches, self.heard), None),
+            30,
+            lambda: f"an event that matches; heard were {[e.type for e in self.heard]}",
+        )
 
     async def parked(self, topic: str, count: int = 1) -> list[dict[str, str]]:
         """The headers of the first `count` of this test's records on the registry's dead-letter topic of `topic`."""

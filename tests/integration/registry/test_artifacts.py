@@ -224,7 +224,8 @@ async def test_a_reference_place_may_be_one_workspaces(
 
 async def test_bytes_can_be_registered_at_every_step_of_their_verification(world: World, data: bytes) -> None:
     """A person may name only what was brought or may be read: at no moment are the bytes neither of them."""
-    artifact, mine = single(data), {"readable": lambda workspace, model: True}
+    artifact = single(data)
+    mine: dict[str, Any] = {"readable": lambda workspace, model: True}
     await world.upload(data)
     version = await world.register(artifact)
     asides = await world.keep(artifact)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.model import Artifact, Dataset, Evaluation, VersionContent
@@ -65,10 +66,11 @@ def answered(registry: Harness, commands: list[Envelope]) -> dict[str, list[Enve
 
 
 async def all_answered(registry: Harness, commands: list[Envelope]) -> dict[str, list[Envelope]]:
-    async with asyncio.timeout(60):
-        while not all((found := answered(registry, commands)).values()):
-            await asyncio.sleep(0.02)
-    return found
+    def all_of_them() -> dict[str, list[Envelope]] | None:
+        found = answered(registry, commands)
+        return found if all(found.values()) else None
+
+    return await until(all_of_them, 60, f"an answer to each of {len(commands)} commands")
 
 
 async def transactions(registry: Harness, ids: list[str]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.support.waiting import until
 
 from contracts.lifecycle import DEFAULT_LIFECYCLE, StageRule
 from contracts.registry import RequestTransition
@@ -46,9 +47,11 @@ async def test_a_stage_does_not_go_away_while_a_version_enters_it(registry: Harn
         async with db.transaction() as tx:
             await replica.apply(tx, enter, ana, Cause(actor="ana"))
             configuring = asyncio.create_task(ada.put(rules, json={}))
-            async with asyncio.timeout(20):
-                while not configuring.done() and not await tx.scalar(waiting):
-                    await asyncio.sleep(0.01)
+
+            async def blocked() -> bool:
+                return configuring.done() or bool(await tx.scalar(waiting))
+
+            await until(blocked)
         assert code_of(await configuring) == "stage-in-use"
     finally:
         await db.close()

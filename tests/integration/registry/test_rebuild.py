@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
+from tests.support.waiting import until
 
 from kit.db import Database
 from registry.rebuild import Rebuilt, digests, rebuild
@@ -94,9 +95,7 @@ async def test_a_rebuild_while_people_write(registry: Harness, db: Database) -> 
             before = written
             found = await again(db)
             assert found.differing == ()
-            async with asyncio.timeout(20):
-                while written < before + 4:  # they went on
-                    await asyncio.sleep(0.01)
+            await until(lambda before=before: written >= before + 4, what="they went on")  # type: ignore[misc]
     finally:
         over.set()
         await asyncio.gather(*writers)
@@ -152,12 +151,14 @@ async def test_readers_see_the_old_views_or_the_new_ones(registry: Harness, db: 
             assert answer.status_code == 200, answer.text
 
     reader = asyncio.create_task(read())
+
+    def mended() -> bool:
+        assert not reader.done(), reader
+        return seen[-1:] == [("Development", "ana")]
+
     try:
         assert (await again(db)).differing == ("version", "alias")
-        async with asyncio.timeout(10):
-            while not seen or seen[-1] != ("Development", "ana"):
-                assert not reader.done(), reader
-                await asyncio.sleep(0.01)
+        await until(mended)
     finally:
         reader.cancel()
         with suppress(asyncio.CancelledError):

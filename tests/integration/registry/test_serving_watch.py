@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from tests.support.serving import House, Pen, digest_of, running, settings_for
+from tests.support.waiting import until
 
 from contracts.lifecycle import DEFAULT_LIFECYCLE, StageRule
 from contracts.registry import AliasChanged, ModelDeleted, WorkspaceConfigured
@@ -69,12 +70,6 @@ async def watching(client: httpx2.AsyncClient, model: str = "m", **params: Any) 
 
 def told(event: Any) -> tuple[str, str | None, int | None]:
     return event.event, event.json()["target"], event.json()["version"]
-
-
-async def wait_until(condition: Any, seconds: float = DEADLINE) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_the_state_comes_first_and_then_each_change(house: House, pen: Pen) -> None:
@@ -261,7 +256,7 @@ async def test_nothing_is_lost_or_told_twice_over_200_reconnects(house: House, p
             written.append(await pen.alias("m", "live", now, before))
             if rng.random() < 0.3:
                 await pen.alias("m", "noise", now, before)
-            await asyncio.sleep(rng.random() * 0.02)
+            await asyncio.sleep(rng.random() * 0.02)  # changes fall before, into and after a cut
 
     writing = asyncio.create_task(change())
     got: list[int] = []
@@ -368,7 +363,7 @@ async def test_a_gone_client_is_noticed_at_once(house: House, pen: Pen) -> None:
         async with watching(client) as ear:
             await ear.next()
             assert house.serving.hub.watchers == 1
-        await wait_until(lambda: house.serving.hub.watchers == 0, 3)
+        await until(lambda: house.serving.hub.watchers == 0, 3)
 
 
 async def test_a_slow_watcher_is_disconnected_and_resumes(
@@ -391,7 +386,7 @@ async def test_a_slow_watcher_is_disconnected_and_resumes(
             f"host: x\r\nauthorization: Bearer {house.token()}\r\n\r\n"
         )
         await loop.sock_sendall(slow, request.encode())
-        await wait_until(lambda: house.serving.hub.watchers == 1)
+        await until(lambda: house.serving.hub.watchers == 1)
         expected: list[int] = []
         async with house.client(pen) as client, watching(client, alias="live", resume=str(start)) as quick:
             async with asyncio.timeout(60):
@@ -491,7 +486,7 @@ async def test_2000_watchers_share_one_question(house: House, pen: Pen) -> None:
     assert len(asked) < 20
     for plain in watchers:
         plain.close()
-    await wait_until(lambda: hub.watchers == 0)
+    await until(lambda: hub.watchers == 0)
 
 
 async def test_heartbeats_and_the_end_of_the_token(house: House, pen: Pen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,6 @@ def test_a_directory_changes_with_any_file_in_it(tmp_path: Path) -> None:
 
 
 def test_a_bad_onnx_file_is_refused_before_anything_is_uploaded(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     file = tmp_path / "model.onnx"
     file.write_bytes(b"not a model")
     asked: list[str] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.support.waiting import until_now
 
 from hallmark import Client, HallmarkError, VersionRevoked, Watcher
 
@@ -174,11 +175,11 @@ def test_an_outage_changes_nothing_and_is_told(registry: Registry, make: Make) -
     with make() as watcher:
         assert serving(watcher)[0] == 1
         registry.down = True
-        wait_until(lambda: watcher.status.trouble is not None)
+        until_now(lambda: watcher.status.trouble is not None)
         assert serving(watcher)[0] == 1
         registry.down = False
         registry.put(2, b"model two", 2)
-        wait_until(lambda: serving(watcher)[0] == 2 and watcher.status.trouble is None)
+        until_now(lambda: serving(watcher)[0] == 2 and watcher.status.trouble is None)
 
 
 def test_a_restart_during_an_outage_serves_the_last_known_good(registry: Registry, make: Make) -> None:
@@ -188,7 +189,7 @@ def test_a_restart_during_an_outage_serves_the_last_known_good(registry: Registr
         assert serving(watcher) == (1, b"model one")
         registry.down = False
         registry.put(2, b"model two", 2)
-        wait_until(lambda: serving(watcher)[0] == 2)
+        until_now(lambda: serving(watcher)[0] == 2)
 
 
 def test_a_first_start_during_an_outage_says_why_it_cannot_serve(registry: Registry, make: Make) -> None:
@@ -235,10 +236,10 @@ def test_a_revoked_version_is_not_used_any_more_until_another_takes_its_place(re
 def test_a_server_that_follows_stops_and_goes_on_by_itself(registry: Registry, make: Make) -> None:
     with make() as watcher:
         registry.revoked = {1}
-        wait_until(lambda: watcher.current is None)
+        until_now(lambda: watcher.current is None)
         assert isinstance(watcher.revoked, VersionRevoked)
         registry.put(2, b"model two", 2)
-        wait_until(lambda: watcher.current is not None)
+        until_now(lambda: watcher.current is not None)
         assert serving(watcher) == (2, b"model two")
 
 
@@ -261,10 +262,10 @@ def test_the_stream_says_stop_though_the_target_says_nothing_new(registry: Regis
     with make(self_test=self_test) as watcher:
         registry.put(2, b"model two", 2)
         later.set()
-        wait_until(lambda: watcher.current is None)
+        until_now(lambda: watcher.current is None)
         assert watcher.revoked is not None
         assert watcher.revoked.version == 1
-        wait_until(lambda: watcher.status.trouble is not None)
+        until_now(lambda: watcher.status.trouble is not None)
 
 
 @pytest.mark.parametrize("trouble", ["swap fails", "target is empty"])
@@ -278,22 +279,22 @@ def test_whatever_else_is_wrong_the_registry_is_asked_about_the_version_in_use(
             registry.put(2, b"model two", 2)
         else:
             registry.empty = True
-        wait_until(lambda: watcher.status.trouble is not None)
+        until_now(lambda: watcher.status.trouble is not None)
         assert serving(watcher)[0] == 1, "it stays through every trouble but one"
         registry.revoked = {1}
         registry.version = 2
-        wait_until(lambda: watcher.current is None)
+        until_now(lambda: watcher.current is None)
 
 
 def test_an_outage_is_no_revocation(registry: Registry, make: Make) -> None:
     with make() as watcher:
         registry.down = True
-        wait_until(lambda: watcher.status.trouble is not None)
+        until_now(lambda: watcher.status.trouble is not None)
         registry.revoked = {1}
         time.sleep(0.1)  # some tries more
         assert serving(watcher)[0] == 1
         registry.down = False
-        wait_until(lambda: watcher.current is None)
+        until_now(lambda: watcher.current is None)
 
 
 def test_what_was_heard_of_once_is_not_loaded_in_an_outage(registry: Registry, make: Make) -> None:
@@ -344,7 +345,7 @@ def test_the_revocation_of_another_version_changes_nothing_here(registry: Regist
 
     registry.stream = stream
     with make() as watcher:
-        wait_until(lambda: registry.answers >= 2)
+        until_now(lambda: registry.answers >= 2)
         assert serving(watcher)[0] == 1
         assert watcher.revoked is None
         registry.put(9, b"model nine", 3)
@@ -357,10 +358,3 @@ def test_a_failing_callback_does_not_undo_the_swap(registry: Registry, make: Mak
     watcher = make(on_swap=lambda before, now: 1 / 0)
     watcher.check()
     assert serving(watcher)[0] == 1
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)

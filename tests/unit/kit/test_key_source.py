@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import OKPKey
+from tests.support.waiting import until
 
 from kit import auth
 from kit.auth import KeySource, Verifier
@@ -85,7 +86,7 @@ async def test_a_failing_source_is_not_hammered_either(
     publish(tmp_path / "keys.json", key)
     await source.keys()
     monkeypatch.setattr(auth, "MIN_REFRESH_SECONDS", 0.2)
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.25)  # so that it may be read once more
     source.failure = OSError("away")
     for _ in range(20):
         await source.keys("unknown")
@@ -103,8 +104,7 @@ async def test_known_keys_serve_while_the_source_is_away_or_slow(
     monkeypatch.setattr(auth, "MIN_REFRESH_SECONDS", -1.0)
     source.gate = asyncio.Event()
     stranger = asyncio.create_task(source.keys("unknown"))
-    while source.reads < 2:
-        await asyncio.sleep(0)
+    await until(lambda: source.reads >= 2)
     principal = await asyncio.wait_for(check.principal(f"Bearer {make_token(key, 'ana', [])}"), 1)
     assert principal.subject == "ana"
     source.failure = OSError("away")
@@ -226,8 +226,7 @@ async def test_while_old_keys_are_read_again_tokens_do_not_wait_and_decisions_do
     revoke(tmp_path / "keys.json", key)
     source.gate = asyncio.Event()
     decision = asyncio.create_task(source.find(str(key.kid)))
-    while source.reads < 2:
-        await asyncio.sleep(0)
+    await until(lambda: source.reads >= 2)
     assert (await asyncio.wait_for(source.keys(key.kid), 1)).keys
     another = asyncio.create_task(source.find(str(key.kid)))
     assert not (await asyncio.wait({decision, another}, timeout=0.1))[0]

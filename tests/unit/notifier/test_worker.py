@@ -37,9 +37,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 async def test_a_wake_up_in_the_same_instant_does_not_swallow_the_stop(worker: Worker) -> None:
     for _ in range(20):
         task = asyncio.create_task(worker.run())
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # it waits by then
         worker._wake.set()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop: the wake-up is under way
         task.cancel()
         _, pending = await asyncio.wait([task], timeout=10)
         assert not pending, "the worker runs on"
@@ -49,11 +49,11 @@ async def test_what_is_under_way_is_finished_before_the_end(worker: Worker) -> N
     finished = asyncio.Event()
 
     async def slow() -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # still under way when the stop comes
         finished.set()
 
     task = asyncio.create_task(worker.run())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it runs now
     worker._running[asyncio.create_task(slow())] = "s1"
     task.cancel()
     await asyncio.wait([task], timeout=10)

@@ -19,6 +19,15 @@ HOUR = timedelta(hours=1)
 PRODUCTION = {"transition": {"to": "Production"}}
 REVIEW = {"id": "review", "meaning": "I reviewed it", "from": ["group:reviewers"]}
 RISK = {"id": "risk", "meaning": "I accept the risk", "from": ["group:risk"]}
+# Windows, gates, and who may waive them.
+SOON = [{"tz": "UTC", "from": "14:00", "to": "16:00"}]
+NOW = [{"tz": "UTC", "from": "11:00", "to": "13:00"}]
+GOOD, BAD = {"id": "good", "cel": "true"}, {"id": "bad", "cel": "false", "message": "too low"}
+COMPARES = {"id": "compares", "cel": "candidate.metrics.auc >= baseline.metrics.auc"}
+BROKEN = {"id": "broken", "cel": "candidate.metrics.none > 0.5"}
+HOOK = {"id": "hook", "webhook": {"url": "https://checks.example.org/x", "secret": "checks"}, "timeout": "3h"}
+SCAN = {"id": "scan", "attestation": {"type": "scan", "from": ["group:ci", "user:scanner"]}, "timeout": "3h"}
+LEADS = {"waivable_by": ["group:leads"]}
 YES, NO = Ballot(Choice.APPROVE), Ballot(Choice.REJECT, "because")
 
 
@@ -172,3 +181,11 @@ def glass(case: Case, *skips: str, **changes: Any) -> BreakGlass:
         "review_by": AT + timedelta(days=2),
     }
     return BreakGlass(**(given | changes))
+
+
+def policy(*gates: dict[str, Any], rules: tuple[dict[str, Any], ...] = (REVIEW,), **more: Any) -> str:
+    return document("p", gates=list(gates), **asks(*rules), **more)
+
+
+def told(found: Outlook) -> tuple[str, str]:
+    return (str(found.verdict) if found.verdict else found.phase), found.reason

@@ -163,8 +163,7 @@ def good() -> Record:
     return record(PLAIN, votes())
 
 
-LEADS = {"waivable_by": ["group:leads"]}
-HOOK = {"id": "hook", "webhook": {"url": "https://checks.example.org/x", "secret": "checks"}, "timeout": "3h"}
+# It has timed out by AT.
 SCAN = {"id": "scan", "attestation": {"type": "scan", "from": ["group:ci"]}, "timeout": "1h"}
 DELEGATED = in_force(document("p", **asks(REVIEW, delegation={"allowed": True})))
 ESCALATED = in_force(

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.policy.conftest import (
     AT,
+    HOOK,
     HOUR,
+    LEADS,
     NO,
     OPENED,
     REVIEW,
@@ -23,8 +25,6 @@ from tests.unit.policy.records import (
     BACK,
     DELEGATED,
     ESCALATED,
-    HOOK,
-    LEADS,
     OFFICE,
     OLD,
     PLAIN,

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from tests.unit.policy.conftest import (
     AT,
+    HOOK,
     HOUR,
+    LEADS,
     OTHER,
     REVIEW,
     asks,
@@ -23,8 +25,6 @@ from tests.unit.policy.conftest import (
 )
 from tests.unit.policy.records import (
     ACCURATE,
-    HOOK,
-    LEADS,
     OFFICE,
     OLD,
     PLAIN,

@@ -9,13 +9,14 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
 from onnx import TensorProto, helper
+from tests.support.waiting import until
 
 from contracts.model import Severity
 from kit.errors import Transient
@@ -121,12 +122,6 @@ def homes(root: Path) -> list[Path]:
 
 def scratch_of(root: Path) -> list[Path]:
     return [path for path in root.glob("hallmark-*/*") if path.name != "lock"]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def failure(examined: Examined) -> str:

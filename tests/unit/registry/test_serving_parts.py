@@ -62,32 +62,40 @@ def test_a_state_says_up_to_where_it_goes() -> None:
 async def test_a_watcher_gets_its_own_changes_in_order_and_none_at_or_under_the_floor() -> None:
     one = watcher(Target("stage", "Production"))
     for sequence in (5, 6, 7):
-        one.offer((change(sequence),))
-        one.offer((change(sequence, "@champion"),))
+        one.offer([(change(sequence),)])
+        one.offer([(change(sequence, "@champion"),)])
     one.floor = 5
     assert await drained(one) == [6, 7]
 
 
 async def test_a_change_of_the_model_itself_concerns_everybody() -> None:
     one = watcher(Target("alias", "champion"))
-    one.offer((Change("deleted", 4, AT),))
+    one.offer([(Change("deleted", 4, AT),)])
     assert await drained(one) == [4]
 
 
 async def test_too_many_waiting_changes_end_the_watcher() -> None:
     one = watcher()
     for sequence in range(hub_module.MOST_WAITING):
-        one.offer((change(sequence + 1),))
+        one.offer([(change(sequence + 1),)])
     assert one.ended is None
-    one.offer((change(1_000),))
+    one.offer([(change(1_000),)])
     assert one.ended == "too slow"
     assert await one.next(1) is None
+
+
+async def test_much_at_once_does_not_make_a_watcher_slow() -> None:
+    """The hub asks for changes now and then, so that a busy moment offers many together."""
+    one = watcher()
+    many = [*range(1, 3 * hub_module.MOST_WAITING)]
+    one.offer([(change(sequence),) for sequence in many])
+    assert await drained(one) == many
 
 
 async def test_an_ended_watcher_wakes_at_once() -> None:
     one = watcher()
     waiting = asyncio.create_task(one.next(60))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # it waits now
     one.end("stopping")
     async with asyncio.timeout(1):
         assert await waiting is None

@@ -57,11 +57,6 @@ def exists(path: Path) -> None:
         raise HallmarkError("no-such-file", f"the artifact {path} is not a file")
 
 
-def describe(path: Path, media_type: str | None = None) -> Artifact:
-    """The artifact that a file or a directory is. Raises as `survey` does."""
-    return survey(path, media_type)[0]
-
-
 def survey(
     path: Path, media_type: str | None = None, progress: Progress | None = None
 ) -> tuple[Artifact, tuple[Local, ...]]:

@@ -26,7 +26,7 @@ class StartError(RuntimeError):
 
 @dataclass
 class Child:
-    """One program. `start`, `stop`, `kill` and `restart` may be called from any thread, in any state."""
+    """One program. `start`, `stop` and `kill` may be called from any thread, in any state."""
 
     name: str
     command: Sequence[str]
@@ -92,12 +92,6 @@ class Child:
         with self._lock:
             if self._process is not None:
                 self._end(self._tree())
-
-    def restart(self) -> None:
-        """Stops it if it runs and starts it again: same port, same data."""
-        with self._lock:
-            self.stop()
-            self.start()
 
     def _spawn(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)

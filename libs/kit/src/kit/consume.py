@@ -1,7 +1,7 @@
-"""The two ways to take records effectively once: events by their sequence, commands by their id."""
+"""How the events of a stream are taken in their order, each effectively once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import structlog
 from prometheus_client import Gauge
@@ -17,7 +17,6 @@ from kit.parking import permanent_of
 
 log = structlog.get_logger()
 Apply = Callable[[AsyncConnection, Envelope], Awaitable[None]]
-Answer = Callable[[AsyncConnection, Record, Permanent], Awaitable[None]]
 DRAIN_PAUSE_SECONDS = 0.2
 EARLY = Gauge("hallmark_consumer_early_records", "Records waiting for a predecessor", ["consumer"])
 
@@ -81,31 +80,6 @@ class Ordered:
                 if await self._inbox.admit(tx, self._consumer, envelope) is Admission.NEXT:
                     await self._inbox.note_parked(tx, self._consumer, envelope)
             await self._drain(envelope.key)
-
-
-class Once:
-    """Applies each record once by its event id, in any order. `answer` tells the sender of a refusal."""
-
-    def __init__(self, db: Database, inbox: Inbox, consumer: str, apply: Apply, answer: Answer | None = None) -> None:
-        self._db, self._inbox, self._consumer, self._apply, self._answer = db, inbox, consumer, apply, answer
-
-    async def __call__(self, record: Record) -> None:
-        await self.many([record])
-
-    async def many(self, records: Sequence[Record]) -> None:
-        """All in one transaction, or none."""
-        envelopes = [record.envelope() for record in records]
-        async with self._db.transaction() as tx:
-            for envelope in envelopes:
-                if await self._inbox.once(tx, self._consumer, envelope.id):
-                    await self._apply(tx, envelope)
-
-    async def parked(self, record: Record, error: Permanent) -> None:
-        if self._answer is None:
-            return
-        async with self._db.transaction() as tx:
-            if await self._inbox.once(tx, self._consumer, f"parked:{record.place}:{record.timestamp_ms}"):
-                await self._answer(tx, record, error)
 
 
 def _stored(topic: Topic, envelope: Envelope) -> Record:

@@ -52,6 +52,13 @@ class Guard:
         """Raises Problem 403."""
         self.access.require(principal, action, workspace, model)
 
+    def require_some(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
+        """The patterns of the models that it is allowed with. Raises Problem 403 when there are none."""
+        patterns = self.access.patterns(principal, action, workspace)
+        if not patterns:
+            self.require(principal, action, workspace)
+        return patterns
+
 
 def make_app(
     settings: Settings,

@@ -1,6 +1,6 @@
 """Words for what the registry says of models, versions, aliases and workspaces. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from contracts.envelope import Envelope
 from contracts.model import Finding, Severity
@@ -79,12 +79,11 @@ def _model(event: WorkspaceConfigured | ModelRegistered | ModelUpdated | ModelRe
 def _version(event: Message) -> Notice | None:
     match event:
         case VersionRegistered():
-            metrics = tuple((name, f"{value:g}") for name, value in sorted(event.content.metrics.items())[:20])
             return Notice(
                 f"{event.model}: v{event.version} was registered",
                 who=by("Registered", event.registered_by),
                 reason=event.content.notes,
-                facts=metrics,
+                facts=_metrics(event.content.metrics),
             )
         case VersionRejected():
             where = f" ({event.file})" if event.file else ""
@@ -129,12 +128,11 @@ def _learnt(event: VersionEvaluated | VersionTagged | VersionNoted | VersionScan
     match event:
         case VersionEvaluated():
             data = event.evaluation.dataset
-            metrics = tuple((name, f"{value:g}") for name, value in sorted(event.evaluation.metrics.items())[:20])
             return Notice(
                 f"{version} was evaluated on {data.name}{f' {data.version}' if data.version else ''}",
                 who=by("Evaluated", envelope.actor),
                 reason=event.evaluation.notes,
-                facts=metrics,
+                facts=_metrics(event.evaluation.metrics),
             )
         case VersionTagged():
             return Notice(f"{version} was tagged", who=by("Tagged", envelope.actor), facts=_tags(event.tags))
@@ -162,6 +160,10 @@ def _findings(findings: Sequence[Finding]) -> tuple[str, ...]:
         f"{f.severity}: {f.code}{f' in {f.file}' if f.file else ''}: {one_line(f.detail)}"
         for f in sorted(findings, key=lambda f: order.index(f.severity))
     )
+
+
+def _metrics(metrics: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, f"{value:g}") for name, value in sorted(metrics.items())[:20])
 
 
 def _tags(tags: Tags) -> tuple[tuple[str, str], ...]:

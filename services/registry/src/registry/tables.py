@@ -127,42 +127,39 @@ def _text_index(table: str) -> Any:
     return (sa.Index(f"ix_{table}_value", "workspace", "name", beginning, "model", "version"),)
 
 
-class MetricRow(Table, table=True):
+class _Named(Table):
+    """The key of what a version has many of, each under its own name."""
+
+    workspace: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    name: str = Field(primary_key=True)
+
+
+class MetricRow(_Named, table=True):
     """The metrics of registration, for search. Not a number is not stored."""
 
     __tablename__ = "metric"
     __table_args__ = (sa.Index("ix_metric_value", "workspace", "name", "value", "model", "version"),)
 
-    workspace: str = Field(primary_key=True)
-    model: str = Field(primary_key=True)
-    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    name: str = Field(primary_key=True)
     value: float
 
 
-class ParameterRow(Table, table=True):
+class ParameterRow(_Named, table=True):
     """Parameters as text, for search."""
 
     __tablename__ = "parameter"
     __table_args__ = _text_index("parameter")
 
-    workspace: str = Field(primary_key=True)
-    model: str = Field(primary_key=True)
-    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    name: str = Field(primary_key=True)
     value: str
 
 
-class TagRow(Table, table=True):
+class TagRow(_Named, table=True):
     """Present tags, for search: of a version, or with version 0 of the model."""
 
     __tablename__ = "tag"
     __table_args__ = _text_index("tag")
 
-    workspace: str = Field(primary_key=True)
-    model: str = Field(primary_key=True)
-    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    name: str = Field(primary_key=True)
     value: str
 
 

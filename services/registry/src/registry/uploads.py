@@ -7,18 +7,17 @@ POST /v1/artifacts/complete  {"digest", "size", "upload_id"}       ->  Offer wit
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from contracts.access import Action
 from contracts.model import MAX_FILES
-from contracts.payload import Payload, Workspace
+from contracts.payload import Payload
 from kit.auth import Principal
 from kit.web import Guard
+from registry.api.common import InWorkspace
 from registry.artifacts import Artifacts
 from registry.offers import Completion, Offer, Wanted
-
-InWorkspace = Annotated[Workspace, Query(description="Where the version will be registered")]
 
 
 class WantedFiles(Payload):
@@ -37,23 +36,17 @@ def router(artifacts: Artifacts, guard: Guard) -> APIRouter:
 
     @api.post("/v1/artifacts", summary="Which blobs are missing, and where to send them")
     async def offer(body: WantedFiles, caller: Caller, workspace: InWorkspace = "default") -> Offers:
-        _may_register(guard, caller, workspace)
+        guard.require_some(caller, Action.REGISTER, workspace)
         wanted = [(f.digest, f.size) for f in body.files]
         return Offers(files=await artifacts.offer(wanted, caller.subject, partial(_may_read, guard, caller)))
 
     @api.post("/v1/artifacts/complete", summary="All parts of a multipart upload were sent; may be said again")
     async def complete(body: Completion, caller: Caller, workspace: InWorkspace = "default") -> Offer:
-        _may_register(guard, caller, workspace)
+        guard.require_some(caller, Action.REGISTER, workspace)
         await artifacts.complete(body.digest, body.size, body.upload_id, caller.subject)
         return Offer(digest=body.digest, size=body.size, state="present")
 
     return api
-
-
-def _may_register(guard: Guard, caller: Principal, workspace: str) -> None:
-    """Raises Problem 403 unless the caller may register some model of the workspace: which one is not said yet."""
-    if not guard.access.patterns(caller, Action.REGISTER, workspace):
-        guard.require(caller, Action.REGISTER, workspace)
 
 
 def _may_read(guard: Guard, caller: Principal, workspace: str, model: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import httpx2
 
@@ -54,11 +55,9 @@ async def _excerpt(response: httpx2.Response) -> bytes:
     if response.headers.get("content-encoding", "identity") != "identity":
         return b"(compressed)"
     excerpt = b""
-    try:
+    with suppress(httpx2.HTTPError):  # the status is the answer; a body cut short changes nothing of it
         async for chunk in response.aiter_raw(EXCERPT_BYTES):
             excerpt += chunk
             if len(excerpt) >= EXCERPT_BYTES:
                 break
-    except httpx2.HTTPError:
-        pass  # The status is the answer; a body cut short changes nothing of it.
     return excerpt[:EXCERPT_BYTES]

@@ -1,5 +1,7 @@
 """What all routes share: parameters, pages, and the way from a request to a command."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -7,13 +9,14 @@ from fastapi import Header, Path, Query, Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
-from contracts.payload import Key, ModelName, Payload, VersionNumber, Workspace
+from contracts.payload import Key, ModelName, Payload, Reason, VersionNumber, Workspace
 from kit.auth import Principal
 from kit.db import Database
 from kit.web import Guard
 from registry import state
 from registry.commands import Commands
 
+MAX_WAIT_SECONDS = 30
 Document = dict[str, Any]
 InWorkspace = Annotated[Workspace, Query(description="Where the model lives")]
 Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
@@ -21,6 +24,10 @@ AfterNumber = Annotated[int, Query(ge=0, le=2**63 - 1, description="The `next` o
 ModelPath = Annotated[ModelName, Path(description="Name of the model, its present or any former one")]
 VersionPath = Annotated[VersionNumber, Path(description="Number of the version")]
 IdempotencyKey = Annotated[Key | None, Header(description="The same key never does the same thing twice")]
+
+
+class Why(Payload):
+    reason: Reason
 
 
 class Page(Payload):
@@ -51,6 +58,19 @@ class Gate:
         identity = await state.identity(tx, workspace, name)
         self.guard.require(caller, Action.READ, workspace, identity)
         return identity
+
+    async def settled(
+        self, read: Callable[[AsyncConnection], Awaitable[Document]], unsettled: str, wait: float
+    ) -> Document:
+        """What is read, as soon as its status is not `unsettled`, or after `wait` seconds."""
+        deadline = asyncio.get_running_loop().time() + wait
+        while True:
+            async with self.db.snapshot() as tx:
+                document = await read(tx)
+            left = deadline - asyncio.get_running_loop().time()
+            if document["status"] != unsettled or left <= 0:
+                return document
+            await self.db.changed.wait(min(left, 1.0))
 
 
 def page(found: list[Document], limit: int, cursor: str) -> Page:

@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
-from contracts.payload import Key, Line, ModelName, Payload, Reason, Text
+from contracts.payload import Key, Line, ModelName, Payload, Text
 from contracts.registry import RegisterModel, Tags
 from kit.auth import Principal
 from registry import orders, queries
-from registry.api.common import Document, Gate, IdempotencyKey, InWorkspace, Limit, ModelPath, Page, page
+from registry.api.common import Document, Gate, IdempotencyKey, InWorkspace, Limit, ModelPath, Page, Why, page
 from registry.search.access import fits, readable
 
 
@@ -30,10 +30,6 @@ class ModelChange(Payload):
 
 class NewName(Payload):
     name: ModelName
-
-
-class Why(Payload):
-    reason: Reason
 
 
 def router(gate: Gate) -> APIRouter:
@@ -98,28 +94,19 @@ def router(gate: Gate) -> APIRouter:
         command = orders.RenameModel(workspace=workspace, model=model, name=body.name)
         return await gate.run(request, caller, command, idempotency_key)
 
-    @api.post("/{model}/delete", summary="Put it out of sight; nothing is erased, its names stay reserved")
-    async def delete(
-        request: Request,
-        model: ModelPath,
-        body: Why,
-        caller: Caller,
-        workspace: InWorkspace = "default",
-        idempotency_key: IdempotencyKey = None,
-    ) -> Document:
-        command = orders.DeleteModel(workspace=workspace, model=model, reason=body.reason)
-        return await gate.run(request, caller, command, idempotency_key)
+    def reasoned(name: str, order: type[orders.DeleteModel | orders.RestoreModel], summary: str) -> None:
+        @api.post(f"/{{model}}/{name}", name=name, summary=summary)
+        async def act(
+            request: Request,
+            model: ModelPath,
+            body: Why,
+            caller: Caller,
+            workspace: InWorkspace = "default",
+            idempotency_key: IdempotencyKey = None,
+        ) -> Document:
+            command = order(workspace=workspace, model=model, reason=body.reason)
+            return await gate.run(request, caller, command, idempotency_key)
 
-    @api.post("/{model}/restore", summary="Bring a deleted model back")
-    async def restore(
-        request: Request,
-        model: ModelPath,
-        body: Why,
-        caller: Caller,
-        workspace: InWorkspace = "default",
-        idempotency_key: IdempotencyKey = None,
-    ) -> Document:
-        command = orders.RestoreModel(workspace=workspace, model=model, reason=body.reason)
-        return await gate.run(request, caller, command, idempotency_key)
-
+    reasoned("delete", orders.DeleteModel, "Put it out of sight; nothing is erased, its names stay reserved")
+    reasoned("restore", orders.RestoreModel, "Bring a deleted model back")
     return api

@@ -1,10 +1,10 @@
 """Stages: transitions and rollback."""
 
-import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
 from contracts.lifecycle import Stage
@@ -13,6 +13,7 @@ from contracts.registry import RequestFields, RequestTransition, RollBack
 from kit.auth import Principal
 from registry import orders, queries
 from registry.api.common import (
+    MAX_WAIT_SECONDS,
     Document,
     Gate,
     IdempotencyKey,
@@ -21,10 +22,10 @@ from registry.api.common import (
     ModelPath,
     Page,
     VersionPath,
+    Why,
     page,
 )
 
-MAX_WAIT_SECONDS = 30
 TransitionPath = Annotated[Identifier, Path(description="Id of the transition")]
 
 
@@ -42,10 +43,6 @@ class NewRollback(Payload):
     to_version: VersionNumber | None = None
     reason: Reason
     fields: RequestFields = Field(default_factory=dict)
-
-
-class Why(Payload):
-    reason: Reason
 
 
 def router(gate: Gate) -> APIRouter:
@@ -101,15 +98,12 @@ def router(gate: Gate) -> APIRouter:
         caller: Caller,
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait while it is open")] = 0,
     ) -> Document:
-        deadline = asyncio.get_running_loop().time() + wait
-        while True:
-            async with gate.db.snapshot() as tx:
-                document = await queries.transition_document(tx, transition_id)
+        async def read(tx: AsyncConnection) -> Document:
+            document = await queries.transition_document(tx, transition_id)
             gate.guard.require(caller, Action.READ, document["workspace"], document["model"])
-            left = deadline - asyncio.get_running_loop().time()
-            if document["status"] != "open" or left <= 0:
-                return document
-            await gate.db.changed.wait(min(left, 1.0))
+            return document
+
+        return await gate.settled(read, "open", wait)
 
     @api.post("/transitions/{transition_id}/cancel", summary="Take an open transition back")
     async def cancel(

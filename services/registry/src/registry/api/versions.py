@@ -1,10 +1,10 @@
 """Versions: register, list, compare, and what is appended to them."""
 
-import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.model import Evaluation, Finding, VersionContent
 from contracts.payload import Key, Payload, Reason
@@ -13,6 +13,7 @@ from kit.auth import Principal
 from kit.problems import Problem
 from registry import orders, queries
 from registry.api.common import (
+    MAX_WAIT_SECONDS,
     AfterNumber,
     Document,
     Gate,
@@ -25,8 +26,6 @@ from registry.api.common import (
     page,
 )
 from registry.compare import compare
-
-MAX_WAIT_SECONDS = 30
 
 
 class NewNote(Payload):
@@ -75,15 +74,12 @@ def router(gate: Gate) -> APIRouter:
         workspace: InWorkspace = "default",
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait while it is pending")] = 0,
     ) -> Document:
-        deadline = asyncio.get_running_loop().time() + wait
-        while True:
-            async with gate.db.snapshot() as tx:
-                name = await gate.readable(tx, caller, workspace, model)
-                [document] = await queries.version_documents(tx, workspace, name, numbers=[version])
-            left = deadline - asyncio.get_running_loop().time()
-            if document["status"] != "pending" or left <= 0:
-                return document
-            await gate.db.changed.wait(min(left, 1.0))
+        async def read(tx: AsyncConnection) -> Document:
+            name = await gate.readable(tx, caller, workspace, model)
+            [document] = await queries.version_documents(tx, workspace, name, numbers=[version])
+            return document
+
+        return await gate.settled(read, "pending", wait)
 
     @api.get("/compare", summary="What differs between 2 to 5 versions")
     async def compare_(

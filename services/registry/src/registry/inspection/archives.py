@@ -50,8 +50,7 @@ def unzip(context: Context, path: Path, file: str, depth: int, examine: Examine)
         zipfile.BadZipFile,
         zlib.error,
         lzma.LZMAError,
-        NotImplementedError,
-        RuntimeError,
+        RuntimeError,  # encrypted, or compressed in a way that zipfile does not know
         EOFError,
         OSError,
     ) as error:

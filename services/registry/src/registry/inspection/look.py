@@ -14,7 +14,6 @@ from registry.inspection.pmml import inspect_pmml
 from registry.inspection.report import Context, Limits, Report
 from registry.inspection.safetensors import header_size, inspect_safetensors
 
-HEAD = 1 << 20
 PICKLED = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".p", ".dill", ".cloudpickle", ".pck", ".pcl")
 # Of a directory without a description, its most telling file names the format.
 ORDER = (

@@ -16,9 +16,7 @@ def readable(guard: Guard, caller: Principal, workspace: str) -> frozenset[str] 
     Raises:
         Problem: 403, they may read none.
     """
-    patterns = guard.access.patterns(caller, Action.READ, workspace)
-    if not patterns:
-        guard.require(caller, Action.READ, workspace)
+    patterns = guard.require_some(caller, Action.READ, workspace)
     return None if "*" in patterns else patterns
 
 

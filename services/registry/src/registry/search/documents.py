@@ -99,9 +99,3 @@ async def model_documents(
 
 def _array(values: list[Any], kind: Any) -> sa.ColumnElement[Any]:
     return sa.cast(sa.literal(values, ARRAY(kind)), ARRAY(kind))
-
-
-def _table(name: str, **columns: Any) -> sa.TableValuedAlias:
-    """Rows of the arrays' elements, side by side."""
-    named: list[Any] = [sa.column(column, array.type.item_type) for column, array in columns.items()]
-    return sa.func.unnest(*columns.values()).table_valued(*named, name=name).render_derived()

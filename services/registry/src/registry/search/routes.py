@@ -1,21 +1,20 @@
 """HTTP in: search over models and versions."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
 from contracts.access import Action
-from contracts.payload import ModelName, Workspace
+from contracts.payload import ModelName
 from kit.auth import Principal
 from kit.db import Database
 from kit.web import Guard
 from registry import state
+from registry.api.common import Document, InWorkspace, Limit
 from registry.search import documents, query
 from registry.search.access import readable
 from registry.search.fields import Scope
 
-Document = dict[str, Any]
-InWorkspace = Annotated[Workspace, Query(description="Where the models live")]
 Filter = Annotated[
     str,
     Query(
@@ -25,7 +24,6 @@ Filter = Annotated[
     ),
 ]
 Order = Annotated[list[str], Query(description="Such as metrics.auc DESC; missing values come last")]
-Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
 After = Annotated[str | None, Query(description="`next` of the page before, with the same filter and order")]
 OfModel = Annotated[ModelName | None, Query(description="Of this model only, by its present name or any former one")]
 

@@ -20,7 +20,8 @@ from contracts.lifecycle import stream_of
 from contracts.registry import AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, StageChanged, VersionRevoked
 from kit.db import Database
 from kit.problems import Problem
-from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, no_model, unknown_stage
+from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, unknown_stage
+from registry.state import no_model
 
 FOLLOWED = [
     kind.TYPE for kind in (StageChanged, AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, VersionRevoked)

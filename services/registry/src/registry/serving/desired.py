@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from contracts.registry import ServingReported
 from kit.db import Database
-from kit.problems import Problem
+from registry import queries, state
 from registry.serving.changes import Found, History
 from registry.tables import ServerRow, VersionRow, t
 
@@ -20,20 +20,13 @@ async def is_news(db: Database, report: ServingReported) -> bool:
     Raises:
         Problem: 404, there is no such version.
     """
-    server, version = t(ServerRow), t(VersionRow)
+    version = t(VersionRow)
     here = (version.c.workspace == report.workspace, version.c.model == report.model)
     known = sa.select(sa.literal(1)).where(*here, version.c.version == report.version)
-    last = sa.select(server.c.version, server.c.state, server.c.detail).where(
-        server.c.workspace == report.workspace,
-        server.c.model == report.model,
-        server.c.server == report.server,
-        server.c.target == report.target,
-    )
     async with db.snapshot() as tx:
         if await tx.scalar(known) is None:
-            raise Problem(404, "version-not-found", f"model {report.model!r} has no version {report.version}")
-        row = (await tx.execute(last)).first()
-    return row is None or tuple(row) != (report.version, report.state, report.detail)
+            raise state.no_version(report.model, report.version)
+        return not await queries.is_reported(tx, report)
 
 
 async def side_by_side(db: Database, history: History, found: Found) -> dict[str, Any]:

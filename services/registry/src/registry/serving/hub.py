@@ -6,7 +6,7 @@ and wakes only the watchers concerned. A watcher holds no database connection.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -47,15 +47,18 @@ class Watcher:
         """The changes of one event that this watcher asked for."""
         return tuple(change for change in group if self.concerns(change))
 
-    def offer(self, group: Group) -> None:
-        """Never waits: who is too slow is disconnected, and resumes with Last-Event-ID."""
-        wanted = self.concerning(group)
+    def offer(self, groups: Sequence[Group]) -> None:
+        """Never waits: who is too slow is disconnected, and resumes with Last-Event-ID.
+
+        Too slow is who still has much of what was offered before, not who is offered much at once.
+        """
+        wanted = [concerning for group in groups if (concerning := self.concerning(group))]
         if self.ended is not None or not wanted:
             return
         if len(self._waiting) >= MOST_WAITING:
             self.end("too slow")
             return
-        self._waiting.append(wanted)
+        self._waiting.extend(wanted)
         self._news.set()
 
     def end(self, why: str) -> None:
@@ -189,10 +192,9 @@ class Hub:
             if room is None or reached <= room.seen:
                 continue  # its watchers left, or it was made anew meanwhile
             full = full or reached - room.seen >= PAGE
-            for group in groups:
-                if group[0].sequence > room.seen:
-                    for watcher in room.watchers:
-                        watcher.offer(group)
+            fresh = [group for group in groups if group[0].sequence > room.seen]
+            for watcher in room.watchers:
+                watcher.offer(fresh)
             room.seen = reached
         return full
 

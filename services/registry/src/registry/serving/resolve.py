@@ -13,7 +13,8 @@ from kit.db import Database
 from kit.problems import Problem
 from registry.domain import Status
 from registry.serving.changes import told_of
-from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, no_model, unknown_stage
+from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, unknown_stage
+from registry.state import no_model, no_version
 
 MOST_OTHERS = 100  # how many versions beside the answer are named
 
@@ -213,7 +214,7 @@ def _nothing(model: str, target: Target) -> Problem:
         return Problem(404, "nothing-in-stage", f"no version of {model!r} is in {target.name}")
     if target.kind == "alias":
         return Problem(404, "alias-not-found", f"{model!r} has no alias {target.name!r}")
-    return Problem(404, "version-not-found", f"model {model!r} has no version {target.name}")
+    return no_version(model, int(target.name))
 
 
 def _unusable(row: Any) -> Problem:

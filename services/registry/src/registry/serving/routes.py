@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, Field
 
 from contracts.access import Action
@@ -14,19 +14,18 @@ from contracts.payload import (
     AliasName,
     Key,
     Line,
-    ModelName,
     Payload,
     Reason,
     StageName,
     Target,
     Text,
     VersionNumber,
-    Workspace,
 )
 from contracts.registry import ServingReported
 from kit.auth import Principal
 from kit.problems import Problem
 from kit.web import Guard
+from registry.api.common import Document, InWorkspace, Limit, ModelPath
 from registry.serving import desired, stale, targets
 from registry.serving.resolve import resolve
 from registry.serving.service import Serving
@@ -34,15 +33,11 @@ from registry.serving.stream import EventStream, Stream
 from registry.serving.usage import Use
 
 LONGEST_STREAM_SECONDS = 3_600.0
-Document = dict[str, Any]
 # Appends the event of a report: (report, who, request id).
 Report = Callable[[ServingReported, Principal, str], Awaitable[Document]]
 # Asks for the move to the archive stage: (workspace, model, version, reason, who, request id).
 Archive = Callable[[str, str, int, str, Principal, str], Awaitable[Document]]
 
-InWorkspace = Annotated[Workspace, Query(description="Where the model lives")]
-ModelPath = Annotated[ModelName, Path(description="Any name that the model has or had")]
-Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
 OfStage = Annotated[StageName | None, Query(description="The newest version in this stage")]
 OfAlias = Annotated[AliasName | None, Query(description="The version that this alias points at")]
 Sequence = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -90,10 +85,6 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
 
     def may(caller: Principal, action: Action, workspace: str) -> Callable[[str], None]:
         return lambda model: guard.require(caller, action, workspace, model)
-
-    def some_readable(caller: Principal, workspace: str) -> None:
-        if not guard.access.patterns(caller, Action.READ, workspace):
-            guard.require(caller, Action.READ, workspace)
 
     def seen(caller: Principal, workspace: str, found: list[Document]) -> list[Document]:
         """A page may be shorter for who may not read every model; its cursor goes on all the same."""
@@ -200,7 +191,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
         limit: Limit = 100,
         after: After = "",
     ) -> Document:
-        some_readable(caller, workspace)
+        guard.require_some(caller, Action.READ, workspace)
         criteria = stale.Criteria(workspace, unused_days, metric, floor, stage)
         found = await stale.find(serving.db, criteria, _place(after), limit + 1)
         return {"items": seen(caller, workspace, found[:limit]), "next": _next(found, limit)}
@@ -209,7 +200,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
     async def archive_stale(
         request: Request, body: ArchiveStale, caller: Caller, workspace: InWorkspace = "default"
     ) -> Document:
-        some_readable(caller, workspace)
+        guard.require_some(caller, Action.READ, workspace)
 
         async def one(model: str, version: int) -> Document:
             guard.require(caller, Action.REQUEST, workspace, model)

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from contracts.envelope import now
-from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
+from contracts.lifecycle import Lifecycle
 from kit.db import Database
 from kit.problems import Problem
+from registry import state
 from registry.domain import Refused
 from registry.serving.targets import unknown_stage
-from registry.tables import WorkspaceRow, t
 
 Archive = Callable[[str, int], Awaitable[dict[str, Any]]]
 DEFAULT_UNUSED_DAYS = 30
@@ -102,7 +102,7 @@ async def find(
     """
     criteria = asked.checked()
     async with db.snapshot() as tx:
-        lifecycle = await _lifecycle(tx, criteria.workspace)
+        lifecycle = (await state.rules(tx, criteria.workspace)).lifecycle
         stage = lifecycle.named(criteria.stage) if criteria.stage is not None else None
         if criteria.stage is not None and stage is None:
             raise unknown_stage(criteria.stage)
@@ -148,12 +148,6 @@ async def archive_all(
             except (Problem, Refused) as refusal:
                 told.append({**place, "outcome": "refused", "code": refusal.code, "detail": refusal.detail})
     return told
-
-
-async def _lifecycle(tx: Any, workspace: str) -> Lifecycle:
-    table = t(WorkspaceRow)
-    found = await tx.scalar(sa.select(table.c.lifecycle).where(table.c.workspace == workspace))
-    return Lifecycle.model_validate(found, strict=False) if found else DEFAULT_LIFECYCLE
 
 
 def _document(row: Any, criteria: Criteria, lifecycle: Lifecycle) -> dict[str, Any]:

@@ -37,10 +37,6 @@ class Target:
         return {"stage": self.name, "alias": f"@{self.name}", "version": f"version:{self.name}"}[self.kind]
 
 
-def no_model(workspace: str, model: str) -> Problem:
-    return Problem(404, "model-not-found", f"there is no model {model!r} in workspace {workspace!r}")
-
-
 def deleted(model: str) -> Problem:
     return Problem(410, "model-deleted", f"{model} is deleted; restore it first")
 

@@ -1,0 +1,185 @@
+"""Break-glass, and models that are frozen because nobody looked at one in time."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.unit.policy.conftest import (
+    AT,
+    BAD,
+    BROKEN,
+    GOOD,
+    HOOK,
+    HOUR,
+    LEADS,
+    OTHER,
+    SCAN,
+    SOON,
+    case_of,
+    document,
+    glass,
+    in_force,
+    inputs,
+    needs_at,
+    person,
+    policy,
+    stands,
+    told,
+    vote,
+    waiver,
+    with_votes,
+)
+
+from contracts.approval import BreakGlass, Verdict
+from policy.glass import broken
+from policy.outlook import gates_of, unskippable
+from policy.people import Case, Member, Person, Refusal
+
+
+def approved(case: Case | None = None) -> Case:
+    """With the vote of Ben."""
+    case = case or case_of()
+    return with_votes(case, vote(case))
+
+
+# -- a frozen model -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "held"), [("promotion", True), ("alias", True), ("rollback", False)])
+def test_a_freeze_holds_what_goes_forward(kind: str, held: bool) -> None:
+    case = case_of(inputs(request={"kind": kind}))
+    text = document("p", {"transition": {"kind": "any"}})
+    found = stands(case, text, frozen="a review is overdue")
+    assert told(found)[0] == ("frozen" if held else "approved")
+
+
+def test_a_freeze_holds_an_emergency_too() -> None:
+    case = case_of()
+    broken = replace(case, glass=glass(case))
+    assert stands(broken, policy()).verdict is Verdict.APPROVED
+    assert told(stands(broken, policy(), frozen="a review is overdue")) == ("frozen", "a review is overdue")
+
+
+def test_what_fails_fails_though_the_model_is_frozen() -> None:
+    assert stands(approved(), policy(BAD), frozen="a review is overdue").verdict is Verdict.REJECTED
+
+
+# -- break-glass --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("skips", "text", "passes"),
+    [
+        (("approvals",), policy(), True),
+        (("schedule",), policy(), False),
+        (("schedule",), policy(rules=(), schedule={"windows": SOON}), True),
+        (("approvals",), policy(schedule={"windows": SOON}), False),
+        (("approvals",), policy(schedule={"min_wait": "3h"}), False),
+        (("approvals", "schedule"), policy(schedule={"windows": SOON, "min_wait": "9h"}), True),
+        (("approvals", "schedule"), policy({**BAD, **LEADS}), False),
+        (("approvals", "schedule"), policy(HOOK), False),
+        (("approvals", "schedule"), policy(request={"evidence": ["card"]}), False),
+        (("approvals", "gates"), policy(BAD, BROKEN, HOOK, request={"evidence": ["card"]}), True),
+        (("gates",), policy(BAD), False),
+        (("approvals", "gates"), policy({**BAD, "never_skip": True}), False),
+        (("approvals", "gates"), policy({**SCAN, "never_skip": True}), False),
+        (("approvals", "gates"), policy({**GOOD, "never_skip": True}), True),
+        (("approvals", "gates"), policy(request={"fields": {"ticket": {"required": True}}}), False),
+    ],
+)
+def test_an_emergency_skips_what_it_names(skips: tuple[str, ...], text: str, passes: bool) -> None:
+    case = case_of()
+    found = stands(replace(case, glass=glass(case, *skips)), text)
+    assert (found.verdict is Verdict.APPROVED) is passes, found.reason
+    if passes:
+        assert found.reason == "emergency: olga broke the glass: production is down"
+
+
+def test_an_emergency_never_skips_an_unsafe_artifact() -> None:
+    case = case_of(inputs(candidate={"unsafe": True}))
+    text = policy(unsafe_artifact={"waivable_by": ["group:leads"]})
+    broken = replace(case, glass=glass(case, "approvals", "gates"))
+    assert stands(broken, text).phase == "gates"
+    assert stands(replace(broken, waivers=(waiver(case, "registry/unsafe-artifact"),)), text).verdict is not None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"request_digest": OTHER}, {"until": AT}, {"until": AT - HOUR}], ids=["another", "now", "over"]
+)
+def test_an_emergency_is_for_one_request_and_a_time(changes: dict[str, Any]) -> None:
+    case = case_of()
+    assert stands(replace(case, glass=glass(case, **changes)), policy()).phase == "people"
+
+
+def test_votes_in_an_emergency_are_checked_again_too() -> None:
+    case = approved()
+    broken = replace(case, glass=glass(case, "schedule"))
+    text = policy(schedule={"windows": SOON})
+    assert stands(broken, text).verdict is Verdict.APPROVED
+    assert told(stands(broken, text, members={"ben": Member(frozenset())}.get)) == ("people", "p/review: 0 of 1")
+
+
+def test_what_no_emergency_skips() -> None:
+    text = policy({**BAD, "never_skip": True}, {**GOOD, "never_skip": True}, {"id": "other", "cel": "false"})
+    needs = needs_at(in_force(text))
+    assert [one.gate for one in unskippable(needs, gates_of(case_of(), needs, AT))] == ["p/bad"]
+
+
+# -- who may break the glass --------------------------------------------------------------------------------------
+
+BREAK: dict[str, Any] = {
+    "allowed": ["group:oncall"],
+    "reason": {"min_length": 10},
+    "reauthenticate_within": "5m",
+    "page": ["service:pager", "group:risk"],
+    "grants_for": "1h",
+    "review": {"from": ["group:risk"], "count": 2, "within": "2d"},
+}
+WHY = "production is down"
+
+
+def attempt(who: Person, reason: str = WHY, **more: Any) -> BreakGlass | Refusal:
+    emergency = needs_at(in_force(document("p", break_glass={**BREAK, **more}))).emergency
+    return broken(emergency, who, reason, AT, OTHER)
+
+
+def test_breaking_the_glass() -> None:
+    assert attempt(person("olga", "oncall", "x", method="otp")) == BreakGlass(
+        by="olga",
+        groups=("oncall", "x"),
+        reason=WHY,
+        at=AT,
+        auth_method="otp",
+        request_digest=OTHER,
+        skips=("approvals", "schedule"),
+        page=("service:pager", "group:risk"),
+        until=AT + HOUR,
+        review=("risk",),
+        review_count=2,
+        review_by=AT + timedelta(days=2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("who", "reason", "more", "code"),
+    [
+        (person("olga", "oncall", person=False), WHY, {}, "service-account"),
+        (person("olga", "others"), WHY, {}, "not-entitled"),
+        (person("olga", "oncall"), "short", {}, "reason-required"),
+        (person("olga", "oncall"), "short" + " " * 20, {}, "reason-required"),
+        (person("olga", "oncall", authenticated_at=AT - timedelta(minutes=6)), WHY, {}, "authentication-too-old"),
+        (person("olga", "oncall", authenticated_at=AT - timedelta(minutes=5)), WHY, {}, None),
+        (person("olga", "oncall", authenticated_at=AT - HOUR), WHY, {"reauthenticate": False}, None),
+        (person("olga", "oncall", may_vote=False), WHY, {}, None),  # they need not be approvers
+    ],
+)
+def test_who_may_break_the_glass(who: Person, reason: str, more: dict[str, Any], code: str | None) -> None:
+    outcome = attempt(who, reason, **more)
+    assert (outcome.code if isinstance(outcome, Refusal) else None) == code
+
+
+def test_a_policy_that_knows_no_emergency() -> None:
+    outcome = broken(needs_at(in_force(document("p"))).emergency, person("olga", "oncall"), WHY, AT, OTHER)
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == "no-break-glass"
