@@ -10,22 +10,42 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.integration.approval.conftest import Direct, transition_id
+from tests.integration.approval.conftest import Direct, Registry, transition_id
+
+from approval.app import assemble
+from approval.clock import Clock
+from approval.consumers import RegistryEvents
+from approval.keyring import Keyring
 
 from contracts.approval import Choice
+from contracts.envelope import Envelope
+from kit.auth import Access
+from kit.db import Database
 from kit.problems import Problem
 from policy.people import Ballot
 
 RACES = int(os.environ.get("HALLMARK_RACES", "200"))
+SETTLE = 0.25
 LANES = 8  # models, each with a stream of its own
 APPROVE, REJECT = Ballot(Choice.APPROVE), Ballot(Choice.REJECT, "no")
 
 
 @pytest_asyncio.fixture
 async def racing(direct: Direct) -> AsyncIterator[Direct]:
-    await direct.parts.revisions.bootstrap()
-    yield direct
-    await direct.db.close()
+    """With a connection for everybody who acts at once: what waits for one has not arrived."""
+    db = Database(direct.settings.database_url.get_secret_value(), name="approval", pool=4 * LANES)
+    settings, clock = direct.settings.model_copy(update={"settle_seconds": SETTLE}), Clock()
+    parts = assemble(settings, db, Access.load(settings.access_file), Keyring(settings.decision_key), clock)
+    apply = RegistryEvents(parts.commands)
+
+    async def send(envelope: Envelope) -> None:
+        async with db.transaction() as tx:
+            await apply(tx, envelope)
+
+    found = Direct(settings, db, clock, parts, Registry(send, clock=clock))
+    await found.parts.revisions.bootstrap()
+    yield found
+    await db.close()
 
 
 async def asked(direct: Direct, model: str = "m", **given: Any) -> str:

@@ -6,12 +6,16 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from approval import api
+from approval.answers import Answers
+from approval.calls import Calls, asking_of, secrets_of
 from approval.clock import Clock
 from approval.commands import Commands
 from approval.consumers import RegistryEvents
 from approval.desk import SYSTEM, Desk
 from approval.directory import Directory
 from approval.emergency import Emergencies
+from approval.evidence import Attachments
+from approval.files import files_of
 from approval.keyring import Keyring
 from approval.people import People
 from approval.revisions import Revisions
@@ -75,6 +79,9 @@ def build(settings: ApprovalSettings) -> FastAPI:
         if settings.kafka_create_topics:
             await apply_topics(settings.kafka_bootstrap, prefix=settings.topic_prefix)
 
+    answers = Answers(parts.desk, secrets_of(settings))
+    calls = Calls(parts.desk, answers, asking_of(settings), settings)
+    attachments = Attachments(parts.desk, parts.commands, files_of(settings))
     callers = api.Callers(guard, parts.desk)
     return make_app(
         settings,
@@ -88,7 +95,8 @@ def build(settings: ApprovalSettings) -> FastAPI:
             api.policies(parts.desk, callers, parts.revisions),
             api.people(parts.desk, callers, parts.directory),
             api.revocations(callers, parts.revocations),
+            api.evidence(callers, attachments, answers),
         ],
-        background=[relay.run, parts.sweeper.run],
+        background=[relay.run, parts.sweeper.run, calls.run],
         on_start=[topics, parts.revisions.bootstrap],
     )

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from approval import binding, copies, views
 from approval.desk import Desk
@@ -35,8 +35,9 @@ class Asked(BaseModel):
 
 
 class ExplainedRule(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True, populate_by_name=True)
     id: str
-    groups: list[str]
+    groups: list[str] = Field(alias="from")
     count: int
     meaning: str
 

@@ -5,13 +5,14 @@ from typing import Any
 from fastapi import APIRouter
 
 from approval.api.common import Callers
+from approval.api.evidence import router as evidence
 from approval.api.people import router as people
 from approval.api.policies import router as policies
 from approval.api.requests import router as requests
 from approval.api.revocations import router as revocations
 from approval.keyring import Keyring, published
 
-__all__ = ["Callers", "keys", "people", "policies", "requests", "revocations"]
+__all__ = ["Callers", "evidence", "keys", "people", "policies", "requests", "revocations"]
 
 
 def keys(keyring: Keyring) -> APIRouter:

@@ -209,7 +209,8 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         principal = await guard(http)
         request = await callers.request(request_id, principal)
         if request.decision is None or request.jws is None:
-            raise Problem(409, "not-decided", f"the request is {request.status}; there is no decision")
+            why = "a change of a policy" if request.kind == "policy" else f"a request that is {request.status}"
+            raise Problem(409, "not-decided", f"{why} has no signed decision")
         async with db.snapshot() as tx:
             policies = await views.bound_policies(tx, request.policies)
         documents = {ref.digest: policy.text for ref, policy in policies}
