@@ -142,7 +142,7 @@ class Uploader:
             "PUT",
             url,
             body=lambda: self._chunks(file, start, length, told),
-            headers={**headers, "content-length": str(length), "content-type": "application/octet-stream"},
+            headers={"content-type": "application/octet-stream", **headers, "content-length": str(length)},
         )
         if response.is_success:
             return True
