@@ -13,8 +13,8 @@ IMPURE = {"os", "sys", "io", "socket", "subprocess", "pathlib", "asyncio", "thre
 
 
 @pytest.mark.parametrize("path", DOMAINS, ids=lambda path: path.parent.name)
-def test_the_domain_imports_only_pure_standard_modules_and_contracts(path: Path) -> None:
-    allowed = (sys.stdlib_module_names - IMPURE) | {"contracts"}
+def test_the_domain_imports_only_pure_standard_modules_contracts_and_policies(path: Path) -> None:
+    allowed = (sys.stdlib_module_names - IMPURE) | {"contracts", "policy"}
     for node in ast.walk(ast.parse(path.read_text())):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):

@@ -25,13 +25,14 @@ HELD = ("promotion", "alias")  # what a freeze of the model holds back: a rollba
 @dataclass(frozen=True)
 class Outlook:
     """`verdict` is None while the request waits: `phase` and `reason` say what for, `next_at` when time alone may
-    change it."""
+    change it. `emergency`: it passes because somebody broke the glass."""
 
     verdict: Verdict | None
     reason: str
     phase: Phase
     gates: tuple[Criterion, ...] = ()
     next_at: datetime | None = None
+    emergency: bool = False
 
     @property
     def waivers(self) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ def outlook(
     if why := _refused(case, needs, gates, at, members):
         found = Outlook(Verdict.REJECTED, why, "decided")
     elif held is None and (why := _broken(case, needs, gates, at, members)):
-        found = Outlook(Verdict.APPROVED, why, "decided")
+        found = Outlook(Verdict.APPROVED, why, "decided", emergency=True)
     elif why := _failed(needs, gates):
         found = Outlook(Verdict.REJECTED, why, "decided")
     elif held is not None:

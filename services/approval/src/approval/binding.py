@@ -14,7 +14,7 @@ from contracts.registry import StageRequested, Transition
 from policy.binding import digest_of_proposal, digest_of_transition
 from policy.document import digest_of
 from policy.needs import InForce, applicable, needs_of
-from policy.people import electorate, excluded, tally
+from policy.people import electorate, excluded, tally, why_not
 
 if TYPE_CHECKING:
     from approval.desk import Sight
@@ -156,7 +156,10 @@ def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
                 asked |= {group for groups in gate.may_pass_by(said.result) for group in groups}
     done = {step.step for step in request.escalated}
     steps = [step.due for step in needs.steps if step.id not in done]
+    standing_votes = [v for v in case.votes if why_not(case, needs, v, at, sight.members) is None]
     due = [found.next_at, request.expires_at, *steps[:1]]
+    if needs.valid_for is not None:
+        due += [min(v.at for v in standing_votes) + needs.valid_for] if standing_votes else []
     calls = {
         said.gate
         for said in found.gates
@@ -168,7 +171,7 @@ def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
         due_at=min(moment for moment in due if moment is not None),
         asked=frozenset(asked),
         barred=frozenset(excluded(case, needs)),
-        heard=frozenset(who for vote in case.votes for who in (vote.voter, vote.on_behalf_of) if who),
+        heard=frozenset(who for vote in standing_votes for who in (vote.voter, vote.on_behalf_of) if who),
         calls=frozenset(calls),
     )
 

@@ -29,6 +29,7 @@ from contracts.approval import (
     RequestOpened,
     RequestRebound,
     Verdict,
+    Vote,
 )
 from contracts.envelope import new_id
 from contracts.payload import Message
@@ -39,7 +40,7 @@ from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from policy.needs import InForce, Needs, needs_of
 from policy.outlook import Outlook, outlook
-from policy.people import Member, Members
+from policy.people import Member, Members, approvals, why_not
 
 log = structlog.get_logger()
 SYSTEM = "hallmark/approval"
@@ -133,14 +134,17 @@ class Desk:
         of.cause = own
         return await self.advance(of)
 
-    async def advance(self, of: Open) -> Request:
-        """Moves the request on as far as it can. Call it after each change, in the same transaction."""
+    async def advance(self, of: Open, *, approving: bool = True) -> Request:
+        """Moves the request on as far as it can. Call it after each change, in the same transaction.
+
+        Before a change, with `approving` off: what waited for its turn while an approval became due comes before it.
+        """
         own = replace(of, cause=Cause(SYSTEM, of.request.correlationid, of.cause.causationid or of.request.last_event))
         sight = None
         if own.request.status == domain.OPEN and not await self._expired(own):
             await self._bind(own)
             if own.request.status == domain.OPEN:
-                sight = await self._judge(own)
+                sight = await self._judge(own, approving)
         await self._note(own, sight)
         of.request, of.last = own.request, own.last
         return own.request
@@ -210,19 +214,19 @@ class Desk:
         allowed = self.access.allows(principal, Action.VOTE, *place)
         return Member(groups if allowed else frozenset(), row.person)
 
-    async def _judge(self, of: Open) -> Sight:
+    async def _judge(self, of: Open, approving: bool) -> Sight:
         sight = await self.sight(of.tx, of.request, of.at)
         before = [(gate.gate, gate.result) for gate in of.request.gates]
         if of.request.gates_passed is None or before != [(gate.gate, gate.result) for gate in sight.found.gates]:
             await self.append(of, _evaluated(of.request, sight))
-        if sight.found.verdict is not None:
+        if sight.found.verdict is Verdict.REJECTED or (sight.found.verdict is not None and approving):
             await self._decide(of, sight, sight.found.verdict, sight.found.reason)
         return sight
 
     async def _decide(self, of: Open, sight: Sight, verdict: Verdict, why: str) -> None:
         """Signs and records the decision, in the transaction that found it due."""
         if isinstance(of.request.opened, PolicyProposed):
-            await self._publish(of, of.request.opened, verdict, why)
+            await self._publish(of, sight, of.request.opened, verdict, why)
             return
         decision = _decision(of.request, of.request.opened, sight, verdict, why, of.at)
         decided = RequestDecided(
@@ -234,7 +238,7 @@ class Desk:
         log.info("request decided", request_id=of.request.request_id, verdict=str(verdict), reason=why)
         await self.append(of, decided)
 
-    async def _publish(self, of: Open, proposed: PolicyProposed, verdict: Verdict, why: str) -> None:
+    async def _publish(self, of: Open, sight: Sight, proposed: PolicyProposed, verdict: Verdict, why: str) -> None:
         if verdict is Verdict.REJECTED:
             await self.close(of, "rejected", why)
             return
@@ -243,7 +247,10 @@ class Desk:
             document=proposed.document,
             published_by=proposed.requested_by,
             request_id=proposed.request_id,
-            approved_by=tuple(Approval(name=v.voter, at=v.at, meaning=v.meaning) for v in of.request.votes),
+            approved_by=tuple(
+                Approval(name=v.voter, at=v.at, meaning=v.meaning)
+                for v in approvals(of.request.case, sight.needs, of.at, sight.members)
+            ),
         )
         log.info("policy published", policy=proposed.policy.name, revision=proposed.policy.revision)
         await self.append(of, published)
@@ -291,11 +298,16 @@ def _evaluated(request: Request, sight: Sight) -> GatesEvaluated:
     )
 
 
+def _counting(request: Request, sight: Sight) -> tuple[Vote, ...]:
+    """The votes that count now: not those of people who have left, nor any that has become too old."""
+    case, needs = request.case, sight.needs
+    return tuple(v for v in request.votes if why_not(case, needs, v, sight.at, sight.members) is None)
+
+
 def _decision(
     request: Request, opened: RequestOpened, sight: Sight, verdict: Verdict, why: str, at: datetime
 ) -> Decision:
     waived = {gate.gate for gate in sight.found.gates if gate.result == "waived"}
-    emergency = verdict is Verdict.APPROVED and why.startswith("emergency: ")
     return Decision(
         **binding.transition_of(opened),
         decision_id=str(new_id()),
@@ -304,7 +316,7 @@ def _decision(
         requested_by=opened.requested_by,
         policies=request.policies,
         gates=sight.found.gates,
-        votes=request.votes,
+        votes=_counting(request, sight),
         inputs_digest=request.inputs_digest,
         request_digest=request.request_digest,
         decided_at=at,
@@ -312,6 +324,6 @@ def _decision(
         waivers=sight.found.waivers if verdict is Verdict.APPROVED else (),
         waived=tuple(w for w in request.waivers if w.gate in waived and w.request_digest == request.request_digest),
         rollback_to=sight.needs.rollback_to,
-        break_glass=request.glass if emergency else None,
+        break_glass=request.glass if sight.found.emergency else None,
         added_approvers={rule: tuple(sorted(groups)) for rule, groups in request.added.items()},
     )

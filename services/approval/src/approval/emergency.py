@@ -1,14 +1,12 @@
 """Break-glass: an emergency lets a request pass at once, and others look at it afterwards."""
 
-from datetime import datetime
-
 from approval.desk import Desk, Open, Sight
 from approval.directory import Directory
 from approval.domain import Request
 from approval.people import over, refused
 from contracts.approval import BreakGlass, GlassBroken, ReviewGiven
 from kit.events import Cause
-from policy.needs import Emergency
+from policy.glass import broken
 from policy.outlook import unskippable
 from policy.people import Person, Refusal
 
@@ -39,25 +37,8 @@ class Emergencies:
         if ended := over(request):
             return ended
         sight = await self._desk.sight(of.tx, request, of.at)
-        emergency = sight.needs.emergency
-        if emergency is None:
-            return Refusal("no-break-glass", "the policies of this request know no emergency")
-        if no := _may_not_break(emergency, person, reason, of.at) or _must_not_pass(sight):
-            return no
-        return BreakGlass(
-            by=person.subject,
-            groups=tuple(sorted(person.groups)),
-            reason=reason,
-            at=of.at,
-            auth_method=person.method,
-            request_digest=request.request_digest,
-            skips=tuple(sorted(emergency.skips)),
-            page=emergency.page,
-            until=of.at + emergency.grants_for,
-            review=tuple(sorted(emergency.review)),
-            review_count=emergency.review_count,
-            review_by=emergency.review_by(of.at),
-        )
+        found = broken(sight.needs.emergency, person, reason, of.at, request.request_digest)
+        return found if isinstance(found, Refusal) else _must_not_pass(sight) or found
 
     async def review(self, request_id: str, person: Person, *, justified: bool, comment: str) -> Request:
         """Says of an emergency whether it was one. With enough people the review is closed, and a freeze lifted.
@@ -99,23 +80,9 @@ class Emergencies:
         )
 
 
-def _may_not_break(emergency: Emergency, person: Person, reason: str, at: datetime) -> Refusal | None:
-    if not person.person:
-        return Refusal("service-account", f"{person.subject} is a service account; only people break the glass")
-    if not all(person.groups & groups for groups in emergency.allowed):
-        wanted = " and ".join("/".join(sorted(groups)) for groups in emergency.allowed)
-        return Refusal("not-entitled", f"{person.subject} may not break the glass; somebody of {wanted} may")
-    if len(reason.strip()) < emergency.min_reason:
-        return Refusal("reason-required", f"say why, in at least {emergency.min_reason} characters")
-    if emergency.within is not None and at - person.authenticated_at > emergency.within:
-        minutes = emergency.within.total_seconds() / 60
-        return Refusal("authentication-too-old", f"sign in again: a token of the last {minutes:g} minutes is needed")
-    return None
-
-
 def _must_not_pass(sight: Sight) -> Refusal | None:
-    if sight.frozen is not None:
-        return Refusal("model-frozen", sight.frozen)
+    if sight.found.phase == "frozen":
+        return Refusal("model-frozen", sight.found.reason)
     if failing := unskippable(sight.needs, sight.found.gates):
         names = ", ".join(f"{gate.gate} ({gate.result})" for gate in failing)
         return Refusal("gate-never-skipped", f"not even an emergency skips {names}")

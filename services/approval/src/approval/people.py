@@ -68,12 +68,11 @@ class People:
         return any(row.phase == "settling" for row in rows.values())
 
     async def _vote(self, of: Open, voter: Person, ballot: Ballot, on_behalf_of: str | None) -> Vote | Refusal | None:
-        await self._desk.advance(of)
+        await self._desk.advance(of, approving=False)
         outcome = await self.judge(of.tx, of.request, voter, ballot, of.at, on_behalf_of)
         match outcome:
             case Vote():
                 await self._desk.append(of, VoteCast(request_id=of.request.request_id, vote=outcome))
-                await self._desk.advance(of)
             case Refusal(recorded=True) if of.request.status == domain.OPEN:
                 said = VoteRefused(
                     request_id=of.request.request_id,
@@ -85,6 +84,7 @@ class People:
                 # Once per person and reason: evidence needs no repetition, and nobody can flood the log.
                 if said not in of.request.refusals:
                     await self._desk.append(of, said)
+        await self._desk.advance(of)
         return outcome
 
     async def judge(
@@ -110,13 +110,13 @@ class People:
     async def withdraw(self, request_id: str, voter: Person, reason: str) -> Request:
         """Takes the caller's vote back, as long as the request is open. Doing it again does nothing."""
         async with self._desk.opened(request_id, Cause(voter.subject)) as of:
-            await self._desk.advance(of)
+            await self._desk.advance(of, approving=False)
             if ended := over(of.request):
                 raise refused(ended)
             if any(vote.voter == voter.subject for vote in of.request.votes):
                 message = VoteWithdrawn(request_id=request_id, voter=voter.subject, reason=reason)
                 await self._desk.append(of, message)
-                await self._desk.advance(of)
+            await self._desk.advance(of)
         return of.request
 
     async def comment(self, request_id: str, author: str, text: str) -> Request:
