@@ -79,3 +79,199 @@ async def test_approve_and_deny_at_once_are_never_an_approval(racing: Direct) ->
 
     await asyncio.gather(*(lane(f"m{n}") for n in range(LANES)))
     assert approvals == []
+
+
+async def test_a_double_click_is_one_act(racing: Direct) -> None:
+    """Of everything that people do."""
+    await racing.publish(policy(gates=[WAIVABLE], break_glass=GLASS, **rules(REVIEW)))
+    for turn in range(5):
+        await racing.registry.register("m", turn + 1, accuracy=0.5)
+        request = await asked(racing, version=turn + 1)
+        ben, lea = await racing.person("ben", "reviewers"), await racing.person("lea", "leads")
+        otto, rita = await racing.person("otto", "oncall"), await racing.person("rita", "risk")
+        waive, review = racing.parts.people.waive, racing.parts.emergencies.review
+        await together(*(waive(request, lea, "here/good", "known", None) for _ in range(5)))
+        if turn % 2:
+            await together(*(racing.parts.people.vote(request, ben, APPROVE) for _ in range(5)))
+        else:
+            breaks = racing.parts.emergencies.break_glass
+            outcomes = await together(*(breaks(request, otto, "it is down") for _ in range(5)))
+            assert sorted(map(str, outcomes))[1:] == ["request-closed"] * 4 or outcomes.count("request-closed") == 4
+            await together(*(review(request, rita, justified=True, comment="so it was") for _ in range(5)))
+        found = await racing.request(request)
+        assert (found.status, len(found.waivers)) == ("approved", 1)
+        assert (len(found.votes), len(found.reviews)) == ((1, 0) if turn % 2 else (0, 1))
+    types = await racing.types("default/m")
+    assert {kind: types.count(kind) for kind in ("gate.waived", "vote.cast", "glass.broken", "review.given")} == {
+        "gate.waived": 5,
+        "vote.cast": 2,
+        "glass.broken": 3,
+        "review.given": 3,
+    }
+
+
+async def test_a_vote_and_its_withdrawal_at_once(racing: Direct) -> None:
+    await racing.registry.register("m", accuracy=0.95)
+    statuses = []
+    for turn in range(20):
+        request, ben = await asked(racing), await racing.person("ben", "reviewers")
+        acts = [racing.parts.people.vote(request, ben, APPROVE), racing.parts.people.withdraw(request, ben, "no, wait")]
+        await together(*(acts if turn % 2 else reversed(acts)))
+        found = await racing.request(request)
+        statuses.append(found.status)
+        withdrawn = [past.vote.voter for past in found.past_votes]
+        assert (found.status, len(found.votes), withdrawn) in (("open", 0, ["ben"]), ("approved", 1, []))
+    assert "approved" in statuses
+
+
+async def test_a_vote_and_a_change_of_what_it_is_about_at_once(racing: Direct) -> None:
+    await racing.registry.register("m", accuracy=0.95)
+    for turn in range(20):
+        request, ben = await asked(racing), await racing.person("ben", "reviewers")
+        before = await racing.request(request)
+        evaluation = Evaluation(dataset=Dataset(name="may"), metrics={"auc": turn / 100}, evaluated_at=now())
+        event = VersionEvaluated(workspace="default", model="m", version=1, evaluation=evaluation)
+        saw = Ballot(Choice.APPROVE, request_digest=before.request_digest if turn % 4 else None)
+        acts: list[Any] = [racing.parts.people.vote(request, ben, saw), racing.registry.publish(event, "m", 1)]
+        outcomes = await together(*(acts if turn % 2 else reversed(acts)))
+        found = await racing.request(request)
+        if found.decision is not None:
+            [vote] = found.decision.votes
+            assert vote.request_digest == found.decision.request_digest == found.request_digest
+            assert (vote.request_digest == before.request_digest) or not turn % 4
+        else:
+            assert ("request-changed" in outcomes) != (len(found.past_votes) == 1)
+            assert (found.votes, found.request_digest != before.request_digest) == ((), True)
+        await together(racing.parts.people.vote(request, ben, REJECT))
+
+
+async def test_several_sweepers_at_once_do_everything_once(racing: Direct) -> None:
+    ladder = [{"after": "1h", "do": "remind"}, {"after": "2h", "do": "notify", "to": ["group:leads"]}]
+    await racing.publish(policy(schedule={"min_wait": "3h"}, escalation=ladder, **rules(REVIEW)))
+    await racing.registry.register("m", accuracy=0.95)
+    requests = [await asked(racing, expires_in=80 * 3600) for _ in range(12)]
+    await asyncio.gather(*(racing.parts.people.vote(request, await ben_of(racing), APPROVE) for request in requests))
+    for hours in (1, 1, 1):
+        racing.clock.ahead += timedelta(hours=hours, minutes=1)
+
+        async def sweep() -> int:
+            done = 0
+            while some := await racing.parts.sweeper.once():
+                done += some
+            return done
+
+        assert sum(await together(*(sweep() for _ in range(4)))) == len(requests)
+    types = await racing.types("default/m")
+    assert (types.count("request.escalated"), types.count("request.decided")) == (2 * len(requests), len(requests))
+    assert {(await racing.request(request)).status for request in requests} == {"approved"}
+
+
+async def test_an_emergency_and_a_denial_at_once(racing: Direct) -> None:
+    """One of them ends it; the other is told so."""
+    await racing.publish(policy(break_glass=GLASS, **rules(REVIEW)))
+    await racing.registry.register("m", accuracy=0.95)
+    statuses = set()
+    for turn in range(20):
+        request, ben, otto = await asked(racing), await ben_of(racing), await racing.person("otto", "oncall")
+        acts = [racing.parts.people.vote(request, ben, REJECT), racing.parts.emergencies.break_glass(request, otto, WHY)]
+        outcomes = await together(*(acts if turn % 2 else reversed(acts)))
+        found = await racing.request(request)
+        statuses.add(found.status)
+        assert outcomes.count("request-closed") == 1
+        assert (found.status, found.glass is None, len(found.votes)) in (("rejected", True, 1), ("approved", False, 0))
+        assert found.decision is not None
+        assert (found.decision.break_glass is None) == (found.status == "rejected")
+    assert statuses == {"approved", "rejected"}
+
+
+# -- policies ----------------------------------------------------------------------------------------------------
+
+
+async def agree(direct: Direct, request_id: str, who: str = "vera", ballot: Ballot = APPROVE) -> Request:
+    return await direct.parts.people.vote(request_id, await direct.person(who, "admins"), ballot)
+
+
+async def proposed(direct: Direct, text: str, by: str = "root") -> str:
+    found = await direct.parts.revisions.propose(text, by, "we learnt")
+    assert found.request is not None
+    return found.request.request_id
+
+
+async def test_two_admins_change_one_policy_at_once(racing: Direct) -> None:
+    for turn in range(10):
+        texts = [policy(**rules({**REVIEW, "count": 1 + (turn + n) % 3})) for n in (0, 1)]
+        propose = racing.parts.revisions.propose
+        outcomes = await together(propose(texts[0], "root"), propose(texts[1], "rose"))
+        [winner] = [outcome for outcome in outcomes if outcome != "change-pending"]
+        voting = [agree(racing, winner.request.request_id, who) for who in ("vera", "adam", "vera")]
+        await together(*voting)
+        async with racing.db.snapshot() as tx:
+            revisions = await views.policies(tx, name="here")
+        assert ([row.revision for row in revisions], revisions[0].digest) == ([*range(turn + 1, 0, -1)], winner.ref.digest)
+
+
+async def test_two_policies_are_published_at_once(racing: Direct) -> None:
+    """While requests that they are about are open, and their model changes."""
+    for n in range(4):
+        await racing.registry.register(f"m{n}", accuracy=0.95)
+        for _ in range(4):
+            await asked(racing, f"m{n}")
+    for turn in range(8):
+        texts = [policy(name, **rules({**REVIEW, "count": 1 + turn % 2})) for name in ("here", "there", "elsewhere")]
+        ids = [await proposed(racing, text) for text in texts]
+        evaluation = Evaluation(dataset=Dataset(name="may"), metrics={"auc": turn / 100}, evaluated_at=now())
+        events = [
+            racing.registry.publish(
+                VersionEvaluated(workspace="default", model=f"m{n}", version=1, evaluation=evaluation), f"m{n}", 1
+            )
+            for n in range(4)
+        ]
+        tells = [
+            racing.parts.directory.tell(who, frozenset({"reviewers", f"g{turn}"}), person=True, by="the directory")
+            for who in ("ben", "bo")
+        ]
+        acts = [*(agree(racing, request_id) for request_id in ids), *events, *tells, racing.sweep(), racing.sweep()]
+        random.Random(turn).shuffle(acts)
+        await together(*acts)
+        for request_id in ids:
+            assert (await racing.request(request_id)).published is not None
+
+
+async def test_two_changes_never_leave_no_policy_about_policies(racing: Direct) -> None:
+    """Each would be fine alone."""
+    about = {"match": {"transition": {"kind": "policy"}}}
+    await racing.publish(policy("also", **about, **rules({**REVIEW, "from": ["group:admins"]})))
+    narrow = {"match": {"transition": {"kind": "policy"}, "models": ["nothing"]}}
+    texts = [policy(name, **narrow, **rules({**REVIEW, "from": ["group:admins"]})) for name in ("also", "policy-changes")]
+    outcomes = await together(*(proposed(racing, text) for text in texts))
+    ids = [outcome for outcome in outcomes if outcome != "policies-locked"]
+    await together(*(agree(racing, request_id, who) for request_id in ids for who in ("vera", "adam", "eve")))
+    async with racing.db.snapshot() as tx:
+        current = dict((ref.name, known.spec) for ref, known in await views.current_policies(tx))
+    assert not (current["also"].match.models and current["policy-changes"].match.models)
+
+
+# -- people ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_directory_and_the_last_vote_at_once(racing: Direct) -> None:
+    """Ben leaves as bo completes the quorum: what is decided afterwards is decided without him."""
+    await racing.publish(policy(**rules({**REVIEW, "count": 2})))
+    await racing.registry.register("m", accuracy=0.95)
+    for turn in range(20):
+        request = await asked(racing)
+        await racing.parts.people.vote(request, await ben_of(racing), APPROVE)
+        bo, leaves = await racing.person("bo", "reviewers"), racing.parts.directory.tell
+        acts: list[Any] = [
+            racing.parts.people.vote(request, bo, APPROVE),
+            leaves("ben", frozenset({f"elsewhere{turn}"}), person=True, by="the directory"),
+        ]
+        await together(*(acts if turn % 2 else reversed(acts)))
+        await racing.sweep()
+        found = await racing.request(request)
+        left = await at_of(racing, "ben")
+        if found.decision is None:
+            assert [vote.voter for vote in found.votes] == ["ben", "bo"]
+            assert (await racing.parts.people.vote(request, await racing.person("bea", "reviewers"), APPROVE)).decision
+        else:
+            assert found.decision.decided_at < left + timedelta(seconds=SETTLE)

@@ -23,6 +23,7 @@ def run(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(service))
 
     monkeypatch.setattr(output.Caller, "client", client)
+    monkeypatch.setattr(output.out, "width", 200)  # whatever terminal the test runs in
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hallmark", *arguments])

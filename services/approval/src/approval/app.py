@@ -81,7 +81,8 @@ def build(settings: ApprovalSettings) -> FastAPI:
 
     answers = Answers(parts.desk, secrets_of(settings))
     calls = Calls(parts.desk, answers, asking_of(settings), settings)
-    attachments = Attachments(parts.desk, parts.commands, files_of(settings))
+    files = files_of(settings)
+    attachments = Attachments(parts.desk, parts.commands, files)
     callers = api.Callers(guard, parts.desk)
     return make_app(
         settings,
@@ -97,6 +98,6 @@ def build(settings: ApprovalSettings) -> FastAPI:
             api.revocations(callers, parts.revocations),
             api.evidence(callers, attachments, answers),
         ],
-        background=[relay.run, parts.sweeper.run, calls.run],
+        background=[relay.run, parts.sweeper.run, calls.run, *([files.tidy] if files else [])],
         on_start=[topics, parts.revisions.bootstrap],
     )

@@ -1,7 +1,7 @@
 """What a request rests on now, and what it waits for."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from approval.desk import Sight
 
 CHANGE_CLASS = "normal"
+# Whoever cast the last vote waits and decides; the sweeper does when that process has died.
+AFTER_SETTLING = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,10 @@ def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
     done = {step.step for step in request.escalated}
     steps = [step.due for step in needs.steps if step.id not in done]
     standing_votes = [v for v in case.votes if why_not(case, needs, v, at, sight.members) is None]
-    due = [found.next_at, request.expires_at, *steps[:1]]
+    next_at = found.next_at
+    if next_at is not None and found.phase == "settling":
+        next_at += AFTER_SETTLING
+    due = [next_at, request.expires_at, *steps[:1]]
     if needs.valid_for is not None:
         due += [min(v.at for v in standing_votes) + needs.valid_for] if standing_votes else []
     calls = {

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval.tables import EvidenceRow, ModelRow, StayRow, VersionRow, of
@@ -32,7 +32,7 @@ from kit.errors import Permanent
 
 _model, _version, _stay, _evidence = of(ModelRow), of(VersionRow), of(StayRow), of(EvidenceRow)
 MAX_EVALUATIONS = 100  # the latest ones; gates see no others
-MAX_EVIDENCE = 100
+MAX_EVIDENCE = 100  # types and posters of one version
 Learnt = VersionEvaluated | VersionTagged | VersionVerified | VersionScanned | VersionRevoked
 
 
@@ -161,7 +161,7 @@ async def candidate(tx: AsyncConnection, workspace: str, name: str, version: int
 
 async def _evidenced(tx: AsyncConnection, workspace: str, name: str, version: int) -> dict[str, Any]:
     """`evidence`: the latest piece of each type. `attestations`: what checks found, the latest last."""
-    found = [one.model_dump(mode="json") for one in await evidence(tx, workspace, name, version)]
+    found = [one.model_dump(mode="json", exclude={"detail"}) for one in await evidence(tx, workspace, name, version)]
     for one in found:
         one["verified"] = one["result"] == "pass"
     return {
@@ -171,15 +171,18 @@ async def _evidenced(tx: AsyncConnection, workspace: str, name: str, version: in
 
 
 async def evidence(tx: AsyncConnection, workspace: str, name: str, version: int) -> list[Evidence]:
-    """The latest pieces of evidence of a version, oldest first."""
+    """The latest piece of each type and poster, oldest first: nobody pushes another's finding out by posting more."""
     e = _evidence
+    said = sa.cast(e.c.data, sa.JSON)
+    each = (said["type"].as_string(), said["posted_by"].as_string())
     query = (
         sa.select(e.c.data)
         .where(e.c.workspace == workspace, e.c.model == name, e.c.version == version)
-        .order_by(e.c.at.desc(), e.c.evidence_id.desc())
-        .limit(MAX_EVIDENCE)
+        .order_by(*each, e.c.at.desc(), e.c.evidence_id.desc())
+        .ext(distinct_on(*each))
     )
-    return [Evidence.model_validate_json(data) for data in reversed((await tx.scalars(query)).all())]
+    found = [Evidence.model_validate_json(data) for data in (await tx.scalars(query)).all()]
+    return sorted(found, key=lambda one: (one.at, one.evidence_id))
 
 
 async def occupant(

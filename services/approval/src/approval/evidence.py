@@ -105,6 +105,9 @@ class Attachments:
             if await _count(tx, version) >= MAX_PIECES:
                 detail = f"{version} has {MAX_PIECES} pieces of evidence; no version may have more"
                 raise Problem(409, "too-much-evidence", detail)
+            if await _kinds(tx, version, evidence) > copies.MAX_EVIDENCE:
+                detail = f"{version} has evidence of {copies.MAX_EVIDENCE} kinds and posters; gates see no more"
+                raise Problem(409, "too-much-evidence", detail)
             message = EvidenceAttached(
                 workspace=version.workspace,
                 model=version.model,
@@ -178,6 +181,13 @@ async def _digest_of(tx: AsyncConnection, version: Version) -> str:
 
 async def _count(tx: AsyncConnection, version: Version) -> int:
     return await tx.scalar(sa.select(sa.func.count()).select_from(_evidence).where(*_of(version))) or 0
+
+
+async def _kinds(tx: AsyncConnection, version: Version, more: Evidence) -> int:
+    """How many types and posters there are, with one more piece."""
+    said = sa.cast(_evidence.c.data, JSONB)
+    known = sa.select(said["type"].as_string(), said["posted_by"].as_string()).where(*_of(version)).distinct()
+    return len({(more.type, more.posted_by), *((row[0], row[1]) for row in await tx.execute(known))})
 
 
 async def _same(tx: AsyncConnection, version: Version, evidence: Evidence) -> Evidence | None:
