@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta, timezone
+from pprint import pformat
 from typing import Any
 
 import pytest
@@ -165,11 +166,13 @@ class Machine(RuleBasedStateMachine):
         found = [a for a in self.facts.asked.values() if a.status == "open" and likely(a)]
         return found[-1 - nth % len(found)] if found else self._nth(nth)
 
-    def _shown(self, a: Asked) -> Any:
+    def _shown(self, a: Asked, *facts: Any) -> str:
         names = [name for name, _ in self.facts.docs(a)]
         texts = {name: self.facts.policies[name] for name in names}
-        state = self.scene.request(a.id).model_dump(exclude={"opened", "rebound", "decision", "jws"})
-        return {"asked": a, "policies": texts, "state": state, "members": self.facts.members}
+        hidden = {"opened", "rebound", "decision", "jws", "refusals", "comments"}
+        state = self.scene.request(a.id).model_dump(exclude=hidden, exclude_defaults=True)
+        moments = {"begun": self.scene.since, "now": self.scene.now()}
+        return pformat([facts, a, texts, state, self.facts.members, self.facts.delegations, moments], width=200)
 
     # -- votes ----------------------------------------------------------------------------------------------------
 
@@ -219,11 +222,11 @@ class Machine(RuleBasedStateMachine):
             return  # it is over, or a double click
         may = self.scene.ever(lambda at: self.facts.may_vote(a, acts, choice, comment, rule, behalf, at))
         if refused is not None:
-            assert refused == "request-changed" if stale else False in may, (refused, actor, choice, self._shown(a))
+            assert refused == "request-changed" if stale else False in may, self._shown(a, refused, actor, choice)
             return
         [vote] = new
-        assert True in may, (actor, vote, self._shown(a))
-        assert not stale, (actor, vote, self._shown(a))
+        assert True in may, self._shown(a, actor, vote)
+        assert not stale, self._shown(a, actor, vote)
         assert (vote.on_behalf_of, str(vote.choice)) == (behalf, choice)
         assert choice == "reject" or vote.rule in self.facts.rules(a)
         assert rule in (None, vote.rule) or choice == "reject"
@@ -262,7 +265,7 @@ class Machine(RuleBasedStateMachine):
         if refused in ENDED or (refused is None and self.scene.request(a.id).waivers == had):
             return
         may = self.scene.ever(lambda at: self.facts.may_waive(a, acts, gate, at))
-        assert (refused is None) in may, (refused, actor, gate, self._shown(a))
+        assert (refused is None) in may, self._shown(a, refused, actor, gate)
         if refused is None:
             a.waivers.append(Waived(gate, actor.name, self.facts.basis(a)))
             self.counts["waived"] += 1
@@ -297,7 +300,7 @@ class Machine(RuleBasedStateMachine):
         if refused in ENDED:
             return
         may = self.scene.ever(lambda at: self.facts.breaks(a, acts, why, at))
-        assert (refused is None) in may, (refused, actor, self._shown(a))
+        assert (refused is None) in may, self._shown(a, refused, actor)
         if refused is None:
             given = self.scene.request(a.id).glass
             assert given is not None
@@ -319,7 +322,7 @@ class Machine(RuleBasedStateMachine):
         assert glass is not None
         if self.scene.request(a.id).decision is not None:
             may = acts.person and who not in (glass.by, a.by) and bool(acts.groups & glass.review)
-            assert (refused is None) == (may or who in a.reviews), (refused, actor, self._shown(a))
+            assert (refused is None) == (may or who in a.reviews), self._shown(a, refused, actor)
         if refused is None:
             a.reviews.add(who)
             self.counts["reviewed"] += a.reviewed
@@ -583,7 +586,7 @@ class Machine(RuleBasedStateMachine):
         elif decision is not None:
             self.counts[f"why: {re.sub('[^a-z ].*', '', decision.reason)[:30]}"] += 1
         late = given == "rejected" and at >= min(a.limits)
-        assert self.facts.verdict(a, at) == given or late, (given, at, self._shown(a))
+        assert self.facts.verdict(a, at) == given or late, self._shown(a, given, at)
         if a.policy is not None and given == "approved":
             self.facts.policies[a.model] = (a.policy, a.by)
         if decision is not None and given == "approved":

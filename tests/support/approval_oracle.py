@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 from tests.support.approval_facts import Actor, Asked, Cast, Doc, Facts, Glass, canonical, least, plain, read, span
@@ -107,7 +108,8 @@ class Oracle(Facts):
         names = [name for name, _ in self.docs(a)]
         editors = sorted({self.policies[name][1] for name in names})
         texts = sorted(canonical(self.policies[name][0]) for name in names)
-        return json.dumps([texts, editors, self.inputs(a)], sort_keys=True, default=str)
+        whole = json.dumps([texts, editors, self.inputs(a)], sort_keys=True, default=str)
+        return sha256(whole.encode()).hexdigest()[:12]
 
     def limit(self, a: Asked) -> datetime:
         """When it expires, by the policies of now."""

@@ -10,6 +10,12 @@ from tests.support.fake_approval import ID, REQUEST, Run, Service
 from hallmark import Client, cli, output
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal the tests run in."""
+    monkeypatch.setattr(output.out, "width", 200)
+
+
 @pytest.fixture
 def service() -> Service:
     return Service({f"GET /v1/requests/{ID}": (200, REQUEST)})
@@ -23,7 +29,6 @@ def run(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(service))
 
     monkeypatch.setattr(output.Caller, "client", client)
-    monkeypatch.setattr(output.out, "width", 200)  # whatever terminal the test runs in
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hallmark", *arguments])
