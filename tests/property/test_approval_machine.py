@@ -262,8 +262,10 @@ class Machine(RuleBasedStateMachine):
         had = self.scene.request(a.id).waivers
         work = self.parts.people.waive(a.id, self.scene.person(actor), gate, "it is known", None)
         refused, acts = self.scene.refused(work), self.facts.acts(actor)
-        if refused in ENDED or (refused is None and self.scene.request(a.id).waivers == had):
+        request = self.scene.request(a.id)
+        if refused in ENDED or (refused is None and request.waivers == had):
             return
+        a.bound_at = request.bound_at
         may = self.scene.ever(lambda at: self.facts.may_waive(a, acts, gate, at))
         assert (refused is None) in may, self._shown(a, refused, actor, gate)
         if refused is None:
@@ -296,13 +298,14 @@ class Machine(RuleBasedStateMachine):
         if (a := self._aimed(nth, lambda a: self.facts.breaks(a, actor, why, self.scene.now()))) is None:
             return
         refused = self.scene.refused(self.parts.emergencies.break_glass(a.id, self.scene.person(actor), why))
-        acts = self.facts.acts(actor)
+        acts, request = self.facts.acts(actor), self.scene.request(a.id)
         if refused in ENDED:
             return
+        a.bound_at = request.bound_at
         may = self.scene.ever(lambda at: self.facts.breaks(a, acts, why, at))
         assert (refused is None) in may, self._shown(a, refused, actor)
         if refused is None:
-            given = self.scene.request(a.id).glass
+            given = request.glass
             assert given is not None
             glass = a.glass = self.facts.breaks(a, acts, why, given.at)
             assert glass is not None
