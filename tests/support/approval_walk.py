@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
-from hypothesis import strategies as st
 from tests.integration.approval.conftest import Direct, make_direct, make_settings, service_url
 from tests.support.approval_facts import Actor
 
@@ -52,22 +51,21 @@ def groups_of(name: str) -> frozenset[str]:
 
 
 class Steps:
-    """The steps of a walk by name, with how likely each is and what it is given."""
+    """The steps of a walk by name: how likely each is, and what it may be given."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._known: dict[str, tuple[int, dict[str, Sequence[Any]]]] = {}
 
-    def __call__(self, weight: int, **given: Any) -> Callable[[Step], Step]:
+    def __call__(self, weight: int, **given: Sequence[Any]) -> Callable[[Step], Step]:
         def noted(step: Step) -> Step:
             self._known[step.__name__] = (weight, given)
             return step
 
         return noted
 
-    def draw(self, data: st.DataObject, seed: int) -> tuple[str, dict[str, Any]]:
-        """By a seed: what Hypothesis samples itself is not as likely as it should be."""
-        [name] = Random(seed).choices([*self._known], [weight for weight, _ in self._known.values()])
-        return name, data.draw(st.fixed_dictionaries(self._known[name][1]))
+    def draw(self, random: Random) -> tuple[str, dict[str, Any]]:
+        [name] = random.choices([*self._known], [weight for weight, _ in self._known.values()])
+        return name, {given: random.choice(values) for given, values in self._known[name][1].items()}
 
 
 class Ground:

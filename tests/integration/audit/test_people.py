@@ -49,7 +49,11 @@ TOLD: list[tuple[Message, str, str]] = [
     (MembershipChanged(subject="ben", groups=("risk",), person=True, by="sync"), "member:ben", "ben is in the groups"),
     (MembershipChanged(subject="team/ana", groups=(), person=False, by="s"), "member:team/ana", "is in no group"),
     (GRANTED, "delegation:cy/risk", "dan may vote for cy/risk"),
-    (DelegationEnded(delegation_id="g1", delegator="cy/risk", ended_by="cy/risk"), "delegation:cy/risk", "ended"),
+    (
+        DelegationEnded(delegation_id="g1", delegator="cy/risk", delegate="dan", ended_by="cy/risk"),
+        "delegation:cy/risk",
+        "ended",
+    ),
     (PROPOSED, "policy:prod", "root asked for revision 2 of the policy prod"),
     (VoteCast(request_id="q1", vote=VOTE), "policy:prod", "ada voted to approve"),
 ]

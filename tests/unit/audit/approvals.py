@@ -217,7 +217,7 @@ APPROVALS: list[tuple[Message, list[str]]] = [
         ["dan may vote for cy from 2026-11-20 00:00:00 UTC to 2026-11-23 00:00:00 UTC: holiday"],
     ),
     (
-        approval.DelegationEnded(delegation_id="g1", delegator="cy", ended_by="dan"),
+        approval.DelegationEnded(delegation_id="g1", delegator="cy", delegate="dan", ended_by="dan"),
         ["dan ended the delegation g1 of cy"],
     ),
     (

@@ -406,9 +406,9 @@ TOLD: list[tuple[Message, str, str, list[str]]] = [
         ["From: 2026-11-21 10:00 UTC", "Delegation: g1"],
     ),
     (
-        made(DelegationEnded, delegation_id="g1", delegator="cy", ended_by="dan"),
+        made(DelegationEnded, delegation_id="g1", delegator="cy", delegate="dan", ended_by="dan"),
         "delegation:cy",
-        "A delegation of cy has ended: nobody votes by it any more. Ended by dan.",
+        "dan votes for cy no more. Ended by dan.",
         ["Delegation: g1"],
     ),
     (

@@ -99,7 +99,11 @@ def test_a_subscription_wants_what_it_asked_for(changed: dict[str, Any], envelop
 GRANTED = DelegationGranted(delegation_id="g", delegator="cy/risk", delegate="dan", starts=AT, ends=AT)
 OF_PEOPLE: list[tuple[Message, str, set[str]]] = [
     (GRANTED, "delegation:cy/risk", {"cy/risk", "dan"}),
-    (DelegationEnded(delegation_id="g", delegator="cy", ended_by="root"), "delegation:cy", {"cy"}),
+    (
+        DelegationEnded(delegation_id="g", delegator="cy", delegate="dan", ended_by="root"),
+        "delegation:cy",
+        {"cy", "dan"},
+    ),
     (
         MembershipChanged(subject="default/ben", groups=("x",), person=True, by="s"),
         "member:default/ben",

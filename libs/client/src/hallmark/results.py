@@ -172,7 +172,8 @@ class TimelineItem(Result):
 
 
 class Tenure(Result):
-    """Who held a stage at one moment. `version` is None when nobody did."""
+    """Who held a stage at one moment. `version` is None when nobody did. `revoked`: since when, by whom and why it must
+    not be used."""
 
     version: int | None = None
     stage: str = "Production"
@@ -184,6 +185,7 @@ class Tenure(Result):
     reason: str | None = None
     criteria: list[Criterion] = Field(default_factory=list)
     index: int | None = None
+    revoked: dict[str, Any] | None = None
 
 
 class Subscription(Result):

@@ -393,6 +393,7 @@ class DelegationEnded(Message):
     TYPE: ClassVar[str] = "hallmark.delegation.ended.v1"
     delegation_id: Identifier
     delegator: Line
+    delegate: Line
     ended_by: Line
 
 

@@ -100,7 +100,9 @@ class Directory:
             await self._desk.log.lock(tx, f"delegation:{found.delegator}")
             found = await views.delegation(tx, delegation_id)
             if found.ended_at is None:
-                ended = DelegationEnded(delegation_id=delegation_id, delegator=found.delegator, ended_by=by)
+                ended = DelegationEnded(
+                    delegation_id=delegation_id, delegator=found.delegator, delegate=found.delegate, ended_by=by
+                )
                 at = await self._desk.clock(tx)
                 await self._append(tx, f"delegation:{found.delegator}", ended, Cause(by), at)
             return await views.delegation(tx, delegation_id)

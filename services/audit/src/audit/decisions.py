@@ -53,6 +53,8 @@ class Decisions:
         if decision.verdict is not Verdict.APPROVED:
             raise NotVerified(f"the decision {decision.decision_id} says {decision.verdict}")
         _compare("decision", decision, _bound(change))
+        if isinstance(change, AliasChanged) and decision.kind not in ALIAS_KINDS:
+            raise NotVerified(f"the decision is for kind={decision.kind}")
 
     async def _verify_revocation(self, event: VersionRevoked) -> None:
         try:
@@ -62,6 +64,10 @@ class Decisions:
         except signed.Refused as error:
             raise _refused("revocation", error) from error
         _compare("revocation", order, {name: getattr(event, name) for name in REVOKED})
+
+
+# A protected alias returns to its last good version by a rollback.
+ALIAS_KINDS = (TransitionKind.ALIAS, TransitionKind.ROLLBACK)
 
 
 def _refused(what: str, error: signed.Refused) -> NotVerified:
@@ -79,5 +85,5 @@ def _bound(change: StageChanged | AliasChanged) -> dict[str, object]:
     """What the decision must say. An alias does not tell where its version was."""
     said = {name: getattr(change, name) for name in BOUND if hasattr(change, name)}
     if isinstance(change, AliasChanged):
-        said |= {"kind": TransitionKind.ALIAS, "to_stage": target_of(change)}
+        said["to_stage"] = target_of(change)
     return said

@@ -118,7 +118,8 @@ def people_of(envelope: Envelope) -> frozenset[str]:
             granted = envelope.payload(DelegationGranted)
             return frozenset({granted.delegator, granted.delegate})
         case DelegationEnded.TYPE:
-            return frozenset({envelope.payload(DelegationEnded).delegator})
+            ended = envelope.payload(DelegationEnded)
+            return frozenset({ended.delegator, ended.delegate})
         case MembershipChanged.TYPE:
             return frozenset({envelope.payload(MembershipChanged).subject})
     return frozenset()

@@ -60,7 +60,7 @@ def _person(event: DelegationGranted | DelegationEnded | MembershipChanged, enve
             )
         case DelegationEnded():
             return Notice(
-                f"A delegation of {event.delegator} has ended: nobody votes by it any more",
+                f"{event.delegate} votes for {event.delegator} no more",
                 who=by("Ended", event.ended_by),
                 facts=(("Delegation", event.delegation_id),),
             )

@@ -86,6 +86,7 @@ def print_tenure(tenure: Tenure, moment: datetime) -> None:
         ("reason", tenure.reason),
         *(("criterion", f"{c.gate}: {c.expression}: {c.result}") for c in tenure.criteria),
         ("log entry", tenure.index),
+        *((("revoked", "{at} by {by}: {reason}".format(**gone)),) if (gone := tenure.revoked) else ()),
     ]
     out.print(table(("", ""), rows))
 
