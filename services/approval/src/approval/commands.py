@@ -52,13 +52,17 @@ class Commands:
         if request is None or request.status != domain.OPEN:
             return
         of = await self._desk.hold(tx, transition_id, Cause(SYSTEM, request.correlationid, envelope.id))
+        await standing.hold(tx, *of.request.place)
         if of.request.status == domain.OPEN:
             await self._desk.close(of, code, detail)
             await self._desk.advance(of)
 
     async def refresh(self, tx: AsyncConnection, envelope: Envelope, workspace: str, model: str) -> None:
         """Looks again at the open requests of a model, of which something has changed."""
+        await self._desk.log.lock(tx, envelope.key)
         waiting = await views.open_requests(tx, workspace, model)
+        if waiting:
+            await standing.hold(tx, workspace, model)
         for request_id in waiting[:REFRESH_AT_ONCE]:
             of = await self._desk.hold(tx, request_id, Cause(SYSTEM, None, envelope.id))
             await self._desk.advance(of)

@@ -38,12 +38,15 @@ from kit.auth import Access, Principal
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
+from policy.document import parse
 from policy.needs import InForce, Needs, needs_of
 from policy.outlook import Outlook, outlook
 from policy.people import Member, Members, approvals, why_not
 
 log = structlog.get_logger()
 SYSTEM = "hallmark/approval"
+LOCKED = "policies-locked"
+NOBODY_COULD = "no policy would be left that is about changes of every policy; nobody could change one any more"
 
 
 @dataclass
@@ -94,11 +97,15 @@ class Desk:
 
     async def hold(self, tx: AsyncConnection, request_id: str, cause: Cause | None = None) -> Open:
         request = await self.known(tx, request_id)
+        if request.stream.startswith(domain.POLICIES):
+            await self.log.lock(tx, domain.POLICIES)
         return await self._held(tx, request_id, await self.log.lock(tx, request.stream), cause)
 
     async def try_hold(self, tx: AsyncConnection, request_id: str) -> Open | None:
         """As `hold`, or None at once when another transaction has the stream."""
         request = await self.known(tx, request_id)
+        if request.stream.startswith(domain.POLICIES) and await self.log.try_lock(tx, domain.POLICIES) is None:
+            return None
         last = await self.log.try_lock(tx, request.stream)
         return None if last is None else await self._held(tx, request_id, last, None)
 
@@ -241,6 +248,10 @@ class Desk:
     async def _publish(self, of: Open, sight: Sight, proposed: PolicyProposed, verdict: Verdict, why: str) -> None:
         if verdict is Verdict.REJECTED:
             await self.close(of, "rejected", why)
+            return
+        # Others were published since it was asked for: together they must not leave no policy about policies.
+        if not domain.changeable([parse(proposed.document), *await views.others_than(of.tx, proposed.policy.name)]):
+            await self.close(of, LOCKED, NOBODY_COULD)
             return
         published = PolicyPublished(
             policy=proposed.policy,

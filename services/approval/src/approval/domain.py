@@ -1,5 +1,6 @@
 """Requests, pure: what binds them, and how their events fold into a state."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -32,8 +33,11 @@ from contracts.approval import (
 from contracts.lifecycle import stream_of, subject_of
 from contracts.payload import Message, Payload
 from contracts.registry import Criterion
+from policy.document import Policy
 from policy.people import Case
 
+# Streams of policies begin with it; it is also the lock of all changes of policies, which are made one by one.
+POLICIES = "policy:"
 OPEN, APPROVED, REJECTED, EXPIRED, CANCELLED = "open", "approved", "rejected", "expired", "cancelled"
 EXPIRY = "request-expired"
 _ENDS = {EXPIRY: EXPIRED, "cancelled": CANCELLED, "withdrawn": CANCELLED}
@@ -184,7 +188,18 @@ class Request(Payload):
 
 
 def policy_stream(name: str) -> str:
-    return f"policy:{name}"
+    return f"{POLICIES}{name}"
+
+
+def changeable(policies: Iterable[Policy]) -> bool:
+    """Whether, with these in force, some policy is left that lets any policy be changed."""
+    return any(_about_every_policy(policy) for policy in policies)
+
+
+def _about_every_policy(policy: Policy) -> bool:
+    match, transition = policy.spec.match, policy.spec.match.transition
+    narrower = match.models or match.workspaces or transition.to or transition.from_stage
+    return transition.kind == "policy" and not narrower
 
 
 def evolve(request: Request | None, message: Message, *, at: datetime, correlationid: str, event_id: str) -> Request:

@@ -10,7 +10,7 @@ from importlib import resources
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import binding, domain, standing, views
-from approval.desk import SYSTEM, Desk
+from approval.desk import LOCKED, NOBODY_COULD, SYSTEM, Desk
 from approval.domain import Request
 from contracts.approval import PolicyProposed, PolicyPublished, PolicyRef
 from contracts.envelope import new_id
@@ -18,7 +18,6 @@ from kit.events import Cause, New
 from kit.problems import Problem
 from policy.document import Policy, parse
 
-_BOOTSTRAP = "policy:"
 OPEN_FOR = timedelta(days=30)
 
 
@@ -45,7 +44,7 @@ class Revisions:
         policy = parse(text)
         async with self._desk.db.transaction() as tx:
             stream = domain.policy_stream(policy.name)
-            await self._desk.log.lock(tx, _BOOTSTRAP)  # two changes must not, together, leave no policy about policies
+            await self._desk.log.lock(tx, domain.POLICIES)
             last = await self._desk.log.lock(tx, stream)
             revisions = await views.policies(tx, name=policy.name)
             if revisions and revisions[0].digest == policy.digest:
@@ -116,7 +115,7 @@ class Revisions:
         Views that a migration has emptied are folded first.
         """
         async with self._desk.db.transaction() as tx:
-            await self._desk.log.lock(tx, _BOOTSTRAP)
+            await self._desk.log.lock(tx, domain.POLICIES)
             if await views.restore(tx, self._desk.log):
                 await standing.restore(tx, await self._desk.clock(tx))
             if await views.policies(tx):
@@ -132,15 +131,8 @@ class Revisions:
 
     async def _keeps_changeable(self, tx: AsyncConnection, policy: Policy) -> None:
         """Raises Problem when no policy would be left that lets any policy be changed."""
-        kept = [known for _, known in await views.current_policies(tx) if known.name != policy.name]
-        if not any(_about_every_policy(one) for one in [*kept, policy]):
-            detail = "no policy would be left that is about changes of every policy; nobody could change one any more"
-            raise Problem(409, "policies-locked", detail)
-
-
-def _about_every_policy(policy: Policy) -> bool:
-    match = policy.spec.match
-    return match.transition.kind == "policy" and not match.models and not match.workspaces
+        if not domain.changeable([policy, *await views.others_than(tx, policy.name)]):
+            raise Problem(409, LOCKED, NOBODY_COULD)
 
 
 def shipped() -> list[Policy]:

@@ -73,11 +73,24 @@ async def due(tx: AsyncConnection, at: datetime, limit: int) -> list[str]:
 
 async def look_again(tx: AsyncConnection, at: datetime, *, heard: str | None = None) -> None:
     """Makes every open request due, or those that somebody has voted on: what they depend on has changed."""
-    still_open = sa.select(_request.c.request_id).where(_request.c.status == "open")
-    changed = sa.update(_standing).where(_standing.c.request_id.in_(still_open))
+    found = _held()
     if heard is not None:
-        changed = changed.where(_standing.c.heard.contains(sa.cast([heard], ARRAY(sa.Text()))))
-    await tx.execute(changed.values(due_at=at))
+        found = found.where(_standing.c.heard.contains(sa.cast([heard], ARRAY(sa.Text()))))
+    ids = sa.select(found.cte().c.request_id)
+    await tx.execute(sa.update(_standing).where(_standing.c.request_id.in_(ids)).values(due_at=at))
+
+
+async def hold(tx: AsyncConnection, workspace: str, model: str) -> None:
+    """Locks where the open requests of a model stand, before several of them are written."""
+    found = _held().where(_request.c.workspace == workspace, _request.c.model == model).subquery()
+    await tx.execute(sa.select(sa.func.count()).select_from(found))
+
+
+def _held() -> sa.Select[Any]:
+    """Open requests, locked by everybody in the same order, so that nobody waits in a circle."""
+    query = sa.select(_standing.c.request_id).join(_request, _request.c.request_id == _standing.c.request_id)
+    query = query.where(_request.c.status == "open").order_by(_request.c.opened_at, _request.c.request_id)
+    return query.with_for_update(of=_standing)
 
 
 async def restore(tx: AsyncConnection, at: datetime) -> None:

@@ -244,6 +244,11 @@ async def current_policies(tx: AsyncConnection) -> list[tuple[PolicyRef, Policy]
     return [(ref_of(row), parse(row.document)) for row in await policies(tx)]
 
 
+async def others_than(tx: AsyncConnection, name: str) -> list[Policy]:
+    """The other policies in force."""
+    return [policy for ref, policy in await current_policies(tx) if ref.name != name]
+
+
 def ref_of(row: Any) -> PolicyRef:
     return PolicyRef(name=row.name, revision=row.revision, digest=row.digest)
 
