@@ -55,6 +55,7 @@ MOST = 4  # open requests
 ENDED = ("request-closed", "request-expired")
 
 EVERYBODY = sorted(PEOPLE)
+APT = "somebody who is asked"
 VOTERS = ["ben", "bo", "rita", "rolf", "lea", "lou", "olga"]
 NTH = range(4)
 MODELS = ["risky", "plain"]
@@ -127,7 +128,7 @@ class Machine(RuleBasedStateMachine):
         by=["ana", "ana", "ben", "lea"],
         fields=FIELDS,
         reason=["better on every slice", "better on every slice", "test"],
-        hours=[240, 240, 2],
+        hours=[240] * 5 + [2],
     )
     def ask(self, model: str, version: int, kind: str, target: str, by: str, hours: int, **given: Any) -> None:
         if sum(a.status == "open" for a in self.facts.asked.values()) >= MOST:
@@ -183,8 +184,8 @@ class Machine(RuleBasedStateMachine):
     @step_of(
         12,
         nth=NTH,
-        who=EVERYBODY + VOTERS * 2,
-        choice=["approve"] * 4 + ["reject"],
+        who=EVERYBODY + [APT] * 30,
+        choice=["approve"] * 3 + ["reject"],
         comment=["because", "because", " "],
         saw=[None, None, "first"],
         chosen=range(8),
@@ -193,17 +194,18 @@ class Machine(RuleBasedStateMachine):
     )
     def vote(self, nth: int, who: str, chosen: int, saw: str | None, minutes: int, method: str, **given: Any) -> None:
         if (a := self._nth(nth)) is not None:
-            rules = sorted(self.facts.rules(a))
-            named = rules[chosen] if chosen < len(rules) else None
+            rules = self.facts.rules(a)
+            named = sorted(rules)[chosen] if chosen < len(rules) else None
+            asked = [one for one in PEOPLE if any(self.tokens[one] & groups for groups, _ in rules.values())]
+            who = (self.random.choice(asked) if asked else "ben") if who == APT else who
             self._vote(a, self._actor(who, minutes, method), rule=named, saw=self.first[a.id] if saw else None, **given)
 
     @step_of(5, nth=NTH, choice=["approve", "approve", "reject"], which=NTH, who=EVERYBODY)
     def vote_for_another(self, nth: int, choice: str, which: int, who: str) -> None:
-        lent = sorted(self.facts.delegations.values()) or [("ben", "dora", None, None)]
-        delegator, delegate = lent[which % len(lent)][:2]
-        delegate = who if which == 3 and who != delegator else delegate
-        allowed = self.tokens[delegator].intersection
-        if a := self._aimed(nth, lambda a: any(allowed(groups) for groups, _ in self.facts.rules(a).values())):
+        lent = sorted(self.facts.delegations.values(), key=lambda one: (one[2] > self.scene.now(), -one[3].timestamp()))
+        delegator, delegate = lent[which % min(len(lent), 2)][:2] if lent else ("ben", "dora")
+        delegate = who if nth == 3 and who != delegator else delegate
+        if a := self._aimed(nth, lambda a: self.facts.lent(a, delegator, delegate, self.scene.now())):
             self._vote(a, self._actor(delegate, method="webauthn"), choice, behalf=delegator)
 
     def _vote(
@@ -291,7 +293,7 @@ class Machine(RuleBasedStateMachine):
     # -- emergencies ----------------------------------------------------------------------------------------------
 
     @step_of(
-        5,
+        7,
         nth=NTH,
         who=["otto", "otto", "olga", "ben", "bot"],
         why=["production is down", "production is down", "now"],
@@ -441,6 +443,12 @@ class Machine(RuleBasedStateMachine):
         if odd > 2:
             self.tokens[who] = now_in
 
+    @step_of(3, nth=NTH, who=VOTERS, groups=SETS)
+    def vote_with_a_token_from_before(self, nth: int, who: str, groups: set[str]) -> None:
+        self.the_directory_tells(who, groups, odd=0)
+        if (a := self._nth(nth)) is not None:
+            self._vote(a, self._actor(who, minutes=10, method="webauthn"))
+
     @step_of(2, who=EVERYBODY, groups=SETS)
     def a_new_token(self, who: str, groups: set[str]) -> None:
         self.tokens[who] = frozenset(groups) or groups_of(who)
@@ -453,11 +461,18 @@ class Machine(RuleBasedStateMachine):
         days=[1, 1, 7, 30],
     )
     def delegate(self, delegator: str, delegate: str, starts: int, days: int) -> None:
+        self.scene.run(self._seen(self._actor(delegator)))
         since = self.scene.now() + timedelta(hours=starts)
         dates = (since if starts else None, since + timedelta(days=days))
         if self.scene.refused(self.parts.directory.grant(delegator, delegate, *dates, "away", by=delegator)) is None:
             row = self.scene.result
             self.facts.delegations[row.delegation_id] = (delegator, delegate, row.starts, row.ends)
+
+    async def _seen(self, actor: Actor) -> None:
+        """As the HTTP API notes who calls."""
+        async with self.direct.db.transaction() as tx:
+            await self.parts.directory.seen(tx, self.scene.person(actor), await self.direct.clock(tx))
+        self.facts.acts(actor)
 
     @step_of(1, nth=NTH)
     def end_a_delegation(self, nth: int) -> None:
@@ -558,14 +573,15 @@ class Machine(RuleBasedStateMachine):
                 self.counts["overdue"] += 1
 
     async def _changed(self) -> list[Request]:
-        """The requests that have changed since they were read last."""
+        """The requests that have changed since they were read last; those that have ended first, in that order."""
         table = of(RequestRow)
         async with self.direct.db.snapshot() as tx:
             query = sa.select(table.c.request_id, table.c.state).order_by(table.c.opened_at)
             rows = {row.request_id: row.state for row in await tx.execute(query)}
         changed = [state for request_id, state in rows.items() if self.read.get(request_id) != state]
         self.read = rows
-        return [Request.model_validate_json(state) for state in changed]
+        requests = [Request.model_validate_json(state) for state in changed]
+        return sorted(requests, key=lambda request: (request.ended_at is None, request.ended_at or request.opened_at))
 
     def _escalated(self, a: Asked, request: Request) -> None:
         """Whom escalations let vote is taken from the service, and must have been due."""

@@ -1,7 +1,7 @@
 """What has happened, as the naive oracle of approvals keeps it: all of it told by the test, nothing by the service."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -118,7 +118,7 @@ class Facts:
         """The actor with the groups that count, which are known from now on."""
         known = self.members.get(actor.name)
         if known is not None and known.told_at is not None and actor.auth_at < known.told_at:
-            return Actor(actor.name, known.groups, actor.auth_at, known.person, actor.method, actor.email)
+            return replace(actor, groups=known.groups, person=known.person and actor.person)
         if known is None or (known.groups, known.person) != (actor.groups, actor.person):
             self.members[actor.name] = Member(actor.groups, actor.person)
         return actor

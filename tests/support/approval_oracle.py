@@ -307,7 +307,7 @@ class Oracle(Facts):
         docs, rules = self.docs(a), self.rules(a)
         if behalf is None:
             groups, person = _entitled(who.groups), who.person
-        elif self._lent(docs, behalf, who.name, at):
+        elif self.lent(a, behalf, who.name, at):
             groups, person = self.known(behalf)
         else:
             return False
@@ -324,8 +324,9 @@ class Oracle(Facts):
             and (choice == "approve" or bool(comment.strip()))
         )
 
-    def _lent(self, docs: Docs, delegator: str, delegate: str, at: datetime) -> bool:
-        longest = _delegable(docs)
+    def lent(self, a: Asked, delegator: str, delegate: str, at: datetime) -> bool:
+        """Whether a delegation of that time lets the one vote for the other."""
+        longest = _delegable(self.docs(a))
         return delegator in self.members and any(
             longest is not None and (one, other) == (delegator, delegate) and since <= at < until <= since + longest
             for one, other, since, until in self.delegations.values()

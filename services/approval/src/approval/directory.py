@@ -1,5 +1,6 @@
 """Who is in which groups, and who votes for whom meanwhile."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,7 +28,22 @@ class Directory:
 
     async def seen(self, tx: AsyncConnection, person: Person, at: datetime) -> None:
         """Notes the groups of a caller who acts, when they are news."""
-        await self._tell(tx, person.subject, person.groups, person.person, f"token of {person.subject}", at)
+        if await self._newer(tx, person) is None:
+            await self._tell(tx, person.subject, person.groups, person.person, _token_of(person.subject), at)
+
+    async def counting(self, tx: AsyncConnection, person: Person, place: tuple[str, str]) -> Person:
+        """A caller with the groups that count: what the directory has told since they signed in goes before what their
+        token says, for a token outlives the membership."""
+        row = await self._newer(tx, person)
+        if row is None:
+            return person
+        may_vote = bool(self._desk.member(row, place).groups)
+        return replace(person, groups=frozenset(row.groups), person=person.person and row.person, may_vote=may_vote)
+
+    async def _newer(self, tx: AsyncConnection, person: Person) -> Any:
+        row = (await views.members(tx, [person.subject])).get(person.subject)
+        told = row is not None and row.told_by != _token_of(row.subject) and person.authenticated_at < row.at
+        return row if told else None
 
     async def tell(self, subject: str, groups: frozenset[str], *, person: bool, by: str) -> Any:
         """The directory says in which groups somebody is from now on; votes that rest on others count no more."""
@@ -127,3 +143,7 @@ class Directory:
         last = await self._desk.log.lock(tx, stream)
         for envelope in await self._desk.log.append(tx, stream, last, [New(message, stream)], cause, at):
             await views.project(tx, envelope)
+
+
+def _token_of(subject: str) -> str:
+    return f"token of {subject}"

@@ -37,6 +37,7 @@ class Emergencies:
         if ended := over(request):
             return ended
         sight = await self._desk.sight(of.tx, request, of.at)
+        person = await self._directory.counting(of.tx, person, request.place)
         found = broken(sight.needs.emergency, person, reason, of.at, request.request_digest)
         return found if isinstance(found, Refusal) else _must_not_pass(sight) or found
 
@@ -48,6 +49,7 @@ class Emergencies:
         """
         async with self._desk.opened(request_id, Cause(person.subject)) as of:
             await self._directory.seen(of.tx, person, of.at)
+            person = await self._directory.counting(of.tx, person, of.request.place)
             outcome = self._review(of, person, justified, comment)
             if isinstance(outcome, ReviewGiven):
                 await self._desk.append(of, outcome)

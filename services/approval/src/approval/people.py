@@ -97,6 +97,7 @@ class People:
         on_behalf_of: str | None,
     ) -> Vote | Refusal | None:
         """What a vote of this person would come to."""
+        voter = await self._directory.counting(tx, voter, request.place)
         sight = await self._desk.sight(tx, request, at)
         principal = None
         if on_behalf_of is not None:
@@ -154,6 +155,7 @@ class People:
             return None
         if ended := over(request):
             return ended
+        person = await self._directory.counting(of.tx, person, request.place)
         sight = await self._desk.sight(of.tx, request, of.at)
         gate = sight.needs.gate(gate_id)
         said = next((g.result for g in sight.found.gates if g.gate == gate_id), "")
