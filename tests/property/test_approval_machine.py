@@ -340,22 +340,23 @@ class Machine(RuleBasedStateMachine):
 
     @step_of(
         2,
-        model=MODELS,
-        version=VERSIONS,
+        nth=NTH,
         dataset=["may", "june"],
         auc=[0.9, 0.9, 0.8],
         age=[0, 1, 60],
         offset=[0, 5, -7],
     )
-    def evaluate(self, model: str, version: int, dataset: str, auc: float, age: int, offset: int) -> None:
+    def evaluate(self, nth: int, dataset: str, auc: float, age: int, offset: int) -> None:
+        model, version = self._place(nth)
         at = (self.scene.now() - timedelta(hours=age)).astimezone(timezone(timedelta(hours=offset)))
         evaluation = Evaluation(dataset=Dataset(name=dataset), metrics={"auc": auc}, evaluated_at=at)
         event = VersionEvaluated(workspace="default", model=model, version=version, evaluation=evaluation)
         self.scene.run(self.registry.publish(event, model, version))
         self.facts.versions[model, version]["evaluations"].append({"dataset": dataset, "auc": auc, "at": at})
 
-    @step_of(1, model=MODELS, version=VERSIONS, team=["red", "blue", None])
-    def tag_a_version(self, model: str, version: int, team: str | None) -> None:
+    @step_of(1, nth=NTH, team=["red", "blue", None])
+    def tag_a_version(self, nth: int, team: str | None) -> None:
+        model, version = self._place(nth)
         tags = Tags(set={"team": team}) if team else Tags(remove=("team",))
         event = VersionTagged(workspace="default", model=model, version=version, tags=tags)
         self.scene.run(self.registry.publish(event, model, version))
@@ -367,8 +368,9 @@ class Machine(RuleBasedStateMachine):
         self.scene.run(self.registry.publish(ModelUpdated(workspace="default", model=model, tags=tags), model))
         self.facts.models[model]["tags"] = {"risk": risk} if risk else {}
 
-    @step_of(1, model=MODELS, version=VERSIONS, unsafe=[True, False, False])
-    def inspect(self, model: str, version: int, unsafe: bool) -> None:
+    @step_of(1, nth=NTH, unsafe=[True, False, False])
+    def inspect(self, nth: int, unsafe: bool) -> None:
+        model, version = self._place(nth)
         known = self.registry.versions[model, version]
         found = (Finding(severity=Severity.UNSAFE, code="pickle", detail="it runs code"),) if unsafe else ()
         event = VersionVerified(
@@ -381,13 +383,13 @@ class Machine(RuleBasedStateMachine):
 
     @step_of(
         3,
-        model=MODELS,
-        version=VERSIONS,
+        nth=NTH,
         kind=["model_card", "ci", "ci"],
         by=["ci", "ci", "ana"],
         result=["pass", "pass", "fail", "inconclusive"],
     )
-    def attach(self, model: str, version: int, kind: str, by: str, result: Any) -> None:
+    def attach(self, nth: int, kind: str, by: str, result: Any) -> None:
+        model, version = self._place(nth)
         said = result if kind == "ci" else None
         piece = Piece(kind, f"a {kind}", url="https://example.org/1", result=said)
         principal = Principal(by, frozenset({"ml-engineers"}), "service" if by == "ci" else "person", 0, "token")
@@ -420,8 +422,9 @@ class Machine(RuleBasedStateMachine):
         given = {**transition.model_dump(), "transition_id": a.id, "to_stage": a.target}
         return {**given, "requested_by": a.by, "reason": a.reason}
 
-    @step_of(1, model=MODELS, version=VERSIONS, sure=NTH)
-    def revoke(self, model: str, version: int, sure: int) -> None:
+    @step_of(1, nth=NTH, sure=NTH)
+    def revoke(self, nth: int, sure: int) -> None:
+        model, version = self._place(nth)
         if sure or self.facts.versions[model, version]["revoked"]:
             return
         work = self.parts.revocations.revoke("default", model, version, by="otto", reason="it leaks")
@@ -467,6 +470,15 @@ class Machine(RuleBasedStateMachine):
         if self.scene.refused(self.parts.directory.grant(delegator, delegate, *dates, "away", by=delegator)) is None:
             row = self.scene.result
             self.facts.delegations[row.delegation_id] = (delegator, delegate, row.starts, row.ends)
+
+    def _place(self, nth: int) -> tuple[str, int]:
+        """A version, rather of an open request."""
+        a = self._nth(nth) if nth else None
+        return (
+            (self.random.choice(MODELS), self.random.choice(VERSIONS))
+            if a is None or a.policy
+            else (a.model, a.version)
+        )
 
     async def _seen(self, actor: Actor) -> None:
         """As the HTTP API notes who calls."""
@@ -524,7 +536,7 @@ class Machine(RuleBasedStateMachine):
             if a.status == "open":
                 assert False in self.scene.ever(lambda at, a=a: self.facts.verdict(a, at) == "approved"), self._shown(a)
 
-    @step_of(12, nth=NTH, short=range(3), then=[None] * 6 + [30, 400, 1500])
+    @step_of(12, nth=NTH, short=[0, 0, 1, 1, 2], then=[None] * 6 + [30, 400, 1500])
     def help(self, nth: int, short: int, then: int | None) -> None:
         """What a request waits for, or almost: random steps alone seldom go the whole way."""
         if (a := self._nth(nth)) is None:

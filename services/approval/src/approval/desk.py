@@ -150,7 +150,8 @@ class Desk:
         sight = None
         if own.request.status == domain.OPEN and not await self._expired(own):
             await self._bind(own)
-            if own.request.status == domain.OPEN:
+            # What it rests on now may let it live for a shorter time.
+            if own.request.status == domain.OPEN and not await self._expired(own):
                 sight = await self._judge(own, approving)
         await self._note(own, sight)
         of.request, of.last = own.request, own.last
