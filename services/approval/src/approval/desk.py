@@ -4,7 +4,7 @@ Whatever happened (a vote, an answer, an event of the registry, time), `advance`
 holds now, evaluate the gates, decide if it can be decided, and note what it waits for.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -61,15 +61,21 @@ class Open:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a request is judged by, at one moment."""
+class Glance:
+    """What the policies ask of a request, and who has acted on it, at one moment."""
 
     policies: InForce
     needs: Needs
     members: Members
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Sight(Glance):
+    """What a request is judged by, at one moment."""
+
     frozen: str | None
     found: Outlook
-    at: datetime
 
 
 class Desk:
@@ -202,21 +208,26 @@ class Desk:
 
     async def sight(self, tx: AsyncConnection, request: Request, at: datetime) -> Sight:
         """What the request is judged by now."""
-        policies = await views.bound_policies(tx, request.policies)
-        needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=at)
-        members = await self.members(tx, request)
+        [glance] = await self.glances(tx, [request], at)
+        needs, members = glance.needs, glance.members
         frozen = await views.frozen(tx, *request.place)
         found = outlook(request.case, needs, at, members=members, settle=self._settle, frozen=frozen)
-        return Sight(policies, needs, members, frozen, found, at)
+        return Sight(glance.policies, needs, members, at, frozen, found)
 
-    async def members(self, tx: AsyncConnection, request: Request) -> Members:
-        """The groups in which the people who acted on the request are now, as far as the access file lets them vote."""
-        people = {person for vote in request.votes for person in (vote.voter, vote.on_behalf_of) if person}
-        rows = await views.members(tx, people | {waiver.by for waiver in request.waivers})
-        found = {subject: self.member(row, request.place) for subject, row in rows.items()}
-        return found.get
+    async def glances(self, tx: AsyncConnection, requests: Sequence[Request], at: datetime) -> list[Glance]:
+        """Of many requests in as many queries as of one."""
+        known = await views.revisions_of(tx, {ref for request in requests for ref in request.policies})
+        rows = await views.members(tx, {who for request in requests for who in _acted(request)})
+        found = []
+        for request in requests:
+            policies = [(ref, known[ref]) for ref in request.policies]
+            needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=at)
+            members = {who: self.member(rows[who], request.place) for who in _acted(request) if who in rows}
+            found.append(Glance(policies, needs, members.get, at))
+        return found
 
     def member(self, row: Any, place: tuple[str, str]) -> Member:
+        """The groups in which somebody is now, as far as the access file lets them vote."""
         groups = frozenset(row.groups)
         principal = Principal(row.subject, groups, "person" if row.person else "service", 0, "record")
         allowed = self.access.allows(principal, Action.VOTE, *place)
@@ -296,6 +307,11 @@ class Desk:
             barred=frozenset({request.glass.by, request.opened.requested_by}) if request.glass else frozenset(),
             heard=frozenset(review.reviewer for review in request.reviews),
         )
+
+
+def _acted(request: Request) -> set[str]:
+    people = {person for vote in request.votes for person in (vote.voter, vote.on_behalf_of) if person}
+    return people | {waiver.by for waiver in request.waivers}
 
 
 def _evaluated(request: Request, sight: Sight) -> GatesEvaluated:

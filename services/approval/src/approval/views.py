@@ -162,6 +162,13 @@ async def request(tx: AsyncConnection, request_id: str) -> Request | None:
     return None if state is None else Request.model_validate_json(state)
 
 
+async def requests_named(tx: AsyncConnection, request_ids: Sequence[str]) -> list[Request]:
+    """These requests, in their order."""
+    query = sa.select(_request.c.request_id, _request.c.state).where(_request.c.request_id.in_(request_ids))
+    found = {row.request_id: row.state for row in await tx.execute(query)} if request_ids else {}
+    return [Request.model_validate_json(found[request_id]) for request_id in request_ids]
+
+
 async def requests(tx: AsyncConnection, *, after: str | None, **filters: str | None) -> AsyncIterator[Request]:
     """Newest first, from the one after `after` (a request id). `filters`: columns and what they are to be."""
     place = sa.tuple_(_request.c.opened_at, _request.c.request_id)
@@ -255,14 +262,19 @@ def ref_of(row: Any) -> PolicyRef:
 
 async def bound_policies(tx: AsyncConnection, refs: Iterable[PolicyRef]) -> list[tuple[PolicyRef, Policy]]:
     """The very revisions that a request is bound to."""
-    found = []
-    for ref in refs:
-        document = await tx.scalar(
-            sa.select(_policy.c.document).where(_policy.c.name == ref.name, _policy.c.revision == ref.revision)
-        )
-        if document is None:
-            raise LookupError(f"policy {ref.name} revision {ref.revision} is not known")
-        found.append((ref, parse(document)))
+    refs = list(refs)
+    known = await revisions_of(tx, refs)
+    return [(ref, known[ref]) for ref in refs]
+
+
+async def revisions_of(tx: AsyncConnection, refs: Iterable[PolicyRef]) -> dict[PolicyRef, Policy]:
+    """Raises LookupError when one is not known."""
+    wanted = set(refs)
+    place = sa.tuple_(_policy.c.name, _policy.c.revision)
+    query = sa.select(_policy).where(place.in_([(ref.name, ref.revision) for ref in wanted]))
+    found = {ref_of(row): parse(row.document) for row in await tx.execute(query)} if wanted else {}
+    if missing := wanted - set(found):
+        raise LookupError(f"policies that are not known: {', '.join(sorted(map(str, missing)))}")
     return found
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from approval.desk import Sight
+from approval.desk import Glance
 from approval.domain import Comment, PastVote, Request
 from contracts.approval import (
     BreakGlass,
@@ -86,7 +86,7 @@ class RequestList(BaseModel):
     next: str | None
 
 
-def document(request: Request, sight: Sight, standing: Any | None, you: You | None = None) -> RequestDocument:
+def document(request: Request, glance: Glance, standing: Any | None, you: You | None = None) -> RequestDocument:
     opened, asked = request.opened, request.inputs["request"]
     proposed = opened if isinstance(opened, PolicyProposed) else None
     return RequestDocument(
@@ -105,7 +105,7 @@ def document(request: Request, sight: Sight, standing: Any | None, you: You | No
         fields=asked.get("fields") or {},
         policies=request.policies,
         gates=request.gates,
-        rules=_rules(request, sight),
+        rules=_rules(request, glance),
         votes=request.votes,
         past_votes=request.past_votes,
         refusals=request.refusals,
@@ -127,9 +127,9 @@ def document(request: Request, sight: Sight, standing: Any | None, you: You | No
     )
 
 
-def _rules(request: Request, sight: Sight) -> list[RuleState]:
-    case, needs = request.case, sight.needs
-    have = tally(case, needs, sight.at, sight.members)
+def _rules(request: Request, glance: Glance) -> list[RuleState]:
+    case, needs = request.case, glance.needs
+    have = tally(case, needs, glance.at, glance.members)
     return [rule_state(request, needs, rule.id, have[rule.id]) for rule in needs.rules]
 
 

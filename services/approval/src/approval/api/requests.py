@@ -17,7 +17,7 @@ from approval.emergency import Emergencies
 from approval.people import People
 from approval.revisions import Revisions
 from contracts.access import Action
-from contracts.approval import Choice, RequestDecided, Vote
+from contracts.approval import Choice, PolicyProposed, RequestDecided, Vote
 from contracts.payload import Digest, Key, Line, Reason
 from kit.auth import Principal
 from kit.problems import Problem
@@ -113,24 +113,24 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
                     break
             at = await desk.clock(tx)
             places = await standing.of_requests(tx, [r.request_id for r in found])
-            items = [document(r, await desk.sight(tx, r, at), places.get(r.request_id)) for r in found[:limit]]
+            glances = await desk.glances(tx, found[:limit], at)
+            items = [document(r, glance, places.get(r.request_id)) for r, glance in zip(found, glances, strict=False)]
         return RequestList(items=items, next=items[-1].request_id if len(found) > limit else None)
 
     async def _waiting(tx: Any, principal: Principal, after: str | None, limit: int) -> AsyncIterator[domain.Request]:
         """Pages of the inbox: of the caller's own groups, and of those of people who delegated to them."""
         at = await desk.clock(tx)
-        groups = set(principal.groups)
-        for row in await views.delegations(tx, delegate=principal.subject, at=at):
-            delegator = (await views.members(tx, [row.delegator])).get(row.delegator)
-            groups |= set(delegator.groups) if delegator else set()
+        lent = await views.delegations(tx, delegate=principal.subject, at=at)
+        delegators = await views.members(tx, [row.delegator for row in lent])
+        groups = principal.groups.union(*(row.groups for row in delegators.values()))
         place = None
         if after is not None:
             known = await desk.known(tx, after)
             place = (known.opened_at, known.request_id)
         while True:
             page = await standing.inbox(tx, groups, principal.subject, principal.email, limit=limit + 1, after=place)
-            for _, request_id in page:
-                yield await desk.known(tx, request_id)
+            for request in await views.requests_named(tx, [request_id for _, request_id in page]):
+                yield request
             if len(page) <= limit:
                 return
             place = page[-1]
@@ -225,5 +225,7 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
 
 
 def _fits(request: domain.Request, filters: dict[str, str | None]) -> bool:
-    here = {"status": request.status, "workspace": request.place[0], "model": request.place[1]}
+    opened = request.opened
+    model = opened.policy.name if isinstance(opened, PolicyProposed) else opened.model
+    here = {"status": request.status, "workspace": request.place[0], "model": model}
     return all(value is None or here[name] == value for name, value in filters.items())
