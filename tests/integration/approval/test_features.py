@@ -83,7 +83,7 @@ async def phase(direct: Direct, request_id: str) -> str:
     async with direct.db.snapshot() as tx:
         request = await views.request(tx, request_id)
         assert request is not None
-        return (await direct.parts.desk.sight(tx, request, await direct.clock(tx))).found.phase
+        return (await direct.parts.desk.sights.of(tx, request, await direct.clock(tx))).found.phase
 
 
 # -- quorum, groups ----------------------------------------------------------------------------------------------

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from tests.integration.approval.conftest import Direct, Registry, transition_id
+from tests.support.waiting import until
 
 from approval import views
 from approval.app import assemble
@@ -91,6 +93,27 @@ async def together(*acts: Awaitable[Any]) -> list[Any]:
     return [outcome.code if isinstance(outcome, Problem) else outcome for outcome in outcomes]
 
 
+async def waiting(direct: Direct, number: int) -> None:
+    """Until so many wait for a lock."""
+    query = sa.text(
+        "select count(*) from pg_locks join pg_database on pg_database.oid = database "
+        "where locktype = 'advisory' and not granted and datname = current_database()"
+    )
+
+    async def so_many() -> bool:
+        async with direct.db.snapshot() as tx:
+            return bool(await tx.scalar(query) == number)
+
+    await until(so_many)
+
+
+async def approves_cast(direct: Direct, request_id: str) -> None:
+    async def cast() -> bool:
+        return len((await direct.request(request_id)).votes) == 1
+
+    await until(cast)
+
+
 @pytest.mark.timeout(600)
 async def test_approve_and_deny_at_once_are_never_an_approval(racing: Direct) -> None:
     approvals: list[str] = []
@@ -109,6 +132,43 @@ async def test_approve_and_deny_at_once_are_never_an_approval(racing: Direct) ->
 
     await asyncio.gather(*(lane(f"m{n}") for n in range(LANES)))
     assert approvals == []
+
+
+async def test_a_denial_that_has_come_is_waited_for(racing: Direct) -> None:
+    """It waits for its turn behind the one who would approve, though the settling time is over."""
+    await racing.registry.register("m", accuracy=0.95)
+    request = await asked(racing)
+    people, bo = racing.parts.people, await racing.person("bo", "reviewers")
+    async with racing.db.transaction() as tx:
+        await racing.parts.desk.log.lock(tx, "default/m")
+        approves = asyncio.create_task(people.vote(request, await ben_of(racing), APPROVE))
+        await waiting(racing, 1)
+    await approves_cast(racing, request)
+    racing.clock.ahead += timedelta(minutes=1)
+    async with racing.db.transaction() as tx:
+        await racing.parts.desk.log.lock(tx, "default/m")
+        looks = asyncio.create_task(people.look(request))
+        await waiting(racing, 1)
+        denies = asyncio.create_task(people.vote(request, bo, REJECT))
+        await waiting(racing, 2)
+    assert (await looks).decision is None
+    await asyncio.gather(approves, denies)
+    found = await racing.request(request)
+    assert (found.status, [vote.voter for vote in found.votes]) == ("rejected", ["ben", "bo"])
+
+
+async def test_an_act_that_comes_to_nothing_does_not_hold_the_approval_up(racing: Direct) -> None:
+    await racing.registry.register("m", accuracy=0.95)
+    request = await asked(racing)
+    async with racing.db.transaction() as tx:
+        await racing.parts.desk.log.announce(tx, request)
+        await racing.parts.people.vote(request, await ben_of(racing), APPROVE)
+        racing.clock.ahead += timedelta(minutes=1)
+        await racing.sweep()
+        assert (await racing.request(request)).decision is None
+    racing.clock.ahead += timedelta(minutes=1)
+    await racing.sweep()
+    assert (await racing.request(request)).status == "approved"
 
 
 async def test_a_double_click_is_one_act(racing: Direct) -> None:
@@ -268,7 +328,8 @@ async def test_two_policies_are_published_at_once(racing: Direct) -> None:
             racing.parts.directory.tell(who, frozenset({"reviewers", f"g{turn}"}), person=True, by="the directory")
             for who in ("ben", "bo")
         ]
-        acts = [*(agree(racing, request_id) for request_id in ids), *events, *tells, racing.sweep(), racing.sweep()]
+        acts: list[Any] = [agree(racing, request_id) for request_id in ids]
+        acts += [*events, *tells, racing.sweep(), racing.sweep()]
         random.Random(turn).shuffle(acts)
         await together(*acts)
         for request_id in ids:
@@ -287,7 +348,7 @@ async def test_two_changes_never_leave_no_policy_about_policies(racing: Direct) 
     ids = [outcome for outcome in outcomes if outcome != "policies-locked"]
     await together(*(agree(racing, request_id, who) for request_id in ids for who in ("vera", "adam", "eve")))
     async with racing.db.snapshot() as tx:
-        current = dict((ref.name, known.spec) for ref, known in await views.current_policies(tx))
+        current = {ref.name: known.spec for ref, known in await views.current_policies(tx)}
     assert not (current["also"].match.models and current["policy-changes"].match.models)
 
 

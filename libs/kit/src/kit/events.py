@@ -62,6 +62,17 @@ class EventLog:
         mine = await tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(self._key(stream))))
         return await self._last(tx, stream) if mine else None
 
+    async def announce(self, tx: AsyncConnection, name: str) -> None:
+        """Says until the end of this transaction that somebody is about to act on `name`.
+
+        Announce before you wait for a stream: who holds it can see then that you are waiting.
+        """
+        await tx.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(self._key(f"announced:{name}"))))
+
+    async def unannounced(self, tx: AsyncConnection, name: str) -> bool:
+        """Whether no other transaction has announced itself; if so, none can until this one ends."""
+        return bool(await tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(self._key(f"announced:{name}")))))
+
     def _key(self, stream: str) -> sa.ColumnElement[int]:
         return sa.func.hashtextextended(f"{self.tables.schema}:{stream}", 0)
 

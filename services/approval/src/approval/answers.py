@@ -77,7 +77,7 @@ class Answers:
         """Does not raise: what the request has become meanwhile is to be kept."""
         if asked.request_digest != of.request.request_digest:
             return Problem(409, "request-changed", "the request has changed since it was asked about; it asks anew")
-        sight = await self._desk.sight(of.tx, of.request, of.at)
+        sight = await self._desk.sights.of(of.tx, of.request, of.at)
         gate = sight.needs.gate(asked.gate)
         if gate is None or gate.spec.webhook is None:
             return Problem(404, "gate-not-found", f"the request has no webhook gate {asked.gate}")

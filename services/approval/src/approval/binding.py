@@ -17,7 +17,7 @@ from policy.needs import InForce, applicable, needs_of
 from policy.people import electorate, excluded, tally, why_not
 
 if TYPE_CHECKING:
-    from approval.desk import Sight
+    from approval.sight import Sight
 
 CHANGE_CLASS = "normal"
 # Whoever cast the last vote waits and decides; the sweeper does when that process has died.

@@ -155,7 +155,7 @@ class Calls:
             request = await views.request(tx, asked.request_id)
             if request is None or request.status != domain.OPEN or request.request_digest != asked.request_digest:
                 return None
-            sight = await self._desk.sight(tx, request, await self._desk.clock(tx))
+            sight = await self._desk.sights.of(tx, request, await self._desk.clock(tx))
         gate = sight.needs.gate(asked.gate)
         waits = any(said.gate == asked.gate and said.result == "pending" for said in sight.found.gates)
         if gate is None or gate.spec.webhook is None or not waits:

@@ -4,11 +4,10 @@ Whatever happened (a vote, an answer, an event of the registry, time), `advance`
 holds now, evaluate the gates, decide if it can be decided, and note what it waits for.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,10 +17,8 @@ from approval.clock import Clock
 from approval.domain import Request
 from approval.keyring import Keyring
 from approval.settings import ApprovalSettings
-from contracts.access import Action
+from approval.sight import Sight, Sights, decided, evaluated
 from contracts.approval import (
-    Decision,
-    GatesEvaluated,
     PolicyProposed,
     PolicyPublished,
     RequestClosed,
@@ -29,23 +26,21 @@ from contracts.approval import (
     RequestOpened,
     RequestRebound,
     Verdict,
-    Vote,
 )
-from contracts.envelope import new_id
 from contracts.payload import Message
 from contracts.registry import Approval
-from kit.auth import Access, Principal
+from kit.auth import Access
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from policy.document import parse
-from policy.needs import InForce, Needs, needs_of
-from policy.outlook import Outlook, outlook
-from policy.people import Member, Members, approvals, why_not
+from policy.needs import needs_of
+from policy.people import approvals
 
 log = structlog.get_logger()
 SYSTEM = "hallmark/approval"
 LOCKED = "policies-locked"
+ACTING = "somebody is acting on it at this moment"
 NOBODY_COULD = "no policy would be left that is about changes of every policy; nobody could change one any more"
 
 
@@ -60,24 +55,6 @@ class Open:
     cause: Cause
 
 
-@dataclass(frozen=True)
-class Glance:
-    """What the policies ask of a request, and who has acted on it, at one moment."""
-
-    policies: InForce
-    needs: Needs
-    members: Members
-    at: datetime
-
-
-@dataclass(frozen=True)
-class Sight(Glance):
-    """What a request is judged by, at one moment."""
-
-    frozen: str | None
-    found: Outlook
-
-
 class Desk:
     def __init__(
         self,
@@ -90,15 +67,18 @@ class Desk:
     ) -> None:
         self.db, self.log, self.access, self.clock = db, events, access, clock
         self._keyring, self._settle = keyring, timedelta(seconds=settings.settle_seconds)
+        self.sights = Sights(access, self._settle)
 
     @asynccontextmanager
     async def opened(self, request_id: str, cause: Cause | None = None) -> AsyncIterator[Open]:
-        """The request, in a transaction of its own that holds its stream.
+        """The request, in a transaction of its own that holds its stream. `cause`: who acts on it, if somebody does.
 
         Raises:
             Problem: 404, there is no such request.
         """
         async with self.db.transaction() as tx:
+            if cause is not None:
+                await self.log.announce(tx, request_id)
             yield await self.hold(tx, request_id, cause)
 
     async def hold(self, tx: AsyncConnection, request_id: str, cause: Cause | None = None) -> Open:
@@ -168,7 +148,7 @@ class Desk:
             return False
         why = f"not decided before {of.request.expires_at.isoformat()}"
         if isinstance(of.request.opened, RequestOpened) and of.request.outlived:
-            sight = await self.sight(of.tx, of.request, of.at)
+            sight = await self.sights.of(of.tx, of.request, of.at)
             await self._decide(of, sight, Verdict.REJECTED, why)
         else:
             await self.close(of, domain.EXPIRY, why)
@@ -206,56 +186,41 @@ class Desk:
             ),
         )
 
-    async def sight(self, tx: AsyncConnection, request: Request, at: datetime) -> Sight:
-        """What the request is judged by now."""
-        [glance] = await self.glances(tx, [request], at)
-        needs, members = glance.needs, glance.members
-        frozen = await views.frozen(tx, *request.place)
-        found = outlook(request.case, needs, at, members=members, settle=self._settle, frozen=frozen)
-        return Sight(glance.policies, needs, members, at, frozen, found)
-
-    async def glances(self, tx: AsyncConnection, requests: Sequence[Request], at: datetime) -> list[Glance]:
-        """Of many requests in as many queries as of one."""
-        known = await views.revisions_of(tx, {ref for request in requests for ref in request.policies})
-        rows = await views.members(tx, {who for request in requests for who in _acted(request)})
-        found = []
-        for request in requests:
-            policies = [(ref, known[ref]) for ref in request.policies]
-            needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=at)
-            members = {who: self.member(rows[who], request.place) for who in _acted(request) if who in rows}
-            found.append(Glance(policies, needs, members.get, at))
-        return found
-
-    def member(self, row: Any, place: tuple[str, str]) -> Member:
-        """The groups in which somebody is now, as far as the access file lets them vote."""
-        groups = frozenset(row.groups)
-        principal = Principal(row.subject, groups, "person" if row.person else "service", 0, "record")
-        allowed = self.access.allows(principal, Action.VOTE, *place)
-        return Member(groups if allowed else frozenset(), row.person)
-
     async def _judge(self, of: Open, approving: bool) -> Sight:
-        sight = await self.sight(of.tx, of.request, of.at)
+        sight = await self.sights.of(of.tx, of.request, of.at)
         before = [(gate.gate, gate.result) for gate in of.request.gates]
         if of.request.gates_passed is None or before != [(gate.gate, gate.result) for gate in sight.found.gates]:
-            await self.append(of, _evaluated(of.request, sight))
-        if sight.found.verdict is Verdict.REJECTED or (sight.found.verdict is not None and approving):
-            await self._decide(of, sight, sight.found.verdict, sight.found.reason)
+            await self.append(of, evaluated(of.request, sight))
+        match sight.found.verdict:
+            case Verdict.APPROVED if not approving:
+                return sight
+            case Verdict.APPROVED if not (sight.found.emergency or await self._alone(of)):
+                # Theirs may be a rejection, which wins over an approval of the same moment.
+                found = replace(
+                    sight.found, verdict=None, phase="settling", reason=ACTING, next_at=of.at + self._settle
+                )
+                return replace(sight, found=found)
+            case Verdict():
+                await self._decide(of, sight, sight.found.verdict, sight.found.reason)
         return sight
+
+    async def _alone(self, of: Open) -> bool:
+        return await self.log.unannounced(of.tx, of.request.request_id)
 
     async def _decide(self, of: Open, sight: Sight, verdict: Verdict, why: str) -> None:
         """Signs and records the decision, in the transaction that found it due."""
         if isinstance(of.request.opened, PolicyProposed):
             await self._publish(of, sight, of.request.opened, verdict, why)
             return
-        decision = _decision(of.request, of.request.opened, sight, verdict, why, of.at)
-        decided = RequestDecided(
+        decision = decided(of.request, of.request.opened, sight, verdict, why)
+        message = RequestDecided(
             decision=decision,
             jws=self._keyring.sign(decision),
             inputs=of.request.inputs,
             documents={ref.digest: policy.text for ref, policy in sight.policies},
         )
         log.info("request decided", request_id=of.request.request_id, verdict=str(verdict), reason=why)
-        await self.append(of, decided)
+        await self.append(of, message)
 
     async def _publish(self, of: Open, sight: Sight, proposed: PolicyProposed, verdict: Verdict, why: str) -> None:
         if verdict is Verdict.REJECTED:
@@ -307,51 +272,3 @@ class Desk:
             barred=frozenset({request.glass.by, request.opened.requested_by}) if request.glass else frozenset(),
             heard=frozenset(review.reviewer for review in request.reviews),
         )
-
-
-def _acted(request: Request) -> set[str]:
-    people = {person for vote in request.votes for person in (vote.voter, vote.on_behalf_of) if person}
-    return people | {waiver.by for waiver in request.waivers}
-
-
-def _evaluated(request: Request, sight: Sight) -> GatesEvaluated:
-    blocked = sight.found.phase == "gates" or (
-        sight.found.verdict is Verdict.REJECTED and any(g.result not in ("pass", "waived") for g in sight.found.gates)
-    )
-    return GatesEvaluated(
-        request_id=request.request_id,
-        gates=sight.found.gates,
-        passed=sight.needs.matched and not blocked,
-        inputs_digest=request.inputs_digest,
-    )
-
-
-def _counting(request: Request, sight: Sight) -> tuple[Vote, ...]:
-    """The votes that count now: not those of people who have left, nor any that has become too old."""
-    case, needs = request.case, sight.needs
-    return tuple(v for v in request.votes if why_not(case, needs, v, sight.at, sight.members) is None)
-
-
-def _decision(
-    request: Request, opened: RequestOpened, sight: Sight, verdict: Verdict, why: str, at: datetime
-) -> Decision:
-    waived = {gate.gate for gate in sight.found.gates if gate.result == "waived"}
-    return Decision(
-        **binding.transition_of(opened),
-        decision_id=str(new_id()),
-        verdict=verdict,
-        reason=why,
-        requested_by=opened.requested_by,
-        policies=request.policies,
-        gates=sight.found.gates,
-        votes=_counting(request, sight),
-        inputs_digest=request.inputs_digest,
-        request_digest=request.request_digest,
-        decided_at=at,
-        expires_at=request.expires_at,
-        waivers=sight.found.waivers if verdict is Verdict.APPROVED else (),
-        waived=tuple(w for w in request.waivers if w.gate in waived and w.request_digest == request.request_digest),
-        rollback_to=sight.needs.rollback_to,
-        break_glass=request.glass if sight.found.emergency else None,
-        added_approvers={rule: tuple(sorted(groups)) for rule, groups in request.added.items()},
-    )

@@ -37,7 +37,7 @@ class Directory:
         row = await self._newer(tx, person)
         if row is None:
             return person
-        may_vote = bool(self._desk.member(row, place).groups)
+        may_vote = bool(self._desk.sights.member(row, place).groups)
         return replace(person, groups=frozenset(row.groups), person=person.person and row.person, may_vote=may_vote)
 
     async def _newer(self, tx: AsyncConnection, person: Person) -> Any:
@@ -68,7 +68,7 @@ class Directory:
         row = (await views.members(tx, [subject])).get(subject)
         if row is None:
             return None
-        member = self._desk.member(row, place)
+        member = self._desk.sights.member(row, place)
         return Person(subject, frozenset(row.groups), row.person, bool(member.groups), "record", row.at)
 
     # -- delegations ----------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Break-glass: an emergency lets a request pass at once, and others look at it afterwards."""
 
-from approval.desk import Desk, Open, Sight
+from approval.desk import Desk, Open
 from approval.directory import Directory
 from approval.domain import Request
 from approval.people import over, refused
+from approval.sight import Sight
 from contracts.approval import BreakGlass, GlassBroken, ReviewGiven
 from kit.events import Cause
 from policy.glass import broken
@@ -36,7 +37,7 @@ class Emergencies:
         request = of.request
         if ended := over(request):
             return ended
-        sight = await self._desk.sight(of.tx, request, of.at)
+        sight = await self._desk.sights.of(of.tx, request, of.at)
         person = await self._directory.counting(of.tx, person, request.place)
         found = broken(sight.needs.emergency, person, reason, of.at, request.request_digest)
         return found if isinstance(found, Refusal) else _must_not_pass(sight) or found

@@ -98,7 +98,7 @@ class People:
     ) -> Vote | Refusal | None:
         """What a vote of this person would come to."""
         voter = await self._directory.counting(tx, voter, request.place)
-        sight = await self._desk.sight(tx, request, at)
+        sight = await self._desk.sights.of(tx, request, at)
         principal = None
         if on_behalf_of is not None:
             found = await self._directory.represented(tx, voter.subject, on_behalf_of, request, at, sight.needs)
@@ -156,7 +156,7 @@ class People:
         if ended := over(request):
             return ended
         person = await self._directory.counting(of.tx, person, request.place)
-        sight = await self._desk.sight(of.tx, request, of.at)
+        sight = await self._desk.sights.of(of.tx, request, of.at)
         gate = sight.needs.gate(gate_id)
         said = next((g.result for g in sight.found.gates if g.gate == gate_id), "")
         if gate is None:

@@ -64,7 +64,7 @@ class Sweeper:
             return True
 
     async def _escalate(self, of: Open) -> None:
-        sight = await self._desk.sight(of.tx, of.request, of.at)
+        sight = await self._desk.sights.of(of.tx, of.request, of.at)
         done = {step.step for step in of.request.escalated}
         due = [step for step in sight.needs.steps if step.id not in done and step.due <= of.at]
         for step in due:

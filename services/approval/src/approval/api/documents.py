@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from approval.desk import Glance
 from approval.domain import Comment, PastVote, Request
+from approval.sight import Glance
 from contracts.approval import (
     BreakGlass,
     Decision,

@@ -67,7 +67,7 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         async with db.snapshot() as tx:
             request = await desk.known(tx, request_id)
             callers.require_read(principal, request)
-            sight = await desk.sight(tx, request, await desk.clock(tx))
+            sight = await desk.sights.of(tx, request, await desk.clock(tx))
             place = await standing.of_requests(tx, [request_id])
             you = await _you(request, principal, tx, sight.at)
             return document(request, sight, place.get(request_id), you)
@@ -113,7 +113,7 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
                     break
             at = await desk.clock(tx)
             places = await standing.of_requests(tx, [r.request_id for r in found])
-            glances = await desk.glances(tx, found[:limit], at)
+            glances = await desk.sights.glances(tx, found[:limit], at)
             items = [document(r, glance, places.get(r.request_id)) for r, glance in zip(found, glances, strict=False)]
         return RequestList(items=items, next=items[-1].request_id if len(found) > limit else None)
 

@@ -1,0 +1,115 @@
+"""What a request is judged by at one moment, and what is put on record of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from approval import binding, views
+from approval.domain import Request
+from contracts.access import Action
+from contracts.approval import Decision, GatesEvaluated, RequestOpened, Verdict, Vote
+from contracts.envelope import new_id
+from kit.auth import Access, Principal
+from policy.needs import InForce, Needs, needs_of
+from policy.outlook import Outlook, outlook
+from policy.people import Member, Members, why_not
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What the policies ask of a request, and who has acted on it."""
+
+    policies: InForce
+    needs: Needs
+    members: Members
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Sight(Glance):
+    """And where it stands. `frozen`: why its model may not be promoted now, if so."""
+
+    frozen: str | None
+    found: Outlook
+
+
+class Sights:
+    """`settle`: how long a complete quorum waits for a rejection that was cast at the same moment."""
+
+    def __init__(self, access: Access, settle: timedelta) -> None:
+        self._access, self._settle = access, settle
+
+    async def of(self, tx: AsyncConnection, request: Request, at: datetime) -> Sight:
+        [glance] = await self.glances(tx, [request], at)
+        frozen = await views.frozen(tx, *request.place)
+        members, settle = glance.members, self._settle
+        found = outlook(request.case, glance.needs, at, members=members, settle=settle, frozen=frozen)
+        return Sight(glance.policies, glance.needs, members, at, frozen, found)
+
+    async def glances(self, tx: AsyncConnection, requests: Sequence[Request], at: datetime) -> list[Glance]:
+        """Of many requests in as many queries as of one."""
+        known = await views.revisions_of(tx, {ref for request in requests for ref in request.policies})
+        rows = await views.members(tx, {who for request in requests for who in _acted(request)})
+        found = []
+        for request in requests:
+            policies = [(ref, known[ref]) for ref in request.policies]
+            needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=at)
+            members = {who: self.member(rows[who], request.place) for who in _acted(request) if who in rows}
+            found.append(Glance(policies, needs, members.get, at))
+        return found
+
+    def member(self, row: Any, place: tuple[str, str]) -> Member:
+        """The groups in which somebody is now, as far as the access file lets them vote."""
+        groups = frozenset(row.groups)
+        principal = Principal(row.subject, groups, "person" if row.person else "service", 0, "record")
+        allowed = self._access.allows(principal, Action.VOTE, *place)
+        return Member(groups if allowed else frozenset(), row.person)
+
+
+def _acted(request: Request) -> set[str]:
+    people = {person for vote in request.votes for person in (vote.voter, vote.on_behalf_of) if person}
+    return people | {waiver.by for waiver in request.waivers}
+
+
+def evaluated(request: Request, sight: Sight) -> GatesEvaluated:
+    blocked = sight.found.phase == "gates" or (
+        sight.found.verdict is Verdict.REJECTED and any(g.result not in ("pass", "waived") for g in sight.found.gates)
+    )
+    return GatesEvaluated(
+        request_id=request.request_id,
+        gates=sight.found.gates,
+        passed=sight.needs.matched and not blocked,
+        inputs_digest=request.inputs_digest,
+    )
+
+
+def decided(request: Request, opened: RequestOpened, sight: Sight, verdict: Verdict, why: str) -> Decision:
+    waived = {gate.gate for gate in sight.found.gates if gate.result == "waived"}
+    return Decision(
+        **binding.transition_of(opened),
+        decision_id=str(new_id()),
+        verdict=verdict,
+        reason=why,
+        requested_by=opened.requested_by,
+        policies=request.policies,
+        gates=sight.found.gates,
+        votes=_counting(request, sight),
+        inputs_digest=request.inputs_digest,
+        request_digest=request.request_digest,
+        decided_at=sight.at,
+        expires_at=request.expires_at,
+        waivers=sight.found.waivers if verdict is Verdict.APPROVED else (),
+        waived=tuple(w for w in request.waivers if w.gate in waived and w.request_digest == request.request_digest),
+        rollback_to=sight.needs.rollback_to,
+        break_glass=request.glass if sight.found.emergency else None,
+        added_approvers={rule: tuple(sorted(groups)) for rule, groups in request.added.items()},
+    )
+
+
+def _counting(request: Request, sight: Sight) -> tuple[Vote, ...]:
+    """The votes that count now: not those of people who have left, nor any that has become too old."""
+    case, needs = request.case, sight.needs
+    return tuple(v for v in request.votes if why_not(case, needs, v, sight.at, sight.members) is None)
