@@ -200,6 +200,27 @@ async def test_a_double_click_is_one_act(racing: Direct) -> None:
     }
 
 
+async def test_what_is_sent_again_is_done_once(racing: Direct) -> None:
+    await racing.registry.register("m", 1, accuracy=0.95)
+    await racing.registry.register("m", 2, accuracy=0.95)
+    request, parts, ends = await asked(racing), racing.parts, now() + timedelta(days=3)
+    await together(*(parts.people.comment(request, "ana", "please") for _ in range(5)))
+    await parts.people.comment(request, "ben", "soon")
+    await parts.people.comment(request, "ana", "please")
+    assert [c.author for c in (await racing.request(request)).comments] == ["ana", "ben", "ana"]
+    grant, revoke = parts.directory.grant, parts.revocations.revoke
+    lent = await together(*(grant("ben", "bo", None, ends, "away", by="ben") for _ in range(5)))
+    assert len({row.delegation_id for row in lent}) == 1
+    others = [
+        await grant("ben", who, since, ends, "", by="ben")
+        for who, since in (("bea", None), ("bo", ends - ends.resolution))
+    ]
+    assert len({row.delegation_id for row in (*lent, *others)}) == 3
+    orders = await together(*(revoke("default", "m", 2, by="olga", reason="it leaks") for _ in range(5)))
+    orders.append(await revoke("default", "m", 2, by="olga", reason="it leaks", fallback=1))
+    assert [len({order.jws for order in orders[:n]}) for n in (5, 6)] == [1, 2]
+
+
 async def test_a_vote_and_its_withdrawal_at_once(racing: Direct) -> None:
     await racing.registry.register("m", accuracy=0.95)
     statuses = []

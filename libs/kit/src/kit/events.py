@@ -131,14 +131,18 @@ class EventLog:
         await tx.execute(sa.insert(self.tables.outbox), [outbox_row(self.topic, e) for e in envelopes])
         await mark_appended(tx)
 
-    async def read(self, tx: AsyncConnection, *, stream: str | None = None, page: int = 500) -> AsyncIterator[Envelope]:
-        """All events in commit order per stream; call it in a snapshot."""
+    async def read(
+        self, tx: AsyncConnection, *, stream: str | None = None, type_: str | None = None, page: int = 500
+    ) -> AsyncIterator[Envelope]:
+        """All events (of one stream, of one type) in commit order per stream; call it in a snapshot."""
         event = self.tables.event
         after = 0
         while True:
             query = sa.select(event).where(event.c.position > after).order_by(event.c.position).limit(page)
             if stream is not None:
                 query = query.where(event.c.stream == stream)
+            if type_ is not None:
+                query = query.where(event.c.type == type_)
             rows = (await tx.execute(query)).all()
             for row in rows:
                 yield self.envelope(row)

@@ -76,12 +76,13 @@ class Directory:
     async def grant(
         self, delegator: str, delegate: str, starts: datetime | None, ends: datetime, reason: str, by: str
     ) -> Any:
-        """Lets `delegate` vote where `delegator` may, from `starts` (now) to `ends`.
+        """Lets `delegate` vote where `delegator` may, from `starts` (now) to `ends`. Doing it again does nothing.
 
         Raises:
             Problem: 422, the dates or the people make no sense.
         """
         async with self._desk.db.transaction() as tx:
+            await self._desk.log.lock(tx, f"delegation:{delegator}")
             at = await self._desk.clock(tx)
             since = starts or at
             if delegator == delegate:
@@ -90,6 +91,10 @@ class Directory:
                 raise Problem(422, "bad-dates", "'ends' must be after 'starts', and in the future")
             if ends - since > LONGEST:
                 raise Problem(422, "bad-dates", f"a delegation lasts {LONGEST.days} days at most")
+            for known in await views.delegations(tx, delegate=delegate, delegator=delegator):
+                same_start = known.starts == starts if starts else known.starts <= at
+                if known.ended_at is None and known.ends == ends and same_start:
+                    return known
             granted = DelegationGranted(
                 delegation_id=str(new_id()),
                 delegator=delegator,

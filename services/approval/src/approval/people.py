@@ -121,8 +121,10 @@ class People:
         return of.request
 
     async def comment(self, request_id: str, author: str, text: str) -> Request:
+        """Adds a comment. The same words twice in a row, from a caller who heard no answer, are one comment."""
         async with self._desk.opened(request_id, Cause(author)) as of:
-            await self._desk.append(of, RequestCommented(request_id=request_id, author=author, text=text))
+            if [(c.author, c.text) for c in of.request.comments[-1:]] != [(author, text)]:
+                await self._desk.append(of, RequestCommented(request_id=request_id, author=author, text=text))
         return of.request
 
     async def waive(

@@ -22,7 +22,8 @@ class Revocations:
         self, workspace: str, model: str, version: int, *, by: str, reason: str, fallback: int | None = None
     ) -> RevocationOrdered:
         """Orders that nobody uses the version any more. Its stage returns to `fallback`, else to the version that was
-        approved with it as the one to roll back to, else to what the registry knows to be the last good one.
+        approved with it as the one to roll back to, else to what the registry knows to be the last good one. Ordering
+        the same again, while the registry has not carried it out, gives the same order.
 
         Raises:
             Problem: 404, the version is not known; 409, it is revoked already; 422, the fallback makes no sense.
@@ -38,6 +39,12 @@ class Revocations:
             candidate: dict[str, Any] = await copies.candidate(tx, workspace, model, version) or {}
             if candidate.get("revoked"):
                 raise Problem(409, "version-revoked", f"version {version} of {stream} is revoked already")
+            chosen = await self._fallback(tx, workspace, model, version, fallback)
+            async for envelope in self._desk.log.read(tx, stream=stream, type_=RevocationOrdered.TYPE):
+                earlier = envelope.payload(RevocationOrdered)
+                said = earlier.revocation
+                if (said.version, said.revoked_by, said.reason, said.fallback) == (version, by, reason, chosen):
+                    return earlier
             at = await self._desk.clock(tx)
             revocation = Revocation(
                 revocation_id=str(new_id()),
@@ -48,7 +55,7 @@ class Revocations:
                 artifact_digest=known[1],
                 revoked_by=by,
                 reason=reason,
-                fallback=await self._fallback(tx, workspace, model, version, fallback),
+                fallback=chosen,
                 revoked_at=at,
             )
             ordered = RevocationOrdered(revocation=revocation, jws=self._keyring.sign(revocation))
