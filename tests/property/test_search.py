@@ -16,9 +16,9 @@ from tests.support.searching import NUMBERS, STAGES, TEXTS, WORKSPACE, Row, fill
 
 from embedded.fixtures import new_database
 from kit.db import Database
+from kit.patterns import expression
 from kit.problems import Problem
 from registry.search import query, rare
-from registry.search.access import expression
 from registry.search.fields import ATTRIBUTES, OPERATORS, PATTERNS, Kind, Scope, kind_of
 from registry.search.parse import parse_filter, parse_order
 from registry.search.syntax import And, Comparison, Family, Field, Key, Literal, Missing, Node, Not, Operator, Or

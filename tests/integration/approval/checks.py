@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -202,9 +202,12 @@ class Rig:
         gate: str = "checked/fairness",
         secret: str = SECRETS["fairness"],
         at: float | None = None,
+        signed: Mapping[str, str] | None = None,
         **body: Any,
     ) -> httpx2.Response:
-        given = {"result": "pass", "request_digest": request_digest, **body}
+        """`signed`: which question the message says it answers, where it is not the one of the address."""
+        given = {"request_id": request_id, "gate": gate, "result": "pass", "request_digest": request_digest, **body}
+        given |= signed or {}
         content = json.dumps(given).encode()
         headers = headers_of(secret, "msg_1", int(at or time.time()), content)
         url = f"/v1/requests/{request_id}/gates/{gate}/answers"

@@ -1,6 +1,7 @@
 """Answers that external checks post later: signed, final, and to the question that was asked."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from standardwebhooks import Webhook
 from tests.integration.approval.checks import SECRETS, Check, Rig, make_rig, policy, retagged, webhook
 from tests.integration.approval.conftest import Direct
 
+from approval import answers
 from kit.webhooks import new_secret
 
 
@@ -53,7 +55,8 @@ async def test_what_the_public_library_signs_is_taken(rig: Rig, check: Check) ->
     request_id = await rig.asked("m")
     digest = (await rig.direct.request(request_id)).request_digest
     now = datetime.now(UTC)
-    body = f'{{"result": "fail", "message": "zu groß", "request_digest": "{digest}"}}'
+    question = {"request_id": request_id, "gate": "checked/fairness", "request_digest": digest}
+    body = json.dumps({**question, "result": "fail", "message": "zu groß"}, ensure_ascii=False)
     headers = {
         "content-type": "application/json",
         "webhook-id": "msg_7",
@@ -83,7 +86,7 @@ async def test_who_does_not_sign_is_not_heard(rig: Rig, check: Check) -> None:
     long = await rig.post_answer(request_id, digest, message="x" * 70_000)
     assert (long.status_code, long.json()["type"]) == (413, "urn:hallmark:problem:body-too-large")
     url = f"/v1/requests/{request_id}/gates/checked/fairness/answers"
-    body = {"result": "pass", "request_digest": digest}
+    body = {"request_id": request_id, "gate": "checked/fairness", "result": "pass", "request_digest": digest}
     for client in (rig.anybody(), rig.ana, rig.client("root", "admins")):
         assert (await client.post(url, json=body)).status_code == 401
     # The question itself is signed with the secret, too: sent back, it is no answer.
@@ -92,6 +95,28 @@ async def test_who_does_not_sign_is_not_heard(rig: Rig, check: Check) -> None:
     headers = {name: value for name, value in hit.headers.items() if name.startswith(("webhook-", "content-type"))}
     async with rig.anybody(**headers) as client:
         assert (await client.post(url, content=hit.body)).status_code == 422
+
+
+async def test_an_answer_is_good_for_its_question_only(rig: Rig, check: Check) -> None:
+    """Though the other gate, or the other request, has the same secret."""
+    await rig.direct.publish(policy(webhook(check.url), webhook(check.url, "bias")))
+    request_id, other = await rig.asked("m"), await rig.asked("n")
+    digest = (await rig.direct.request(request_id)).request_digest
+    for signed in ({"gate": "checked/bias"}, {"request_id": other}):
+        response = await rig.post_answer(request_id, digest, signed=signed)
+        assert (response.status_code, response.json()["type"]) == (403, "urn:hallmark:problem:wrong-question")
+    assert (await rig.direct.request(request_id)).answers == ()
+
+
+async def test_answers_to_one_question_end(rig: Rig, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_ANSWERS", 3)
+    await rig.direct.publish(policy(webhook(check.url, asks="['group:risk']")))
+    request_id = await rig.asked("m")
+    digest = (await rig.direct.request(request_id)).request_digest
+    for n in range(4):
+        said = await rig.post_answer(request_id, digest, result="inconclusive", message=f"look {n}")
+        assert said.status_code == (200 if n < 3 else 409)
+    assert len((await rig.direct.request(request_id)).answers) == 3
 
 
 async def test_nobody_learns_without_a_signature_which_requests_there_are(rig: Rig, check: Check) -> None:

@@ -376,10 +376,16 @@ async def test_beyond_revoke_a_version_after_it_was_let_in(only: Direct) -> None
     fields = {"rollback_to": {"required": True, "type": "model_version"}}
     await only.publish(document(request={"fields": fields}, **approvals(REVIEW)))
     await only.registry.register("m", 1, accuracy=0.95)
-    request = await asked(only, 2, fields={"rollback_to": "1"})
-    decided = await vote(only, request, "ben", "reviewers")
+    await asked(only, 2, fields={"rollback_to": "1"})
+    envelope = await only.registry.request("m", 2, fields={"rollback_to": "1"})
+    decided = await vote(only, transition_id(envelope), "ben", "reviewers")
     assert decided.decision is not None
     assert decided.decision.rollback_to == 1
+    await only.registry.changed(envelope)
+    # What was approved for it elsewhere, or never carried out, says nothing of where it stands.
+    await only.publish(document("champion", match={"transition": {"kind": "alias", "to": "@champion"}}))
+    alias: dict[str, Any] = {"to": "@champion", "kind": TransitionKind.ALIAS, "fields": {"rollback_to": "7"}}
+    assert await status(only, transition_id(await only.registry.request("m", 2, **alias))) == "approved"
     ordered = await only.parts.revocations.revoke("default", "m", 2, by="olga", reason="it leaks data")
     assert (ordered.revocation.fallback, ordered.revocation.version) == (1, 2)
 
@@ -574,7 +580,7 @@ async def test_must_rollback_is_decided_again(direct: Direct) -> None:
     assert await status(direct, transition_id(never)) == "rejected"  # it has never been there
 
 
-async def test_beyond_rollback_to_the_pre_approved_target_asks_nobody(direct: Direct) -> None:
+async def test_must_rollback_by_the_shipped_policy_asks_nobody(direct: Direct) -> None:
     await direct.parts.revisions.bootstrap()
     await direct.registry.register("m", 1, accuracy=0.95)
     first = await direct.registry.request("m", 1)
@@ -583,6 +589,38 @@ async def test_beyond_rollback_to_the_pre_approved_target_asks_nobody(direct: Di
     back = await direct.registry.request("m", 1, from_=Stage.ARCHIVED, kind=TransitionKind.ROLLBACK)
     found = await direct.request(transition_id(back))
     assert (found.status, found.votes) == ("approved", ())
+
+
+async def let_in(direct: Direct, version: int, **given: Any) -> None:
+    if ("m", version) not in direct.registry.versions:
+        await direct.registry.register("m", version, accuracy=0.95)
+    envelope = await direct.registry.request("m", version, **given)
+    assert (await vote(direct, transition_id(envelope), "ben", "reviewers")).status == "approved"
+    await direct.registry.changed(envelope)
+
+
+async def test_beyond_rollback_to_the_pre_approved_target_asks_nobody(only: Direct) -> None:
+    """Though the policy about rollbacks asks people, and makes them wait."""
+    back = {"match": {"transition": {"kind": "rollback"}}, "schedule": {"min_wait": "1h"}}
+    await only.publish(document(**approvals(REVIEW)))
+    await only.publish(document("back", **back, **approvals(RISK)))
+    await let_in(only, 1)
+    await let_in(only, 2, fields={"rollback_to": "1"})
+    asked_for: dict[str, Any] = {"from_": Stage.ARCHIVED, "kind": TransitionKind.ROLLBACK}
+    found = await only.request(transition_id(await only.registry.request("m", 1, **asked_for)))
+    assert found.decision is not None
+    assert (found.status, found.votes) == ("approved", ())
+    beforehand = found.inputs["request"]["preapproved"]
+    assert found.decision.reason == f"approved beforehand, with request {beforehand}"
+    assert (await only.request(beforehand)).inputs["candidate"]["version"] == 2
+    # With no word of where to go back to, or of another version, people are asked.
+    await let_in(only, 3)
+    await let_in(only, 4, fields={"rollback_to": "2"})
+    other = transition_id(await only.registry.request("m", 1, **asked_for))
+    assert (await status(only, other), await phase(only, other)) == ("open", "people")
+    await let_in(only, 5)
+    unsaid = transition_id(await only.registry.request("m", 4, **asked_for))
+    assert (await status(only, unsaid), await phase(only, unsaid)) == ("open", "people")
 
 
 async def test_beyond_evidence_of_required_types_holds_the_request(only: Direct) -> None:

@@ -62,8 +62,10 @@ def signed(harness: Harness, transition: dict[str, Any], key: Any = None, **chan
     return RequestDecided(decision=decision, jws=jws.serialize_compact(header, body, key, algorithms=["EdDSA"]))
 
 
-async def decide(harness: Harness, decided: RequestDecided, event_id: str | None = None) -> Envelope:
-    stream = f"{decided.decision.workspace}/{decided.decision.model}"
+async def decide(
+    harness: Harness, decided: RequestDecided, event_id: str | None = None, stream: str | None = None
+) -> Envelope:
+    stream = stream or f"{decided.decision.workspace}/{decided.decision.model}"
     envelope = Envelope.of(
         decided, source="hallmark/approval", subject=stream, key=stream, sequence=1, event_id=event_id
     )
@@ -280,6 +282,8 @@ async def test_rejected_and_late_decisions_refuse_the_transition(registry: Harne
         ({"artifact_digest": DIGEST}, "decision-mismatch"),
         ({"version": 2}, "decision-mismatch"),
         ({"to_stage": Stage.PRODUCTION}, "decision-mismatch"),
+        ({"model": "fraud"}, "decision-mismatch"),
+        ({"workspace": "elsewhere"}, "decision-mismatch"),
         ({"transition_id": "another"}, "decision-replayed"),
         ("other key", "decision-unknown-key"),
         ("other key, same id", "decision-bad-signature"),
@@ -287,6 +291,10 @@ async def test_rejected_and_late_decisions_refuse_the_transition(registry: Harne
         ("alg none", "decision-bad-signature"),
         ("no type", "decision-malformed"),
         ("garbage", "decision-malformed"),
+        ("cut in the signature", "decision-bad-signature"),
+        ("cut in the body", "decision-malformed"),
+        ("without its signature", "decision-malformed"),
+        ("parts in another order", "decision-malformed"),
     ],
     ids=str,
 )
@@ -296,7 +304,7 @@ async def test_a_forged_decision_changes_nothing_and_blocks_nothing(
     await registry.register("churn")
     transition = await registry.request("churn", 1, "Staging")
     forged = forge_decision(registry, transition, forge, tmp_path)
-    envelope = await decide(registry, forged)
+    envelope = await decide(registry, forged, stream=registry.stream("churn"))
     rejected = await registry.event(rejection_of(envelope))
     assert rejected.payload(CommandRejected).code == code
     [reason] = await registry.parked(APPROVAL_EVENTS.name)
@@ -316,6 +324,13 @@ def forge_decision(harness: Harness, transition: dict[str, Any], forge: Any, scr
     if forge == "changed body":
         other = signed(harness, {**transition, "version": 2}).jws.split(".")[1]
         return good.model_copy(update={"jws": f"{header}.{other}.{signature}"})
+    if pieces := {
+        "cut in the signature": [header, body, signature[:-8]],
+        "cut in the body": [header, body[:-40], signature],
+        "without its signature": [header, body],
+        "parts in another order": [body, header, signature],
+    }.get(forge):
+        return good.model_copy(update={"jws": ".".join(pieces)})
     if forge == "garbage":
         return good.model_copy(update={"jws": "not-a-jws"})
     if forge == "alg none":
@@ -338,6 +353,18 @@ def jws_part(value: dict[str, Any]) -> str:
     import base64
 
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+async def test_decisions_in_another_order_are_each_good_for_their_own_request(registry: Harness) -> None:
+    for n in (1, 2):
+        await registry.register("churn", f"model {n}".encode())
+    first, second = [await registry.request("churn", n, "Staging") for n in (1, 2)]
+    decisions = [signed(registry, second), signed(registry, first)]
+    clear = [decisions[1].decision, decisions[0].decision]  # does not count: here it is the other one's
+    for decided, said, transition in zip(decisions, clear, (second, first), strict=True):
+        await decide(registry, decided.model_copy(update={"decision": said}))
+        closed = await registry.closed(transition["transition_id"])
+        assert (closed["status"], closed["version"]) == ("applied", transition["version"])
 
 
 async def test_a_replayed_decision_changes_nothing(registry: Harness) -> None:

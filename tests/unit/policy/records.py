@@ -25,13 +25,14 @@ from tests.unit.policy.conftest import (
     waiver,
 )
 
-from contracts.approval import DECISION_TYPE, Decision, RequestDecided
+from contracts.approval import DECISION_TYPE, Decision, RequestDecided, Verdict
 from contracts.canonical import canonical_json
 from contracts.lifecycle import TransitionKind
 from contracts.registry import Transition
 from policy.binding import digest_of_transition
 from policy.document import digest_of
 from policy.findings import Judgement
+from policy.holding import holds_until
 from policy.judge import judge
 from policy.needs import InForce, applicable, needs_of
 from policy.outlook import outlook
@@ -97,7 +98,8 @@ def record(
     passed = {gate.gate for gate in found.gates if gate.result == "waived"}
     counted = approvals(case, needs, at, members)
     against = denial(case, needs, at, members)
-    broken = found.reason.startswith("emergency: ")
+    glass = case.glass if found.reason.startswith("emergency: ") else None
+    ends = holds_until(case, needs, at, glass=glass, members=members) if found.verdict is Verdict.APPROVED else None
     decision = Decision(
         **asked.model_dump(),
         decision_id="d-1",
@@ -110,11 +112,11 @@ def record(
         inputs_digest=inputs_digest,
         request_digest=case.request_digest,
         decided_at=at,
-        expires_at=expires_at or AT + timedelta(days=2),
+        expires_at=expires_at or min(AT + timedelta(days=2), ends or AT + timedelta(days=2)),
         waivers=found.waivers,
         waived=tuple(waiver for waiver in case.waivers if waiver.gate in passed),
         rollback_to=needs.rollback_to,
-        break_glass=case.glass if broken else None,
+        break_glass=glass,
         added_approvers={rule: tuple(sorted(groups)) for rule, groups in case.added.items()},
     ).model_copy(update=changes or {})
     clear = decision.model_dump(mode="json")

@@ -14,8 +14,10 @@ from tests.unit.policy.conftest import (
     HOUR,
     LEADS,
     OTHER,
+    REVIEW,
     SCAN,
     SOON,
+    asks,
     case_of,
     document,
     glass,
@@ -137,11 +139,13 @@ BREAK: dict[str, Any] = {
     "review": {"from": ["group:risk"], "count": 2, "within": "2d"},
 }
 WHY = "production is down"
+OTP = {"methods": ["otp"]}
 
 
 def attempt(who: Person, reason: str = WHY, **more: Any) -> BreakGlass | Refusal:
-    emergency = needs_at(in_force(document("p", break_glass={**BREAK, **more}))).emergency
-    return broken(emergency, who, reason, AT, OTHER)
+    signature = {"signature": more.pop("signature", {})}
+    needs = needs_at(in_force(document("p", break_glass={**BREAK, **more}, **asks(REVIEW, **signature))))
+    return broken(needs, who, reason, AT, OTHER)
 
 
 def test_breaking_the_glass() -> None:
@@ -171,6 +175,9 @@ def test_breaking_the_glass() -> None:
         (person("olga", "oncall", authenticated_at=AT - timedelta(minutes=6)), WHY, {}, "authentication-too-old"),
         (person("olga", "oncall", authenticated_at=AT - timedelta(minutes=5)), WHY, {}, None),
         (person("olga", "oncall", authenticated_at=AT - HOUR), WHY, {"reauthenticate": False}, None),
+        (person("olga", "oncall"), WHY, {"signature": OTP}, "authentication-too-weak"),
+        (person("olga", "oncall", method="otp"), WHY, {"signature": OTP}, None),
+        (person("ana", "oncall"), WHY, {}, None),  # who asked for it may: others review it
         (person("olga", "oncall", may_vote=False), WHY, {}, None),  # they need not be approvers
     ],
 )
@@ -180,6 +187,6 @@ def test_who_may_break_the_glass(who: Person, reason: str, more: dict[str, Any],
 
 
 def test_a_policy_that_knows_no_emergency() -> None:
-    outcome = broken(needs_at(in_force(document("p"))).emergency, person("olga", "oncall"), WHY, AT, OTHER)
+    outcome = broken(needs_at(in_force(document("p"))), person("olga", "oncall"), WHY, AT, OTHER)
     assert isinstance(outcome, Refusal)
     assert outcome.code == "no-break-glass"

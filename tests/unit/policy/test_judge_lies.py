@@ -54,6 +54,8 @@ from policy.judge import judge
 from policy.needs import InForce
 from policy.people import Case
 
+SECOND = timedelta(seconds=1)
+
 
 def lies(policies: InForce, *acts: Act, **options: Any) -> list[str]:
     """What fails when the key of the service signs this, verdict and all."""
@@ -91,7 +93,9 @@ def raw(*acts: Act, policies: InForce = PLAIN, **options: Any) -> Record:
         (PLAIN, (votes(),), {"at": AT + 3 * 24 * HOUR, "expires_at": AT}, ["expiry", "verdict"]),
         (PLAIN, (votes(),), {"expires_at": AT}, ["expiry"]),
         (PLAIN, (votes(),), {"expires_at": AT + timedelta(days=9)}, ["expiry"]),
-        (OFFICE, (votes(OFFICE),), {"at": AT + 2 * HOUR}, ["schedule", "verdict"]),
+        (OFFICE, (votes(OFFICE),), {"at": AT + 2 * HOUR}, ["expiry", "schedule", "verdict"]),
+        (OFFICE, (votes(OFFICE),), {"expires_at": AT + HOUR + SECOND}, ["expiry"]),
+        (OLD, (votes(OLD),), {"expires_at": AT + HOUR + SECOND}, ["expiry"]),
         (in_force(document("p", request={"fields": {"ticket": {"required": True}}})), (), {}, ["verdict"]),
         (in_force(document("p", request={"evidence": ["card"]})), (), {}, ["verdict"]),
         (in_force(document("p", {"transition": {"to": "Staging"}})), (), {}, ["verdict"]),
@@ -294,8 +298,8 @@ URGENT = in_force(document("p", gates=[ACCURATE], **asks(REVIEW), break_glass=BR
 
 def breaks(policies: InForce = URGENT, **changes: Any) -> Act:
     def act(case: Case) -> Case:
-        emergency = needs_at(policies, dict(case.inputs)).emergency
-        made = broken(emergency, person("olga", "oncall"), "production is down", AT, case.request_digest)
+        needs = needs_at(policies, dict(case.inputs))
+        made = broken(needs, person("olga", "oncall"), "production is down", AT, case.request_digest)
         return replace(case, glass=made.model_copy(update=changes))  # type: ignore[union-attr]
 
     return act
@@ -331,11 +335,21 @@ def test_emergencies_that_are_none(changes: dict[str, Any], words: str) -> None:
     assert words in text(found, "emergency")
 
 
-@pytest.mark.parametrize("changes", [{"request_digest": OTHER}, {"until": AT}])
-def test_an_emergency_of_another_request_or_time(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({"request_digest": OTHER}, ["emergency", "verdict"]), ({"until": AT}, ["expiry", "emergency", "verdict"])],
+)
+def test_an_emergency_of_another_request_or_time(changes: dict[str, Any], expected: list[str]) -> None:
     made = record(URGENT, breaks())
     spoilt = {**made["decision"]["break_glass"], **json.loads(json.dumps(changes, default=str))}
-    assert judged(resigned(changed(made, "break_glass", spoilt))) == ["emergency", "verdict"]
+    assert judged(resigned(changed(made, "break_glass", spoilt))) == expected
+
+
+def test_a_decision_that_outlives_its_emergency() -> None:
+    assert judged(record(URGENT, breaks(), expires_at=AT + 4 * HOUR)) == []
+    found = judge(record(URGENT, breaks(), expires_at=AT + 4 * HOUR + SECOND), keys())
+    assert failed(found) == ["expiry"]
+    assert text(found, "expiry").endswith(f"it outlives what it rests on, which ends at {(AT + 4 * HOUR).isoformat()}")
 
 
 def test_an_emergency_that_no_policy_knows() -> None:
@@ -353,5 +367,5 @@ def test_an_emergency_skips_no_gate_that_is_never_skipped() -> None:
     record(policies, act, seen(made), given=given)
     changes = {"verdict": Verdict.APPROVED, "reason": "emergency: x", "break_glass": made[0].glass}
     found = judge(record(policies, act, given=given, changes=changes), keys())
-    assert failed(found) == ["emergency", "verdict"]
+    assert failed(found) == ["expiry", "emergency", "verdict"]
     assert "not even an emergency skips p/accuracy" in text(found, "emergency")

@@ -347,7 +347,7 @@ def test_the_narrowest_emergency() -> None:
     assert found.grants_for == timedelta(hours=1)
     assert (found.review, found.review_count) == (frozenset({"audit"}), 3)
     assert found.review_by(AT) == AT + timedelta(hours=12)
-    assert (found.pages_overdue, found.freezes) == (True, True)
+    assert found.on_overdue == ("page", "freeze_model")
 
 
 def test_a_review_in_business_days() -> None:
@@ -355,7 +355,7 @@ def test_a_review_in_business_days() -> None:
     assert found is not None
     friday = datetime(2026, 1, 16, 16, tzinfo=UTC)
     assert found.review_by(friday) == datetime(2026, 1, 20, 16, tzinfo=UTC)
-    assert not found.freezes
+    assert found.on_overdue == ("page",)
 
 
 def test_no_emergency_where_one_policy_knows_none() -> None:

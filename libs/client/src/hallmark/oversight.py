@@ -48,13 +48,19 @@ class Oversight(Connection):
         channel: Literal["slack", "email", "webhook"],
         address: str,
         *,
-        types: Sequence[str] = ("hallmark.stage.*",),
+        types: Sequence[str] = (),
         model: str = "*",
         secret: str | None = None,
+        audience: Sequence[str] = (),
     ) -> Subscription:
-        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`."""
+        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
+
+        `types` are changes of stages by default. With an `audience` (`group:risk`, `user:ann`, `service:oncall`,
+        `channel:ml`) only what addresses one of these names comes, of any type by default.
+        """
         body = {"channel": channel, "address": address, "types": list(types), "model": model}
         body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
+        body |= {"audience": list(audience)} if audience else {}
         return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
 
     def subscriptions(self) -> Iterator[Subscription]:

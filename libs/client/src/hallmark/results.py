@@ -197,6 +197,7 @@ class Subscription(Result):
     model: str | None = None
     owner: str | None = None
     secret: str | None = None
+    audience: list[str] = Field(default_factory=list)
 
 
 class Remark(Result):

@@ -25,6 +25,7 @@ class Action(StrEnum):
     MANAGE_POLICY = "manage_policy"
     ATTEST = "attest"  # attach evidence to a version, and what a check of it found
     REVOKE = "revoke"
+    BREAK_GLASS = "break_glass"  # let a request pass in an emergency, where its policies allow that
     MANAGE_PEOPLE = "manage_people"  # tell which groups somebody is in, before their next token does
     CONFIGURE = "configure"
     REPORT = "report"  # say what a server has loaded
@@ -45,6 +46,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
             Action.MANAGE,
             Action.REPORT,
             Action.REVOKE,
+            Action.BREAK_GLASS,
         }
     ),
     Role.SERVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.REPORT}),

@@ -98,7 +98,8 @@ class RequestOpened(Message, Transition):
 
 class RequestRebound(Message):
     """What the request rests on has changed (`cause` says what), so that it has another digest: the votes and waivers
-    of the people in `voided` count no more."""
+    of the people in `voided` count no more. `steps`: the escalation of the policies it is bound to now; whom a step
+    added that is none of these may vote no more."""
 
     TYPE: ClassVar[str] = "hallmark.request.rebound.v1"
     request_id: Identifier
@@ -109,6 +110,7 @@ class RequestRebound(Message):
     request_digest: Digest
     expires_at: AwareDatetime
     voided: tuple[Line, ...] = ()
+    steps: tuple[Line, ...] = ()
 
 
 class GatesEvaluated(Message):
@@ -174,10 +176,15 @@ class VoteCast(Message):
 
 
 class VoteWithdrawn(Message):
+    """The vote that `voter` cast, in their own name or `on_behalf_of` somebody, is taken back: by the voter, or by whom
+    it was cast for."""
+
     TYPE: ClassVar[str] = "hallmark.vote.withdrawn.v1"
     request_id: Identifier
     voter: Line
     reason: Text = ""
+    on_behalf_of: Line | None = None
+    by: Line | None = None
 
 
 class VoteRefused(Message):
@@ -225,7 +232,8 @@ class RequestClosed(Message):
 class BreakGlass(Payload):
     """An emergency: one allowed person lets the request pass without what is named in `skips`.
 
-    It is good until `until`; `page` are told at once; `review_by` is when the people of `review` have to have looked.
+    It is good until `until`; `page` are told at once; `review_by` is when the people of `review` have to have looked,
+    and `on_overdue` what comes of it when they have not.
     """
 
     by: Line
@@ -240,6 +248,7 @@ class BreakGlass(Payload):
     review: Groups
     review_count: Annotated[int, Field(ge=0, le=20)]
     review_by: AwareDatetime
+    on_overdue: tuple[Literal["page", "freeze_model"], ...] = ("page", "freeze_model")
 
 
 class GlassBroken(Message):
@@ -249,7 +258,10 @@ class GlassBroken(Message):
 
 
 class ReviewGiven(Message):
-    """Somebody looked at what was done in an emergency. `closes`: with it enough people have."""
+    """Somebody looked at what was done in an emergency. `closes`: with it enough people have found it justified.
+
+    When it was not, `page` are told, and the model is not promoted until enough people accept it after all.
+    """
 
     TYPE: ClassVar[str] = "hallmark.review.given.v1"
     request_id: Identifier
@@ -260,6 +272,7 @@ class ReviewGiven(Message):
     at: AwareDatetime
     auth_method: Line
     closes: bool
+    page: Groups = ()
 
 
 class ReviewOverdue(Message):
@@ -279,7 +292,8 @@ class Decision(Transition):
 
     `waivers` names what the policy lets pass for this once: `unsafe-artifact` lets a quarantined version move.
     `rollback_to` was approved with it: the version that its stage returns to when this one is revoked.
-    `added_approvers`: the groups that an escalation let vote too, by rule.
+    `added_approvers`: the groups that an escalation let vote too, by rule. `opened_at` and `bound_at`: when the request
+    was opened, and since when it has rested on these policies and inputs.
     """
 
     decision_id: Identifier
@@ -298,6 +312,8 @@ class Decision(Transition):
     rollback_to: VersionNumber | None = None
     break_glass: BreakGlass | None = None
     added_approvers: dict[Line, Groups] = Field(default_factory=dict)
+    opened_at: AwareDatetime | None = None
+    bound_at: AwareDatetime | None = None
 
 
 class RequestDecided(Message):
@@ -398,14 +414,16 @@ class DelegationEnded(Message):
 
 
 class MembershipChanged(Message):
-    """The groups somebody is in, as their last token or the directory (`by`) told. Votes are checked with it again
-    when a decision is made."""
+    """The groups somebody is in, as a token of theirs of `issued_at` told, or without it the directory (`by`). Votes are
+    checked with both again when a decision is made."""
 
     TYPE: ClassVar[str] = "hallmark.membership.changed.v1"
     subject: Line
     groups: Groups
     person: bool
     by: Line
+    issued_at: AwareDatetime | None = None
+    email: Line | None = None
 
 
 EVENTS = (

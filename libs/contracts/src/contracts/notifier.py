@@ -15,7 +15,10 @@ class Channel(StrEnum):
 
 
 class SubscriptionCreated(Message):
-    """Who hears of what, and where. Secrets never travel."""
+    """Who hears of what, and where. Secrets never travel.
+
+    With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only what is addressed to one of it.
+    """
 
     TYPE: ClassVar[str] = "hallmark.subscription.created.v1"
     subscription_id: Identifier
@@ -25,6 +28,7 @@ class SubscriptionCreated(Message):
     types: tuple[Line, ...]
     workspace: Line
     model: Line
+    audience: tuple[Line, ...] = ()
 
 
 class SubscriptionRemoved(Message):

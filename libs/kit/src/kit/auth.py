@@ -37,7 +37,8 @@ READ_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Principal:
-    """A verified caller. `issued_at` is when they proved who they are (epoch seconds)."""
+    """A verified caller. `issued_at` is when their groups were known, `authenticated_at` when they proved who they are
+    (epoch seconds), `method` how: every method that the token names, with spaces in between."""
 
     subject: str
     groups: frozenset[str]
@@ -45,6 +46,7 @@ class Principal:
     issued_at: int
     method: str
     email: str | None = None
+    authenticated_at: int = 0
 
 
 class KeySource:
@@ -163,14 +165,15 @@ class Verifier:
                 groups=_groups(claims.get("groups", [])),
                 # Fail closed: ordinary issuers give machines tokens too, and machines must not vote.
                 kind=_text(claims.get("kind", "service")),
-                issued_at=int(claims.get("auth_time") or claims["iat"]),
-                method=_text(claims.get("amr", ["token"])[0]),
+                issued_at=_moment(claims["iat"]),
+                method=_methods(claims.get("amr", ["token"])),
                 email=_text(claims["email"]) if claims.get("email") else None,
+                authenticated_at=_moment(claims.get("auth_time") or claims["iat"]),
             )
         except JoseError as error:
             code = "token-expired" if error.error == "expired_token" else "token-invalid"
             raise Problem(401, code, f"the token was refused: {error.error}") from error
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             raise Problem(401, "token-invalid", "the token was refused: malformed") from error
 
 
@@ -184,6 +187,19 @@ def _groups(claim: object) -> frozenset[str]:
     if not isinstance(claim, list):  # the letters of a text would pass as groups
         raise TypeError("the claim 'groups' is not a list")
     return frozenset(_text(group) for group in claim)
+
+
+def _methods(claim: object) -> str:
+    if not isinstance(claim, list):
+        raise TypeError("the claim 'amr' is not a list")
+    return _text(" ".join(dict.fromkeys("-".join(_text(method).split()) for method in claim)))
+
+
+def _moment(claim: object) -> int:
+    """Epoch seconds. A sign-in of the future would be fresh for ever."""
+    if not isinstance(claim, int | float) or not 0 <= claim <= time.time() + LEEWAY_SECONDS:
+        raise ValueError("a time is none of the past")
+    return int(claim)
 
 
 def _kid(token: str) -> str | None:
@@ -239,6 +255,13 @@ class Access:
             g.model
             for g in self._grants
             if g.group in groups and action in ALLOWED[g.role] and fnmatch.fnmatchcase(workspace, g.workspace)
+        )
+
+    def grants(self, principal: Principal, action: Action) -> frozenset[tuple[str, str]]:
+        """The patterns of workspaces, and of models in them, on which the principal may do the action."""
+        groups = principal.groups | {"everyone"}
+        return frozenset(
+            (g.workspace, g.model) for g in self._grants if g.group in groups and action in ALLOWED[g.role]
         )
 
     def allows(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> bool:

@@ -1,7 +1,7 @@
 """Gates: CEL over a frozen snapshot. Compiled and type-checked when a policy is saved, evaluated when it is asked.
 
 Metrics are doubles, so that `1` and `1.0` cannot mean different things; a metric that is missing or not finite is an
-error, and an error never passes. Cost is bounded by the length of the text and by the engine's iteration budget.
+error, and an error never passes. Cost is bounded by what `policy.cost` tells of the expression and of what it looks at.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from cel_expr_python import cel
 
 from contracts.registry import Criterion
+from policy.cost import MAX_COST, Size, TooCostly, Tree, pattern_size, size_of
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 MAX_EXPRESSION = 2_000
@@ -57,6 +58,13 @@ _WITHOUT_BASELINE["now"] = _T.TIMESTAMP
 _VARIABLES = _WITHOUT_BASELINE | {f"baseline.{name}": kind for name, kind in _VERSION.items()}
 _FULL = cel.NewEnv(variables=_VARIABLES)
 _FIRST = cel.NewEnv(variables=_WITHOUT_BASELINE)
+_MATCHES = _FULL.compile("request.reason.matches(request.to)")
+# What an author may count on; a check is made again with what there is to look at.
+_USUAL = {
+    name: Size.unknown(1_000) if kind == _T.STRING else Size(2_000, 20, 50, 100)
+    for name, kind in _VARIABLES.items()
+    if kind not in (_T.INT, _T.DOUBLE, _T.BOOL, _T.TIMESTAMP)
+}
 _METRIC = re.compile(r"\b(candidate|baseline)\.metrics\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -65,7 +73,7 @@ class GateError(ValueError):
 
 
 class Gate:
-    """One compiled expression. `compares` tells whether it looks at the baseline."""
+    """One compiled expression. `compares` tells whether it looks at the baseline; `names`: the variables it names."""
 
     def __init__(self, expression: str) -> None:
         if len(expression) > MAX_EXPRESSION:
@@ -82,9 +90,21 @@ class Gate:
         except RuntimeError:
             self.compares = True
         self._expression = expression
+        self._tree = Tree(self._compiled.serialize())
+        self.names = self._tree.names()
+        self._affords(_USUAL)
+
+    def _affords(self, sizes: Mapping[str, Size]) -> None:
+        try:
+            cost = self._tree.cost(sizes)
+        except TooCostly as error:
+            raise GateError(str(error)) from error
+        if cost > MAX_COST:
+            raise GateError(f"may take {cost:.0e} steps, more than {MAX_COST:.0e}; ask less, or in several gates")
 
     def holds(self, variables: Mapping[str, Any]) -> bool:
-        """Raises GateError when the expression has no boolean value for these variables."""
+        """Raises GateError when the expression has no boolean value for these variables, or they are too large."""
+        self._affords({name: size_of(variables[name]) for name in self.names if name in variables})
         try:
             result = self._compiled.eval(data=dict(variables))
             value = result.value()
@@ -121,12 +141,20 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises GateError unless it is a pattern on its own: `a)|(b` is one only in the brackets of `fits`."""
+    """Raises GateError unless it is a pattern on its own, of a bounded cost: `a)|(b` is one only in the brackets of
+    `fits`."""
     _matches(pattern, "")
+    try:
+        pattern_size(pattern)
+    except TooCostly as error:
+        raise GateError(str(error)) from error
 
 
 def _matches(pattern: str, text: str) -> bool:
-    return compiled("request.reason.matches(request.to)").holds({"request.reason": text, "request.to": pattern})
+    try:
+        return bool(_MATCHES.eval(data={"request.reason": text, "request.to": pattern}).value())
+    except Exception as error:
+        raise GateError(_readable(str(error))) from error
 
 
 def evaluate(

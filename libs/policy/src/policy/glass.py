@@ -3,14 +3,17 @@
 from datetime import datetime
 
 from contracts.approval import BreakGlass
-from policy.needs import Emergency
-from policy.people import Person, Refusal
+from policy.needs import Needs
+from policy.people import Person, Refusal, step_up
 
 
-def broken(
-    emergency: Emergency | None, person: Person, reason: str, at: datetime, request_digest: str
-) -> BreakGlass | Refusal:
-    """The emergency to record, or why this person cannot begin one."""
+def broken(needs: Needs, person: Person, reason: str, at: datetime, request_digest: str) -> BreakGlass | Refusal:
+    """The emergency to record, or why this person cannot begin one.
+
+    Whoever asked for the change may, as may its author: others review it. It is a signature, and needs a sign-in like a
+    vote, besides the fresh one that emergencies need.
+    """
+    emergency = needs.emergency
     if emergency is None:
         return Refusal("no-break-glass", "the policies of this request know no emergency")
     if not person.person:
@@ -23,6 +26,8 @@ def broken(
     if emergency.within is not None and at - person.authenticated_at > emergency.within:
         minutes = emergency.within.total_seconds() / 60
         return Refusal("authentication-too-old", f"sign in again: a token of the last {minutes:g} minutes is needed")
+    if weak := step_up(needs, person, at):
+        return weak
     return BreakGlass(
         by=person.subject,
         groups=tuple(sorted(person.groups)),
@@ -36,4 +41,5 @@ def broken(
         review=tuple(sorted(emergency.review)),
         review_count=emergency.review_count,
         review_by=emergency.review_by(at),
+        on_overdue=emergency.on_overdue,
     )

@@ -5,14 +5,25 @@ request through. Rules and gates carry their policy's name: two policies that bo
 """
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from contracts.approval import PolicyRef
 from contracts.registry import Criterion
-from policy.document import ALWAYS_EXCLUDED, BreakGlassSpec, GateSpec, Match, Policy, optional, timeout
+from policy.document import (
+    ALWAYS_EXCLUDED,
+    BreakGlassSpec,
+    GateSpec,
+    Match,
+    Policy,
+    StepSpec,
+    digest_of,
+    optional,
+    timeout,
+)
 from policy.gates import GateError, compiled, fits, holds, variables_of
 from policy.schedule import BusinessHours, Schedule, add_business, duration
 
@@ -88,8 +99,7 @@ class Emergency:
     review: frozenset[str]
     review_count: int
     review_within: tuple[tuple[str, BusinessHours], ...]
-    pages_overdue: bool
-    freezes: bool
+    on_overdue: tuple[Literal["page", "freeze_model"], ...]
 
     def review_by(self, at: datetime) -> datetime:
         return min(_review_due(text, hours, at) for text, hours in self.review_within)
@@ -119,6 +129,7 @@ class Needs:
     valid_for: timedelta | None = None
     reapprove_every: timedelta | None = None
     rollback_to: int | None = None
+    preapproved: str | None = None
     emergency: Emergency | None = None
 
     def rule(self, rule_id: str) -> Rule | None:
@@ -145,13 +156,14 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
         return Needs()
     variables = variables_of(inputs, now)
     specs = [policy.spec for _, policy in policies]
+    preapproved = inputs["request"].get("preapproved")
     doubts = [doubt for ref, policy in policies if (doubt := _doubt(ref, policy, variables)) is not None]
     approvals = [spec.approvals for spec in specs]
     rules = tuple(
         Rule(f"{ref.name}/{rule.id}", plain(rule.groups), rule.count, rule.meaning)
         for ref, policy in policies
         for rule in policy.spec.approvals.rules
-        if rule.when is None or holds(rule.when, variables, unless=True)
+        if not preapproved and (rule.when is None or holds(rule.when, variables, unless=True))
     )
     methods = [frozenset(one.signature.methods) for one in approvals if one.signature.methods]
     delegations = [duration(one.delegation.max) if one.delegation.allowed else None for one in approvals if one.rules]
@@ -172,14 +184,24 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
         methods=frozenset.intersection(*methods) if methods else None,
         delegation=None if not delegations or None in delegations else _least(delegations),
         schedules=tuple(spec.schedule for spec in specs),
-        min_wait=max((wait for s in specs if (wait := optional(s.schedule.min_wait))), default=timedelta(0)),
+        min_wait=max((wait for s in specs if (wait := optional(s.schedule.min_wait))), default=timedelta(0))
+        if not preapproved
+        else timedelta(0),
         steps=_steps(policies, opened_at),
         expires_after=_least(optional(spec.request.expires_after) for spec in specs),
         valid_for=_least(optional(one.valid_for) for one in approvals),
         reapprove_every=_least(duration(s.validity.reapprove_every) for s in specs if s.validity),
         rollback_to=_rollback_to(inputs),
+        preapproved=preapproved,
         emergency=_emergency(policies),
     )
+
+
+def names_now(policy: Policy) -> bool:
+    """Whether time alone may change what an expression of the policy says: as far as its text tells."""
+    spec = policy.spec
+    texts = [spec.match.when, *(gate.cel for gate in spec.gates), *(rule.when for rule in spec.approvals.rules)]
+    return any(re.search(r"\bnow\b", text) for text in texts if text is not None)
 
 
 def plain(groups: Sequence[str]) -> frozenset[str]:
@@ -293,13 +315,19 @@ def _gates(policies: InForce, inputs: Inputs) -> tuple[Gate, ...]:
 def _steps(policies: InForce, opened_at: datetime) -> tuple[Step, ...]:
     found = []
     for ref, policy in policies:
-        for n, step in enumerate(policy.spec.escalation, 1):
+        for step in policy.spec.escalation:
             after = duration(step.after)
             hours = policy.spec.business_hours
             due = add_business(opened_at, after, hours) if step.business_hours else opened_at + after
             rule = f"{ref.name}/{step.rule}" if step.rule else None
-            found.append(Step(f"{ref.name}/{n}", due.astimezone(UTC), step.do, step.to, rule))
-    return tuple(sorted(found, key=lambda step: (step.due, step.id)))
+            found.append(Step(f"{ref.name}/{_step_id(step, hours)}", due.astimezone(UTC), step.do, step.to, rule))
+    return tuple(sorted({step.id: step for step in found}.values(), key=lambda step: (step.due, step.id)))
+
+
+def _step_id(step: StepSpec, hours: BusinessHours) -> str:
+    """By what it says, not by its place: a step that another revision changes is another one, still to be done."""
+    said = [step.model_dump(mode="json"), hours.model_dump(mode="json") if step.business_hours else None]
+    return f"{step.do}-{step.after}-{digest_of(said).removeprefix('sha256:')[:12]}"
 
 
 def _emergency(policies: InForce) -> Emergency | None:
@@ -324,8 +352,7 @@ def _emergency(policies: InForce) -> Emergency | None:
         or frozenset().union(*(plain(glass.review.groups) for glass in glasses)),
         review_count=max(glass.review.count for glass in glasses),
         review_within=tuple((glass.review.within, hours) for glass, hours in specs),
-        pages_overdue=any("page" in glass.review.on_overdue for glass in glasses),
-        freezes=any("freeze_model" in glass.review.on_overdue for glass in glasses),
+        on_overdue=tuple(sorted({what for glass in glasses for what in glass.review.on_overdue}, reverse=True)),
     )
 
 

@@ -143,6 +143,8 @@ def _at_time(case: Case, needs: Needs, at: datetime, settle: timedelta) -> Outlo
 
 
 def _approved(case: Case, needs: Needs, at: datetime, members: Members) -> str:
+    if needs.preapproved:
+        return f"approved beforehand, with request {needs.preapproved}"
     names = ", ".join(sorted({vote.voter for vote in approvals(case, needs, at, members)}))
     return f"approved by {names}" if needs.rules else "no approval is asked for"
 
@@ -190,7 +192,7 @@ def _holds(case: Case, needs: Needs, gate: Gate, result: str, waiver: Waiver, me
         waiver.gate == gate.id
         and waiver.request_digest == case.request_digest
         and (known is None or known.person)
-        and barred(case, needs, waiver.by) is None
+        and barred(case, needs, waiver.by, known.email if known else None) is None
         and may_waive(gate, result, groups)
     )
 

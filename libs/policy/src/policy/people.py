@@ -17,7 +17,8 @@ from policy.needs import Needs, Rule
 
 @dataclass(frozen=True)
 class Person:
-    """A caller. `may_vote`: the access file lets them vote on this model at all."""
+    """A caller. `may_vote`: the access file lets them vote on this model at all. `method`: how they signed in, several
+    ways with spaces in between. `issued_at`: when their groups were known (by default when they signed in)."""
 
     subject: str
     groups: frozenset[str]
@@ -26,6 +27,16 @@ class Person:
     method: str
     authenticated_at: datetime
     email: str | None = None
+    issued_at: datetime | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        return names(self.subject, self.email)
+
+
+def names(subject: str, email: str | None = None) -> frozenset[str]:
+    """What somebody goes by, whatever the case. Who shares one of them is taken for the same person."""
+    return frozenset({subject.casefold(), (email or subject).casefold()})
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Member:
-    """What is known of somebody now: the groups they are in, and whether they are a person."""
+    """What is known of somebody now: the groups they are in (none when they may not vote), and whether they are a
+    person."""
 
     groups: frozenset[str]
     person: bool = True
+    email: str | None = None
 
 
 Members = Callable[[str], Member | None]
@@ -106,11 +119,11 @@ def _own(code: str, who: str, what: str) -> Refusal:
 
 def barred(case: Case, needs: Needs, subject: str, email: str | None = None) -> Refusal | None:
     """Why this person must not vote on the case, if so."""
-    return _among(excluded(case, needs), subject, email)
+    return _among(excluded(case, needs), names(subject, email))
 
 
-def _among(found: Mapping[str, Refusal], subject: str, email: str | None = None) -> Refusal | None:
-    return found.get(subject.casefold()) or found.get((email or subject).casefold())
+def _among(found: Mapping[str, Refusal], who: frozenset[str]) -> Refusal | None:
+    return next((refusal for name, refusal in found.items() if name in who), None)
 
 
 def electorate(case: Case, rule: Rule) -> frozenset[str]:
@@ -130,7 +143,7 @@ def judged(
     whose = principal or voter
     behalf = principal.subject if principal else None
     case = replace(case, votes=tuple(v for v in case.votes if why_not(case, needs, v, at) is None))
-    if any((v.voter, v.on_behalf_of, v.choice) == (voter.subject, behalf, ballot.choice) for v in case.votes):
+    if any(v.choice is ballot.choice and _same(v, voter, principal) for v in case.votes):
         return None
     refusal = (
         barred(case, needs, voter.subject, voter.email)
@@ -158,11 +171,20 @@ def judged(
     )
 
 
+def _same(vote: Vote, voter: Person, principal: Person | None) -> bool:
+    """Whether that person has cast this vote, in the same name."""
+    own = vote.on_behalf_of is None and principal is None
+    lent = vote.on_behalf_of and principal and vote.on_behalf_of.casefold() == principal.subject.casefold()
+    return bool(names(vote.voter, vote.email) & voter.names and (own or lent))
+
+
 def _not_entitled(case: Case, needs: Needs, voter: Person, whose: Person, ballot: Ballot) -> Refusal | None:
     if not (voter.person and whose.person):
         return Refusal("service-account", f"{voter.subject} is a service account; only people vote", recorded=True)
     if whose is not voter and needs.delegation is None:
         return Refusal("delegation-not-allowed", "the policy lets nobody vote for somebody else", recorded=True)
+    if not voter.may_vote:
+        return Refusal("not-an-approver", f"{voter.subject} may not vote here, for nobody", recorded=True)
     rules = [rule for rule in needs.rules if ballot.rule in (None, rule.id)]
     allowed = _may_deny(case, needs) if ballot.choice is Choice.REJECT else _electorates(case, rules)
     if not (whose.groups & allowed and whose.may_vote):
@@ -187,17 +209,21 @@ def step_up(needs: Needs, voter: Person, at: datetime) -> Refusal | None:
         return Refusal(
             "authentication-too-old", f"sign in again: the policy wants a token of the last {minutes:g} minutes"
         )
-    if methods is not None and voter.method not in methods:
+    if methods is not None and not signed_by(voter.method, methods):
         wanted = " or ".join(sorted(methods)) or "a method that all policies accept (there is none)"
         return Refusal("authentication-too-weak", f"sign in by {wanted}; your token says {voter.method}")
     return None
 
 
+def signed_by(method: str, methods: frozenset[str]) -> bool:
+    """Whether one of the ways in which somebody signed in is one of these."""
+    return not methods.isdisjoint(method.split())
+
+
 def _unfit(case: Case, voter: Person, whose: Person, ballot: Ballot) -> Refusal | None:
     for vote in case.votes:
-        taken = {vote.voter, vote.on_behalf_of} & {voter.subject, whose.subject}
-        if taken:
-            who = ", ".join(sorted(filter(None, taken)))
+        if heard_of(vote) & (voter.names | whose.names):
+            who = f"{vote.voter} for {vote.on_behalf_of}" if vote.on_behalf_of else vote.voter
             return Refusal("already-voted", f"there is a vote of {who} already; withdraw it first")
     if ballot.choice is Choice.REJECT and not ballot.comment.strip():
         return Refusal("comment-required", "say in 'comment' why you reject")
@@ -223,10 +249,30 @@ def why_not(case: Case, needs: Needs, vote: Vote, at: datetime, members: Members
         return "the request has changed since"
     return (
         (_not_valid(needs, vote, at) if vote.choice is Choice.APPROVE else None)
-        or _not_theirs(case, needs, vote)
+        or _not_theirs(case, needs, vote, members)
         or _not_human(vote, members)
         or _not_electoral(case, needs, vote, members)
     )
+
+
+def heard_of(vote: Vote, members: Members = nobody) -> frozenset[str]:
+    """What the people go by of whom a vote is: the voter, and for whom they voted."""
+    return _voter_of(vote, members) | whose_of(vote, members)
+
+
+def _voter_of(vote: Vote, members: Members) -> frozenset[str]:
+    return names(vote.voter, vote.email) | names(vote.voter, _email(vote.voter, members))
+
+
+def whose_of(vote: Vote, members: Members = nobody) -> frozenset[str]:
+    """What the person goes by whose right a vote uses."""
+    lent = vote.on_behalf_of
+    return names(lent, _email(lent, members)) if lent is not None else _voter_of(vote, members)
+
+
+def _email(subject: str, members: Members) -> str | None:
+    known = members(subject)
+    return known.email if known is not None else None
 
 
 def _not_valid(needs: Needs, vote: Vote, at: datetime) -> str | None:
@@ -237,9 +283,9 @@ def _not_valid(needs: Needs, vote: Vote, at: datetime) -> str | None:
     return None
 
 
-def _not_theirs(case: Case, needs: Needs, vote: Vote) -> str | None:
+def _not_theirs(case: Case, needs: Needs, vote: Vote, members: Members) -> str | None:
     found = _excluded(case, needs.excluded if vote.choice is Choice.APPROVE else ALWAYS_EXCLUDED)
-    who = _among(found, vote.voter, vote.email) or _among(found, vote.on_behalf_of or vote.voter)
+    who = _among(found, heard_of(vote, members))
     return who.detail if who else None
 
 
@@ -249,6 +295,9 @@ def _not_human(vote: Vote, members: Members) -> str | None:
 
 
 def _not_electoral(case: Case, needs: Needs, vote: Vote, members: Members) -> str | None:
+    delegate = members(vote.voter) if vote.on_behalf_of else None
+    if delegate is not None and not delegate.groups:
+        return f"{vote.voter} may not vote any more, for nobody"
     rule = needs.rule(vote.rule)
     if vote.choice is Choice.APPROVE and rule is None:
         return "the policy has no such rule"
@@ -276,7 +325,7 @@ def approvals(case: Case, needs: Needs, at: datetime, members: Members = nobody)
     """The approvals that count. A person counts once, whether they vote or are voted for."""
     found, heard = [], set[str]()
     for vote in case.votes:
-        people = {vote.voter, vote.on_behalf_of or vote.voter}
+        people = heard_of(vote, members)
         if vote.choice is Choice.APPROVE and not people & heard and why_not(case, needs, vote, at, members) is None:
             heard |= people
             found.append(vote)
@@ -288,7 +337,12 @@ def denial(case: Case, needs: Needs, at: datetime, members: Members = nobody) ->
     against = [v for v in case.votes if v.choice is Choice.REJECT and why_not(case, needs, v, at, members) is None]
     for one in needs.denials:
         allowed = one.groups.union(*case.added.values())
-        counted = {v.on_behalf_of or v.voter: v for v in against if _groups(v, members) & allowed}
+        counted, heard = [], set[str]()
+        for vote in against:
+            people = whose_of(vote, members)
+            if _groups(vote, members) & allowed and not people & heard:
+                heard |= people
+                counted.append(vote)
         if len(counted) >= one.count:
-            return list(counted.values())[-1]
+            return counted[-1]
     return None

@@ -8,9 +8,10 @@ from contracts.approval import Answer, BreakGlass, Choice, Decision, GateAnswere
 from contracts.registry import Criterion
 from policy.findings import Findings
 from policy.glass import broken
+from policy.holding import holds_until
 from policy.needs import Gate, InForce, Needs, applicable, needs_of, plain
 from policy.outlook import gates_of, outlook, unskippable
-from policy.people import Case, Person, Refusal, approvals, barred, denial, tally, why_not
+from policy.people import Case, Person, Refusal, approvals, barred, denial, signed_by, tally, why_not
 from policy.recast import cast_again
 from policy.schedule import next_open
 
@@ -43,7 +44,7 @@ def retry(found: Findings, decision: Decision, inputs: dict[str, Any], policies:
     _votes(found, decision, case, policies)
     if decision.verdict is Verdict.APPROVED:
         _people(found, decision, case, needs)
-        _time(found, decision, needs, inputs)
+        _time(found, decision, case, needs)
     if decision.break_glass is not None:
         _emergency(found, decision, decision.break_glass, needs, gates)
     _verdict(found, decision, case, needs, gates)
@@ -133,7 +134,7 @@ def _wrong(decision: Decision, case: Case, needs: Needs, waiver: Waiver) -> str 
         return "it is for another request"
     if waiver.at > decision.decided_at:
         return "it is dated after the decision"
-    if needs.methods is not None and waiver.auth_method not in needs.methods:
+    if needs.methods is not None and not signed_by(waiver.auth_method, needs.methods):
         return f"the policies want a sign-in by {_list(sorted(needs.methods))}, not by {waiver.auth_method}"
     groups = frozenset(waiver.groups)
     if not groups & gate.asks.union(*gate.waivers):
@@ -196,10 +197,12 @@ def _people(found: Findings, decision: Decision, case: Case, needs: Needs) -> No
 # -- time ---------------------------------------------------------------------------------------------------------
 
 
-def _time(found: Findings, decision: Decision, needs: Needs, inputs: dict[str, Any]) -> None:
-    at, glass = decision.decided_at, decision.break_glass
-    late = at >= decision.expires_at or decision.expires_at > datetime.fromisoformat(inputs["request"]["expires_at"])
-    found.say("expiry", "it had expired" if late else None, f"before {decision.expires_at.isoformat()}")
+def _time(found: Findings, decision: Decision, case: Case, needs: Needs) -> None:
+    at, glass, until = decision.decided_at, decision.break_glass, decision.expires_at
+    ends = holds_until(case, needs, at, glass=glass)
+    late = at >= until or until > datetime.fromisoformat(case.inputs["request"]["expires_at"])
+    longer = f"it outlives what it rests on, which ends at {ends.isoformat()}" if ends and until > ends else None
+    found.say("expiry", "it had expired" if late else longer, f"before {until.isoformat()}")
     if glass is not None and "schedule" in glass.skips:
         found.ok("schedule", "skipped in an emergency")
         return
@@ -220,7 +223,7 @@ def _emergency(
     found: Findings, decision: Decision, glass: BreakGlass, needs: Needs, gates: tuple[Criterion, ...]
 ) -> None:
     person = Person(glass.by, frozenset(glass.groups), True, True, glass.auth_method, authenticated_at=glass.at)
-    again = broken(needs.emergency, person, glass.reason, glass.at, decision.request_digest)
+    again = broken(needs, person, glass.reason, glass.at, decision.request_digest)
     problems = []
     if isinstance(again, Refusal):
         problems.append(again.detail)

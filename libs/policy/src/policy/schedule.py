@@ -179,6 +179,20 @@ def next_open(schedules: Iterable[Schedule], at: datetime) -> datetime | None:
             return at if moment == start else moment
 
 
+def open_until(schedules: Iterable[Schedule], at: datetime) -> datetime | None:
+    """The first instant, in UTC, at which one of the schedules is closed, when all are open at `at`; else `at` itself.
+
+    None when they stay open for 400 days.
+
+    Raises:
+        ValueError: `at` has no time zone.
+    """
+    start = _utc(at)
+    end = start + HORIZON
+    closes = min((_end_of_first(need, start) for s in schedules for need in _needs(s, start, end)), default=end)
+    return None if closes >= end else max(closes, at)
+
+
 def add_business(at: datetime, delta: timedelta, hours: BusinessHours) -> datetime:
     """The first instant, in UTC, when `delta` of business time has passed since `at`; `at` itself for no time.
 
@@ -210,6 +224,16 @@ def _needs(schedule: Schedule, start: datetime, end: datetime) -> Iterator[Itera
         yield heapq.merge(*(_spans(window, start, end) for window in schedule.windows))
     if schedule.freezes:
         yield _outside((freeze.span() for freeze in schedule.freezes), start, end)
+
+
+def _end_of_first(spans: Iterable[Span], start: datetime) -> datetime:
+    """The end of what is open at `start` without a gap; spans overlap and touch."""
+    end = start
+    for since, until in spans:
+        if since > end:
+            break
+        end = max(end, until)
+    return end
 
 
 def _outside(spans: Iterable[Span], start: datetime, end: datetime) -> Iterator[Span]:

@@ -103,7 +103,7 @@ def _simulated(one: Past, policies: InForce) -> Simulated:
     if one.case.glass is not None:
         glass = one.case.glass
         person = Person(glass.by, frozenset(glass.groups), True, True, glass.auth_method, authenticated_at=glass.at)
-        again = broken(needs.emergency, person, glass.reason, glass.at, glass.request_digest)
+        again = broken(needs, person, glass.reason, glass.at, glass.request_digest)
         if isinstance(again, Refusal):
             told.append(f"{glass.by} could not have broken the glass: {again.detail}")
         else:

@@ -169,9 +169,8 @@ def _acted(given: Situation, case: Case, needs: Needs, known: set[str]) -> tuple
         if outcome is not None and not isinstance(outcome, Refusal):
             case = replace(case, votes=(*case.votes, outcome))
     if (glass := given.break_glass) is not None:
-        done = broken(
-            needs.emergency, _person(glass, given, needs), glass.reason, glass.at or given.at, case.request_digest
-        )
+        person, at = _person(glass, given, needs), glass.at or given.at
+        done = broken(needs, person, glass.reason, at, case.request_digest)
         problems += _refused(f"the emergency of {glass.by}", glass, done)
         if not isinstance(done, Refusal):
             case = replace(case, glass=done)

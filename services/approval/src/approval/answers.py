@@ -13,6 +13,7 @@ from kit.webhooks import Unsigned, verify
 
 FINAL = ("pass", "fail")
 MAX_ANSWER = 64 << 10  # bytes
+MAX_ANSWERS = 100  # to one question
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ class Answers:
         if before != said:
             if ended := over(of.request):
                 return refused(ended)
-            if before is not None and before.result in FINAL:
-                return Problem(409, "gate-answered", f"{asked.gate} has answered: {before.result}")
+            final = before is not None and before.result in FINAL
+            if final or len(_answers(of.request, asked)) >= MAX_ANSWERS:
+                return Problem(409, "gate-answered", f"{asked.gate} has answered; that is final")
             await self._append(of, asked, said, SYSTEM if said.result == "error" else f"webhook:{secret}")
         return None
 
@@ -107,7 +109,11 @@ class Answers:
         await self._desk.advance(of)
 
 
+def _answers(request: Request, asked: Asked) -> list[GateAnswered]:
+    return [a for a in request.answers if (a.gate, a.request_digest) == (asked.gate, asked.request_digest)]
+
+
 def _before(request: Request, asked: Asked) -> Said | None:
     """What was answered to the same question last."""
-    known = [a for a in request.answers if (a.gate, a.request_digest) == (asked.gate, asked.request_digest)]
+    known = _answers(request, asked)
     return Said(known[-1].result, known[-1].message, known[-1].evidence) if known else None

@@ -1,7 +1,9 @@
 """What a request rests on now, and what it waits for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approval import copies, views
 from approval.domain import Request
 from approval.standing import Standing
-from contracts.approval import PolicyProposed, PolicyRef, RequestOpened
+from contracts.approval import Choice, PolicyProposed, PolicyRef, RequestOpened
+from contracts.lifecycle import TransitionKind
 from contracts.registry import StageRequested, Transition
 from policy.binding import digest_of_proposal, digest_of_transition
 from policy.document import digest_of
-from policy.needs import InForce, applicable, needs_of
+from policy.needs import InForce, Step, applicable, names_now, needs_of
 from policy.people import electorate, excluded, tally, why_not
 
 if TYPE_CHECKING:
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 CHANGE_CLASS = "normal"
 # Whoever cast the last vote waits and decides; the sweeper does when that process has died.
 AFTER_SETTLING = timedelta(seconds=1)
+# Expressions that name `now` may say something else at any time.
+LOOK_AGAIN = timedelta(minutes=1)
+# What cannot be moved on now must not be looked at for ever.
+SOONEST = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Binding:
     inputs_digest: str
     request_digest: str
     expires_at: datetime
+    steps: tuple[str, ...] = ()
 
 
 async def of_transition(
@@ -49,6 +57,7 @@ async def of_transition(
     request = {
         "transition_id": asked.transition_id,
         "kind": str(asked.kind),
+        "model": asked.model,
         "from": str(asked.from_stage),
         "to": str(asked.to_stage),
         "reason": asked.reason,
@@ -58,17 +67,31 @@ async def of_transition(
         "expires_at": until.astimezone(UTC).isoformat(),
         "policy_editors": [],
     }
+    baseline = await copies.occupant(tx, *place, asked.to_stage, other_than=asked.version)
+    if beforehand := await _beforehand(tx, asked, baseline):
+        request["preapproved"] = beforehand
     inputs = {
         "candidate": candidate,
-        "baseline": await copies.occupant(tx, *place, asked.to_stage, other_than=asked.version),
+        "baseline": baseline,
         "model": await copies.model(tx, *place),
         "request": request,
     }
     policies = await _applying(tx, inputs, at)
-    refs = tuple(ref for ref, _ in policies)
-    inputs_digest = digest_of(inputs)
-    digest = digest_of_transition(asked, refs, inputs_digest)
-    return Binding(refs, inputs, inputs_digest, digest, _expiry(policies, inputs, until, opened_at, at))
+    digest = partial(digest_of_transition, asked)
+    return _binding(policies, inputs, digest, until=until, opened_at=opened_at, at=at)
+
+
+async def _beforehand(
+    tx: AsyncConnection, asked: StageRequested | RequestOpened, baseline: dict[str, Any] | None
+) -> str | None:
+    """The request with which this rollback was approved: the one that let the present version in names where to go back
+    to."""
+    if asked.kind is not TransitionKind.ROLLBACK or baseline is None:
+        return None
+    place = (asked.workspace, asked.model, baseline["version"], str(asked.to_stage))
+    found = await views.decision_of(tx, *place)
+    named = found is not None and found.decision is not None and found.decision.rollback_to == asked.version
+    return found.request_id if found and named else None
 
 
 async def of_proposal(
@@ -89,11 +112,9 @@ async def of_proposal(
         "policy": proposed.model_dump(),
     }
     policies = await _applying(tx, inputs, at)
-    refs = tuple(ref for ref, _ in policies)
-    inputs_digest = digest_of(inputs)
-    digest = digest_of_proposal(request_id, proposed, refs, inputs_digest)
+    digest = partial(digest_of_proposal, request_id, proposed)
     until = datetime.fromisoformat(asked["expires_at"])
-    return Binding(refs, inputs, inputs_digest, digest, _expiry(policies, inputs, until, opened_at, at))
+    return _binding(policies, inputs, digest, until=until, opened_at=opened_at, at=at)
 
 
 async def current(tx: AsyncConnection, request: Request, at: datetime) -> Binding | None:
@@ -121,9 +142,25 @@ async def _applying(tx: AsyncConnection, inputs: dict[str, Any], at: datetime) -
     return policies
 
 
-def _expiry(policies: InForce, inputs: dict[str, Any], until: datetime, opened_at: datetime, at: datetime) -> datetime:
-    after = needs_of(policies, inputs, opened_at=opened_at, now=at).expires_after
-    return min(until, opened_at + after) if after else until
+def _binding(
+    policies: InForce,
+    inputs: dict[str, Any],
+    digest: Callable[[tuple[PolicyRef, ...], str], str],
+    *,
+    until: datetime,
+    opened_at: datetime,
+    at: datetime,
+) -> Binding:
+    needs, inputs_digest = needs_of(policies, inputs, opened_at=opened_at, now=at), digest_of(inputs)
+    refs = tuple(ref for ref, _ in policies)
+    return Binding(
+        policies=refs,
+        inputs=inputs,
+        inputs_digest=inputs_digest,
+        request_digest=digest(refs, inputs_digest),
+        expires_at=min(until, opened_at + needs.expires_after) if needs.expires_after else until,
+        steps=tuple(step.id for step in needs.steps),
+    )
 
 
 def difference(request: Request, found: Binding) -> str:
@@ -147,24 +184,17 @@ def difference(request: Request, found: Binding) -> str:
 def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
     """What an open request waits for."""
     found, needs, case = sight.found, sight.needs, request.case
-    asked: set[str] = set()
-    if found.phase == "people":
-        have = tally(case, needs, at, sight.members)
-        asked = {group for rule in needs.rules if have[rule.id] < rule.count for group in electorate(case, rule)}
-    elif found.phase == "gates":
-        for said in found.gates:
-            gate = needs.gate(said.gate)
-            if gate is not None and gate.blocks and said.result not in ("pass", "waived", "pending"):
-                asked |= {group for groups in gate.may_pass_by(said.result) for group in groups}
-    done = {step.step for step in request.escalated}
-    steps = [step.due for step in needs.steps if step.id not in done]
+    asked, steps = asked_of(request, sight), to_do(request, sight)
     standing_votes = [v for v in case.votes if why_not(case, needs, v, at, sight.members) is None]
     next_at = found.next_at
     if next_at is not None and found.phase == "settling":
         next_at += AFTER_SETTLING
-    due = [next_at, request.expires_at, *steps[:1]]
+    due = [next_at, request.expires_at, *(step.due for step in steps)]
     if needs.valid_for is not None:
-        due += [min(v.at for v in standing_votes) + needs.valid_for] if standing_votes else []
+        due += [v.at + needs.valid_for for v in standing_votes if v.choice is Choice.APPROVE]
+    if any(names_now(policy) for _, policy in sight.policies):
+        due.append(at + LOOK_AGAIN)
+    first = min(moment for moment in due if moment is not None)
     calls = {
         said.gate
         for said in found.gates
@@ -173,12 +203,34 @@ def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
     return Standing(
         phase=found.phase,
         waits_for=found.reason,
-        due_at=min(moment for moment in due if moment is not None),
-        asked=frozenset(asked),
+        due_at=max(first, at + SOONEST),
+        asked=asked,
         barred=frozenset(excluded(case, needs)),
+        delegation=needs.delegation if found.phase == "people" else None,
         heard=frozenset(who for vote in standing_votes for who in (vote.voter, vote.on_behalf_of) if who),
         calls=frozenset(calls),
     )
+
+
+def asked_of(request: Request, sight: "Sight") -> frozenset[str]:
+    """The groups that an open request waits for."""
+    found, needs, case = sight.found, sight.needs, request.case
+    asked: set[str] = set()
+    if found.phase == "people":
+        have = tally(case, needs, sight.at, sight.members)
+        asked = {group for rule in needs.rules if have[rule.id] < rule.count for group in electorate(case, rule)}
+    elif found.phase == "gates":
+        for said in found.gates:
+            gate = needs.gate(said.gate)
+            if gate is not None and gate.blocks and said.result not in ("pass", "waived", "pending"):
+                asked |= {group for groups in gate.may_pass_by(said.result) for group in groups}
+    return frozenset(asked)
+
+
+def to_do(request: Request, sight: "Sight") -> tuple[Step, ...]:
+    """The steps of the escalation that are still to come, the next first: none while nobody is asked."""
+    done = {step.step for step in request.escalated}
+    return tuple(s for s in sight.needs.steps if s.id not in done) if asked_of(request, sight) else ()
 
 
 def transition_of(asked: Transition) -> dict[str, Any]:

@@ -183,6 +183,7 @@ class Desk:
                 request_digest=found.request_digest,
                 expires_at=min(found.expires_at, request.opened.expires_at),
                 voided=tuple(sorted(voided)),
+                steps=found.steps,
             ),
         )
 
@@ -249,7 +250,7 @@ class Desk:
         request = of.request
         waits = sight is not None and request.status == domain.OPEN
         found = binding.standing(request, sight, of.at) if sight and waits else await self._afterwards(of)
-        await standing.store(of.tx, request.request_id, request.request_digest, request.opened_at, of.at, found)
+        await standing.store(of.tx, request.request_id, request.request_digest, of.at, found)
 
     async def _afterwards(self, of: Open) -> standing.Standing:
         """What may still come due of a request that is decided."""

@@ -163,10 +163,10 @@ class Request(Payload):
 
     @property
     def added(self) -> dict[str, frozenset[str]]:
-        """The groups that escalations let vote, by rule."""
+        """The groups that escalations let vote, by rule; the policies that it is bound to now still know the step."""
         found: dict[str, frozenset[str]] = {}
         for step in self.escalated:
-            if step.rule is not None:
+            if step.rule is not None and (self.rebound is None or step.step in self.rebound.steps):
                 groups = frozenset(one.removeprefix("group:") for one in step.to)
                 found[step.rule] = found.get(step.rule, frozenset()) | groups
         return found

@@ -9,6 +9,7 @@ from approval import domain, standing
 from approval.desk import Desk, Open
 from approval.directory import Directory
 from approval.domain import Request
+from approval.sight import Sight
 from contracts.approval import (
     GateWaived,
     RequestCommented,
@@ -24,6 +25,7 @@ from policy.needs import Gate
 from policy.outlook import may_waive
 from policy.people import Ballot, Person, Refusal, barred, judged, step_up
 
+MOST_COMMENTS = 1_000
 _STATUS = {
     "comment-required": 422,
     "reason-required": 422,
@@ -81,8 +83,8 @@ class People:
                     code=outcome.code,
                     detail=outcome.detail,
                 )
-                # Once per person and reason: evidence needs no repetition, and nobody can flood the log.
-                if said not in of.request.refusals:
+                # Once per person and code: evidence needs no repetition, and nobody can flood the log.
+                if (said.voter, said.code) not in {(one.voter, one.code) for one in of.request.refusals}:
                     await self._desk.append(of, said)
         await self._desk.advance(of)
         return outcome
@@ -95,10 +97,11 @@ class People:
         ballot: Ballot,
         at: datetime,
         on_behalf_of: str | None,
+        sight: Sight | None = None,
     ) -> Vote | Refusal | None:
-        """What a vote of this person would come to."""
+        """What a vote of this person would come to; `sight`: of the request at that time, for those who have it."""
         voter = await self._directory.counting(tx, voter, request.place)
-        sight = await self._desk.sights.of(tx, request, at)
+        sight = sight or await self._desk.sights.of(tx, request, at)
         principal = None
         if on_behalf_of is not None:
             found = await self._directory.represented(tx, voter.subject, on_behalf_of, request, at, sight.needs)
@@ -121,9 +124,15 @@ class People:
         return of.request
 
     async def comment(self, request_id: str, author: str, text: str) -> Request:
-        """Adds a comment. The same words twice in a row, from a caller who heard no answer, are one comment."""
+        """Adds a comment. The same words twice in a row, from a caller who heard no answer, are one comment.
+
+        Raises:
+            Problem: 404, or 409: there are as many as a request can have.
+        """
         async with self._desk.opened(request_id, Cause(author)) as of:
             if [(c.author, c.text) for c in of.request.comments[-1:]] != [(author, text)]:
+                if len(of.request.comments) >= MOST_COMMENTS:
+                    raise Problem(409, "too-many-comments", f"a request has {MOST_COMMENTS} comments at most")
                 await self._desk.append(of, RequestCommented(request_id=request_id, author=author, text=text))
         return of.request
 

@@ -74,5 +74,8 @@ class Revocations:
             if other is None or other.get("revoked"):
                 raise Problem(422, "bad-fallback", f"version {given} is not known, or revoked itself")
             return given
-        approved = await views.decision_of(tx, workspace, model, version)
-        return approved.decision.rollback_to if approved and approved.decision else None
+        for target in await copies.stays(tx, workspace, model, version):
+            approved = await views.decision_of(tx, workspace, model, version, target)
+            if approved and approved.decision and approved.decision.rollback_to:
+                return approved.decision.rollback_to
+        return None

@@ -106,6 +106,8 @@ def decided(request: Request, opened: RequestOpened, sight: Sight, verdict: Verd
         rollback_to=sight.needs.rollback_to,
         break_glass=request.glass if sight.found.emergency else None,
         added_approvers={rule: tuple(sorted(groups)) for rule, groups in request.added.items()},
+        opened_at=request.opened_at,
+        bound_at=request.bound_at,
     )
 
 

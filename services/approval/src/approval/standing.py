@@ -3,9 +3,9 @@
 Computed from the views whenever a request is looked at; nothing here is the only place of any fact.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,8 +19,9 @@ _standing, _asked, _call, _request = of(StandingRow), of(AskedRow), of(CallRow),
 
 @dataclass(frozen=True)
 class Standing:
-    """`due_at`: when time alone may change something. `asked`: the groups it waits for. `calls`: webhook gates that
-    have not answered, for the request as it is bound now."""
+    """`due_at`: when time alone may change something. `asked`: the groups it waits for; `barred` must not vote, `heard`
+    have; by a `delegation` of that length at most others may act for them. `calls`: webhook gates that have not
+    answered, for the request as it is bound now."""
 
     phase: str
     waits_for: str
@@ -28,26 +29,22 @@ class Standing:
     asked: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
     heard: frozenset[str] = frozenset()
+    delegation: timedelta | None = None
     calls: frozenset[str] = frozenset()
 
 
 async def store(
-    tx: AsyncConnection, request_id: str, request_digest: str, opened_at: datetime, now: datetime, found: Standing
+    tx: AsyncConnection, request_id: str, request_digest: str, now: datetime, found: Standing
 ) -> None:
     values = {
         "phase": found.phase,
         "waits_for": found.waits_for[:2_000],
         "due_at": found.due_at,
-        "barred": sorted(found.barred),
         "heard": sorted(found.heard),
     }
     statement = insert(_standing).values(request_id=request_id, **values)
     await tx.execute(statement.on_conflict_do_update(index_elements=["request_id"], set_=values))
-    stale = _asked.c.request_id == request_id
-    await tx.execute(sa.delete(_asked).where(stale, _asked.c.group_name.not_in(sorted(found.asked))))
-    rows = [{"group_name": g, "opened_at": opened_at, "request_id": request_id} for g in sorted(found.asked)]
-    if rows:
-        await tx.execute(insert(_asked).on_conflict_do_nothing(), rows)
+    await _ask(tx, request_id, found)
     gone = sa.or_(_call.c.gate.not_in(sorted(found.calls)), _call.c.request_digest != request_digest)
     await tx.execute(sa.delete(_call).where(_call.c.request_id == request_id, gone))
     calls = [
@@ -56,6 +53,25 @@ async def store(
     ]
     if calls:
         await tx.execute(insert(_call).on_conflict_do_nothing(), calls)
+
+
+async def _ask(tx: AsyncConnection, request_id: str, found: Standing) -> None:
+    this = _request.c.request_id == request_id
+    status = sa.select(_request.c.status).where(this).scalar_subquery()
+    gone = sa.or_(_asked.c.group_name.not_in(sorted(found.asked)), _asked.c.status != status)
+    await tx.execute(sa.delete(_asked).where(_asked.c.request_id == request_id, gone))
+    if not found.asked:
+        return
+    news = {"without": sorted(found.barred | found.heard), "delegation": found.delegation}
+    columns = [_request.c[name] for name in ("status", "opened_at", "request_id", "workspace", "model")]
+    rows = sa.select(
+        sa.func.unnest(sa.cast(sorted(found.asked), ARRAY(sa.Text()))),
+        *columns,
+        *(sa.literal(value, _asked.c[name].type) for name, value in news.items()),
+    ).where(this)
+    statement = insert(_asked).from_select(["group_name", *(column.name for column in columns), *news], rows)
+    keys = [column.name for column in _asked.primary_key]
+    await tx.execute(statement.on_conflict_do_update(index_elements=keys, set_=news))
 
 
 async def of_requests(tx: AsyncConnection, request_ids: Sequence[str]) -> dict[str, Any]:
@@ -95,51 +111,14 @@ def _held() -> sa.Select[Any]:
 
 async def restore(tx: AsyncConnection, at: datetime) -> None:
     """Makes every request due of which nothing is noted: the sweeper notes where they stand."""
-    values = (_request.c.request_id, sa.literal("new"), sa.literal(""), sa.literal(at), sa.text("'{}', '{}'"))
-    columns = ["request_id", "phase", "waits_for", "due_at", "barred", "heard"]
+    values = (_request.c.request_id, sa.literal("new"), sa.literal(""), sa.literal(at), sa.text("'{}'"))
+    columns = ["request_id", "phase", "waits_for", "due_at", "heard"]
     await tx.execute(insert(_standing).from_select(columns, sa.select(*values)).on_conflict_do_nothing())
 
 
 async def put_off(tx: AsyncConnection, request_id: str, until: datetime) -> None:
     """A request that cannot be looked at just now must not keep the others waiting."""
     await tx.execute(sa.update(_standing).where(_standing.c.request_id == request_id).values(due_at=until))
-
-
-async def inbox(
-    tx: AsyncConnection,
-    groups: Iterable[str],
-    subject: str,
-    email: str | None,
-    *,
-    limit: int,
-    after: tuple[datetime, str] | None = None,
-) -> list[tuple[datetime, str]]:
-    """Requests that wait for somebody of these groups and may be voted on by this person, the oldest first: when they
-    were opened and their ids.
-
-    One index scan for each group, each of `limit` rows, whatever the number of requests.
-    """
-    who = [subject, subject.casefold(), (email or subject).casefold()]
-    wanted = sa.select(sa.func.unnest(sa.cast(sorted(set(groups)), ARRAY(sa.Text()))).label("name")).subquery()
-    place = sa.tuple_(_asked.c.opened_at, _asked.c.request_id)
-    mine = sa.cast(who, ARRAY(sa.Text()))
-    page = (
-        sa.select(_asked.c.opened_at, _asked.c.request_id)
-        .join(_standing, _standing.c.request_id == _asked.c.request_id)
-        .where(
-            _asked.c.group_name == wanted.c.name,
-            ~_standing.c.barred.overlap(mine),
-            ~_standing.c.heard.overlap(mine),
-        )
-        .order_by(_asked.c.opened_at, _asked.c.request_id)
-        .limit(limit)
-    )
-    if after is not None:
-        page = page.where(place > sa.tuple_(sa.literal(after[0]), sa.literal(after[1])))
-    each = page.lateral()
-    query = sa.select(each.c.opened_at, each.c.request_id).select_from(wanted.join(each, sa.true())).distinct()
-    rows = await tx.execute(query.order_by(each.c.opened_at, each.c.request_id).limit(limit))
-    return [(row.opened_at, row.request_id) for row in rows]
 
 
 async def is_due(tx: AsyncConnection, request_id: str, at: datetime) -> bool:

@@ -7,14 +7,14 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval import copies, domain, standing, views
+from approval import binding, copies, domain, standing, views
 from approval.desk import Desk, Open
 from contracts.approval import ApprovalLapsed, RequestEscalated, RequestOpened, ReviewOverdue
 from policy.needs import needs_of
-from policy.people import electorate, tally
 
 log = structlog.get_logger()
 BATCH = 50
+IN_A_ROW = 20  # batches, before it takes breath
 AFTER_TROUBLE = timedelta(seconds=30)
 
 
@@ -28,8 +28,9 @@ class Sweeper:
         """Runs until cancelled."""
         while True:
             try:
-                while await self.once():
-                    pass
+                for _ in range(IN_A_ROW):
+                    if not await self.once():
+                        break
             except Exception as error:
                 log.error("due requests not looked at; trying again", exc_info=error)
             await asyncio.sleep(self._seconds)
@@ -65,12 +66,9 @@ class Sweeper:
 
     async def _escalate(self, of: Open) -> None:
         sight = await self._desk.sights.of(of.tx, of.request, of.at)
-        done = {step.step for step in of.request.escalated}
-        due = [step for step in sight.needs.steps if step.id not in done and step.due <= of.at]
+        due = [step for step in binding.to_do(of.request, sight) if step.due <= of.at]
         for step in due:
-            have = tally(of.request.case, sight.needs, of.at, sight.members)
-            short = [rule for rule in sight.needs.rules if have[rule.id] < rule.count]
-            asked = sorted({f"group:{group}" for rule in short for group in electorate(of.request.case, rule)})
+            asked = sorted(f"group:{group}" for group in binding.asked_of(of.request, sight))
             message = RequestEscalated(
                 request_id=of.request.request_id,
                 step=step.id,

@@ -1,7 +1,7 @@
 """Tables of the schema `approval`: views of its own events, its copy of what the registry's events tell, and where open
 requests stand, which is computed from both."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -37,8 +37,9 @@ class RequestRow(Table, table=True):
     __table_args__ = (
         sa.Index(None, "status", "opened_at", "request_id"),
         sa.Index(None, "opened_at", "request_id"),
-        sa.Index(None, "requested_by", "opened_at", "request_id"),
-        sa.Index(None, "workspace", "model", "status"),
+        sa.Index(None, "requested_by", "status", "opened_at", "request_id"),
+        sa.Index(None, "workspace", "status", "opened_at", "request_id"),
+        sa.Index(None, "model", "status", "opened_at", "request_id"),
         sa.Index("ix_request_freezes", "workspace", "model", postgresql_where=sa.text("freezes")),
     )
     request_id: str = Field(primary_key=True)
@@ -70,7 +71,11 @@ class DelegationRow(Table, table=True):
     """`delegate` may vote where `delegator` may, from `starts` until `ends` or until it was ended."""
 
     __tablename__ = "delegation"
-    __table_args__ = (sa.Index(None, "delegate", "ends"), sa.Index(None, "delegator", "ends"))
+    __table_args__ = (
+        sa.Index(None, "delegate", "ends"),
+        sa.Index(None, "delegator", "ends"),
+        sa.Index(None, "granted_at", "delegation_id"),
+    )
     delegation_id: str = Field(primary_key=True)
     delegator: str
     delegate: str
@@ -136,8 +141,8 @@ class StayRow(Table, table=True):
 
 
 class StandingRow(Table, table=True):
-    """What a request waits for, as it was last looked at. `due_at`: when time alone may change it. `barred` must not
-    vote on it; `heard` have voted."""
+    """What a request waits for, as it was last looked at. `due_at`: when time alone may change it. `heard` have voted
+    on it."""
 
     __tablename__ = "standing"
     __table_args__ = (sa.Index(None, "due_at"),)
@@ -145,18 +150,27 @@ class StandingRow(Table, table=True):
     phase: str
     waits_for: str
     due_at: datetime | None = Field(default=None, sa_column=timestamp())
-    barred: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text()), nullable=False))
     heard: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text()), nullable=False))
 
 
 class AskedRow(Table, table=True):
-    """A group that a request waits for."""
+    """A group that a request waits for, `without` those who must not vote on it or have. `delegation`: the longest by
+    which others may act for somebody of the group; None: nobody may."""
 
     __tablename__ = "asked"
-    __table_args__ = (sa.Index(None, "request_id"),)
+    __table_args__ = (
+        sa.Index(None, "request_id"),
+        sa.Index(None, "workspace", "group_name", "status", "opened_at", "request_id"),
+        sa.Index(None, "model", "group_name", "status", "opened_at", "request_id"),
+    )
     group_name: str = Field(primary_key=True)
+    status: str = Field(primary_key=True)
     opened_at: datetime = Field(sa_column=timestamp(nullable=False, primary_key=True))
     request_id: str = Field(primary_key=True)
+    workspace: str
+    model: str
+    without: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text()), nullable=False))
+    delegation: timedelta | None = None
 
 
 class CallRow(Table, table=True):

@@ -1,7 +1,7 @@
 """Policies, requests, people and evidence as tables: `project` folds one own event, `rebuild` folds them all again."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -169,25 +169,10 @@ async def requests_named(tx: AsyncConnection, request_ids: Sequence[str]) -> lis
     return [Request.model_validate_json(found[request_id]) for request_id in request_ids]
 
 
-async def requests(tx: AsyncConnection, *, after: str | None, **filters: str | None) -> AsyncIterator[Request]:
-    """Newest first, from the one after `after` (a request id). `filters`: columns and what they are to be."""
-    place = sa.tuple_(_request.c.opened_at, _request.c.request_id)
-    while True:
-        query = sa.select(_request.c.request_id, _request.c.state).order_by(place.desc()).limit(200)
-        query = query.where(*(_request.c[name] == value for name, value in filters.items() if value is not None))
-        if after is not None:
-            query = query.where(
-                place
-                < sa.select(_request.c.opened_at, _request.c.request_id)
-                .where(_request.c.request_id == after)
-                .scalar_subquery()
-            )
-        rows = (await tx.execute(query)).all()
-        for row in rows:
-            yield Request.model_validate_json(row.state)
-        if len(rows) < 200:
-            return
-        after = rows[-1].request_id
+async def opened(tx: AsyncConnection, request_id: str) -> tuple[datetime, str] | None:
+    """The place of a request in lists: when it was opened, and its id."""
+    at = await tx.scalar(sa.select(_request.c.opened_at).where(_request.c.request_id == request_id))
+    return None if at is None else (at, request_id)
 
 
 async def open_requests(tx: AsyncConnection, workspace: str, model: str) -> list[str]:
@@ -219,9 +204,7 @@ async def frozen(tx: AsyncConnection, workspace: str, model: str) -> str | None:
     return f"the model is frozen until the emergency of request {found} is reviewed"
 
 
-async def decision_of(
-    tx: AsyncConnection, workspace: str, model: str, version: int, to_stage: str | None = None
-) -> Request | None:
+async def decision_of(tx: AsyncConnection, workspace: str, model: str, version: int, to_stage: str) -> Request | None:
     """The latest request that was approved for this version, to that stage."""
     query = (
         sa.select(_request.c.state)
@@ -234,16 +217,28 @@ async def decision_of(
         .order_by(_request.c.opened_at.desc(), _request.c.request_id.desc())
     )
     found = map(Request.model_validate_json, (await tx.scalars(query)).all())
-    return next((one for one in found if to_stage in (None, one.inputs["request"]["to"])), None)
+    return next((one for one in found if one.inputs["request"]["to"] == to_stage), None)
 
 
 # -- policies -----------------------------------------------------------------------------------------------------
 
 
-async def policies(tx: AsyncConnection, *, name: str | None = None) -> Sequence[Any]:
-    """The current revision of each policy, or every revision of one, newest first."""
-    query = sa.select(_policy).order_by(_policy.c.name, _policy.c.revision.desc())
+async def policies(
+    tx: AsyncConnection,
+    *,
+    name: str | None = None,
+    after: str | None = None,
+    below: int | None = None,
+    limit: int | None = None,
+) -> Sequence[Any]:
+    """The current revision of each policy by name, those `after` one; or every revision of one, newest first, those
+    `below` one."""
+    query = sa.select(_policy).order_by(_policy.c.name, _policy.c.revision.desc()).limit(limit)
     query = query.where(_policy.c.name == name) if name is not None else query.ext(distinct_on(_policy.c.name))
+    if after is not None:
+        query = query.where(_policy.c.name > after)
+    if below is not None:
+        query = query.where(_policy.c.revision < below)
     return (await tx.execute(query)).all()
 
 
@@ -311,3 +306,37 @@ async def delegations(
 
 async def delegation(tx: AsyncConnection, delegation_id: str) -> Any:
     return (await tx.execute(sa.select(_delegation).where(_delegation.c.delegation_id == delegation_id))).first()
+
+
+async def delegations_listed(
+    tx: AsyncConnection, subject: str | None, *, after: str | None, limit: int
+) -> Sequence[Any] | None:
+    """Delegations to and by somebody (None: everybody's), ended ones too, the latest first: those after one; None: it is
+    not known."""
+    query = sa.select(_delegation).order_by(_delegation.c.granted_at.desc(), _delegation.c.delegation_id.desc())
+    if subject is not None:
+        query = query.where(sa.or_(_delegation.c.delegate == subject, _delegation.c.delegator == subject))
+    if after is not None:
+        known = await delegation(tx, after)
+        if known is None:
+            return None
+        here = sa.tuple_(_delegation.c.granted_at, _delegation.c.delegation_id)
+        query = query.where(here < sa.tuple_(sa.literal(known.granted_at), sa.literal(after)))
+    return (await tx.execute(query.limit(limit))).all()
+
+
+async def delegators(tx: AsyncConnection, delegate: str, at: datetime, limit: int) -> dict[str, timedelta]:
+    """For whom somebody may vote then, by delegations in force, the latest first; and how long the shortest lasts."""
+    query = (
+        sa.select(_delegation.c.delegator, sa.func.min(_delegation.c.ends - _delegation.c.starts).label("lasts"))
+        .where(
+            _delegation.c.delegate == delegate,
+            _delegation.c.starts <= at,
+            _delegation.c.ends > at,
+            _delegation.c.ended_at.is_(None),
+        )
+        .group_by(_delegation.c.delegator)
+        .order_by(sa.func.max(_delegation.c.granted_at).desc(), _delegation.c.delegator)
+        .limit(limit)
+    )
+    return {row.delegator: row.lasts for row in await tx.execute(query)}

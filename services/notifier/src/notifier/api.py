@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.access import Action, Role
 from contracts.notifier import Channel
-from contracts.payload import Workspace
+from contracts.payload import Line, Workspace
 from kit.auth import Principal
 from kit.db import Database
 from kit.problems import Problem
@@ -27,7 +27,11 @@ Status = Literal["pending", "succeeded", "dead", "cancelled"]
 
 
 class NewSubscription(BaseModel):
-    """`types` and `model` are globs. `secret` (whsec_...) signs webhooks; without it one is made and shown once."""
+    """`types` and `model` are globs. `secret` (whsec_...) signs webhooks; without it one is made and shown once.
+
+    With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only events that address one of these
+    names are delivered: an emergency that pages them, an escalation to them, a vote on their behalf.
+    """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -36,6 +40,7 @@ class NewSubscription(BaseModel):
     types: Annotated[tuple[Glob, ...], Field(max_length=20)] = ()
     workspace: Workspace = "default"
     model: ModelGlob = "*"
+    audience: Annotated[tuple[Line, ...], Field(max_length=20)] = ()
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
@@ -49,6 +54,7 @@ class SubscriptionDocument(BaseModel):
     types: list[str]
     workspace: str
     model: str
+    audience: list[str] = Field(default_factory=list)
     status: Literal["active", "removed", "disabled"]
     reason: str | None
     created_at: str
@@ -142,6 +148,7 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
             workspace=body.workspace,
             model=body.model,
             secret=body.secret,
+            audience=body.audience,
             idempotency_key=idempotency_key,
         )
         return SubscriptionDocument(**made)

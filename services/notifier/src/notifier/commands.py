@@ -22,7 +22,8 @@ from kit.problems import Problem
 from kit.webhooks import key_of, new_secret
 from notifier import queue, views
 from notifier.addresses import check_mailbox, visible
-from notifier.domain import DEFAULT_TYPES, Subscription, unknown_types
+from notifier.audience import ADDRESSING, strange_names
+from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, Subscription, unknown_types
 from notifier.tables import DeliveryRow, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
@@ -49,18 +50,21 @@ class Commands:
         workspace: str = "default",
         model: str = "*",
         secret: str | None = None,
+        audience: tuple[str, ...] = (),
         idempotency_key: str | None = None,
     ) -> Document:
         """The new subscription; with `secret` when one was made for it, which nothing will show again.
 
         Raises:
-            Problem: 422 for what is wrong with the address, the types or the secret; 409 when the idempotency key
-                came with another body before.
+            Problem: 422 for what is wrong with the address, the types, the audience or the secret; 409 when the
+                idempotency key came with another body before.
         """
-        types = tuple(dict.fromkeys(types)) or DEFAULT_TYPES
-        await self._check(channel, address, types, secret)
+        audience = tuple(dict.fromkeys(audience))
+        types = tuple(dict.fromkeys(types)) or (ADDRESSED_TYPES if audience else DEFAULT_TYPES)
+        _check_filters(types, audience)
+        await self._check(channel, address, secret)
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
-        asked = [channel, address, list(types), workspace, model, secret]
+        asked = [channel, address, list(types), workspace, model, secret, *([list(audience)] if audience else [])]
         digest = sha256(canonical_json(asked)).hexdigest()
         async with self._db.transaction() as tx:
             if idempotency_key is not None:
@@ -77,6 +81,7 @@ class Commands:
                 types=types,
                 workspace=workspace,
                 model=model,
+                audience=audience,
             )
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
             if channel is not Channel.EMAIL:
@@ -124,11 +129,7 @@ class Commands:
         assert found is not None
         return found[0]
 
-    async def _check(self, channel: Channel, address: str, types: tuple[str, ...], secret: str | None) -> None:
-        strange = unknown_types(types, KNOWN_TYPES)
-        if strange:
-            known = ", ".join(KNOWN_TYPES)
-            raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+    async def _check(self, channel: Channel, address: str, secret: str | None) -> None:
         if secret is not None and channel is not Channel.WEBHOOK:
             raise Problem(422, "secret-not-used", f"{channel} deliveries are not signed; leave 'secret' out")
         try:
@@ -156,3 +157,15 @@ class Commands:
         stored = self._vault.store(subscription_id, name, value)
         row = {"subscription_id": subscription_id, "name": name, "value": stored}
         await tx.execute(sa.insert(t(SecretRow)).values(row))
+
+
+def _check_filters(types: tuple[str, ...], audience: tuple[str, ...]) -> None:
+    if strange := strange_names(audience):
+        says = "write group:NAME, user:NAME, service:NAME or channel:NAME"
+        raise Problem(422, "unknown-recipient", f"no event is addressed to {', '.join(strange)}; {says}")
+    if strange := unknown_types(types, KNOWN_TYPES):
+        known = ", ".join(KNOWN_TYPES)
+        raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+    if audience and (mute := unknown_types(types, ADDRESSING)):
+        known = ", ".join(sorted(ADDRESSING))
+        raise Problem(422, "type-not-addressed", f"{', '.join(mute)} is addressed to nobody; with names: {known}")

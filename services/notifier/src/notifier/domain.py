@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID, uuid5
 
-from contracts.approval import DelegationEnded, DelegationGranted, MembershipChanged
 from contracts.envelope import Envelope
 from contracts.lifecycle import parse_subject
 from contracts.notifier import (
@@ -22,8 +21,11 @@ from contracts.notifier import (
     SubscriptionRemoved,
 )
 from contracts.payload import Message
+from notifier.audience import recipients_of, user
 
 DEFAULT_TYPES = ("hallmark.stage.*",)
+# Of a subscription for somebody: whatever addresses them.
+ADDRESSED_TYPES = ("hallmark.*",)
 MAX_PAUSE_SECONDS = 24 * 3600.0
 JITTER = 0.2
 # Two hosts told the times that are compared: an event too many is better than one lost.
@@ -34,7 +36,8 @@ _DELIVERIES = UUID("6f2d4c1e-5a0b-5c8e-9f57-68616c6c6d6b")
 
 @dataclass(frozen=True)
 class Subscription:
-    """`address` is what people may see of it; the full one of Slack and webhooks is a secret."""
+    """`address` is what people may see of it; the full one of Slack and webhooks is a secret. `audience` are the names
+    that it stands for; without one it stands for nobody and hears of all that its other filters let through."""
 
     subscription_id: str
     owner: str
@@ -47,13 +50,15 @@ class Subscription:
     status: str = "active"
     reason: str | None = None
     ended_at: datetime | None = None
+    audience: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
         return self.status == "active"
 
     def wants(self, envelope: Envelope) -> bool:
-        """Whether an event is for it: active, of a wanted type and model, and not from before it was created."""
+        """Whether an event is for it: active, of a wanted type and model, addressed to its audience if it has one, and
+        not from before it was created."""
         workspace, model = place_of(envelope)
         return (
             self.active
@@ -61,11 +66,12 @@ class Subscription:
             and fnmatchcase(model, self.model)
             and any(fnmatchcase(envelope.type, pattern) for pattern in self.types)
             and (workspace == self.workspace or (workspace is None and self._personal(envelope)))
+            and (not self.audience or not recipients_of(envelope).isdisjoint(self.audience))
         )
 
     def _personal(self, envelope: Envelope) -> bool:
         """Of an event outside of workspaces: whether its owner may hear of it."""
-        return everybodys(envelope) or self.owner in people_of(envelope)
+        return everybodys(envelope) or user(self.owner) in recipients_of(envelope)
 
 
 def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | None:
@@ -82,6 +88,7 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 workspace=made.workspace,
                 model=made.model,
                 created_at=envelope.time,
+                audience=made.audience,
             )
         case SubscriptionRemoved.TYPE if state:
             by = envelope.payload(SubscriptionRemoved).removed_by
@@ -109,20 +116,6 @@ def everybodys(envelope: Envelope) -> bool:
     """Policies govern every workspace, and so do requests to change them. Other events outside of workspaces (rejected
     commands, groups of people) are not for all to read."""
     return envelope.subject.startswith("policy:")
-
-
-def people_of(envelope: Envelope) -> frozenset[str]:
-    """The people that an event is about who hear of it wherever they subscribe: it is of no workspace."""
-    match envelope.type:
-        case DelegationGranted.TYPE:
-            granted = envelope.payload(DelegationGranted)
-            return frozenset({granted.delegator, granted.delegate})
-        case DelegationEnded.TYPE:
-            ended = envelope.payload(DelegationEnded)
-            return frozenset({ended.delegator, ended.delegate})
-        case MembershipChanged.TYPE:
-            return frozenset({envelope.payload(MembershipChanged).subject})
-    return frozenset()
 
 
 def matching(subscriptions: Iterable[Subscription], envelope: Envelope) -> list[Subscription]:

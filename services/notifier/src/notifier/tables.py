@@ -41,6 +41,7 @@ class SubscriptionRow(Table, table=True):
     reason: str | None
     created_at: datetime = Field(sa_column=timestamp(nullable=False))
     ended_at: datetime | None = Field(sa_column=timestamp())
+    audience: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
 
 
 class SecretRow(Table, table=True):

@@ -38,7 +38,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     if state is None:
         return
     values = {name: getattr(state, name) for name in SubscriptionRow.model_fields}
-    values["types"] = list(state.types)
+    values |= {"types": list(state.types), "audience": list(state.audience)}
     statement = insert(t(SubscriptionRow)).values(values)
     await tx.execute(
         statement.on_conflict_do_update(
@@ -66,7 +66,8 @@ async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
 def read(row: Any) -> Subscription:
     """A row as the domain sees it."""
     values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
-    return Subscription(**{**values, "channel": Channel(row.channel), "types": tuple(row.types)})
+    lists = {"types": tuple(row.types), "audience": tuple(row.audience)}
+    return Subscription(**{**values, "channel": Channel(row.channel), **lists})
 
 
 async def subscription(tx: AsyncConnection, subscription_id: str) -> Subscription | None:
@@ -110,6 +111,7 @@ def document(state: Subscription) -> Document:
         "types": list(state.types),
         "workspace": state.workspace,
         "model": state.model,
+        "audience": list(state.audience),
         "status": state.status,
         "reason": state.reason,
         "created_at": state.created_at.isoformat(),

@@ -17,22 +17,36 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
 
 
-@app.command(epilog=example("hallmark notify subscribe email team@example.org --model 'fraud*'"))
+@app.command(
+    epilog=example(
+        "hallmark notify subscribe email team@example.org --model 'fraud*'",
+        "hallmark notify subscribe slack https://hooks.slack.com/services/... --for group:risk",
+    )
+)
 def subscribe(
     ctx: typer.Context,
     channel: Annotated[Channel, typer.Argument(help="How.", show_default=False)],
     address: Annotated[str, typer.Argument(help="A URL, or an e-mail address.", show_default=False)],
     types: Annotated[
-        list[str] | None, typer.Option("--type", help="Event types, as patterns (hallmark.stage.*).")
+        list[str] | None,
+        typer.Option("--type", help="Event types, as patterns (hallmark.stage.*; with --for all that have names)."),
     ] = None,
     model: Annotated[str, typer.Option(help="Models, as a pattern.")] = "*",
+    audience: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--for",
+            help="Only what pages, reminds or tells this name: group:NAME, user:NAME, service:NAME, channel:NAME.",
+        ),
+    ] = None,
     secret: Annotated[str | None, typer.Option(help="Signs webhooks; whsec_...", envvar="HALLMARK_SECRET")] = None,
     as_json: Json = False,
 ) -> None:
     """Have events delivered. A webhook's secret is shown once."""
     with client(ctx) as hallmark:
-        wanted = types or ["hallmark.stage.*"]
-        made = hallmark.subscribe(channel.value, address, types=wanted, model=model, secret=secret)
+        made = hallmark.subscribe(
+            channel.value, address, types=types or (), model=model, secret=secret, audience=audience or ()
+        )
     secret_line = f"\nsecret: {made.secret}" if made.secret else ""
     emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{secret_line}", markup=False))
 
@@ -42,8 +56,9 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List subscriptions."""
     with client(ctx) as hallmark:
         found = list(hallmark.subscriptions())
-    rows = [(s.subscription_id, s.channel, s.address, s.types, s.model) for s in found]
-    emit(as_json, found, lambda: out.print(table(("subscription", "channel", "address", "types", "model"), rows)))
+    columns = ("subscription", "channel", "address", "types", "model", "for")
+    rows = [(s.subscription_id, s.channel, s.address, s.types, s.model, s.audience) for s in found]
+    emit(as_json, found, lambda: out.print(table(columns, rows)))
 
 
 @app.command(epilog=example("hallmark notify deliveries --status dead"))

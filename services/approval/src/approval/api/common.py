@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from approval.desk import Desk
 from approval.domain import Request
@@ -16,11 +16,23 @@ from kit.web import Guard
 from policy.people import Person
 
 LOOK_AGAIN_SECONDS = 1.0
+
+
+def in_utc(at: datetime) -> datetime:
+    """Raises ValueError when it is no date there."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the date is out of range in UTC") from error
+
+
 RequestId = Annotated[Identifier, Path()]
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(max_length=200, pattern=r"^[\x21-\x7e]+$")]
 Filter = Annotated[str | None, Query(max_length=250, pattern=r"^[^\x00]*$")]
 Comment = Annotated[str, Field(max_length=2_000, pattern=r"^[^\x00]*$")]
+# Without what Python cannot count in UTC, such as the end of the year 9999 in the west.
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 Words = Annotated[Text, Field(min_length=1)]
 
 

@@ -72,8 +72,10 @@ class EvidenceList(BaseModel):
 
 
 class AnswerBody(Body):
-    """`request_digest` is that of the question, so that an answer to an older one does not count."""
+    """Which question it answers is part of what is signed, so that the answer is good for no other."""
 
+    request_id: Identifier
+    gate: Line
     result: Literal["pass", "fail", "inconclusive"]
     message: Text = ""
     evidence: Digest | None = None
@@ -161,6 +163,8 @@ def router(callers: Callers, attachments: Attachments, answers: Answers) -> APIR
         request_id: RequestId, gate: GateId, body: AnswerBody, signed: Annotated[frozenset[str], Depends(signers)]
     ) -> AnswerDocument:
         """No token: the message is signed with the gate's secret, and good for five minutes."""
+        if (body.request_id, body.gate) != (request_id, gate):
+            raise Problem(403, "wrong-question", f"the answer is signed for {body.gate} of request {body.request_id}")
         said = Said(body.result, body.message, body.evidence)
         request = await answers.record(Asked(request_id, gate, body.request_digest), said, signed)
         return AnswerDocument(

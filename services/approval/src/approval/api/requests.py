@@ -1,14 +1,14 @@
 """Requests: read them, vote, comment, waive, and what emergencies need."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
-from approval import domain, standing, views
+from approval import domain, lists, standing, views
 from approval.api.common import LOOK_AGAIN_SECONDS, After, Body, Callers, Comment, Filter, Limit, RequestId, Words
 from approval.api.common import status_named as named
 from approval.api.documents import RequestDocument, RequestList, You, document, manifest
@@ -16,12 +16,15 @@ from approval.desk import Desk
 from approval.emergency import Emergencies
 from approval.people import People
 from approval.revisions import Revisions
+from approval.sight import Sight
 from contracts.access import Action
-from contracts.approval import Choice, PolicyProposed, RequestDecided, Vote
+from contracts.approval import Choice, RequestDecided, Vote
 from contracts.payload import Digest, Key, Line, Reason
 from kit.auth import Principal
 from kit.problems import Problem
 from policy.people import Ballot, Refusal
+
+MOST_DELEGATORS = 20  # for whom somebody votes at the same time; of more, those who delegated last
 
 
 class VoteBody(Body):
@@ -69,18 +72,19 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
             callers.require_read(principal, request)
             sight = await desk.sights.of(tx, request, await desk.clock(tx))
             place = await standing.of_requests(tx, [request_id])
-            you = await _you(request, principal, tx, sight.at)
+            you = await _you(request, principal, tx, sight)
             return document(request, sight, place.get(request_id), you)
 
-    async def _you(request: domain.Request, principal: Principal, tx: Any, at: Any) -> You:
+    async def _you(request: domain.Request, principal: Principal, tx: Any, sight: Sight) -> You:
         person, ballot = callers.person(principal, request.place), Ballot(Choice.APPROVE)
+
+        async def said_to(on_behalf_of: str | None) -> Vote | Refusal | None:
+            return await people.judge(tx, request, person, ballot, sight.at, on_behalf_of, sight)
+
+        said = await said_to(None)
+        lent = await views.delegators(tx, person.subject, sight.at, MOST_DELEGATORS)
+        behalf = [one for one in lent if isinstance(await said_to(one), Vote)]
         voted = any(vote.voter == person.subject for vote in request.votes)
-        said = await people.judge(tx, request, person, ballot, at, None)
-        behalf = [
-            row.delegator
-            for row in await views.delegations(tx, delegate=person.subject, at=at)
-            if isinstance(await people.judge(tx, request, person, ballot, at, row.delegator), Vote)
-        ]
         if isinstance(said, Refusal):
             return You(may_vote=bool(behalf), code=said.code, detail=said.detail, on_behalf_of=behalf, voted=voted)
         return You(may_vote=isinstance(said, Vote), on_behalf_of=behalf, voted=voted)
@@ -96,44 +100,39 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         after: After = None,
     ) -> RequestList:
         """`all` and `asked` (by the caller): newest first. `needs-me`: what waits for the caller's vote, waiver or
-        review, also by delegation, oldest first. `status` takes the words of other registries too."""
+        review, also by delegation, oldest first. `status` takes the words of other registries too. A page may be short
+        though there is a next one."""
         principal = await guard(http)
-        filters = {"status": named(status), "workspace": workspace, "model": model}
-        found: list[domain.Request] = []
+        sections = lists.readable(guard.access.grants(principal, Action.READ), workspace, model)
+        wanted = named(status)
         async with db.snapshot() as tx:
-            if view == "needs-me":
-                requests = _waiting(tx, principal, after, limit)
-            else:
-                mine = {"requested_by": principal.subject} if view == "asked" else {}
-                requests = views.requests(tx, after=after, **filters, **mine)
-            async for request in requests:
-                if callers.may_read(principal, request) and _fits(request, filters):
-                    found.append(request)
-                if len(found) > limit:
-                    break
             at = await desk.clock(tx)
-            places = await standing.of_requests(tx, [r.request_id for r in found])
-            glances = await desk.sights.glances(tx, found[:limit], at)
-            items = [document(r, glance, places.get(r.request_id)) for r, glance in zip(found, glances, strict=False)]
-        return RequestList(items=items, next=items[-1].request_id if len(found) > limit else None)
+            place = await _place(tx, after)
+            if view == "needs-me":
+                voices = await _voices(tx, principal, at)
+                email = principal.email
+                page = await lists.inbox(tx, sections, voices, email, status=wanted, after=place, limit=limit)
+            else:
+                mine = principal.subject if view == "asked" else None
+                page = await lists.requests(tx, sections, status=wanted, asked_by=mine, after=place, limit=limit)
+            found = await views.requests_named(tx, page.request_ids)
+            places = await standing.of_requests(tx, page.request_ids)
+            glances = await desk.sights.glances(tx, found, at)
+            items = [document(r, glance, places.get(r.request_id)) for r, glance in zip(found, glances, strict=True)]
+        return RequestList(items=items, next=page.next[1] if page.next else None)
 
-    async def _waiting(tx: Any, principal: Principal, after: str | None, limit: int) -> AsyncIterator[domain.Request]:
-        """Pages of the inbox: of the caller's own groups, and of those of people who delegated to them."""
-        at = await desk.clock(tx)
-        lent = await views.delegations(tx, delegate=principal.subject, at=at)
-        delegators = await views.members(tx, [row.delegator for row in lent])
-        groups = principal.groups.union(*(row.groups for row in delegators.values()))
-        place = None
-        if after is not None:
-            known = await desk.known(tx, after)
-            place = (known.opened_at, known.request_id)
-        while True:
-            page = await standing.inbox(tx, groups, principal.subject, principal.email, limit=limit + 1, after=place)
-            for request in await views.requests_named(tx, [request_id for _, request_id in page]):
-                yield request
-            if len(page) <= limit:
-                return
-            place = page[-1]
+    async def _place(tx: Any, after: str | None) -> lists.Place | None:
+        place = await views.opened(tx, after) if after is not None else None
+        if after is not None and place is None:
+            raise Problem(404, "request-not-found", f"no request {after} to go on after")
+        return place
+
+    async def _voices(tx: Any, principal: Principal, at: datetime) -> list[lists.Voice]:
+        """The caller, and those who delegated to them."""
+        lent = await views.delegators(tx, principal.subject, at, MOST_DELEGATORS)
+        known = await views.members(tx, lent)
+        others = [lists.Voice(who, frozenset(row.groups), lent[who]) for who, row in known.items() if row.person]
+        return [lists.Voice(principal.subject, principal.groups), *others]
 
     @api.get("/v1/requests/{request_id}", summary="One request; waits until it is decided")
     async def get_request(http: Request, request_id: RequestId, wait: Wait = 0) -> RequestDocument:
@@ -170,7 +169,9 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
     @api.post("/v1/requests/{request_id}/comments", summary="Comment")
     async def comment(http: Request, request_id: RequestId, body: CommentBody) -> RequestDocument:
         principal = await guard(http)
-        await callers.request(request_id, principal)
+        request = await callers.request(request_id, principal)
+        if request.kind == "policy" and not guard.access.grants(principal, Action.READ):
+            raise Problem(403, "forbidden", f"{principal.subject} has no role; whoever comments needs one")
         await people.comment(request_id, principal.subject, body.text)
         return await shown(request_id, principal)
 
@@ -200,6 +201,7 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
     @api.post("/v1/requests/{request_id}/withdraw", summary="Take an open change of policy back")
     async def withdraw(http: Request, request_id: RequestId) -> RequestDocument:
         principal = await guard(http)
+        await callers.request(request_id, principal)
         manages = callers.may(principal, Action.MANAGE, ("*", "*"))
         await revisions.withdraw(request_id, principal.subject, anybodys=manages)
         return await shown(request_id, principal)
@@ -222,10 +224,3 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         return manifest(await callers.request(request_id, principal))
 
     return api
-
-
-def _fits(request: domain.Request, filters: dict[str, str | None]) -> bool:
-    opened = request.opened
-    model = opened.policy.name if isinstance(opened, PolicyProposed) else opened.model
-    here = {"status": request.status, "workspace": request.place[0], "model": model}
-    return all(value is None or here[name] == value for name, value in filters.items())

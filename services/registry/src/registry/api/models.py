@@ -10,7 +10,7 @@ from contracts.registry import RegisterModel, Tags
 from kit.auth import Principal
 from registry import orders, queries
 from registry.api.common import Document, Gate, IdempotencyKey, InWorkspace, Limit, ModelPath, Page, Why, page
-from registry.search.access import fits, readable
+from registry.search.access import readable
 
 
 class NewModel(Payload):

@@ -27,12 +27,25 @@ def upgrade() -> None:
     op.create_table(
         "asked",
         sa.Column("group_name", sa.String(), nullable=False),
+        sa.Column("status", sa.String(), nullable=False),
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("request_id", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("group_name", "opened_at", "request_id", name=op.f("pk_asked")),
+        sa.Column("workspace", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("without", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("delegation", sa.Interval(), nullable=True),
+        sa.PrimaryKeyConstraint("group_name", "status", "opened_at", "request_id", name=op.f("pk_asked")),
         schema="approval",
     )
     op.create_index(op.f("ix_asked_request_id"), "asked", ["request_id"], unique=False, schema="approval")
+    for first in ("model", "workspace"):
+        op.create_index(
+            op.f(f"ix_asked_{first}_group_name_status_opened_at_request_id"),
+            "asked",
+            [first, "group_name", "status", "opened_at", "request_id"],
+            unique=False,
+            schema="approval",
+        )
     op.create_table(
         "call",
         sa.Column("request_id", sa.String(), nullable=False),
@@ -57,6 +70,13 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_by", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("delegation_id", name=op.f("pk_delegation")),
+        schema="approval",
+    )
+    op.create_index(
+        op.f("ix_delegation_granted_at_delegation_id"),
+        "delegation",
+        ["granted_at", "delegation_id"],
+        unique=False,
         schema="approval",
     )
     op.create_index(
@@ -99,7 +119,6 @@ def upgrade() -> None:
         sa.Column("phase", sa.String(), nullable=False),
         sa.Column("waits_for", sa.String(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("barred", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("heard", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_standing")),
         schema="approval",
@@ -117,24 +136,18 @@ def upgrade() -> None:
         schema="approval",
         postgresql_where=sa.text("freezes"),
     )
-    op.create_index(
-        op.f("ix_request_requested_by_opened_at_request_id"),
-        "request",
-        ["requested_by", "opened_at", "request_id"],
-        unique=False,
-        schema="approval",
-    )
+    for first in ("requested_by", "workspace", "model"):
+        op.create_index(
+            op.f(f"ix_request_{first}_status_opened_at_request_id"),
+            "request",
+            [first, "status", "opened_at", "request_id"],
+            unique=False,
+            schema="approval",
+        )
     op.create_index(
         op.f("ix_request_status_opened_at_request_id"),
         "request",
         ["status", "opened_at", "request_id"],
-        unique=False,
-        schema="approval",
-    )
-    op.create_index(
-        op.f("ix_request_workspace_model_status"),
-        "request",
-        ["workspace", "model", "status"],
         unique=False,
         schema="approval",
     )

@@ -1,0 +1,292 @@
+"""Emergencies on a real database: who may break the glass, who may look at it, and what a freeze holds and lets go."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.integration.approval.conftest import Direct
+from tests.integration.approval.test_features import GLASS, REVIEW, approvals, asked, document, only, vote
+
+from approval import standing
+from approval.domain import Request
+from kit.problems import Problem
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+__all__ = ["only"]
+DOWN = "production is down"
+LONG = {"expires_in": 800 * 3600}
+ONE, TWO = ({**GLASS, "review": {**GLASS["review"], "count": count}} for count in (1, 2))
+PAGED = {**ONE, "review": {**ONE["review"], "on_overdue": ["page"]}}
+# The gate is not among what it skips, so that the request stays open.
+HELD: dict[str, Any] = {
+    "gates": [{"id": "latency", "cel": "candidate.metrics.p95 < 1.0", "waivable_by": ["group:leads"]}],
+    "break_glass": {**GLASS, "skips": ["approvals"]},
+}
+
+
+async def breaks(direct: Direct, request: str, who: str = "otto", *groups: str, **given: Any) -> Request:
+    person = await direct.person(who, *(groups or ("oncall",)), **given)
+    return await direct.parts.emergencies.break_glass(request, person, DOWN)
+
+
+async def reviews(
+    direct: Direct, request: str, who: str, *groups: str, justified: bool = True, **given: Any
+) -> Request:
+    person = await direct.person(who, *(groups or ("risk",)), **given)
+    return await direct.parts.emergencies.review(request, person, justified=justified, comment="I looked")
+
+
+async def code(work: Any) -> str:
+    with pytest.raises(Problem) as caught:
+        await work
+    return caught.value.code
+
+
+async def emergency(direct: Direct, glass: dict[str, Any] = ONE, **asks: Any) -> str:
+    """Version 1 of m is let in by otto. Gives the request."""
+    await direct.publish(document(break_glass=glass, **approvals(REVIEW, **asks)))
+    request = await asked(direct, **LONG)
+    assert (await breaks(direct, request)).status == "approved"
+    return request
+
+
+async def stored(direct: Direct, request: str) -> tuple[str, list[str]]:
+    """The phase that is noted of a request, and what reviewers find in their inbox."""
+    async with direct.db.snapshot() as tx:
+        row = (await standing.of_requests(tx, [request]))[request]
+        inbox = await standing.inbox(tx, ["reviewers"], "ben", None, limit=10)
+    return row.phase, [request_id for _, request_id in inbox]
+
+
+# -- a freeze ------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_go_on_when_a_freeze_is_lifted(only: Direct) -> None:
+    first = await emergency(only)
+    early = await asked(only, 2, **LONG)
+    assert await stored(only, early) == ("people", [early])
+    await only.later(days=2, hours=1)
+    late = await asked(only, 3, **LONG)
+    assert await stored(only, early) == ("frozen", [])  # asked for before the freeze began
+    assert await stored(only, late) == ("frozen", [])
+    assert (await vote(only, late, "ben", "reviewers")).status == "open"
+    assert (await reviews(only, first, "rita")).reviewed
+    await only.sweep()
+    assert await stored(only, early) == ("people", [early])
+    assert (await only.request(late)).status == "approved"
+
+
+async def test_a_deadline_freezes_before_anybody_notes_it(only: Direct) -> None:
+    first = await emergency(only)
+    only.clock.ahead += timedelta(days=3)  # nothing was swept: the service was down
+    late = await asked(only, 2, **LONG)
+    assert (await vote(only, late, "ben", "reviewers")).status == "open"
+    assert (await stored(only, late))[0] == "frozen"
+    assert (await only.request(first)).overdue is None
+    await only.sweep()
+    overdue = (await only.request(first)).overdue
+    assert overdue is not None
+    assert (overdue.frozen, overdue.page) == (True, ("service:oncall", "group:risk"))
+
+
+async def test_a_policy_that_only_pages_freezes_nothing(only: Direct) -> None:
+    first = await emergency(only, PAGED)
+    await only.later(days=3)
+    overdue = (await only.request(first)).overdue
+    assert overdue is not None
+    assert (overdue.frozen, overdue.page) == (False, ("service:oncall", "group:risk"))
+    assert (await vote(only, await asked(only, 2, **LONG), "ben", "reviewers")).status == "approved"
+
+
+async def test_an_emergency_that_was_none_freezes_at_once(only: Direct) -> None:
+    first = await emergency(only, TWO)
+    held = await asked(only, 2, **LONG)
+    assert not (await reviews(only, first, "rita")).reviewed
+    found = await reviews(only, first, "rolf", justified=False)
+    assert (found.reviewed, found.reviews[-1].frozen) == (False, True)
+    assert found.reviews[-1].page == ("service:oncall", "group:risk")
+    await only.sweep()
+    assert await stored(only, held) == ("frozen", [])
+    # Two people have to accept it from now on: what Rita said before does not count.
+    assert not (await reviews(only, first, "rolf")).reviewed
+    assert (await reviews(only, first, "rita")).reviewed
+    await only.sweep()
+    assert await stored(only, held) == ("people", [held])
+    # Somebody objects later: it is looked at again.
+    found = await reviews(only, first, "rosa", justified=False)
+    await only.sweep()
+    assert (found.reviewed, await stored(only, held)) == (False, ("frozen", []))
+
+
+async def test_an_emergency_that_let_a_policy_in_is_reviewed_too(direct: Direct) -> None:
+    text = """
+kind: PromotionPolicy
+metadata: {name: %s}
+spec:
+  match: {transition: {kind: policy}}
+  approvals: {rules: [{id: second, meaning: I agree, from: ['group:admins'], count: 1}]}
+  break_glass: {allowed: ['group:oncall'], page: ['group:risk'], review: {from: ['group:risk'], within: 1h}}
+"""
+    await direct.publish(text % "policies")
+    changed = (await direct.parts.revisions.propose(text % "policies" + "  # again\n", "root")).request
+    assert changed is not None
+    found = await breaks(direct, changed.request_id)
+    assert found.published is not None
+    await direct.later(hours=2)
+    assert (await direct.request(changed.request_id)).overdue is not None
+    assert (await reviews(direct, changed.request_id, "rita")).reviewed
+
+
+# -- who breaks the glass ------------------------------------------------------------------------------------------
+
+
+async def test_the_requester_may_break_the_glass(only: Direct) -> None:
+    """It is an emergency: others look at it afterwards."""
+    await only.publish(document(break_glass=GLASS, **approvals(REVIEW)))
+    request = await asked(only, by="otto")
+    assert (await breaks(only, request)).status == "approved"
+
+
+async def test_breaking_the_glass_needs_a_role(only: Direct) -> None:
+    glass = {**GLASS, "allowed": ["group:oncall", "group:staff"]}
+    await only.publish(document(break_glass=glass, **approvals(REVIEW)))
+    request = await asked(only)
+    for groups in (("staff",), ("staff", "reviewers"), ("staff", "ml-engineers")):
+        assert await code(breaks(only, request, "vic", *groups)) == "not-entitled"
+    # The directory has taken the role since this token was made.
+    old = await only.person("olaf", "oncall")
+    await only.later(minutes=1)
+    await only.parts.directory.tell("olaf", frozenset({"staff"}), person=True, by="the directory")
+    assert await code(only.parts.emergencies.break_glass(request, old, DOWN)) == "not-entitled"
+    assert (await breaks(only, request, "vic", "staff", "admins")).status == "approved"
+
+
+async def test_breaking_the_glass_is_a_signature(only: Direct) -> None:
+    signature = {"reauthenticate_within": "5m", "methods": ["webauthn"]}
+    await only.publish(document(break_glass=TWO, **approvals(REVIEW, signature=signature)))
+    request = await asked(only)
+    assert await code(breaks(only, request)) == "authentication-too-weak"
+    assert (await breaks(only, request, method="webauthn")).status == "approved"
+    assert await code(reviews(only, request, "rita")) == "authentication-too-weak"
+    async with only.db.snapshot() as tx:
+        old = await only.clock(tx) - timedelta(minutes=6)
+    late = reviews(only, request, "rita", method="webauthn", authenticated_at=old)
+    assert await code(late) == "authentication-too-old"
+    assert len((await reviews(only, request, "rita", method="webauthn")).reviews) == 1
+
+
+async def test_the_glass_is_broken_once(only: Direct) -> None:
+    await only.publish(document(**HELD, **approvals(REVIEW)))
+    request = await asked(only, **LONG)
+    glass = (await breaks(only, request)).glass
+    await only.later(minutes=5)
+    assert (await breaks(only, request)).glass == glass
+    assert (await breaks(only, request, "olaf")).glass == glass
+    await only.later(hours=5)
+    assert await code(breaks(only, request)) == "emergency-over"
+    assert (await only.types("default/m")).count("glass.broken") == 1
+    # Another request, as it were: people may judge it anew.
+    await only.publish(document(**HELD, **approvals({**REVIEW, "count": 2})))
+    await only.sweep()
+    again = (await breaks(only, request)).glass
+    assert again is not None
+    assert again != glass
+
+
+# -- who reviews it ------------------------------------------------------------------------------------------------
+
+
+async def test_who_took_part_does_not_review(only: Direct) -> None:
+    separation = {"separation_of_duties": {"exclude": ["requester", "version.author", "version.committers"]}}
+    await only.publish(document(break_glass=ONE, **approvals(REVIEW, **separation)))
+    await only.registry.register("m", 1, by="carl", committers=("cora@example.org",), accuracy=0.95)
+    request = await asked(only, **LONG)
+    await breaks(only, request, "otto", "oncall", "risk")
+    for who, email, why in (
+        ("otto", None, "own-request"),
+        ("Otto", None, "own-request"),
+        ("x", "OTTO", "own-request"),
+        ("ana", None, "own-request"),
+        ("carl", None, "own-version"),
+        ("cora", "cora@example.org", "own-commits"),
+    ):
+        assert await code(reviews(only, request, who, email=email)) == why, who
+    async with only.db.snapshot() as tx:
+        inbox = {
+            who: await standing.inbox(tx, ["risk"], who, None, limit=10)
+            for who in ("otto", "ana", "carl", "cora@example.org", "rita")
+        }
+    assert [who for who, found in inbox.items() if found] == ["rita"]
+
+
+async def test_reviewing_needs_a_role(only: Direct) -> None:
+    glass = {**ONE, "review": {**ONE["review"], "from": ["group:risk", "group:staff"]}}
+    request = await emergency(only, glass)
+    assert await code(reviews(only, request, "vic", "staff", may_vote=False)) == "not-an-approver"
+    assert await code(reviews(only, request, "vic", "others")) == "not-an-approver"
+    assert await code(reviews(only, request, "bot", "risk", person=False)) == "service-account"
+
+
+async def test_a_reviewer_who_has_left_counts_no_more(only: Direct) -> None:
+    request = await emergency(only, TWO)
+    await reviews(only, request, "rita")
+    await only.later(minutes=1)
+    await only.parts.directory.tell("rita", frozenset({"others"}), person=True, by="the directory")
+    assert not (await reviews(only, request, "rolf")).reviewed
+    assert len((await reviews(only, request, "rolf")).reviews) == 2  # again does nothing
+    assert (await reviews(only, request, "rosa")).reviewed
+
+
+# -- how long a decision holds -------------------------------------------------------------------------------------
+
+
+async def decided(direct: Direct, request: str) -> tuple[Request, datetime]:
+    found = await direct.request(request)
+    assert found.decision is not None
+    assert found.decision.verdict == "approved"
+    return found, found.decision.expires_at
+
+
+async def test_an_approval_is_good_as_long_as_its_request(only: Direct) -> None:
+    """When nothing else limits it: an outage of the registry must not lose what people approved."""
+    await only.publish(document(**approvals(REVIEW)))
+    request = await asked(only)
+    await vote(only, request, "ben", "reviewers")
+    found, until = await decided(only, request)
+    assert until == found.opened.expires_at
+
+
+async def test_an_approval_does_not_outlive_its_votes(only: Direct) -> None:
+    await only.publish(document(**approvals({**REVIEW, "count": 2}, valid_for="1d")))
+    request = await asked(only, **LONG)
+    first = (await vote(only, request, "ben", "reviewers")).votes[0]
+    await only.later(hours=20)
+    await vote(only, request, "bo", "reviewers")
+    assert (await decided(only, request))[1] == first.at + timedelta(days=1)
+
+
+async def test_an_approval_does_not_outlive_its_window(only: Direct) -> None:
+    async with only.db.snapshot() as tx:
+        start = (await only.clock(tx)).replace(minute=0, second=0, microsecond=0) + timedelta(days=1)
+    hours = {"from": start.strftime("%H:%M"), "to": (start + timedelta(hours=2)).strftime("%H:%M")}
+    freeze = {
+        "name": "release",
+        "tz": "UTC",
+        "from": (start + timedelta(hours=1)).isoformat(timespec="seconds"),
+        "to": (start + timedelta(hours=9)).isoformat(timespec="seconds"),
+    }
+    schedule = {"windows": [{"tz": "UTC", **hours}], "freezes": [freeze]}
+    await only.publish(document(schedule=schedule, break_glass=GLASS, **approvals(REVIEW)))
+    request = await asked(only, **LONG)
+    await vote(only, request, "ben", "reviewers")
+    async with only.db.snapshot() as tx:
+        only.clock.ahead += start + timedelta(minutes=10) - await only.clock(tx)
+    await only.sweep()
+    assert (await decided(only, request))[1] == start + timedelta(hours=1)
+    # What was decided without regard to windows and votes rests on the emergency alone.
+    await only.later(hours=3)
+    second = await asked(only, 2, **LONG)
+    glass = (await breaks(only, second)).glass
+    assert glass is not None
+    assert (await decided(only, second))[1] == glass.until
