@@ -1,4 +1,5 @@
-"""Writes the OpenAPI and AsyncAPI documents of every service to deploy/api; with --check, says which are stale.
+"""Writes the OpenAPI and AsyncAPI documents of every service, and the JSON Schema of policies, to deploy/api; with
+--check, says which are stale.
 
 The services serve the same documents at /openapi.json and /asyncapi.json.
 """
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from contracts import asyncapi
 from kit.keys import ensure_key
 from kit.settings import Settings
+from policy import schema
 
 SERVICES = ("registry", "approval", "audit", "notifier")
 TARGET = Path(__file__).parent / "api"
@@ -57,6 +59,7 @@ def documents() -> dict[str, str]:
             app = build(service, Path(scratch))
             found[f"{service}.openapi.json"] = app.openapi()
             found[f"{service}.asyncapi.json"] = asyncapi.document(service, app.version)
+    found[schema.ID] = schema.policy_schema()
     return {name: json.dumps(document, indent=1, sort_keys=True) + "\n" for name, document in found.items()}
 
 

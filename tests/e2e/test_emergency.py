@@ -1,5 +1,9 @@
 """What goes wrong in the world: an emergency, its review, and a version that nobody may use any more."""
 
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from hallmark import HallmarkError, VersionRevoked
 from hallmark.decisions import verify_record
 
 Artifact = Callable[[str], Path]
+README = (Path(__file__).parents[2] / "README.md").read_text()
 RULES = """
 lifecycle:
   stages: [{name: Lab}, {name: Live, gated: true, holds: 1}, {name: Attic}]
@@ -54,6 +59,31 @@ def hooks(system: System, kind: str) -> list[dict[str, Any]]:
     return [h for h in heard if h["type"] == f"hallmark.{kind}.v1" and h["subject"].startswith(f"{system.workspace}/")]
 
 
+def subscribed(system: System, command: str) -> dict[str, Any]:
+    """The subscription that a command for the shell makes."""
+    words = command.replace("<url>", system.receivers.slack_url).split()
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("hallmark")), *words[1:], "--json"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HALLMARK_URL": system.url,
+            "HALLMARK_TOKEN": system.token("olga", "operators"),
+            "HALLMARK_WORKSPACE": system.workspace,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made
+
+
+def delivered(system: System, subscription: dict[str, Any]) -> list[str]:
+    return [one["event_type"] for one in system.olga.deliveries(subscription["subscription_id"])]
+
+
 def live(system: System, **at: str) -> dict[str, Any]:
     """What the audit service says was in Live, and what has become of it."""
     url = f"{system.aud.services().audit}/v1/models/churn/production"
@@ -75,7 +105,10 @@ def test_an_emergency_is_paged_reviewed_and_its_version_revoked(governed: System
     rita = system.client("rita", "risk")
     types = ["hallmark.glass.*", "hallmark.review.*", "hallmark.version.revoked.v1"]
     system.olga.subscribe("webhook", system.receivers.hook_url, types=types, secret=system.receivers.secret)
-    system.olga.subscribe("slack", system.receivers.slack_url, types=types)
+    [command] = re.findall(r"`(hallmark notify subscribe slack <url> --for [^`]+)`", README)
+    oncall = subscribed(system, command)
+    others = subscribed(system, "hallmark notify subscribe slack <url> --for group:reviewers")
+    assert oncall["types"] == others["types"]
     for name in ("one", "two"):
         system.ana.register("churn", artifact(name), metrics={"auc": 0.9})
     to_live(system, 1)
@@ -97,6 +130,8 @@ def test_an_emergency_is_paged_reviewed_and_its_version_revoked(governed: System
     judged = verify_record(record, system.aud.decision_keys())
     assert judged.verified, judged
 
+    assert (delivered(system, oncall), delivered(system, others)) == (["hallmark.glass.broken.v1"], [])
+
     # Others look at it afterwards.
     waiting = rita.requests(view="needs-me", workspace=system.workspace)
     assert [(r.request_id, r.phase) for r in waiting] == [(asked.transition_id, "review")]
@@ -111,6 +146,7 @@ def test_an_emergency_is_paged_reviewed_and_its_version_revoked(governed: System
     with pytest.raises(VersionRevoked, match="answers at random"):
         system.ana.resolve("churn", version=2)
     until_now(lambda: hooks(system, "version.revoked"), 60, "the revocation was told")
+    assert [len(delivered(system, one)) for one in (oncall, others)] == [len(system.receivers.inbox.slack), 0] == [1, 0]
     assert system.receivers.inbox.bad_signatures == 0
     until_now(lambda: live(system)["version"] == 1, 60, "the audit log has the return")
     said = [item.summary for item in system.aud.timeline("churn")]

@@ -1,12 +1,15 @@
 """What holds of the notifier's rules whatever the input."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
+from contracts.approval import RequestEscalated
 from contracts.envelope import Envelope
+from contracts.notifier import Channel
 from contracts.payload import Message
 from contracts.registry import ModelRegistered, StageChanged
 from kit.webhooks import new_secret, sign
@@ -14,13 +17,24 @@ from notifier.channels import Parcel
 from notifier.channels.email import EmailSender
 from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
-from notifier.domain import MAX_PAUSE_SECONDS, Outcome, Schedule, Try, Verdict, decide, redact, retry_after_seconds
+from notifier.domain import (
+    MAX_PAUSE_SECONDS,
+    Outcome,
+    Schedule,
+    Subscription,
+    Try,
+    Verdict,
+    decide,
+    redact,
+    retry_after_seconds,
+)
 from notifier.wording import notice
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 RENDERER = Renderer()
 DIGEST = "sha256:" + "a" * 64
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=300)
+names = st.builds("{}:{}".format, st.sampled_from(["group", "user", "service", "channel"]), st.sampled_from("abc"))
 lines = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=100)
 
 
@@ -64,6 +78,18 @@ def test_every_outcome_has_one_delivery_event_and_an_end(
     assert (follows.due_at is not None) == (follows.status == "pending")
     if tries > 9:
         assert follows.status != "pending"
+
+
+@given(st.sets(names), st.lists(names, min_size=1), st.sampled_from(["default", "other"]))
+def test_an_audience_hears_what_each_of_its_names_hears_and_never_more(
+    to: set[str], audience: list[str], workspace: str
+) -> None:
+    message = RequestEscalated(request_id="r", step="s", action="notify", to=tuple(sorted(to)))
+    told = Envelope.of(message, source="s", subject="default/churn/1", key="k", sequence=1, time=AT)
+    plain = Subscription("s", "ana", Channel.SLACK, "a", ("hallmark.*",), workspace, "*", AT)
+    wanted = replace(plain, audience=tuple(audience)).wants(told)
+    assert wanted == any(replace(plain, audience=(name,)).wants(told) for name in audience)
+    assert wanted == (plain.wants(told) and not to.isdisjoint(audience))
 
 
 @given(st.text("XYZ012", min_size=1, max_size=40), st.text(max_size=200), st.text(max_size=200))

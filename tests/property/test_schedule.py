@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.schedule import HORIZON, WEEKDAYS, BusinessHours, Schedule, add_business, next_open
+from policy.schedule import HORIZON, WEEKDAYS, BusinessHours, Schedule, add_business, next_open, open_until
 
 MINUTE = timedelta(minutes=1)
 LOOK = timedelta(days=2)
@@ -154,6 +154,22 @@ def test_the_next_open_instant_is_the_first(case: tuple[list[dict[str, Any]], da
         assert oracle.open(found)
     while (minute := minute + MINUTE) < min(found or at + LOOK, at + LOOK):
         assert not oracle.open(minute)
+
+
+@settings(deadline=None, max_examples=100)
+@given(case=cases())
+def test_it_is_open_until_the_first_minute_at_which_it_is_not(case: tuple[list[dict[str, Any]], datetime]) -> None:
+    documents, at = case
+    schedules = [Schedule.model_validate(document) for document in documents]
+    found = open_until(schedules, at)
+    minute = at.replace(second=0, microsecond=0)
+    oracle = Oracle(documents, minute)
+    assert (found == at) is not oracle.open(at)
+    if found is not None:
+        assert at <= found < at + HORIZON
+        assert not oracle.open(found)
+    while (minute := minute + MINUTE) < min(found or at + LOOK, at + LOOK):
+        assert oracle.open(minute)
 
 
 @settings(deadline=None, max_examples=100)

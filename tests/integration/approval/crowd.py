@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.approval.conftest import Direct, make_direct, make_settings, service_url, transition_id
 
-from approval import api, standing
+from approval import api, lists
 from contracts.approval import Choice
 from kit import problems
 from kit.keys import ensure_key, make_token
@@ -35,7 +35,10 @@ spec:
   match: {transition: {to: Production}, models: [%s]}
   approvals:
     rules: [%s]
+    delegation: {allowed: true, max: 30d}
 """
+# The policy that ships with the service lets nobody delegate.
+UNUSED = ASKED % ("production", "unused", "{id: none, meaning: none, from: ['group:none'], count: 1}")
 RULE = "{id: %s, meaning: I accept it, from: ['group:%s'], count: 2}"
 # Copies of one real request, each a second older than the one before, asked for by one of ten people.
 COPIES = """
@@ -44,20 +47,35 @@ with copies as (
     from generate_series(1, cast(:count as int)) n
 ), requests as (
     insert into approval.request
-        (request_id, workspace, model, version, kind, status, requested_by, opened_at, freezes, state)
-    select id, workspace, model, version, kind, status, who, opened_at - age, freezes,
+        (request_id, workspace, model, version, kind, status, requested_by, opened_at, state)
+    select id, workspace, model, version, kind, status, who, opened_at - age,
         replace(replace(state, request_id, id), '"requested_by":"ana"', '"requested_by":"' || who || '"')
     from approval.request, copies where request_id = :id
 ), standings as (
-    insert into approval.standing (request_id, phase, waits_for, due_at, barred, heard)
-    select id, phase, waits_for, due_at, array_replace(barred, 'ana', who)
-        || case when n > :early then array['early'] else '{}' end, heard
-    from approval.standing, copies where request_id = :id
+    insert into approval.standing (request_id, phase, waits_for, due_at, acted)
+    select id, phase, waits_for, due_at, acted from approval.standing, copies where request_id = :id
 )
-insert into approval.asked (group_name, opened_at, request_id)
-select group_name, opened_at - age, id from approval.asked, copies where request_id = :id
+insert into approval.asked (group_name, status, opened_at, request_id, workspace, model, without, delegation)
+select group_name, status, opened_at - age, id, workspace, model,
+    array_replace(without, 'ana', who) || case when n > :early then array['early'] else '{}' end, delegation
+from approval.asked, copies where request_id = :id
 """
 Row = tuple[datetime, str]
+
+
+async def waiting_for(
+    tx: AsyncConnection,
+    groups: Iterable[str],
+    subject: str,
+    email: str | None = None,
+    *,
+    limit: int,
+    after: Row | None = None,
+) -> list[Row]:
+    """The inbox of somebody who may read everything."""
+    caller = lists.Voice(subject, frozenset(groups), email)
+    page = await lists.inbox(tx, lists.readable([lists.EVERY]), [caller], limit=limit, after=after)
+    return [*page.places]
 
 
 @dataclass
@@ -91,7 +109,7 @@ class Inbox:
         subject: str = "ben",
         after: Row | None = None,
     ) -> list[Row]:
-        return await standing.inbox(tx, groups, subject, None, limit=PAGE, after=after)
+        return await waiting_for(tx, groups, subject, limit=PAGE, after=after)
 
     async def work(self, act: Callable[[AsyncConnection], Awaitable[Any]]) -> "Work":
         """What PostgreSQL does for the one statement of that act."""
@@ -103,7 +121,7 @@ class Inbox:
 
     async def explained(self, tx: AsyncConnection, statement: str, parameters: Any) -> "Work":
         if self.count == FEW:  # a table so small is rather read from end to end, which is no measure for a large one
-            for name in ("seqscan", "hashjoin", "mergejoin"):
+            for name in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin"):
                 await tx.execute(sa.text(f"set local enable_{name} = off"))
         explain = f"explain (analyze, buffers, format json) {statement}"
         for _ in range(2):  # the first one fills the caches
@@ -169,8 +187,9 @@ async def filled(owner: str, directory: Path, count: int) -> Inbox:
     url = await asyncio.to_thread(service_url, owner)
     direct = make_direct(make_settings(url, directory, settle_seconds=0.1))
     inbox = Inbox(direct, count)
+    await direct.publish(UNUSED)
     await direct.publish(ASKED % ("many", "many", ", ".join(RULE % (g, g) for g in GROUPS)))
-    await direct.publish(ASKED % ("rare", "rare", RULE % ("security", "security")))
+    await direct.publish(ASKED % ("rare", "rare", ", ".join(RULE % (g, g) for g in ("reviewers", "security"))))
     for model in ("many", "rare"):
         await direct.registry.register(model, accuracy=0.95)
     real = transition_id(await direct.registry.request("many", expires_in=80 * 3600))

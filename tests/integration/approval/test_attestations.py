@@ -1,6 +1,7 @@
 """Requests that wait for evidence, and for what a CI job attests."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.integration.approval.checks import Rig, digest_of, make_rig, policy
@@ -80,7 +81,8 @@ async def test_what_a_ci_job_found_wanting_ends_the_request(rig: Rig) -> None:
 async def test_an_attestation_may_come_before_the_request_and_too_late(rig: Rig) -> None:
     await rig.direct.publish(policy(ATTESTED % ", timeout: 2h"))
     await rig.direct.registry.register("early", accuracy=0.9)
-    await attach(rig.ci, model="early", type="integration-tests", title="CI", result="pass")
+    await upload(rig.ci, CARD)
+    await attach(rig.ci, model="early", type="integration-tests", title="CI", result="pass", **file_of(CARD))
     assert (await rig.direct.request(await rig.asked_again("early"))).status == "approved"
     request_id = await rig.asked("late")
     await rig.direct.later(hours=2, seconds=1)
@@ -89,11 +91,17 @@ async def test_an_attestation_may_come_before_the_request_and_too_late(rig: Rig)
     assert (await attach(rig.ci, model="late", type="integration-tests", title="CI", result="pass")).status_code == 201
 
 
-async def test_new_evidence_asks_people_again(rig: Rig) -> None:
-    """Votes bind to the evidence they were cast on."""
-    rules = "{id: review, meaning: I looked, from: ['group:reviewers'], count: 2}"
-    await rig.direct.publish(f"{policy()}  approvals: {{rules: [{rules}]}}\n")
+REVIEWED = "  approvals: {rules: [{id: review, meaning: I looked, from: ['group:reviewers'], count: 2}]}\n"
+
+
+@pytest.mark.parametrize(
+    "asked", [policy(request="evidence: [note]"), policy("{id: note, cel: '!has(candidate.evidence.x)'}")]
+)
+async def test_new_evidence_asks_people_again(rig: Rig, asked: str) -> None:
+    """Votes bind to the evidence that the policies look at."""
+    await rig.direct.publish(f"{asked}{REVIEWED}")
     request_id = await rig.asked("new")
+    await attach(rig.ana, model="new", type="note", url="https://wiki.example/first")
     await rig.direct.parts.people.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE))
     await attach(rig.ana, model="new", type="note", url="https://wiki.example/incident")
     request = await rig.direct.request(request_id)
@@ -102,6 +110,66 @@ async def test_new_evidence_asks_people_again(rig: Rig) -> None:
     again = await attach(rig.ana, model="new", type="note", url="https://wiki.example/incident")
     assert again.status_code == 200
     assert (await rig.direct.request(request_id)).request_digest == request.request_digest
+
+
+async def test_evidence_that_nobody_asks_for_voids_nothing(rig: Rig) -> None:
+    """Else whoever may attach something keeps a request open for ever; a check does with each of its answers."""
+    await rig.direct.publish(f"{policy(ATTESTED % '', request='evidence: [model_card]')}{REVIEWED}")
+    request_id = await rig.asked("new")
+    report = b"<junit tests='812' failures='0'/>"
+    await upload(rig.ci, report, media_type="application/xml")
+    await attach(rig.ci, model="new", type="integration-tests", title="CI", result="pass", **file_of(report))
+    await attach(rig.ana, model="new", type="model_card", url="https://wiki.example/card")
+    await rig.direct.parts.people.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE))
+    before = await rig.direct.request(request_id)
+    await attach(rig.ci, model="new", type="fairness-report", **file_of(report))
+    await attach(rig.ana, model="new", type="note", url="https://wiki.example/incident")
+    request = await rig.direct.request(request_id)
+    assert request.request_digest == before.request_digest
+    assert [vote.voter for vote in request.votes] == ["ben"]
+    candidate = request.inputs["candidate"]
+    assert sorted(candidate["evidence"]) == ["integration-tests", "model_card"]
+    assert [one["type"] for one in candidate["attestations"]] == ["integration-tests"]
+
+
+PROVENANCE = """{id: signed, cel: 'candidate.attestations.exists(a, a.type == "slsa-provenance" && a.verified)'}"""
+
+
+async def test_nobody_attests_what_they_ask_for_themselves(rig: Rig) -> None:
+    """The worked policy of the design asks for `verified`: by a service, with a file, and of neither side."""
+    await rig.direct.publish(policy(f"{PROVENANCE[:-1]}, waivable_by: ['group:leads']}}"))
+    request_id = await rig.asked("new")
+    report = b'{"predicateType": "https://slsa.dev/provenance/v1"}'
+    attest: dict[str, Any] = {"model": "new", "type": "slsa-provenance", "title": "x", "result": "pass"}
+    opened = await rig.direct.request(request_id)
+    author = rig.client(opened.inputs["candidate"]["registered_by"], "ml-engineers", "ci", kind="service")
+    requester = rig.client(opened.opened.requested_by, "ml-engineers", "ci", kind="service")
+    for client, more in (
+        (rig.ana, file_of(report)),
+        (rig.client("ben", "ml-engineers", "reviewers"), file_of(report)),
+        (rig.ci, {}),
+        (author, file_of(report)),
+        (requester, file_of(report)),
+    ):
+        await upload(client, report)
+        posted = await attach(client, **attest, **more)
+        assert posted.status_code in (200, 201), posted.text
+        held = await rig.direct.request(request_id)
+        assert held.status == "open"
+        assert not any(one["verified"] for one in held.inputs["candidate"]["attestations"])
+    assert (await attach(rig.ci, **attest, **file_of(report))).status_code == 201
+    assert (await rig.direct.request(request_id)).status == "approved"
+
+
+async def test_a_piece_that_speaks_against_the_version_is_not_what_was_asked_for(rig: Rig) -> None:
+    await rig.direct.publish(policy(request="evidence: [pentest]"))
+    request_id = await rig.asked("new")
+    await attach(rig.ci, model="new", type="pentest", title="run 1", result="pass")  # a word alone
+    assert "evidence is missing: pentest" in await waits_for(rig, request_id)
+    await attach(rig.ci, model="new", type="pentest", title="run 2", result="fail", url="https://ci.example/2")
+    assert "evidence is missing: pentest" in await waits_for(rig, request_id)
+    await attach(rig.ci, model="new", type="pentest", title="run 3", result="pass", url="https://ci.example/3")
+    assert (await rig.direct.request(request_id)).status == "approved"
 
 
 async def waits_for(rig: Rig, request_id: str) -> str:

@@ -47,7 +47,7 @@ def raw(store: dict[str, str]) -> Minio:
 # -- pieces --------------------------------------------------------------------------------------------------------
 
 
-async def test_evidence_is_links_and_files(rig: Rig) -> None:
+async def test_must_evidence_links_and_files(rig: Rig) -> None:
     link = await attach(rig.ana, type="review", title="Risk review", url="https://wiki.example/risk?x=1", detail="ok")
     assert link.status_code == 201, link.text
     await upload(rig.ana, CARD)
@@ -201,7 +201,7 @@ async def test_to_know_the_digest_of_another_models_file_is_not_to_have_it(rig: 
     assert code_of(await attach(rig.ci, model="mine", **file_of(data))) == (422, "evidence-missing")
 
 
-async def test_bytes_that_are_not_those_of_the_digest_are_refused(rig: Rig, raw: Minio, store: dict[str, str]) -> None:
+async def test_beyond_evidence_bytes_that_are_not_those_of_the_digest_are_refused(rig: Rig, raw: Minio, store: dict[str, str]) -> None:
     """Where a store knows no checksums, or somebody holds its keys."""
     data, other = b"what was said", b"what was sent"
     await upload(rig.ana, data)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.integration.approval.conftest import Direct, transition_id
+from tests.integration.approval.crowd import waiting_for
 
-from approval import copies, views
+from approval import copies, standing, views
 from approval.api.documents import manifest
 from approval.domain import Request
 from contracts.approval import ApprovalLapsed, Choice, RequestEscalated, ReviewOverdue
@@ -84,6 +85,14 @@ async def phase(direct: Direct, request_id: str) -> str:
         request = await views.request(tx, request_id)
         assert request is not None
         return (await direct.parts.desk.sights.of(tx, request, await direct.clock(tx))).found.phase
+
+
+async def noted(direct: Direct, request_id: str) -> tuple[str, list[str]]:
+    """The phase that is stored, and what the inbox of the leads holds."""
+    async with direct.db.snapshot() as tx:
+        row = (await standing.of_requests(tx, [request_id]))[request_id]
+        inbox = await waiting_for(tx, ["leads"], "lea", limit=10)
+    return row.phase, [found for _, found in inbox]
 
 
 # -- quorum, groups ----------------------------------------------------------------------------------------------
@@ -214,26 +223,26 @@ async def test_must_delegation_by_a_dated_delegate(only: Direct) -> None:
     await only.publish(document(**approvals(REVIEW, delegation={"allowed": True, "max": "14d"})))
     await delegating(only, "ben", "reviewers", to="dora")
     request = await asked(only)
-    assert await refused(only, request, "dora") == "not-an-approver"  # in her own name she may not
-    decided = await vote(only, request, "dora", on_behalf_of="ben")
+    assert await refused(only, request, "dora", "leads") == "not-an-approver"  # in her own name she may not
+    decided = await vote(only, request, "dora", "leads", on_behalf_of="ben")
     assert decided.status == "approved"
     await only.later(days=8)
     late = await asked(only)
-    assert await refused(only, late, "dora", on_behalf_of="ben") == "no-delegation"
+    assert await refused(only, late, "dora", "leads", on_behalf_of="ben") == "no-delegation"
 
 
 async def test_beyond_delegation_depth_one_never_to_the_excluded_and_shown(only: Direct) -> None:
     await only.publish(document(**approvals(REVIEW, delegation={"allowed": True, "max": "14d"})))
     await delegating(only, "ben", "reviewers", to="dora")
-    await delegating(only, "dora", to="emil")
+    await delegating(only, "dora", "leads", to="emil")
     await delegating(only, "ben", "reviewers", to="ana")
     long = await delegating(only, "bo", "reviewers", to="dora", days=30)
     request = await asked(only)
-    assert await refused(only, request, "emil", on_behalf_of="dora") == "not-an-approver"  # depth 1
-    assert await refused(only, request, "emil", on_behalf_of="ben") == "no-delegation"
+    assert await refused(only, request, "emil", "leads", on_behalf_of="dora") == "not-an-approver"  # depth 1
+    assert await refused(only, request, "emil", "leads", on_behalf_of="ben") == "no-delegation"
     assert await refused(only, request, "ana", on_behalf_of="ben") == "own-request"
-    assert await refused(only, request, "dora", on_behalf_of="bo") == "delegation-too-long"
-    decided = await vote(only, request, "dora", on_behalf_of="ben")
+    assert await refused(only, request, "dora", "leads", on_behalf_of="bo") == "delegation-too-long"
+    decided = await vote(only, request, "dora", "leads", on_behalf_of="ben")
     assert [(v.voter, v.on_behalf_of) for v in decided.votes] == [("dora", "ben")]
     assert "dora for ben: approve" in manifest(decided)
     ended = await only.parts.directory.end(long, "bo")
@@ -490,7 +499,7 @@ async def test_beyond_break_glass_fresh_authentication_never_skip_and_review(onl
     assert isinstance(overdue, ReviewOverdue)
     assert overdue.frozen
     held = await asked(only, 2, expires_in=80 * 3600)
-    assert await phase(only, held) == "frozen"
+    assert await noted(only, held) == ("frozen", [])
     with pytest.raises(Problem, match="frozen"):
         await breaking(held, await only.person("olaf", "oncall"), "production is down")
     reviewing = only.parts.emergencies.review
@@ -501,7 +510,7 @@ async def test_beyond_break_glass_fresh_authentication_never_skip_and_review(onl
         found = await reviewing(request, await only.person(who, "risk"), justified=True, comment="it was")
     assert found.reviewed
     await only.sweep()
-    assert await phase(only, held) == "gates"
+    assert await noted(only, held) == ("gates", [held])
 
 
 async def test_beyond_break_glass_is_time_boxed(only: Direct) -> None:

@@ -183,17 +183,6 @@ async def test_a_death_between_the_last_vote_and_the_decision(direct: Direct) ->
     assert (await direct.request(request_id)).status == "approved"
 
 
-async def test_an_approval_is_good_as_long_as_its_request(direct: Direct) -> None:
-    """An outage of the registry must not lose what people approved."""
-    await direct.parts.revisions.bootstrap()
-    await direct.registry.register("m", accuracy=0.95)
-    request_id = transition_id(await direct.registry.request("m"))
-    await direct.parts.people.vote(request_id, person("ben", "reviewers"), Ballot(Choice.APPROVE))
-    request = await direct.request(request_id)
-    assert request.decision is not None
-    assert request.decision.expires_at == request.opened.expires_at
-
-
 @pytest.mark.parametrize("request_id", ["%00", "a%00b", "a%20b", "%ff", "x" * 101])
 async def test_a_malformed_request_id_is_refused(approval: Harness, request_id: str) -> None:
     assert (await approval.ana.get(f"/v1/requests/{request_id}")).status_code == 422

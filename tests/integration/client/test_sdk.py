@@ -149,7 +149,13 @@ def test_subscriptions_are_made_listed_and_removed(ana: Client) -> None:
     assert (made.secret or "").startswith("whsec_")
     mine = {s.subscription_id for s in ana.subscriptions()}
     assert made.subscription_id in mine
+    assert (made.types, made.audience) == (["hallmark.stage.*"], [])
     ana.unsubscribe(made.subscription_id)
+    told = ana.subscribe("webhook", "http://127.0.0.1:9/hook", audience=["user:ana", "group:ml-engineers"])
+    assert (told.types, told.audience) == (["hallmark.*"], ["user:ana", "group:ml-engineers"])
+    ana.unsubscribe(told.subscription_id)
+    with pytest.raises(HallmarkError, match="write group:NAME"):
+        ana.subscribe("webhook", "http://127.0.0.1:9/hook", audience=["ana"])
     with pytest.raises(HallmarkError):
         ana.subscribe("webhook", "http://169.254.169.254/latest/meta-data")
 

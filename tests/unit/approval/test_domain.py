@@ -91,14 +91,14 @@ def rebound(**changes: Any) -> RequestRebound:
     return RequestRebound(**(given | changes))
 
 
-def review(reviewer: str = "rita", *, closes: bool = False) -> ReviewGiven:
+def review(reviewer: str = "rita", *, closes: bool = False, justified: bool = True, at: datetime = AT) -> ReviewGiven:
     return ReviewGiven(
         request_id="t-1",
         reviewer=reviewer,
         groups=("risk",),
-        justified=True,
+        justified=justified,
         comment="it was down",
-        at=AT,
+        at=at,
         auth_method="token",
         closes=closes,
     )
@@ -205,6 +205,15 @@ def test_who_may_vote_after_escalations() -> None:
     assert apply(waiting(), reminder).added == {}
 
 
+def test_whom_a_step_added_goes_when_the_policies_know_it_no_more() -> None:
+    request = apply(waiting(), escalated("leads"), escalated("x", rule="production/risk"))
+    steps = tuple(step.step for step in request.escalated)
+    without = apply(request, rebound().model_copy(update={"steps": ()}))
+    assert without.added == {}
+    assert apply(without, rebound().model_copy(update={"steps": steps})).added == request.added
+    assert apply(without, escalated("y")).added == {}
+
+
 def test_the_case_is_what_the_events_made() -> None:
     request = apply(waiting(), cast(), GateWaived(request_id="t-1", waiver=waiver()), escalated("leads"))
     request = apply(request, GlassBroken(request_id="t-1", glass=glass()), at=LATER)
@@ -218,14 +227,42 @@ def test_the_case_is_what_the_events_made() -> None:
 # -- afterwards ---------------------------------------------------------------------------------------------------
 
 
+def emergency(*reviews: ReviewGiven, **changes: Any) -> Request:
+    broken = GlassBroken(request_id="t-1", glass=glass().model_copy(update=changes))
+    return apply(waiting(), broken, decision(), *reviews)
+
+
 def test_the_review_of_an_emergency() -> None:
-    request = apply(waiting(), GlassBroken(request_id="t-1", glass=glass()), decision(), review("rita"))
-    assert not request.reviewed
+    deadline = glass().review_by
+    request = emergency(review("rita"))
+    assert (request.reviewed, request.freezes_at) == (False, deadline)
     late = apply(request, ReviewOverdue(request_id="t-1", page=(), frozen=True))
-    assert late.freezes
+    assert (late.reviewed, late.freezes_at) == (False, deadline)
     done = apply(late, review("rolf", closes=True))
-    assert (done.reviewed, done.freezes, done.status) == (True, False, "approved")
-    assert not apply(request, ReviewOverdue(request_id="t-1", page=(), frozen=False)).freezes
+    assert (done.reviewed, done.freezes_at, done.status) == (True, None, "approved")
+
+
+def test_an_emergency_that_is_overdue_may_freeze_nothing() -> None:
+    assert emergency(on_overdue=("page",)).freezes_at is None
+
+
+def test_an_emergency_that_let_nothing_pass_freezes_nothing() -> None:
+    request = apply(waiting(), GlassBroken(request_id="t-1", glass=glass()))
+    assert request.freezes_at is None
+    assert apply(request, decision(Verdict.REJECTED)).freezes_at is None
+
+
+@pytest.mark.parametrize("on_overdue", [("page",), ("page", "freeze_model")])
+def test_an_objection_freezes_at_once_and_starts_the_count_anew(on_overdue: tuple[str, ...]) -> None:
+    objection = review("rolf", justified=False, at=LATER)
+    request = emergency(review("rita"), objection, on_overdue=on_overdue)
+    assert (request.reviewed, request.freezes_at, request.standing_reviews) == (False, LATER, (objection,))
+    request = apply(request, review("rita"))
+    assert (request.freezes_at, len(request.standing_reviews)) == (LATER, 2)
+    request = apply(request, review("rosa", closes=True))
+    assert (request.reviewed, request.freezes_at) == (True, None)
+    request = apply(request, review("ruth", justified=False, at=LATER))
+    assert (request.reviewed, request.freezes_at) == (False, LATER)
 
 
 def test_what_may_still_happen_to_what_is_decided() -> None:

@@ -137,6 +137,10 @@ APPROVALS: list[tuple[Message, list[str]]] = [
     (approval.VoteCast(request_id="t1", vote=VOTE), ["ben voted to approve", "looks good"]),
     (approval.VoteWithdrawn(request_id="t1", voter="ben", reason="read it again"), ["ben took", "read it again"]),
     (
+        approval.VoteWithdrawn(request_id="t1", voter="dora", on_behalf_of="ben", by="ben", reason="not mine"),
+        ["ben took the vote of dora for ben back", "not mine"],
+    ),
+    (
         approval.VoteRefused(request_id="t1", voter="ana", choice=Choice.APPROVE, code="own", detail="asked herself"),
         ["ana", "refused", "asked herself"],
     ),

@@ -106,12 +106,28 @@ def test_without_the_engine_policies_are_checked_by_the_service(
         assert "hallmark-registry[policy]" in err
 
 
-def test_a_file_that_is_no_text_is_explained(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_keeps_nobody_from_the_others(run: Run, file: Path, tmp_path: Path) -> None:
     bad = tmp_path / "model.bin"
     bad.write_bytes(b"\xff\xfe\x00")
-    code, _, err = run("policy", "check", str(bad))
-    assert code == 1
-    assert "cannot be read" in err
+    code, out, _ = run("policy", "check", str(bad), str(tmp_path), str(tmp_path / "none.yaml"), str(file))
+    lines = out.splitlines()
+    assert (code, len(lines)) == (1, 4)
+    assert all("cannot be read" in line for line in lines[:3]), lines
+    assert lines[3].startswith(f"{file}: policy production")
+    code, out, _ = run("policy", "check", str(bad), str(file), "--json")
+    assert (code, [one["valid"] for one in json.loads(out)]) == (1, [False, True])
+    for words in (("policy", "publish", str(bad)), ("policy", "simulate", str(bad))):
+        code, _, err = run(*words)
+        assert (code, "cannot be read" in " ".join(err.split())) == (1, True)
+
+
+def test_the_schema_is_printed(run: Run, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("policy", "schema")
+    assert (code, service.asked) == (0, [])
+    checked_in = Path(__file__).parents[3] / "deploy" / "api" / "promotion-policy.schema.json"
+    assert json.loads(out) == json.loads(checked_in.read_text())
+    monkeypatch.setattr(engine, "installed", lambda: False)
+    assert "hallmark-registry[policy]" in run("policy", "schema")[2]
 
 
 CASES = """policies: [production.yaml]
@@ -150,6 +166,9 @@ def test_tests_are_no_policies_and_no_tests_are_no_success(run: Run, file: Path,
     code, out, err = run("policy", "check", str(file), str(tests))
     assert (code, len(out.splitlines())) == (0, 1)
     assert "is no policy but a test" in " ".join(err.split())
+    code, out, err = run("policy", "check", str(tests), "--json")
+    assert (code, out) == (1, "")
+    assert "no policy among these files" in " ".join(err.split())
 
 
 def test_explain_tells_what_it_would_take(run: Run, service: Service) -> None:
@@ -174,6 +193,14 @@ def test_explain_tells_what_it_would_take(run: Run, service: Service) -> None:
             "excluded": [{"who": "ana", "why": "ana asked for this"}],
             "reauthenticate_within_seconds": 300.0,
             "methods": ["webauthn"],
+            "deny": [{"from": ["group:board"], "count": 1}],
+            "delegation_max_seconds": 1209600.0,
+            "valid_for_seconds": 86400.0,
+            "escalation": [
+                {"at": "2999-01-02T03:04:05+00:00", "action": "notify", "to": ["group:heads"], "rule": None}
+            ],
+            "windows": [{"policy": "p", "tz": "UTC", "days": "Mon-Thu", "from": "09:00", "to": "16:00"}],
+            "freezes": [{"policy": "p", "name": "fair", "tz": "UTC", "from": "2999-05-01", "to": "2999-05-09"}],
             "opens_at": "2999-03-04T05:06:07+00:00",
             "min_wait_seconds": 1800.0,
             "expires_after_seconds": 259200.0,
@@ -202,8 +229,22 @@ def test_explain_tells_what_it_would_take(run: Run, service: Service) -> None:
         "3 days",
         "2999-03-04 05:06:07 UTC",
         "oncall may skip approvals",
+        "board",
+        "by delegations of at most 14 days",
+        "2999-01-02 03:04:05 UTC",
+        "heads",
+        "Mon-Thu 09:00-16:00 UTC",
+        "fair: 2999-05-01 to 2999-05-09 UTC",
     ):
         assert text in out, text
+
+
+def test_explain_tells_that_no_sign_in_is_good_enough(run: Run, service: Service) -> None:
+    would = {"verdict": None, "phase": "people", "reason": "p/review: 0 of 1"}
+    for methods, told in (([], True), (None, False)):
+        service.answers["POST /v1/policies/explain"] = (200, {"methods": methods, "would": would})
+        out = run("policy", "explain", "fraud", "3", "--to", "Production")[1]
+        assert ("by nobody: the policies agree on no sign-in" in out) is told
 
 
 def test_simulate_tells_what_would_be_decided_otherwise(run: Run, service: Service, file: Path) -> None:

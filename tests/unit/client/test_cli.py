@@ -176,6 +176,25 @@ def test_deliveries_are_listed(run: Run, answers: dict[str, Any]) -> None:
     assert "dead" in out
 
 
+def test_a_subscription_may_stand_for_somebody(run: Run, answers: dict[str, Any]) -> None:
+    services = dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r")
+    answers["/.well-known/hallmark.json"] = (200, services)
+    made = {"subscription_id": "s-1", "channel": "slack", "address": "https://h/****", "audience": ["service:oncall"]}
+    answers["/v1/subscriptions"] = (200, {"items": [made], "next": None})
+    _, out, _ = run("notify", "list")
+    assert "service:oncall" in out
+    sent: list[dict[str, Any]] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.extend([json.loads(request.content)] if request.content else [])
+        return httpx2.Response(200, json=made if request.content else services)
+
+    with Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(handler)) as one:
+        one.subscribe("slack", "https://h/x")
+        one.subscribe("slack", "https://h/x", audience=["service:oncall"])
+    assert [(body["types"], body.get("audience")) for body in sent] == [([], None), ([], ["service:oncall"])]
+
+
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
     odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
     answers["/v1/models"] = (200, {"items": [odd], "next": None})

@@ -82,6 +82,7 @@ def test_nobody_but_admins_may_do_everything() -> None:
     assert set(ALLOWED) == set(Role)
     assert Action.VOTE not in ALLOWED[Role.CONTRIBUTOR] | ALLOWED[Role.OPERATOR]
     assert Action.REQUEST not in ALLOWED[Role.APPROVER]
+    assert {role for role in Role if Action.BREAK_GLASS in ALLOWED[role]} == {Role.OPERATOR, Role.ADMIN}
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,10 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str | None) -> None:
         path.write_text(text)
     with pytest.raises(ValueError, match=r"access\.yaml"):
         Access.load(path)
+
+
+def test_grants_are_the_patterns_of_those_lines_that_allow_the_action(access: Access) -> None:
+    assert access.grants(principal(), Action.READ) == {("default", "*")}
+    assert access.grants(principal("ml"), Action.REGISTER) == {("default", "churn-*"), ("team-?", "*")}
+    assert access.grants(principal("ml"), Action.VOTE) == frozenset()
+    assert access.grants(principal("reviewers"), Action.VOTE) == {("*", "*")}

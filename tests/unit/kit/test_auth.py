@@ -59,13 +59,20 @@ async def test_a_good_token(verifier: Verifier, key: OKPKey) -> None:
     assert principal.groups == {"ml-engineers"}
     assert principal.kind == "service"
     assert abs(principal.issued_at - time.time()) < 5
+    assert principal.authenticated_at == principal.issued_at
     assert principal.method == "token"
 
 
 async def test_the_scheme_in_any_case_and_the_issuers_extras(verifier: Verifier, key: OKPKey) -> None:
-    token = signed(key, aud=["other", "hallmark"], auth_time=123, amr=["pwd", "otp"])
+    issued = int(time.time()) - 60
+    token = signed(key, aud=["other", "hallmark"], iat=issued, auth_time=123, amr=["pwd", "otp", "pwd"])
     principal = await verifier.principal(f"bearer  {token} ")
-    assert (principal.issued_at, principal.method) == (123, "pwd")
+    assert (principal.issued_at, principal.authenticated_at, principal.method) == (issued, 123, "pwd otp")
+
+
+async def test_a_method_of_two_words_is_one_method(verifier: Verifier, key: OKPKey) -> None:
+    principal = await verifier.principal(f"Bearer {signed(key, amr=['hardware  key', 'otp'])}")
+    assert principal.method == "hardware-key otp"
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic YTpi", "token abc"])
@@ -100,6 +107,13 @@ async def test_no_token(verifier: Verifier, header: str | None) -> None:
         ({"amr": []}, "token-invalid"),
         ({"auth_time": "noon"}, "token-invalid"),
         ({"auth_time": [1]}, "token-invalid"),
+        ({"auth_time": -1}, "token-invalid"),
+        ({"auth_time": float("inf")}, "token-invalid"),
+        ({"auth_time": float("nan")}, "token-invalid"),
+        ({"auth_time": int(time.time()) + 600}, "token-invalid"),
+        ({"amr": "pwd"}, "token-invalid"),
+        ({"amr": [" "]}, "token-invalid"),
+        ({"amr": ["x" * 150, "y" * 150]}, "token-invalid"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),  # the same in every process
 )

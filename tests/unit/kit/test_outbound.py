@@ -32,6 +32,8 @@ PRIVATE = [
     "::ffff:10.0.0.1",
     "::ffff:169.254.169.254",
     "::127.0.0.1",
+    "168.63.129.16",  # each machine on Azure has it to itself
+    "::ffff:168.63.129.16",
     "64:ff9b::a9fe:a9fe",
     "2002:7f00:1::",
     "2002:a9fe:a9fe::1",

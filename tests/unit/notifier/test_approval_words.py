@@ -203,6 +203,12 @@ TOLD: list[tuple[Message, str, str, list[str]]] = [
         [],
     ),
     (
+        made(VoteWithdrawn, request_id="t1", voter="dan", on_behalf_of="cy", by="cy"),
+        SUBJECT,
+        "churn: v2: cy took the vote of dan on behalf of cy back. Withdrawn by cy.",
+        [],
+    ),
+    (
         VoteRefused(request_id="t1", voter="ana", choice=Choice.APPROVE, code="own-request", detail="it is yours"),
         SUBJECT,
         "churn: v2: the vote of ana was refused: it is yours.",
@@ -270,7 +276,16 @@ TOLD: list[tuple[Message, str, str, list[str]]] = [
     (
         made(ReviewGiven, **REVIEW, justified=False, closes=False),
         SUBJECT,
-        "churn: v2: the emergency was NOT justified. Reviewed by rita: 'it could not wait'.",
+        "churn: v2: the emergency was NOT justified; the model is frozen. Reviewed by rita: 'it could not wait'.",
+        [],
+    ),
+    (
+        made(ReviewGiven, **REVIEW, justified=False, closes=False, page=["service:oncall"]),
+        SUBJECT,
+        (
+            "churn: v2: the emergency was NOT justified; the model is frozen. "
+            "rita pages service:oncall: 'it could not wait'."
+        ),
         [],
     ),
     (

@@ -76,7 +76,7 @@ def event(kind: str = "hallmark.stage.changed.v1", subject: str = "default/churn
         ({"types": ("*",), "model": "churn"}, event("hallmark.policy.published.v1", subject="policy:p"), False),
         ({"types": ("*",), "workspace": "b"}, event("hallmark.vote.cast.v1", subject="policy:production"), True),
         ({"types": ("*",), "model": "churn"}, event("hallmark.vote.cast.v1", subject="policy:production"), False),
-        ({"types": ("*",)}, event("hallmark.vote.withdrawn.v1", subject="other:x/y"), False),
+        ({"types": ("*",)}, event("hallmark.request.commented.v1", subject="other:x/y"), False),
         ({"types": ("*",)}, event("hallmark.command.rejected.v1", subject="command:1"), False),
         ({"types": ("*",)}, event("hallmark.workspace.configured.v1", subject="workspace:default"), True),
         ({"types": ("*",)}, event("hallmark.workspace.configured.v1", subject="workspace:other"), False),

@@ -71,6 +71,7 @@ def inputs(**changes: Any) -> dict[str, Any]:
         "request": {
             "transition_id": "t-1",
             "kind": "promotion",
+            "model": "fraud",
             "from": "Staging",
             "to": "Production",
             "reason": "it is better",

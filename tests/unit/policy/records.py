@@ -11,6 +11,7 @@ from joserfc import jws
 from joserfc.jwk import OKPKey
 from tests.unit.policy.conftest import (
     AT,
+    HOUR,
     REVIEW,
     RISK,
     answer,
@@ -35,7 +36,7 @@ from policy.findings import Judgement
 from policy.holding import holds_until
 from policy.judge import judge
 from policy.needs import InForce, applicable, needs_of
-from policy.outlook import outlook
+from policy.outlook import not_in_time, outlook
 from policy.people import Case, Members, Person, approvals, denial, nobody
 
 KEY = OKPKey.generate_key("Ed25519", auto_kid=True)
@@ -64,7 +65,7 @@ def transition(given: dict[str, Any]) -> Transition:
         transition_id=request["transition_id"],
         kind=TransitionKind(request["kind"]),
         workspace=given["model"]["workspace"],
-        model=given["model"]["name"],
+        model=request["model"],
         version=candidate["version"],
         digest=candidate["digest"],
         artifact_digest=candidate["artifact"]["digest"],
@@ -100,11 +101,12 @@ def record(
     against = denial(case, needs, at, members)
     glass = case.glass if found.reason.startswith("emergency: ") else None
     ends = holds_until(case, needs, at, glass=glass, members=members) if found.verdict is Verdict.APPROVED else None
+    until = expires_at or min(AT + timedelta(days=2), ends or AT + timedelta(days=2))
     decision = Decision(
         **asked.model_dump(),
         decision_id="d-1",
         verdict=found.verdict or "rejected",
-        reason=found.reason,
+        reason=not_in_time(until) if at >= until and found.verdict is not Verdict.APPROVED else found.reason,
         requested_by=case.requested_by,
         policies=refs,
         gates=found.gates,
@@ -112,12 +114,14 @@ def record(
         inputs_digest=inputs_digest,
         request_digest=case.request_digest,
         decided_at=at,
-        expires_at=expires_at or min(AT + timedelta(days=2), ends or AT + timedelta(days=2)),
+        expires_at=until,
         waivers=found.waivers,
         waived=tuple(waiver for waiver in case.waivers if waiver.gate in passed),
         rollback_to=needs.rollback_to,
         break_glass=glass,
         added_approvers={rule: tuple(sorted(groups)) for rule, groups in case.added.items()},
+        opened_at=case.opened_at,
+        bound_at=case.bound_at,
     ).model_copy(update=changes or {})
     clear = decision.model_dump(mode="json")
     decided = RequestDecided(
@@ -134,6 +138,7 @@ def record(
 ACCURATE = {"id": "accuracy", "cel": "candidate.metrics.accuracy >= 0.9", "message": "too low"}
 FRESH = {"id": "fresh", "cel": "now - candidate.registered_at < duration('48h')"}
 PLAIN = in_force(document("p", gates=[ACCURATE, FRESH], **asks(REVIEW)))
+SHORT = in_force(document("p", gates=[ACCURATE, FRESH], request={"expires_after": "2h"}, **asks(REVIEW)))  # until AT
 
 
 def votes(policies: InForce = PLAIN, *who: Person, **more: Any) -> Act:
@@ -197,6 +202,10 @@ def gated(*gates: dict[str, Any], **more: Any) -> InForce:
 
 def added(case: Case) -> Case:
     return replace(case, added={"p/review": frozenset({"leads"})})
+
+
+def rebinds(case: Case) -> Case:
+    return replace(case, bound_at=case.opened_at + HOUR)
 
 
 def resigned(given: Record, header: dict[str, Any] | None = None, key: OKPKey = KEY) -> Record:

@@ -12,7 +12,8 @@ from contracts.canonical import canonical_json
 from policy.document import parse, timeout
 from policy.reader import PolicyError, Reader
 
-# The worked policy of the design, in full but for `rollout` (another part's) and a freeze written out.
+# The worked policy of the design (B3), in full but for two lines. `rollout` is another part's. And the design has
+# `freezes: [calendar:year-end]`: nobody can define such a calendar, so the days are written out.
 WORKED = """\
 apiVersion: registry.dev/v1
 kind: PromotionPolicy
@@ -209,6 +210,28 @@ def test_anybody_can_compute_the_digest() -> None:
         ("level: warn", "attestation: {type: scan, from: ['group:ci']}", 13, "spec.gates.0", "exactly one of"),
         ("cel: 'candidate.metrics.accuracy >= 0.9'", "on_error: fail", 13, "spec.gates.0", "exactly one of"),
         ("level: warn", "timeout: 500us", 16, "spec.gates.0.timeout", "pattern"),
+        ("level: warn", "timeout: 500ms", 13, "spec.gates.0", "timeout is for webhooks and attestations"),
+        ("id: accuracy", "id: when", 13, "spec.gates.0.id", "the policy's own condition"),
+        ("name: strict", "name: registry", 4, "metadata.name", "choose another name"),
+        ("count: 2", "count: 010", 22, "spec.approvals.rules.0.count", "plain number"),
+        ("count: 2", "count: 0x2", 22, "spec.approvals.rules.0.count", "plain number"),
+        ("count: 2", "count: 0b11", 22, "spec.approvals.rules.0.count", "plain number"),
+        ("count: 2", "count: 1_0", 22, "spec.approvals.rules.0.count", "plain number"),
+        ("count: 2", "count: +2", 22, "spec.approvals.rules.0.count", "plain number"),
+        ("count: 2", "count: 1:30", 22, "spec.approvals.rules.0.count", "plain number"),
+        ("too low", "too\x07low", 15, "", "U+0007"),
+        ("too low", "too \u202elow", 15, "", "U+202E"),
+        ("too low", '"too \\u202elow"', 15, "spec.gates.0.message", "U+202E"),
+        ("too low", '"too \\x1blow"', 15, "spec.gates.0.message", "U+001B"),
+        ("too low", "too low # \u2066", 15, "", "U+2066"),
+        ("message", '"mess\\u200eage"', 15, "spec.gates.0", "U+200E"),
+        (
+            "  gates:",
+            "  schedule: {freezes: [calendar:year-end]}\n  gates:",
+            12,
+            "spec.schedule.freezes.0",
+            "{name: year-end, tz: Europe/Berlin, from: '2026-12-20', to: '2027-01-06'}",
+        ),
         ("id: accuracy", "id: !!python/name:os.system x", 13, "", "not YAML"),
         (
             "expires_after: 24h",
@@ -223,8 +246,8 @@ def test_anybody_can_compute_the_digest() -> None:
         (
             "  gates:",
             "  escalation: [{after: 1h, do: add_approvers, rule: none, to: ['group:a']}]\n  gates:",
-            6,
-            "spec",
+            12,
+            "spec.escalation.0.rule",
             "there is no rule none",
         ),
         (
@@ -268,6 +291,27 @@ def test_mistakes(old: str, new: str, line: int, field: str, message: str) -> No
 
 def test_an_anchor_that_nobody_uses_does_no_harm() -> None:
     parse(GOOD.replace("gates:", "gates: &g", 1))
+
+
+def test_lines_may_end_as_on_windows() -> None:
+    assert parse(GOOD.replace("\n", "\r\n")).digest == parse(GOOD).digest
+
+
+UNSURE = {"id": "unsure", "cel": "candidate.metrics.auc >= baseline.metrics.auc"}
+HOPES = {"id": "hopes", "cel": "candidate.metrics.auc > 0.5", "on_error": "inconclusive"}
+
+
+@pytest.mark.parametrize("gate", [UNSURE, HOPES], ids=["no baseline", "an error"])
+def test_somebody_is_asked_about_what_is_inconclusive(gate: dict[str, object]) -> None:
+    ((line, field, message),) = mistakes(document("p", gates=[{"id": "a", "cel": "true"}, gate]))
+    assert (line, field) == (1, "spec.gates.1")
+    assert message.endswith("nobody is asked then: name them in 'asks', or have a rule")
+    rules = {"rules": [{"id": "r", "meaning": "m", "from": ["group:a"]}]}
+    parse(document("p", gates=[gate], approvals=rules))
+    parse(document("p", gates=[gate], gate_defaults={"asks": ["group:a"]}))
+    for more in ({"asks": ["group:a"]}, {"waivable_by": ["group:a"]}, {"level": "warn"}, {"never_skip": True}):
+        parse(document("p", gates=[{**gate, **more}]))
+    parse(document("p", gates=[{**gate, "on_no_baseline": "pass", "on_error": "fail"}]))
 
 
 def test_every_mistake_is_named() -> None:

@@ -122,6 +122,38 @@ def test_votes_in_an_emergency_are_checked_again_too() -> None:
     assert told(stands(broken, text, members={"ben": Member(frozenset())}.get)) == ("people", "p/review: 0 of 1")
 
 
+@pytest.mark.parametrize(
+    ("gates", "skips", "expected"),
+    [
+        ([BAD], ["approvals", "gates"], "gates"),
+        ([BROKEN], ["gates"], "gates"),
+        ([BAD], ["approvals", "schedule"], "rejected"),
+        ([{**BAD, "never_skip": True}], ["gates"], "rejected"),
+        ([BAD, {**BROKEN, "never_skip": True}], ["gates"], "rejected"),
+        ([BAD, {**GOOD, "never_skip": True}], ["gates"], "gates"),
+    ],
+)
+def test_what_an_emergency_could_skip_is_not_rejected(gates: list[Any], skips: list[str], expected: str) -> None:
+    """Else nobody could ever break the glass: the request would be over before."""
+    text = policy(*gates, break_glass={**BREAK, "skips": skips})
+    found = stands(approved(), text)
+    assert told(found)[0] == expected
+    if expected == "gates":
+        assert found.reason.endswith("only an emergency may skip it")
+        case = approved()
+        assert stands(replace(case, glass=glass(case, *skips)), text).verdict is Verdict.APPROVED
+
+
+def test_people_are_not_asked_while_only_an_emergency_helps() -> None:
+    found = stands(case_of(), policy(BAD, break_glass={**BREAK, "skips": ["gates"]}))
+    assert told(found) == ("gates", "p/bad is fail, too low: only an emergency may skip it")
+
+
+def test_an_emergency_that_not_every_policy_knows_holds_nothing_open() -> None:
+    own = policy(BAD, break_glass={**BREAK, "skips": ["gates"]})
+    assert told(stands(approved(), own, document("other")))[0] == "rejected"
+
+
 def test_what_no_emergency_skips() -> None:
     text = policy({**BAD, "never_skip": True}, {**GOOD, "never_skip": True}, {"id": "other", "cel": "false"})
     needs = needs_at(in_force(text))

@@ -37,7 +37,7 @@ INPUTS: dict[str, Any] = {
         "unsafe": False,
         "revoked": False,
     },
-    "baseline": {"version": 1, "metrics": {"accuracy": 0.9}, "stages": ["Production"]},
+    "baseline": {"version": 1, "metrics": {"accuracy": 0.9}, "stages": ["Production"], "evaluations": []},
 }
 
 
@@ -85,6 +85,8 @@ def metrics(**values: Any) -> dict[str, Any]:
         ("candidate.evaluations.all(e, e.metrics.auc >= 0.85)", "fail"),
         ("candidate.slices.all(s, s.metrics.f1 >= 0.85)", "error"),
         ("baseline.slices.size() == 0", "error"),  # nothing is known of them
+        ("baseline.slices.all(s, s.metrics.auc >= 0.85)", "error"),
+        ("baseline.evaluations.all(e, e.metrics.auc >= 0.85)", "error"),
         ("now - candidate.evaluated_at < duration('24h')", "pass"),
         ("candidate.attestations.exists(a, a.type == 'slsa-provenance' && a.verified)", "pass"),
         ("has(candidate.evidence.model_card)", "pass"),
@@ -150,10 +152,29 @@ def test_what_an_author_is_told(expression: str, text: str) -> None:
         Gate(expression)
 
 
-def test_cost_is_bounded() -> None:
-    big = metrics(**{f"m{n}": 1.0 for n in range(300)})
-    hog = "candidate.metrics.all(a, candidate.metrics.all(b, candidate.metrics.all(c, a + b + c != '')))"
-    assert said(hog, big)[0] == "error"
+def evaluated(*moments: str) -> dict[str, Any]:
+    made = [{"dataset": {"name": m}, "metrics": {"auc": 0.9}, "evaluated_at": m} for m in moments]
+    latest = max(moments, key=datetime.fromisoformat)
+    return {**INPUTS, "candidate": {**INPUTS["candidate"], "evaluations": made, "evaluated_at": latest}}
+
+
+@pytest.mark.parametrize(
+    ("moments", "fresh", "slices"),
+    [
+        (("2026-01-01T23:00:00Z",), "pass", 1),
+        (("2026-01-02T00:04:00Z",), "pass", 1),  # a clock that is a little ahead
+        (("2026-01-02T00:06:00Z",), "error", None),
+        (("2030-01-01T00:00:00Z",), "error", None),
+        (("2025-12-31T00:00:00Z", "2030-01-01T00:00:00Z"), "fail", 1),
+        (("2026-01-01T23:00:00+00:00", "2026-01-02T01:00:00+09:00"), "pass", 2),  # the former is the later
+    ],
+)
+def test_what_is_dated_in_the_future_is_not_fresh(moments: tuple[str, ...], fresh: str, slices: int | None) -> None:
+    given = evaluated(*moments)
+    assert said("now - candidate.evaluated_at < duration('4h')", given)[0] == fresh
+    assert said(f"candidate.slices.size() == {slices or 0}", given)[0] == ("pass" if slices else "error")
+    future = {**INPUTS, "candidate": {**INPUTS["candidate"], "trained_at": "2030-01-01T00:00:00Z"}}
+    assert said("now - candidate.trained_at < duration('168h')", future)[0] == "error"
 
 
 @pytest.mark.parametrize("choice", ["error", "inconclusive"])

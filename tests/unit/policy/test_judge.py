@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.unit.policy.conftest import (
     AT,
+    DIGEST,
     HOOK,
     HOUR,
     LEADS,
@@ -29,6 +30,7 @@ from tests.unit.policy.records import (
     OLD,
     PLAIN,
     SCAN,
+    SHORT,
     STEPPED,
     TWO,
     WAITS,
@@ -39,6 +41,7 @@ from tests.unit.policy.records import (
     good,
     judged,
     keys,
+    rebinds,
     record,
     text,
     votes,
@@ -67,6 +70,7 @@ def test_an_approval_holds() -> None:
         ("request", "ok"),
         ("match", "ok"),
         ("other policies", "not checkable"),
+        ("times", "ok"),
         ("gates", "ok"),
         ("gate p/accuracy", "ok"),
         ("gate p/fresh", "ok"),
@@ -78,6 +82,7 @@ def test_an_approval_holds() -> None:
         ("schedule", "ok"),
         ("grants", "ok"),
         ("verdict", "ok"),
+        ("reason", "ok"),
     ]
     assert text(found, "verdict") == "ok: approved: approved by ben"
 
@@ -95,8 +100,9 @@ REJECTIONS: list[tuple[str, InForce, tuple[Act, ...], dict[str, Any]]] = [
     ("no policy", in_force(document("p", {"transition": {"to": "Staging"}})), (), {}),
     ("doubt", in_force(document("p", {"transition": {}, "when": "model.tags.x == 'y'"})), (), {}),
     ("a missing field", in_force(document("p", request={"fields": {"ticket": {"required": True}}})), (), {}),
-    ("nobody voted in time", PLAIN, (), {"expires_at": AT}),
-    ("nobody voted in time, and now a gate fails", PLAIN, (), {"at": AT + 3 * 24 * HOUR, "expires_at": AT}),
+    ("nobody voted in time", SHORT, (), {"expires_at": AT}),
+    ("nobody voted in time, and now a gate fails", SHORT, (), {"at": AT + 3 * 24 * HOUR, "expires_at": AT}),
+    ("it lived for a shorter time before", PLAIN, (rebinds,), {"expires_at": AT}),
 ]
 
 
@@ -110,7 +116,7 @@ def test_rejections_hold(policies: InForce, acts: tuple[Act, ...], options: dict
     assert found.decision.verdict is Verdict.REJECTED
 
 
-SCANNED = {"type": "scan", "posted_by": "x", "groups": ["ci"], "title": "a scan", "digest": None, "result": "pass"}
+SCANNED = {"type": "scan", "posted_by": "x", "groups": ["ci"], "title": "a scan", "digest": DIGEST, "result": "pass"}
 ASKED = gated({**HOOK, "asks": ["group:leads"]})
 APPROVALS: list[tuple[str, InForce, tuple[Act, ...], dict[str, Any]]] = [
     ("nobody is asked", gated(ACCURATE), (), {}),
@@ -118,6 +124,7 @@ APPROVALS: list[tuple[str, InForce, tuple[Act, ...], dict[str, Any]]] = [
     ("a vote for somebody else", DELEGATED, (votes(DELEGATED, person("ben", "x"), principal=person("rita")),), {}),
     ("approvers that were added", ESCALATED, (added, votes(ESCALATED, person("lea", "leads"))), {}),
     ("step-up", STEPPED, (votes(STEPPED, person(method="otp", authenticated_at=AT - timedelta(minutes=4))),), {}),
+    ("step-up by two methods", STEPPED, (votes(STEPPED, person(method="pwd otp")),), {}),
     ("a vote cast anew", OLD, (lambda c: with_votes(c, vote(c, at=OPENED)), votes(OLD)), {}),
     ("in its window", OFFICE, (votes(OFFICE),), {}),
     ("after its minimum wait", WAITS, (lambda c: with_votes(c, vote(c, at=OPENED)),), {}),
@@ -144,7 +151,7 @@ APPROVALS: list[tuple[str, InForce, tuple[Act, ...], dict[str, Any]]] = [
     ),
     ("a rollback", BACK, (), {"given": inputs(request={"kind": "rollback"})}),
     ("a version to return to", PLAIN, (votes(),), {"given": inputs(request={"fields": {"rollback_to": "1"}})}),
-    ("a model with another name by now", PLAIN, (votes(),), {"changes": {"model": "fraud-old"}}),
+    ("a model with another name by now", PLAIN, (votes(),), {"given": inputs(model={"name": "fraud-detection"})}),
 ]
 
 
@@ -159,11 +166,23 @@ def test_approvals_hold(policies: InForce, acts: tuple[Act, ...], options: dict[
 def test_what_the_record_alone_cannot_tell_is_said() -> None:
     found = judge(record(gated(HOOK, {**SCAN, "level": "warn"}), answers("pass")), keys())
     assert text(found, "gate p/hook") == "not checkable: pass, taken from the record: a webhook cannot be asked again"
-    assert text(found, "gate p/scan").startswith("not checkable: error, taken from the record")
+    assert text(found, "gate p/scan") == "ok: error, evaluated again"
     assert text(found, "other policies").startswith("not checkable")
-    waited = judge(record(WAITS, votes(WAITS)), keys())
-    assert text(waited, "minimum wait").startswith("not checkable: 1:00:00")
+
+
+def test_records_from_before_the_time_of_opening_was_in_them() -> None:
+    undated = {"opened_at": None, "bound_at": None}
+    waited = judge(record(WAITS, votes(WAITS), changes=undated), keys())
     assert waited.ok
+    assert text(waited, "times") == "not checkable: when the request was opened is not in the record"
+    assert text(waited, "minimum wait").startswith("not checkable: 1:00:00")
+    late = record(gated({**SCAN, "level": "warn"}), at=AT + 2 * HOUR, changes=undated)
+    assert text(judge(late, keys()), "gate p/scan").startswith("not checkable: error, taken from the record")
+
+
+def test_what_nobody_answered_in_time_is_judged_by_the_time_it_was_asked() -> None:
+    late = record(gated({**SCAN, "level": "warn"}), at=AT + 2 * HOUR)
+    assert text(judge(late, keys()), "gate p/scan") == "ok: error, evaluated again"
 
 
 def test_members_that_left_are_not_in_the_record_of_an_approval() -> None:

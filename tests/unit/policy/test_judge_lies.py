@@ -184,7 +184,7 @@ def test_a_rejection_that_nobody_asked_for() -> None:
         ({"result": "waived"}, ["gate p/accuracy"]),
         ({"expression": "true"}, ["gate p/accuracy"]),
         ({"gate": "p/other"}, ["gates"]),
-        ({"message": "of no account"}, []),
+        ({"message": "of no account"}, ["gate p/accuracy"]),
     ],
 )
 def test_gates_that_say_something_else(gate: dict[str, Any], expected: list[str]) -> None:
@@ -242,7 +242,7 @@ def test_more_granted_than_was_asked_for(changes: dict[str, Any]) -> None:
 
 def test_approvers_that_no_policy_adds() -> None:
     made = record(PLAIN, added, votes(PLAIN, person("lea", "leads")))
-    assert judged(made) == ["approvers added to p/review"]
+    assert judged(made) == ["approvers added to p/review", "vote of lea"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.unit.policy.conftest import AT, OPENED, PRODUCTION, REVIEW, RISK, asks, document, in_force, inputs, needs_at
+from tests.unit.policy.conftest import (
+    AT,
+    DIGEST,
+    HOOK,
+    OPENED,
+    PRODUCTION,
+    REVIEW,
+    RISK,
+    asks,
+    document,
+    in_force,
+    inputs,
+    needs_at,
+)
 
-from policy.needs import UNSAFE_GATE, Emergency, Needs, applicable, needs_of
+from policy.document import parse
+from policy.needs import UNSAFE_GATE, Emergency, Needs, applicable, names_now, needs_of
 
 
 def names(*texts: str, **changes: Any) -> list[str]:
@@ -34,7 +48,7 @@ def needs(*texts: str, **changes: Any) -> Needs:
         ({"transition": {"kind": "any"}}, {"request": {"kind": "alias"}}, True),
         ({"transition": {"kind": "any"}}, {"request": {"kind": "policy"}}, False),
         ({"transition": {"kind": "policy"}}, {"request": {"kind": "policy"}}, True),
-        ({"transition": {"to": "@champion"}}, {"request": {"kind": "alias", "to": "@champion"}}, False),
+        ({"transition": {"to": "Production"}}, {"request": {"kind": "alias", "to": "@champion"}}, False),
         ({"transition": {"kind": "alias", "to": "@champion"}}, {"request": {"kind": "alias", "to": "@champion"}}, True),
         ({"transition": {"kind": "alias", "to": "@champion"}}, {"request": {"kind": "alias", "to": "@next"}}, False),
         ({"transition": {}, "workspaces": ["def*"]}, {}, True),
@@ -183,11 +197,41 @@ def test_steps_of_an_escalation_in_business_hours() -> None:
     friday = datetime(2026, 1, 16, 14, tzinfo=UTC)
     policies = in_force(text)
     found = needs_of(policies, inputs(), opened_at=friday, now=friday).steps
-    assert [(step.id, step.action, step.due, step.rule) for step in found] == [
-        ("p/2", "notify", friday + timedelta(hours=24), None),
-        ("p/3", "add_approvers", friday + timedelta(hours=48), "p/review"),
-        ("p/1", "remind", datetime(2026, 1, 19, 10, tzinfo=UTC), None),
+    assert [(step.id[:-12], step.action, step.due, step.rule) for step in found] == [
+        ("p/notify-24h-", "notify", friday + timedelta(hours=24), None),
+        ("p/add_approvers-48h-", "add_approvers", friday + timedelta(hours=48), "p/review"),
+        ("p/remind-4h-", "remind", datetime(2026, 1, 19, 10, tzinfo=UTC), None),
     ]
+
+
+def test_a_step_is_known_by_what_it_says() -> None:
+    def ids(*ladder: dict[str, Any], **more: Any) -> list[str]:
+        text = document("p", **asks(REVIEW), escalation=list(ladder), **more)
+        return [step.id for step in needs_at(in_force(text)).steps]
+
+    remind, later = {"after": "1h", "do": "remind"}, {"after": "3h", "do": "remind"}
+    notify = {"after": "1h", "do": "notify", "to": ["group:leads"]}
+    assert ids(remind) != ids(later)
+    assert ids(remind)[0] in ids(notify, later, remind)
+    assert ids(notify) != ids({**notify, "to": ["group:risk"]})
+    assert len(ids(remind, remind)) == 1
+    busy = {**remind, "business_hours": True}
+    assert ids(busy) != ids(busy, business_hours={"tz": "UTC", "from": "08:00", "to": "16:00"})
+    assert ids(remind) == ids(remind, business_hours={"tz": "UTC", "from": "08:00", "to": "16:00"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"gates": [{"id": "g", "cel": "now > candidate.registered_at"}]}, True),
+        (asks({**REVIEW, "when": "now > candidate.registered_at"}), True),
+        ({"gates": [{"id": "g", "cel": "candidate.metrics.known > 0.5"}], **asks(REVIEW)}, False),
+    ],
+)
+def test_which_policies_name_the_time(spec: dict[str, Any], *, expected: bool) -> None:
+    assert names_now(parse(document("p", **spec))) is expected
+    match = {"transition": {}, "when": "now > candidate.registered_at"}
+    assert names_now(parse(document("p", match, **spec)))
 
 
 # -- what a request lacks -----------------------------------------------------------------------------------------
@@ -256,8 +300,25 @@ def test_evidence_of_each_type_is_wanted_once() -> None:
     a = document("a", request={"evidence": ["model_card", "fairness"]})
     b = document("b", request={"evidence": ["fairness", "pentest"]})
     assert needs(a, b).missing_evidence == ("model_card", "fairness", "pentest")
-    have = {"evidence": {"fairness": {"title": "report"}}}
+    have = {"evidence": {"fairness": {"title": "report", "url": "https://wiki.example/fairness"}}}
     assert needs(a, b, candidate=have).missing_evidence == ("model_card", "pentest")
+
+
+@pytest.mark.parametrize(
+    ("piece", "there"),
+    [
+        ({"digest": DIGEST}, True),
+        ({"url": "https://wiki.example/card"}, True),
+        ({"digest": DIGEST, "result": "pass"}, True),
+        ({"digest": DIGEST, "result": "inconclusive"}, True),
+        ({"digest": DIGEST, "result": "fail"}, False),
+        ({"result": "pass"}, False),  # no file and no link: somebody's word alone
+        ({"title": "a card"}, False),
+    ],
+)
+def test_what_is_evidence(piece: dict[str, Any], there: bool) -> None:
+    text = document("p", request={"evidence": ["card"]})
+    assert needs(text, candidate={"evidence": {"card": piece}}).missing_evidence == (() if there else ("card",))
 
 
 # -- gates --------------------------------------------------------------------------------------------------------
@@ -272,7 +333,8 @@ def test_a_gate_takes_what_it_does_not_say_from_the_defaults() -> None:
         "asks": ["group:leads"],
     }
     said = {"level": "block", "on_error": "fail", "on_no_baseline": "fail", "timeout": "500ms", "asks": []}
-    text = document("p", gates=[{"id": "a", "cel": "true"}, {"id": "b", "cel": "true", **said}], gate_defaults=defaults)
+    own = {key: value for key, value in HOOK.items() if key != "timeout"} | {"id": "b", **said}
+    text = document("p", gates=[{"id": "a", "cel": "true"}, own], gate_defaults=defaults)
     a, b = needs(text).gates
     assert (a.blocks, a.spec.on_error, a.spec.on_no_baseline, a.timeout, a.asks) == (
         False,
@@ -288,6 +350,20 @@ def test_a_gate_takes_what_it_does_not_say_from_the_defaults() -> None:
         timedelta(milliseconds=500),
         frozenset(),
     )
+
+
+def test_those_of_the_rules_are_asked_where_a_gate_names_nobody() -> None:
+    gates = [
+        {"id": "a", "cel": "true"},
+        {"id": "b", "cel": "true", "asks": ["group:leads"]},
+        {"id": "c", "cel": "true", "waivable_by": ["group:leads"]},
+        {"id": "d", "cel": "true", "asks": []},
+        {"id": "e", "cel": "true", "never_skip": True},
+    ]
+    leads, rules = frozenset({"leads"}), frozenset({"reviewers", "risk"})
+    found = needs(document("p", gates=gates, **asks(REVIEW, RISK)), document("q", **asks(REVIEW))).gates
+    assert [gate.may_pass_by("inconclusive") for gate in found] == [(rules,), (leads,), (leads,), (), ()]
+    assert [gate.may_pass_by("fail") for gate in found] == [(), (), (leads,), (), ()]
 
 
 def test_a_gate_that_is_never_skipped_blocks_whatever_the_defaults() -> None:

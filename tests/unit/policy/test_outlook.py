@@ -71,7 +71,7 @@ def test_the_order() -> None:
     text = policy({**BAD, **LEADS}, request={"evidence": ["card"]}, schedule={"windows": SOON})
     case = case_of()
     assert told(stands(case, text))[0] == "gates"
-    case = case_of(inputs(candidate={"evidence": {"card": {}}}))
+    case = case_of(inputs(candidate={"evidence": {"card": {"url": "https://wiki.example/card"}}}))
     assert told(stands(case, text)) == ("gates", "p/bad is fail: somebody of leads may waive it")
     case = replace(case, waivers=(waiver(case, "p/bad"),))
     assert told(stands(case, text)) == ("people", "p/review: 0 of 1")
@@ -96,14 +96,16 @@ def test_people_are_not_asked_while_a_gate_fails() -> None:
         ({**BAD, "level": "warn"}, "approved"),
         ({**BAD, "never_skip": True}, "rejected"),
         ({**BAD, "asks": ["group:leads"]}, "rejected"),  # they are asked about what is not certain only
-        (COMPARES, "rejected"),  # inconclusive, and nobody is asked
+        (COMPARES, "gates"),  # inconclusive: those of the rules are asked
+        ({**COMPARES, "asks": []}, "rejected"),  # nobody is asked
+        ({**COMPARES, "never_skip": True}, "rejected"),
         ({**COMPARES, "asks": ["group:leads"]}, "gates"),
         ({**COMPARES, **LEADS}, "gates"),
         ({**COMPARES, "on_no_baseline": "pass"}, "approved"),
         ({**COMPARES, "on_no_baseline": "fail", "asks": ["group:leads"]}, "rejected"),
         ({**COMPARES, "level": "warn"}, "approved"),
         (BROKEN, "rejected"),
-        ({**BROKEN, "on_error": "inconclusive"}, "rejected"),
+        ({**BROKEN, "on_error": "inconclusive"}, "gates"),
         ({**BROKEN, "on_error": "inconclusive", "asks": ["group:leads"]}, "gates"),
         ({**BROKEN, **LEADS}, "gates"),
         (HOOK, "gates"),
@@ -190,8 +192,8 @@ def test_windows_and_freezes(schedule: dict[str, Any], opens: Any) -> None:
 
 
 def test_a_window_that_never_opens() -> None:
-    freeze = {"name": "for good", "tz": "UTC", "from": "2026-01-01", "to": "2099-01-01"}
-    found = stands(approved(), policy(schedule={"freezes": [freeze]}))
+    years = [{"name": f"{year}", "tz": "UTC", "from": f"{year}-01-01", "to": f"{year}-12-31"} for year in (2026, 2027)]
+    found = stands(approved(), policy(schedule={"freezes": years}))
     assert (found.phase, found.next_at) == ("schedule", None)
     assert "never" in found.reason
 

@@ -10,6 +10,7 @@ from tests.unit.policy.conftest import (
     BAD,
     BROKEN,
     COMPARES,
+    DIGEST,
     GOOD,
     HOOK,
     HOUR,
@@ -182,6 +183,12 @@ def test_the_time_to_answer_runs_while_evidence_is_missing() -> None:
         ([{"posted_by": "scanner", "result": "fail"}, {"posted_by": "scanner"}], "pass"),  # the latest counts
         ([{"posted_by": "scanner"}, {"posted_by": "scanner", "result": "inconclusive"}], "inconclusive"),
         ([{"posted_by": "scanner", "result": "fail"}, {"posted_by": "mallory"}], "fail"),
+        ([{"posted_by": "scanner", "digest": None}], "pending"),  # a pass needs a file
+        ([{"posted_by": "scanner", "digest": None, "result": "fail"}], "fail"),
+        ([{"posted_by": "scanner", "result": "fail"}, {"posted_by": "scanner", "digest": None}], "fail"),
+        ([{"posted_by": "trainer", "groups": ["ci"]}], "pending"),  # the author of the version
+        ([{"posted_by": "ANA", "groups": ["ci"]}], "pending"),  # the requester
+        ([{"posted_by": "ana", "groups": ["ci"], "result": "fail"}], "pending"),
     ],
 )
 def test_attestations(posted: list[dict[str, Any]], expected: str) -> None:
@@ -190,7 +197,7 @@ def test_attestations(posted: list[dict[str, Any]], expected: str) -> None:
         "posted_by": "somebody",
         "groups": [],
         "title": "a scan",
-        "digest": None,
+        "digest": DIGEST,
         "result": "pass",
     }
     given = inputs(candidate={"attestations": [{**usual, **one} for one in posted]})

@@ -161,7 +161,9 @@ def test_a_vote_that_is_too_old_may_be_cast_again() -> None:
             "authentication-too-old",
         ),
         ({"methods": ["webauthn", "otp"]}, person(method="otp"), "taken"),
+        ({"methods": ["webauthn", "otp"]}, person(method="pwd otp"), "taken"),
         ({"methods": ["webauthn", "otp"]}, person(method="token"), "authentication-too-weak"),
+        ({"methods": ["webauthn", "otp"]}, person(method="pwd sms"), "authentication-too-weak"),
     ],
 )
 def test_step_up(signature: dict[str, Any], who: Person, expected: str) -> None:
@@ -235,6 +237,7 @@ def test_b_votes_for_a() -> None:
         (person("ben", "others"), person("rita"), "taken"),
         (person("ben"), person("rita", "others"), "not-an-approver"),  # the right is hers, not his
         (person("ben", "others"), person("rita", may_vote=False), "not-an-approver"),
+        (person("ben", "others", may_vote=False), person("rita"), "not-an-approver"),
         (person("ben", "others"), person("ana"), "own-request"),  # never for an excluded person
         (person("ana", "others"), person("rita"), "own-request"),  # nor by one
         (person("trainer", "others"), person("rita"), "own-version"),
@@ -306,8 +309,17 @@ def test_groups_may_have_changed_since(members: dict[str, Member], counts: int) 
 def test_the_groups_that_count_are_those_of_whom_a_vote_is_for() -> None:
     wanted = needs(delegation=DELEGATION)
     case = cast(case_of(), wanted, person("ben", "others"), principal=person("rita"))
-    assert tally(case, wanted, AT, known(ben=(), rita=("reviewers",))) == {"p/review": 1}
+    assert tally(case, wanted, AT, known(ben=("others",), rita=("reviewers",))) == {"p/review": 1}
     assert tally(case, wanted, AT, known(ben=("reviewers",), rita=())) == {"p/review": 0}
+
+
+@pytest.mark.parametrize("choice", [YES, NO])
+def test_a_delegate_who_may_vote_no_more_does_not_count(choice: Ballot) -> None:
+    wanted = needs(delegation=DELEGATION)
+    case = cast(case_of(), wanted, person("ben", "others"), choice, principal=person("rita"))
+    assert why_not(case, wanted, case.votes[0], AT, known(ben=("others",), rita=("reviewers",))) is None
+    found = why_not(case, wanted, case.votes[0], AT, known(ben=(), rita=("reviewers",)))
+    assert found == "ben may not vote any more, for nobody"
 
 
 def test_approvers_that_an_escalation_added() -> None:

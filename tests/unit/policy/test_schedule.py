@@ -22,6 +22,7 @@ from policy.schedule import (
     add_business,
     duration,
     next_open,
+    open_until,
 )
 
 BERLIN = "Europe/Berlin"
@@ -263,6 +264,65 @@ def test_freezes_that_overlap_or_touch_are_one() -> None:
     assert next_open([frozen], utc("2026-06-01T12:00")) == utc("2026-06-07T00:00")
 
 
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ("2026-06-01T09:00:00", "2026-06-01T16:00:00"),
+        ("2026-06-01T15:59:59.999999", "2026-06-01T16:00:00"),
+        ("2026-06-01T16:00:00", "2026-06-01T16:00:00"),  # closed
+        ("2026-12-17T12:00:00", "2026-12-17T16:00:00"),
+    ],
+)
+def test_how_long_a_window_is_open(at: str, expected: str) -> None:
+    assert open_until([schedule(OFFICE, freezes=(YEAR_END,))], local(at)) == local(expected)
+
+
+def test_the_first_that_closes_counts() -> None:
+    here = schedule(OFFICE)
+    there = schedule({"tz": "America/New_York", "days": "Mon-Fri", "from": "09:00", "to": "17:00"})
+    freeze = {"name": "f", "tz": BERLIN, "from": "2026-06-01T15:45", "to": "2026-06-02"}
+    at = local("2026-06-01T15:30")
+    assert open_until([here, there], at) == local("2026-06-01T16:00")
+    assert open_until([there], at) == local("2026-06-01T23:00")
+    assert open_until([there, schedule(freezes=(freeze,)), here], at) == local("2026-06-01T15:45")
+    assert open_until([schedule(freezes=(YEAR_END,))], at) == local("2026-12-20T00:00")
+
+
+def test_windows_that_overlap_or_touch_are_one() -> None:
+    def window(start: str, end: str, **more: str) -> dict[str, Any]:
+        return {"tz": "UTC", "from": start, "to": end, **more}
+
+    at = utc("2026-06-01T12:30")
+    day = schedule(window("14:00", "18:00"), window("12:00", "14:00"), window("13:00", "13:30"))
+    assert open_until([day], at) == utc("2026-06-01T18:00")
+    workdays = schedule(window("00:00", "24:00", days="Mon-Fri"))
+    assert open_until([workdays], at) == utc("2026-06-06T00:00")
+    assert open_until([schedule(window("00:00", "24:00"))], at) is None
+    assert open_until([schedule(), schedule()], at) is None
+    assert open_until([], at) is None
+
+
+@pytest.mark.parametrize(
+    ("day", "start", "end", "at", "expected"),
+    [
+        # The clock leaps from 02:00 to 03:00, and is set back from 03:00 to 02:00: neither ends a window.
+        ("Sun", "01:00", "05:00", "2026-03-29T00:30", "2026-03-29T03:00"),
+        ("Sun", "01:00", "05:00", "2026-10-25T00:30", "2026-10-25T04:00"),
+        # It shows 02:10 to 02:50 twice.
+        ("Sun", "02:10", "02:50", "2026-10-25T00:20", "2026-10-25T00:50"),
+        ("Sun", "02:10", "02:50", "2026-10-25T01:20", "2026-10-25T01:50"),
+        # It never shows 02:30.
+        ("Sun", "01:00", "02:30", "2026-03-29T00:30", "2026-03-29T01:00"),
+        ("Sat", "22:00", "06:00", "2026-10-24T23:00", "2026-10-25T05:00"),
+    ],
+)
+def test_how_long_a_window_is_open_when_the_clock_is_set(
+    day: str, start: str, end: str, at: str, expected: str
+) -> None:
+    window = {"tz": BERLIN, "days": day, "from": start, "to": end}
+    assert open_until([schedule(window)], utc(at)) == utc(expected)
+
+
 def test_nothing_within_400_days_is_none() -> None:
     at = utc("2026-06-01T12:00")
     monday = schedule({"tz": "UTC", "days": "Mon", "from": "09:00", "to": "10:00"})
@@ -298,6 +358,8 @@ def test_a_time_without_a_zone_is_refused() -> None:
     naive = datetime.fromisoformat("2026-06-01T12:00")
     with pytest.raises(ValueError, match="without its time zone"):
         next_open([Schedule()], naive)
+    with pytest.raises(ValueError, match="without its time zone"):
+        open_until([Schedule()], naive)
     with pytest.raises(ValueError, match="without its time zone"):
         add_business(naive, timedelta(0), BusinessHours())
 

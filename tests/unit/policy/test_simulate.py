@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from tests.unit.policy.conftest import (
     AT,
+    HOOK,
     HOUR,
+    OPENED,
     REVIEW,
     RISK,
+    SCAN,
     answer,
     asks,
     case_of,
@@ -191,7 +194,10 @@ def test_an_emergency() -> None:
 
 def test_a_window_would_have_made_it_wait() -> None:
     closed = document("p", **asks(REVIEW), schedule={"windows": [{"tz": "UTC", "from": "14:00", "to": "15:00"}]})
-    found = only(closed, past(approved()))
+    opens = (AT + 2 * HOUR).isoformat()
+    assert would(closed, past(approved())) == ("approved", f"approved by ben, at {opens}", False)
+    frozen = [{"name": "fair", "tz": "UTC", "from": "2026-01-12", "to": "2026-01-20"}]
+    found = only(document("p", **asks(REVIEW), schedule={"freezes": frozen}), past(approved()))
     assert (found.would, found.phase, found.differs) == ("waiting", "schedule", True)
 
 
@@ -210,3 +216,55 @@ def test_many() -> None:
     requests = [past(approved(), name=f"r-{n}") for n in range(300)]
     found = simulate(document("p", **asks({**REVIEW, "count": 2})), requests)
     assert (found.looked_at, found.applied_to, found.differing) == (300, 300, 300)
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+def test_it_would_have_expired_before_anybody_voted() -> None:
+    short = document("p", request={"expires_after": "30m"}, **asks(REVIEW))
+    found = only(short, past(approved()))
+    assert (found.would, found.differs) == ("expired", True)
+    when = (OPENED + HOUR / 2).isoformat()
+    assert found.reason == f"not decided before {when}: p/review: 0 of 1; the vote of ben would have come too late"
+    assert would(short, past(case_of(), decided="expired"))[::2] == ("expired", False)
+
+
+def test_it_would_have_been_approved_before_it_expired() -> None:
+    case = case_of()
+    case = with_votes(case, vote(case, at=OPENED + HOUR / 4))
+    short = document("p", request={"expires_after": "30m"}, **asks(REVIEW))
+    assert would(short, past(case)) == ("approved", "approved by ben", False)
+
+
+def test_it_would_have_been_approved_a_little_later() -> None:
+    waits = document("p", schedule={"min_wait": "9h"}, **asks(REVIEW))
+    later = (OPENED + 9 * HOUR).isoformat()
+    assert would(waits, past(approved())) == ("approved", f"approved by ben, at {later}", False)
+    window = [{"tz": "UTC", "from": "03:00", "to": "04:00"}]
+    both = document("p", schedule={"min_wait": "9h", "windows": window}, **asks(REVIEW))
+    assert would(both, past(approved()))[0] == "approved"
+    never = document("p", schedule={"min_wait": "9h"}, request={"expires_after": "8h"}, **asks(REVIEW))
+    with pytest.raises(PolicyError, match="always expire"):
+        would(never, past(approved()))
+
+
+def test_whom_the_escalations_of_tomorrow_add() -> None:
+    step = {"after": "1h", "do": "add_approvers", "rule": "review", "to": ["group:leads"]}
+    ladder = document("p", escalation=[step], **asks(REVIEW))
+    case = case_of()
+    by_lea = with_votes(case, vote(case, "lea", "leads"))
+    assert would(ladder, past(by_lea, ladder)) == ("approved", "approved by lea", False)
+    added = replace(by_lea, added={"p/review": frozenset({"leads"})})
+    assert would(PRESENT, past(added, ladder))[::2] == ("waiting", True)
+    early = with_votes(case, vote(case, "lea", "leads", at=OPENED + HOUR / 2))
+    assert would(ladder, past(early, ladder))[0] == "waiting"
+
+
+@pytest.mark.parametrize("gate", [HOOK, SCAN])
+def test_a_check_that_was_never_asked_for_is_no_failure(gate: dict[str, Any]) -> None:
+    late, new = AT + 30 * HOUR, document("p", gates=[gate], **asks(REVIEW))
+    verdict, reason, differs = would(new, past(approved(), at=late))
+    assert (verdict, differs) == ("waiting", True)
+    assert reason == f"p/{gate['id']} has not answered; p/{gate['id']} was never asked"
+    assert would(new, past(approved(), new, decided="rejected", at=late))[::2] == ("rejected", False)

@@ -192,6 +192,44 @@ def test_an_alias() -> None:
     passes("request: {kind: alias, to: '@champion'}\nexpect: {verdict: approved}", text)
 
 
+TIMED = document(
+    "p",
+    **asks(REVIEW),
+    request={"expires_after": "4h"},
+    escalation=[
+        {"after": "1h", "do": "remind"},
+        {"after": "2h", "do": "add_approvers", "rule": "review", "to": ["group:leads"]},
+    ],
+)
+OPENED = "opened_at: '2026-01-14T08:00:00Z'\n"
+
+
+def by(who: str, group: str, at: str, refused: str = "") -> str:
+    told = f", refused: {refused}" if refused else ""
+    return f"votes: [{{by: {who}, groups: [{group}], at: '2026-01-14T{at}Z'{told}}}]\n"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        OPENED + "expect: {verdict: expired, phase: people, escalated: [remind, add_approvers]}",
+        OPENED + "expect: {reason: '^not decided before 2026-01-14T12:00:00.00:00: p/review: 0 of 1'}",
+        OPENED + "at: '2026-01-14T11:59:59Z'\nexpect: {verdict: waiting}",
+        OPENED + "at: '2026-01-14T09:30:00Z'\nexpect: {escalated: [remind]}",
+        OPENED + "at: '2026-01-14T08:30:00Z'\nexpect: {escalated: []}",
+        OPENED + by("ben", "reviewers", "11:59:59") + "expect: {verdict: approved}",
+        OPENED + by("ben", "reviewers", "12:00:00", "request-expired") + "expect: {verdict: expired}",
+        OPENED + by("lea", "leads", "09:59:00", "not-an-approver") + "expect: {verdict: expired}",
+        OPENED + by("lea", "leads", "10:00:00") + "expect: {verdict: approved}",
+        # Without the time of opening, time does nothing.
+        "expect: {verdict: waiting, escalated: []}",
+        by("lea", "leads", "11:59:00", "not-an-approver") + "expect: {verdict: waiting}",
+    ],
+)
+def test_what_time_does(case: str) -> None:
+    passes(case, TIMED)
+
+
 def test_what_a_case_says_goes_before_what_is_given() -> None:
     given = "given: {candidate: {metrics: {accuracy: 0.5, auc: 0.7}}, votes: [{by: ben, groups: [reviewers]}]}\n"
     gates = [{"id": "both", "cel": "candidate.metrics.accuracy > 0.9 && candidate.metrics.auc > 0.6"}]
@@ -287,10 +325,13 @@ def test_a_gate_without_its_policy_must_be_one() -> None:
         ("policies: []\ncases: [{name: a, expect: {verdict: approved}}]\n", 1, "policies: Tuple should have at least"),
         ("policies: [p.yaml]\ncases:\n  - name: a\n", 3, "cases.0.expect: missing"),
         ("policies: [p.yaml]\ncases:\n  - name: a\n    expect: {}\n", 4, "cases.0.expect: say what is expected"),
+        ("policies: [p.yaml]\ncases:\n  - name: a\n    expect: {gates: {}}\n", 4, "cases.0.expect: say what"),
+        ("policies: [p.yaml]\ncases:\n  - name: a\n    expect: {verdict: null}\n", 4, "cases.0.expect: say what"),
+        ("policies: [p.yaml]\ncases:\n  - name: a\n    expect: {reason: ''}\n", 4, "cases.0.expect.reason: String"),
         (
             "policies: [p.yaml]\ncases:\n  - name: a\n    expect: {verdict: aproved}\n",
             4,
-            "cases.0.expect.verdict: Input should be 'approved', 'rejected' or 'waiting'",
+            "cases.0.expect.verdict: Input should be 'approved', 'rejected', 'expired' or 'waiting'",
         ),
         (
             "policies: [p.yaml]\ncases:\n  - name: a\n    expect: {reason: '('}\n",

@@ -162,6 +162,7 @@ class Explanation(Result):
     """What the policies in force would ask of a request, and where it would stand now.
 
     `excluded`: who must not vote and why; `would`: {verdict, phase, reason}, without a verdict while it would wait.
+    `methods`: None when any sign-in will do, empty when none does for all of the policies.
     """
 
     policies: list[dict[str, Any]] = Field(default_factory=list)
@@ -171,7 +172,13 @@ class Explanation(Result):
     rules: list[ExplainedRule] = Field(default_factory=list)
     excluded: list[dict[str, str]] = Field(default_factory=list)
     reauthenticate_within_seconds: float | None = None
-    methods: list[str] = Field(default_factory=list)
+    methods: list[str] | None = None
+    deny: list[dict[str, Any]] = Field(default_factory=list)
+    delegation_max_seconds: float | None = None
+    valid_for_seconds: float | None = None
+    escalation: list[dict[str, Any]] = Field(default_factory=list)
+    windows: list[dict[str, str]] = Field(default_factory=list)
+    freezes: list[dict[str, str]] = Field(default_factory=list)
     opens_at: datetime | None = None
     min_wait_seconds: float = 0.0
     expires_after_seconds: float | None = None

@@ -156,7 +156,7 @@ class Approvals(Policies, People, EvidenceFiles):
         return self.vote(request_id, "reject", comment, **how)
 
     def withdraw_vote(self, request_id: str, reason: str = "") -> Request:
-        """Takes the caller's vote back, as long as the request is open."""
+        """Takes the caller's vote back, or one that was cast for them, as long as the request is open."""
         path = f"{_of(request_id)}/votes"
         return read(Request, self._call("approval", "DELETE", path, params={"reason": reason or None}))
 

@@ -5,6 +5,7 @@ It is the optional extra `policy` (the package hallmark-policy), loaded when it 
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hallmark.approval_results import Mistake, PolicyCheck, Trial
 from hallmark.errors import HallmarkError
@@ -38,6 +39,18 @@ def check(document: str) -> PolicyCheck:
     except PolicyError as error:
         return PolicyCheck(errors=[Mistake(line=m.line, field=m.field, message=m.message) for m in error.mistakes])
     return PolicyCheck(name=found.name, digest=found.digest)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of policies.
+
+    Raises:
+        HallmarkError: code `no-policy-engine`.
+    """
+    require()
+    from policy.schema import policy_schema
+
+    return policy_schema()
 
 
 def run_tests(path: Path) -> list[Trial]:

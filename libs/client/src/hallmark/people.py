@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 from hallmark.approval_results import Delegation, Member
 from hallmark.connection import Connection, read
-from hallmark.results import Page
 
 
 class People(Connection):
@@ -16,7 +15,7 @@ class People(Connection):
     def delegations(self, *, everybody: bool = False) -> list[Delegation]:
         """Delegations to and by the caller, ended ones too; `everybody`'s for those who manage people."""
         of = "all" if everybody else None
-        return read(Page[Delegation], self._get("approval", "/v1/delegations", of=of)).items
+        return list(self._pages("approval", "/v1/delegations", Delegation, of=of))
 
     def delegate(
         self,
@@ -50,7 +49,8 @@ class People(Connection):
         return read(Member, self._get("approval", _of(subject)))
 
     def set_member(self, subject: str, groups: Sequence[str], *, person: bool = True) -> Member:
-        """Tells in which groups somebody is from now on, and in no others; votes that rest on others count no more.
+        """Tells in which groups somebody is from now on, and in no others; votes that rest on others count no more. It
+        takes away only: groups are given by tokens, and whom only this tells of is in none yet. Never for oneself.
 
         The next token of theirs that is used tells anew. Needs the right to manage people.
         """

@@ -6,7 +6,6 @@ from typing import Any, Literal
 from hallmark.approval_results import Explanation, Mistake, PolicyChange, PolicyCheck, PolicyRevision, Simulation
 from hallmark.connection import Connection, read
 from hallmark.errors import HallmarkError
-from hallmark.results import Page
 
 INVALID = "invalid-policy"
 
@@ -16,7 +15,7 @@ class Policies(Connection):
 
     def policies(self, name: str | None = None) -> list[PolicyRevision]:
         """The revisions in force, by name; with a `name` all revisions of that policy, the newest first."""
-        return read(Page[PolicyRevision], self._get("approval", "/v1/policies", name=name)).items
+        return list(self._pages("approval", "/v1/policies", PolicyRevision, name=name))
 
     def policy(self, name: str, revision: int | None = None) -> PolicyRevision:
         """One revision of a policy; by default the one in force.

@@ -55,11 +55,18 @@ def print_explanation(model: str, version: int, to: str, found: Explanation) -> 
     rules = [(r.id, r.meaning, r.count, [str(v).removeprefix("group:") for v in r.voters]) for r in found.rules]
     section(None, ("rule", "meaning", "people", "of"), rules)
     section(None, ("must not vote", "why"), [(one["who"], one["why"]) for one in found.excluded])
-    signing = [f"signed in within {span(found.reauthenticate_within_seconds)}"] * bool(
-        found.reauthenticate_within_seconds
-    ) + [f"by {' or '.join(found.methods)}"] * bool(found.methods)
+    section(None, ("may end it", "people"), [(_groups(one["from"]), one["count"]) for one in found.deny])
+    steps = [
+        (moment(datetime.fromisoformat(one["at"])), one["action"], _groups(one["to"]), one.get("rule") or "")
+        for one in found.escalation
+    ]
+    section(None, ("if it waits until", "then", "whom", "rule"), steps)
     facts = [
-        ("votes must be", " ".join(signing)),
+        ("votes must be", " ".join(_signing(found))),
+        ("votes count for", span(found.valid_for_seconds)),
+        ("voting for others", _delegation(found)),
+        ("windows", "; ".join(f"{one['days']} {one['from']}-{one['to']} {one['tz']}" for one in found.windows)),
+        ("frozen", "; ".join(f"{one['name']}: {one['from']} to {one['to']} {one['tz']}" for one in found.freezes)),
         ("waits at least", span(found.min_wait_seconds)),
         ("may go live", _opening(found.opens_at)),
         ("expires after", span(found.expires_after_seconds)),
@@ -68,6 +75,25 @@ def print_explanation(model: str, version: int, to: str, found: Explanation) -> 
         skips = ", ".join(found.emergency.get("skips", ()))
         facts.append(("in an emergency", f"{' and '.join(found.emergency.get('allowed', ()))} may skip {skips}"))
     out.print(table(("", ""), [fact for fact in facts if fact[1] not in ("", "-")]))
+
+
+def _groups(names: Sequence[str]) -> str:
+    return ", ".join(name.removeprefix("group:") for name in names)
+
+
+def _signing(found: Explanation) -> list[str]:
+    within = found.reauthenticate_within_seconds
+    told = [f"signed in within {span(within)}"] if within else []
+    if found.methods is not None:
+        told.append(
+            f"by {' or '.join(found.methods)}" if found.methods else "by nobody: the policies agree on no sign-in"
+        )
+    return told
+
+
+def _delegation(found: Explanation) -> str:
+    longest = found.delegation_max_seconds
+    return f"by delegations of at most {span(longest)}" if longest else "not allowed" if found.rules else ""
 
 
 def _opening(at: datetime | None) -> str:

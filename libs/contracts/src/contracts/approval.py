@@ -414,8 +414,8 @@ class DelegationEnded(Message):
 
 
 class MembershipChanged(Message):
-    """The groups somebody is in, as a token of theirs of `issued_at` told, or without it the directory (`by`). Votes are
-    checked with both again when a decision is made."""
+    """The groups somebody is in, as a token that was issued to them at `issued_at` told, or without it the directory
+    (`by`). Votes are checked with both again when a decision is made."""
 
     TYPE: ClassVar[str] = "hallmark.membership.changed.v1"
     subject: Line

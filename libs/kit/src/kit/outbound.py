@@ -20,6 +20,8 @@ import httpx2
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 MAX_URL = 2000
+# Public by their number, yet each machine of a cloud has it to itself: Azure's WireServer.
+_OF_CLOUDS = {ipaddress.ip_address("168.63.129.16")}
 # Of its own: a name server that is silent for one host must not use up the few threads that all others share.
 _LOOK_UPS = ThreadPoolExecutor(64, thread_name_prefix="look-up")
 
@@ -51,7 +53,8 @@ def is_public(address: Address) -> bool:
         if inner is not None:
             return is_public(inner)
     return address.is_global and not (
-        address.is_private
+        address in _OF_CLOUDS
+        or address.is_private
         or address.is_loopback
         or address.is_link_local
         or address.is_multicast

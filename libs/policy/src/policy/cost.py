@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-MAX_COST = 20_000_000
-MAX_PATTERN = 5_000
+MAX_COST = 10_000_000
+MAX_PATTERN = 3_000
+_ACCESS = 20  # steps: what is looked at is kept in Python, and each of its parts is fetched from there
+_COMPILES = 150  # steps, for each one that a pattern's program is large: it is compiled each time
 # In the messages of CEL's checked expressions (cel/expr/checked.proto and syntax.proto): the numbers of fields.
 _ANY_VALUE, _CHECKED_EXPR = 2, 4
 _TEXTS = (6, 7)  # of a constant: text and bytes
 _CHEAP = {"_&&_", "_||_", "!_", "@not_strictly_false", "type"}
 _COMPARE = {"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"}
 _TRUTH = {*_COMPARE, "_&&_", "_||_", "!_", "@not_strictly_false", "contains", "startsWith", "endsWith", "@in", "size"}
-_TOKEN = re.compile(r"\\[pP](?:\{[^}]*\}|.)|\\.|\[\^?\]?(?:\[:[^]]*:\]|\\.|[^]\\])*\]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+_TOKEN = re.compile(
+    r"\\[pP](?:\{[^}]*\}|.)|\\.|\[\^?\]?(?:\[:[^]]*:\]|\\.|[^]\\])*\]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL
+)
 
 
 class _Kind(IntEnum):
@@ -111,16 +115,17 @@ def pattern_size(pattern: str) -> int:
 
 
 def _class_size(text: str) -> int:
-    """Of one character, or a class; those of Unicode are made of hundreds of ranges of bytes."""
-    if re.search(r"\\[pP]", text):
-        return 500 * len(re.findall(r"\\[pP]", text))
-    return 10 + 4 * len(text) if len(text) > 1 or text == "." else 1
+    """Of one character, or a class; those of Unicode are made of many ranges of bytes."""
+    if unicode := len(re.findall(r"\\[pP]", text)):
+        return 100 * unicode + len(text)
+    wide = text == "." or text.startswith("[^") or not text.isascii() or re.search(r"\\[A-Z]", text)
+    return 10 + 4 * len(text) if wide else len(text)
 
 
 # -- the tree -----------------------------------------------------------------------------------------------------
 
 
-def _walk(node: bytes, known: Mapping[str, Size]) -> _Found:
+def _walk(node: bytes, known: Mapping[str, Size]) -> _Found:  # noqa: PLR0911 - one line a kind
     for field, value in _fields(node):
         match field:
             case _Kind.CONST:
@@ -130,7 +135,7 @@ def _walk(node: bytes, known: Mapping[str, Size]) -> _Found:
                 return _Found(1, known.get(_one(value, 1).decode(), Size()))
             case _Kind.SELECT:
                 of = _walk(_one(value, 1), known)
-                return _Found(of.cost + 1, Size.unknown(of.size.item))
+                return _Found(of.cost + _ACCESS, Size.unknown(of.size.item))
             case _Kind.CALL:
                 return _call(value, known)
             case _Kind.LIST:
@@ -167,9 +172,10 @@ def _call(node: bytes, known: Mapping[str, Size]) -> _Found:
     if name == "matches":
         if given[-1].text is None:
             raise TooCostly("matches needs its pattern as a text in quotes")
-        return _Found(cost + totals[0] * pattern_size(given[-1].text.decode(errors="replace")), Size())
+        size = pattern_size(given[-1].text.decode(errors="replace"))
+        return _Found(cost + (totals[0] + _COMPILES) * size, Size())
     if name in ("_[_]", "_[?_]"):
-        return _Found(cost + totals[-1], Size.unknown(given[0].size.item))
+        return _Found(cost + _ACCESS + totals[-1], Size.unknown(given[0].size.item))
     if name == "_?_:_":
         sizes = [one.size for one in given[1:]]
         parts = zip(*((size.total, size.count, size.key, size.item) for size in sizes), strict=True)

@@ -3,18 +3,21 @@
 The digest is the SHA-256 of the canonical JSON of the document as parsed, so anybody can compute it from the text.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from contracts.canonical import canonical_json
 from contracts.payload import Key, Line, Payload, StageName, Target, Text
 from policy.gates import MAX_EXPRESSION, GateError, check_pattern, compiled
-from policy.reader import Mistake, PolicyError, Reader, checked
+from policy.impossible import impossible
+from policy.reader import Mistake, Path, PolicyError, Reader, checked
 from policy.schedule import BusinessHours, Duration, Schedule, duration
 
 MAX_DOCUMENT = 10_000
@@ -32,6 +35,7 @@ ALWAYS_EXCLUDED = frozenset({"requester", "version.author"})
 Missing = Literal["pass", "fail", "inconclusive"]
 Timeout = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}(?:ms|[smhd])$")]
 Level = Literal["block", "warn"]
+GATE_KINDS = ("cel", "webhook", "attestation")
 
 
 def digest_of(value: Any) -> str:
@@ -126,6 +130,20 @@ class WebhookSpec(Payload):
     url: Annotated[str, StringConstraints(max_length=1_000, pattern=r"^https?://[\x21-\x7e]+$")]
     secret: Name
 
+    @field_validator("url")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            known = parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError as error:
+            raise ValueError(f"no address: {error}") from error
+        if not known:
+            raise ValueError("it names no host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("no user and no password: everybody reads policies; the call is signed with 'secret'")
+        return value
+
 
 class AttestationSpec(Payload):
     """Somebody of `from` (services, by their subject, or groups) posts what a check found, as evidence of this type."""
@@ -138,6 +156,9 @@ class AttestationSpec(Payload):
 
 
 class GateDefaults(Payload):
+    """`timeout` is for webhooks and attestations only. Without `asks`, the groups of the policy's rules are asked about
+    what is inconclusive, unless the gate says who may waive it."""
+
     level: Level = "block"
     on_error: Literal["fail", "inconclusive"] = "fail"
     on_no_baseline: Missing = "inconclusive"
@@ -147,7 +168,10 @@ class GateDefaults(Payload):
 
 class GateSpec(Payload):
     """One of `cel`, `webhook` and `attestation`. `asks`: who may let an inconclusive result pass; `waivable_by`: who
-    may let any other pass. What is left out is taken from `gate_defaults`."""
+    may let any other pass. What is left out is taken from `gate_defaults`. An attestation counts as passed only with a
+    file, and never when it is the requester's or the version author's own."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in GATE_KINDS]})
 
     id: Name
     cel: Expression | None = None
@@ -162,6 +186,13 @@ class GateSpec(Payload):
     waivable_by: Annotated[tuple[Group, ...], Field(max_length=20)] = ()
     never_skip: bool = False
 
+    @field_validator("id")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value == "when":
+            raise ValueError("'when' is the policy's own condition; call the gate otherwise")
+        return value
+
     @field_validator("cel")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
@@ -175,6 +206,8 @@ class GateSpec(Payload):
             raise ValueError("a gate that is never skipped cannot be waived")
         if self.never_skip and self.level == "warn":
             raise ValueError("a gate that is never skipped must block")
+        if self.cel is not None and self.timeout is not None:
+            raise ValueError("timeout is for webhooks and attestations; an expression's cost is bounded without one")
         return self
 
 
@@ -226,7 +259,7 @@ class SignatureSpec(Payload):
 class DelegationSpec(Payload):
     allowed: bool = False
     max: Duration = "14d"
-    depth: Literal[1] = 1
+    depth: Annotated[int, Field(ge=1, le=1)] = 1
 
 
 class Approvals(Payload):
@@ -311,9 +344,6 @@ class Spec(Payload):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        rules = {rule.id for rule in self.approvals.rules}
-        if unknown := sorted({step.rule for step in self.escalation if step.rule} - rules):
-            raise ValueError(f"escalation: there is no rule {unknown[0]}")
         if self.match.transition.kind == "policy":
             self._about_policies()
         return self
@@ -335,8 +365,17 @@ class Spec(Payload):
 
 
 class Metadata(Payload):
+    """`owner`: for people to read; it gives no right."""
+
     name: Name
     owner: Line | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value == "registry":
+            raise ValueError("'registry' is what the registry's own gates are called by; choose another name")
+        return value
 
 
 class PolicyDocument(Payload):
@@ -371,9 +410,19 @@ def parse(text: str) -> Policy:
         PolicyError: with every mistake, its line and its field.
     """
     if len(text) > MAX_DOCUMENT:
-        raise PolicyError([Mistake(1, "", f"longer than {MAX_DOCUMENT} characters")])
+        told = f"longer than {MAX_DOCUMENT} characters; write two policies, since all that match hold together"
+        raise PolicyError([Mistake(1, "", told)])
     data, lines = Reader().read(text)
-    return Policy(checked(PolicyDocument, data, lines), text, digest_of(data))
+    document = checked(PolicyDocument, data, lines)
+    if mistakes := list(_impossible(document.spec, lines)):
+        raise PolicyError(mistakes)
+    return Policy(document, text, digest_of(data))
+
+
+def _impossible(spec: Spec, lines: Mapping[Path, int]) -> Iterator[Mistake]:
+    for place, told in impossible(spec):
+        path = ("spec", *place)
+        yield Mistake(lines.get(path, 1), ".".join(map(str, path)), told)
 
 
 def optional(text: str | None) -> timedelta | None:

@@ -7,7 +7,7 @@ error, and an error never passes. Cost is bounded by what `policy.cost` tells of
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from policy.cost import MAX_COST, Size, TooCostly, Tree, pattern_size, size_of
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
 MAX_EXPRESSION = 2_000
+AHEAD = timedelta(minutes=5)  # by so much the clocks of others may be ahead
 
 _T = cel.Type
 _TEXTS = _T.Map(_T.STRING, _T.STRING)
@@ -50,6 +51,7 @@ _VERSION: dict[str, cel.Type] = {
 _MODEL = {"workspace": _T.STRING, "name": _T.STRING, "owner": _T.STRING, "description": _T.STRING, "tags": _TEXTS}
 _REQUEST = dict.fromkeys(("kind", "from", "to", "reason", "requested_by", "transition_id", "change_class"), _T.STRING)
 _REQUEST |= {"expires_at": _T.TIMESTAMP, "fields": _TEXTS}
+_VERSIONS = ("candidate", "baseline")
 _GROUPS = {"candidate": _VERSION, "model": _MODEL, "request": _REQUEST}
 
 # Fields are variables with a dotted name: a misspelt one is then caught when the policy is saved.
@@ -92,19 +94,25 @@ class Gate:
         self._expression = expression
         self._tree = Tree(self._compiled.serialize())
         self.names = self._tree.names()
-        self._affords(_USUAL)
+        self.cost(_USUAL)
 
-    def _affords(self, sizes: Mapping[str, Size]) -> None:
+    def cost(self, sizes: Mapping[str, Size]) -> int:
+        """Steps that it takes at most, with variables of these sizes.
+
+        Raises:
+            GateError: more than MAX_COST, or without a bound.
+        """
         try:
             cost = self._tree.cost(sizes)
         except TooCostly as error:
             raise GateError(str(error)) from error
         if cost > MAX_COST:
             raise GateError(f"may take {cost:.0e} steps, more than {MAX_COST:.0e}; ask less, or in several gates")
+        return cost
 
     def holds(self, variables: Mapping[str, Any]) -> bool:
         """Raises GateError when the expression has no boolean value for these variables, or they are too large."""
-        self._affords({name: size_of(variables[name]) for name in self.names if name in variables})
+        self.cost({name: size_of(variables[name]) for name in self.names if name in variables})
         try:
             result = self._compiled.eval(data=dict(variables))
             value = result.value()
@@ -151,10 +159,10 @@ def check_pattern(pattern: str) -> None:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    try:
-        return bool(_MATCHES.eval(data={"request.reason": text, "request.to": pattern}).value())
-    except Exception as error:
-        raise GateError(_readable(str(error))) from error
+    found = _MATCHES.eval(data={"request.reason": text, "request.to": pattern})
+    if found.type() != _T.BOOL:
+        raise GateError(_readable(str(found.value())))
+    return bool(found.value())
 
 
 def evaluate(
@@ -188,14 +196,18 @@ def evaluate(
 def variables_of(inputs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """CEL variables of frozen inputs. What is null is left out, so that using it is an error.
 
-    `slices` of a version are what its evaluations found last, for each of their data sets.
+    `slices` of a version are what its evaluations found last, for each of their data sets. Without an evaluation both
+    are left out: `all` of nothing must not pass. A version's times that are yet to come are left out, too: nothing is
+    the fresher for a wrong clock.
     """
     variables: dict[str, Any] = {"now": now}
     for group in ("candidate", "baseline", "model", "request"):
-        fields = inputs.get(group) or {}
+        fields = dict(inputs.get(group) or {})
+        if group in _VERSIONS:
+            fields |= _evaluated(fields.get("evaluations") or (), now)
         for name, kind in (_VERSION if group == "baseline" else _GROUPS[group]).items():
-            value = _latest(fields.get("evaluations")) if name == "slices" else fields.get(name)
-            if value is not None:
+            value = fields.get(name)
+            if value is not None and not (kind == _T.TIMESTAMP and group in _VERSIONS and _to_come(value, now)):
                 variables[f"{group}.{name}"] = _coerced(name, kind, value)
     return variables
 
@@ -210,11 +222,17 @@ def _coerced(name: str, kind: cel.Type, value: Any) -> Any:
     return float(value) if kind == _T.DOUBLE else value
 
 
-def _latest(evaluations: Any) -> Any:
-    if evaluations is None:
-        return None
-    newest = sorted(evaluations, key=lambda one: datetime.fromisoformat(one["evaluated_at"]))
-    return list({one["dataset"]["name"]: one for one in newest}.values())
+def _evaluated(evaluations: Any, now: datetime) -> dict[str, Any]:
+    """The evaluations that have been made by now, and the latest of each data set."""
+    made = [one for one in evaluations if not _to_come(one["evaluated_at"], now)]
+    newest = sorted(made, key=lambda one: datetime.fromisoformat(one["evaluated_at"]))
+    slices = list({one["dataset"]["name"]: one for one in newest}.values())
+    at = newest[-1]["evaluated_at"] if newest else None
+    return {"evaluations": made or None, "slices": slices or None, "evaluated_at": at}
+
+
+def _to_come(moment: str, now: datetime) -> bool:
+    return datetime.fromisoformat(moment) > now + AHEAD
 
 
 def _not_finite(variables: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from contracts.approval import BreakGlass
-from policy.needs import Needs
+from policy.needs import Emergency, Needs
 from policy.people import Person, Refusal, step_up
 
 
@@ -16,18 +16,8 @@ def broken(needs: Needs, person: Person, reason: str, at: datetime, request_dige
     emergency = needs.emergency
     if emergency is None:
         return Refusal("no-break-glass", "the policies of this request know no emergency")
-    if not person.person:
-        return Refusal("service-account", f"{person.subject} is a service account; only people break the glass")
-    if not all(person.groups & groups for groups in emergency.allowed):
-        wanted = " and ".join("/".join(sorted(groups)) for groups in emergency.allowed)
-        return Refusal("not-entitled", f"{person.subject} may not break the glass; somebody of {wanted} may")
-    if len(reason.strip()) < emergency.min_reason:
-        return Refusal("reason-required", f"say why, in at least {emergency.min_reason} characters")
-    if emergency.within is not None and at - person.authenticated_at > emergency.within:
-        minutes = emergency.within.total_seconds() / 60
-        return Refusal("authentication-too-old", f"sign in again: a token of the last {minutes:g} minutes is needed")
-    if weak := step_up(needs, person, at):
-        return weak
+    if no := _not_theirs(emergency, person, reason) or _stale(emergency, person, at) or step_up(needs, person, at):
+        return no
     return BreakGlass(
         by=person.subject,
         groups=tuple(sorted(person.groups)),
@@ -43,3 +33,21 @@ def broken(needs: Needs, person: Person, reason: str, at: datetime, request_dige
         review_by=emergency.review_by(at),
         on_overdue=emergency.on_overdue,
     )
+
+
+def _not_theirs(emergency: Emergency, person: Person, reason: str) -> Refusal | None:
+    if not person.person:
+        return Refusal("service-account", f"{person.subject} is a service account; only people break the glass")
+    if not all(person.groups & groups for groups in emergency.allowed):
+        wanted = " and ".join("/".join(sorted(groups)) for groups in emergency.allowed)
+        return Refusal("not-entitled", f"{person.subject} may not break the glass; somebody of {wanted} may")
+    if len(reason.strip()) < emergency.min_reason:
+        return Refusal("reason-required", f"say why, in at least {emergency.min_reason} characters")
+    return None
+
+
+def _stale(emergency: Emergency, person: Person, at: datetime) -> Refusal | None:
+    if emergency.within is not None and at - person.authenticated_at > emergency.within:
+        minutes = emergency.within.total_seconds() / 60
+        return Refusal("authentication-too-old", f"sign in again: a token of the last {minutes:g} minutes is needed")
+    return None

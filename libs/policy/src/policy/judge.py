@@ -56,7 +56,9 @@ def _decision(found: Findings, given: Mapping[str, Any]) -> Decision | None:
     except (ValueError, TypeError, RecursionError) as error:
         found.failed("record", f"its decision is no JSON: {error}")
     else:
-        found.ok("record", f"decision {decision.decision_id} of {decision.decided_at.isoformat()}")
+        alien = sorted(set(given) - set(RequestDecided.model_fields))
+        why = f"it holds what no record does: {', '.join(map(str, alien))[:500]}" if alien else None
+        found.say("record", why, f"decision {decision.decision_id} of {decision.decided_at.isoformat()}")
         return decision
     return None
 
@@ -123,6 +125,7 @@ def _other(inputs: dict[str, Any], decision: Decision) -> str | None:
     pairs = {
         "transition": (request.get("transition_id"), decision.transition_id),
         "kind": (request.get("kind"), str(decision.kind)),
+        "model": (request.get("model"), decision.model),
         "from": (request.get("from"), str(decision.from_stage)),
         "to": (request.get("to"), str(decision.to_stage)),
         "requester": (request.get("requested_by"), decision.requested_by),

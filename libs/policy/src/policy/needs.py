@@ -24,6 +24,7 @@ from policy.document import (
     optional,
     timeout,
 )
+from policy.evidence import counts
 from policy.gates import GateError, compiled, fits, holds, variables_of
 from policy.schedule import BusinessHours, Schedule, add_business, duration
 
@@ -54,7 +55,7 @@ class Denial:
 @dataclass(frozen=True)
 class Gate:
     """`waivers`: of each of these sets of groups the same person must be; none: nobody may waive. `asks`: who may let
-    an inconclusive result pass."""
+    an inconclusive result pass; the groups of the policy's rules, where it names nobody."""
 
     id: str
     spec: GateSpec
@@ -204,6 +205,15 @@ def names_now(policy: Policy) -> bool:
     return any(re.search(r"\bnow\b", text) for text in texts if text is not None)
 
 
+def added_by(needs: Needs, at: datetime | None) -> dict[str, frozenset[str]]:
+    """The groups that escalations let vote by that time, or at any time, by rule."""
+    found: dict[str, frozenset[str]] = {}
+    for step in needs.steps:
+        if step.action == "add_approvers" and step.rule is not None and (at is None or step.due <= at):
+            found[step.rule] = found.get(step.rule, frozenset()) | plain(step.to)
+    return found
+
+
 def plain(groups: Sequence[str]) -> frozenset[str]:
     """`group:risk` -> `risk`, as tokens name them."""
     return frozenset(group.removeprefix("group:") for group in groups)
@@ -260,7 +270,8 @@ def _mistakes(ref: PolicyRef, policy: Policy, inputs: Inputs) -> list[str]:
 
 
 def _missing_evidence(policies: InForce, inputs: Inputs) -> tuple[str, ...]:
-    have = (inputs.get("candidate") or {}).get("evidence") or {}
+    found = (inputs.get("candidate") or {}).get("evidence") or {}
+    have = {kind for kind, one in found.items() if counts(one)}
     wanted = (kind for _, policy in policies for kind in policy.spec.request.evidence)
     return tuple(dict.fromkeys(kind for kind in wanted if kind not in have))
 
@@ -285,7 +296,11 @@ def _gates(policies: InForce, inputs: Inputs) -> tuple[Gate, ...]:
                 "on_no_baseline": given.on_no_baseline or defaults.on_no_baseline,
                 "timeout": given.timeout or defaults.timeout,
             }
-            asks = () if given.never_skip else defaults.asks if given.asks is None else given.asks
+            asks = defaults.asks if given.asks is None else given.asks
+            if given.never_skip:
+                asks = ()
+            elif not asks and given.asks is None and not given.waivable_by:
+                asks = tuple(group for rule in policy.spec.approvals.rules for group in rule.groups)
             found.append(
                 Gate(
                     id=f"{ref.name}/{given.id}",

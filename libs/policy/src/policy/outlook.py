@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from contracts.approval import GateAnswered, Verdict, Waiver
 from contracts.registry import Criterion
+from policy.evidence import impartial
 from policy.gates import evaluate, variables_of
 from policy.needs import UNSAFE_GATE, UNSAFE_WAIVER, Gate, Needs
 from policy.people import Case, Members, approvals, barred, denial, nobody, tally
@@ -98,12 +99,13 @@ def _refused(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime,
 
 
 def _failed(needs: Needs, gates: Sequence[Criterion]) -> str | None:
-    """What the gates say when one fails for good."""
+    """What the gates say when one fails for good: nobody may let it pass, and no emergency could skip it."""
+    skippable = needs.emergency is not None and "gates" in needs.emergency.skips
     for said in gates:
         gate = needs.gate(said.gate)
         if gate is None or not _blocks(needs, said) or said.result == "pending":
             continue
-        if not gate.may_pass_by(said.result):
+        if not gate.may_pass_by(said.result) and (gate.never_skipped or not skippable):
             return _told(gates)
     return None
 
@@ -119,9 +121,12 @@ def _at_gates(case: Case, needs: Needs, gates: Sequence[Criterion]) -> Outlook |
         if said.result == "pending":
             told.append(f"{gate.id} has not answered")
             until.append(case.bound_at + gate.timeout)
-        else:
-            groups = " and ".join("/".join(sorted(one)) for one in gate.may_pass_by(said.result))
+        elif wanted := gate.may_pass_by(said.result):
+            groups = " and ".join("/".join(sorted(one)) for one in wanted)
             told.append(f"{gate.id} is {said.result}: somebody of {groups} may waive it")
+        else:
+            why = f", {said.message}" if said.message else ""
+            told.append(f"{gate.id} is {said.result}{why}: only an emergency may skip it")
     return Outlook(None, "; ".join(told), "gates", next_at=min(until, default=None)) if told else None
 
 
@@ -160,6 +165,11 @@ def _broken(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, 
         or ("schedule" not in glass.skips and _at_time(case, needs, at, timedelta(0)))
     )
     return None if waits else f"emergency: {glass.by} broke the glass: {glass.reason}"
+
+
+def not_in_time(until: datetime) -> str:
+    """Why a request was rejected that nobody decided before that time."""
+    return f"not decided before {until.isoformat()}"
 
 
 def unskippable(needs: Needs, gates: Sequence[Criterion]) -> list[Criterion]:
@@ -242,10 +252,14 @@ def _answer(case: Case, gate: Gate) -> tuple[str, str] | None:
 
 
 def _attested(case: Case, gate: Gate) -> tuple[str, str] | None:
-    """The latest attestation of that type by one of those whose word counts."""
-    wanted = gate.spec.attestation
+    """The latest attestation of that type by one of those whose word counts: a pass needs a file, and nobody attests
+    what they made or ask for themselves."""
+    wanted, candidate = gate.spec.attestation, case.inputs.get("candidate") or {}
     assert wanted is not None
-    for one in reversed((case.inputs.get("candidate") or {}).get("attestations") or ()):
+    for one in reversed(candidate.get("attestations") or ()):
+        own = not impartial(one["posted_by"], candidate.get("registered_by") or "", case.requested_by)
+        if own or (one["result"] == "pass" and not one.get("digest")):
+            continue
         posters = {f"user:{one['posted_by']}", *(f"group:{group}" for group in one.get("groups") or ())}
         if one["type"] == wanted.type and posters & {*wanted.posters}:
             shown = f" (sha256 {one['digest'].removeprefix('sha256:')[:12]})" if one.get("digest") else ""

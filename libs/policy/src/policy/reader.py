@@ -11,6 +11,9 @@ from contracts.canonical import canonical_json
 
 MAX_DEPTH = 20
 _NUMBER = r"-?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]{1,2})?"
+_INTEGER = r"-?(?:0|[1-9][0-9]{0,17})"
+# Control characters, and those that turn the direction of a text: it would not say what people read.
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 Model = TypeVar("Model", bound=BaseModel)
 Path = tuple[str | int, ...]
 
@@ -33,7 +36,8 @@ class PolicyError(ValueError):
 
 
 class Reader:
-    """YAML to plain values, with the line of each path. Refuses what JSON cannot say: doubled keys, aliases, dates.
+    """YAML to plain values, with the line of each path. Refuses what JSON cannot say: doubled keys, aliases, dates; and
+    what people would read otherwise: 010 (which is 8), and characters that are not seen.
 
     `numbers`: 0.95 is a number, too; policies have no use for one.
     """
@@ -44,6 +48,9 @@ class Reader:
         self._scalars = yaml.SafeLoader("")
 
     def read(self, text: str) -> tuple[Any, dict[Path, int]]:
+        if hidden := _HIDDEN.search(text.replace("\r\n", " \n")):
+            line = text.count("\n", 0, hidden.start()) + 1
+            raise PolicyError([Mistake(line, "", _unseen(hidden))])
         try:
             depth = 0
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -82,6 +89,8 @@ class Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*path, n)) for n, item in enumerate(node.value)]
         value = self._scalar(node, where)
+        if isinstance(value, int) and not isinstance(value, bool) and not re.fullmatch(_INTEGER, node.value):
+            raise _at(node.start_mark, where, "write it as a plain number, such as 8, or in quotes")
         number = self._numbers and isinstance(value, float) and re.fullmatch(_NUMBER, node.value)
         if not (number or isinstance(value, str | int | bool | None)):
             raise _at(node.start_mark, where, "write it in quotes")
@@ -89,10 +98,13 @@ class Reader:
 
     def _scalar(self, node: yaml.Node, where: str) -> Any:
         try:
-            return self._scalars.construct_object(node)
+            value = self._scalars.construct_object(node)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # What PyYAML says of `!!bool x` and the like.
             raise _at(node.start_mark, where, f"no {node.tag.rpartition(':')[2]}") from error
+        if isinstance(value, str) and (hidden := _HIDDEN.search(value)):
+            raise _at(node.start_mark, where, _unseen(hidden))
+        return value
 
 
 def checked(model: type[Model], data: Any, lines: dict[Path, int]) -> Model:
@@ -114,6 +126,10 @@ def _mistake(error: Any, lines: dict[Path, int]) -> Mistake:
     near = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
     message = {"extra_forbidden": "unknown field", "missing": "missing"}.get(error["type"], error["msg"])
     return Mistake(lines.get(near, 1), ".".join(str(part) for part in path), message.removeprefix("Value error, "))
+
+
+def _unseen(hidden: re.Match[str]) -> str:
+    return f"holds a character that is not seen (U+{ord(hidden[0]):04X})"
 
 
 def _at(mark: Any, field: str, message: str) -> PolicyError:

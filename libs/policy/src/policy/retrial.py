@@ -1,19 +1,17 @@
 """The case behind a decision, tried again: its gates, its people, its time, and whether the verdict follows."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from contracts.approval import Answer, BreakGlass, Choice, Decision, GateAnswered, Verdict, Vote, Waiver
 from contracts.registry import Criterion
 from policy.findings import Findings
 from policy.glass import broken
-from policy.holding import holds_until
-from policy.needs import Gate, InForce, Needs, applicable, needs_of, plain
+from policy.needs import Gate, InForce, Needs, added_by, applicable, needs_of
 from policy.outlook import gates_of, outlook, unskippable
 from policy.people import Case, Person, Refusal, approvals, barred, denial, signed_by, tally, why_not
 from policy.recast import cast_again
-from policy.schedule import next_open
+from policy.times import expired, in_time, ordered
 
 TAKEN = "taken from the record"
 
@@ -25,26 +23,28 @@ def retry(found: Findings, decision: Decision, inputs: dict[str, Any], policies:
         LookupError, TypeError, ValueError, AttributeError: the inputs are not such as a service freezes.
     """
     at = decision.decided_at
-    needs = needs_of(policies, inputs, opened_at=at, now=at)
+    opened_at = decision.opened_at or at
+    needs = needs_of(policies, inputs, opened_at=opened_at, now=at)
     case = Case(
         requested_by=decision.requested_by,
         request_digest=decision.request_digest,
         inputs=inputs,
-        opened_at=at - needs.min_wait,
-        bound_at=at,
+        opened_at=decision.opened_at or at - needs.min_wait,
+        bound_at=decision.bound_at or at,
         votes=decision.votes,
         waivers=decision.waived,
         added={rule: frozenset(groups) for rule, groups in decision.added_approvers.items()},
         glass=decision.break_glass,
     )
     _match(found, decision, policies, inputs)
+    ordered(found, decision)
     gates = _gates(found, decision, case, needs)
     _waivers(found, decision, case, needs)
     _added(found, decision, needs)
     _votes(found, decision, case, policies)
     if decision.verdict is Verdict.APPROVED:
         _people(found, decision, case, needs)
-        _time(found, decision, case, needs)
+        in_time(found, decision, case, needs)
     if decision.break_glass is not None:
         _emergency(found, decision, decision.break_glass, needs, gates)
     _verdict(found, decision, case, needs, gates)
@@ -57,7 +57,7 @@ def _match(found: Findings, decision: Decision, policies: InForce, inputs: dict[
     # What has expired is closed as it is, before anybody asks which policies apply by now.
     why = f"not about such a request: {alien}" if alien and at < decision.expires_at else None
     found.say("match", why, "each of the policies is about such a request")
-    found.unknown("other policies", "that no other policy was in force is to be seen in the audit log only")
+    found.unknown("other policies", "that these revisions were in force, and no other, is in the audit log only")
 
 
 # -- gates --------------------------------------------------------------------------------------------------------
@@ -70,14 +70,19 @@ def _gates(found: Findings, decision: Decision, case: Case, needs: Needs) -> tup
     odd = None if wanted == there else f"the policies have {_list(wanted)}, the decision has {_list(there)}"
     found.say("gates", odd, f"{len(there)} of {len(wanted)} gates are in the decision")
     recorded = {said.gate: said for said in decision.gates}
-    again = list(needs.doubts)
-    for gate in needs.gates:
-        said = _gate(decision, case, needs, gate, recorded.get(gate.id))
-        again.append(said)
-    for said in again:
+    again = [*needs.doubts, *(_gate(decision, case, needs, gate, recorded.get(gate.id)) for gate in needs.gates)]
+    for n, said in enumerate(again):
         if (was := recorded.get(said.gate)) is not None:
-            _compare(found, needs.gate(said.gate), was, said)
+            _compare(found, decision, needs.gate(said.gate), was, said)
+            if was.result == said.result and _told_otherwise(needs.gate(said.gate), said):
+                again[n] = was
     return tuple(again)
+
+
+def _told_otherwise(gate: Gate | None, said: Criterion) -> bool:
+    """Whether the same result may come with another message: what a webhook said is in the record only, and an engine
+    of another year may describe an error in other words."""
+    return gate is None or gate.spec.webhook is not None or _before_waiver(said) not in ("pass", "fail")
 
 
 def _gate(decision: Decision, case: Case, needs: Needs, gate: Gate, was: Criterion | None) -> Criterion:
@@ -92,8 +97,8 @@ def _gate(decision: Decision, case: Case, needs: Needs, gate: Gate, was: Criteri
             request_digest=case.request_digest,
         )
         case = replace(case, answers=(answer,))
-    elif result != "pending":
-        # Nobody attested it in time, if nobody did: when the time began is not in the record.
+    elif result != "pending" and decision.bound_at is None:
+        # Nobody answered in time, if nobody did: when the time began is not in the record.
         case = replace(case, bound_at=at - gate.timeout)
     return gates_of(case, replace(needs, gates=(gate,), doubts=()), at)[0]
 
@@ -104,7 +109,7 @@ def _before_waiver(was: Criterion | None) -> Any:
     return was.message.partition(";")[0] if was.result == "waived" else was.result
 
 
-def _compare(found: Findings, gate: Gate | None, was: Criterion, said: Criterion) -> None:
+def _compare(found: Findings, decision: Decision, gate: Gate | None, was: Criterion, said: Criterion) -> None:
     name = f"gate {said.gate}"
     if was.expression != said.expression:
         found.failed(name, f"the policy asks {said.expression}, the decision says {was.expression}")
@@ -113,8 +118,10 @@ def _compare(found: Findings, gate: Gate | None, was: Criterion, said: Criterion
         found.failed(name, f"it is {said.result}{why}; the decision says {was.result}")
     elif gate is not None and gate.spec.webhook is not None:
         found.unknown(name, f"{was.result}, {TAKEN}: a webhook cannot be asked again")
-    elif gate is not None and gate.spec.attestation is not None and "no answer within" in said.message:
+    elif gate is not None and decision.bound_at is None and "no answer within" in said.message:
         found.unknown(name, f"{was.result}, {TAKEN}: when the check was asked for is not in it")
+    elif was.message != said.message and not _told_otherwise(gate, said):
+        found.failed(name, f"it says {said.message!r}; the decision says {was.message!r}")
     else:
         found.ok(name, f"{said.result}, evaluated again")
 
@@ -132,8 +139,8 @@ def _wrong(decision: Decision, case: Case, needs: Needs, waiver: Waiver) -> str 
         return "nobody may waive it" if gate else "there is no such gate"
     if waiver.request_digest != decision.request_digest:
         return "it is for another request"
-    if waiver.at > decision.decided_at:
-        return "it is dated after the decision"
+    if not (decision.opened_at or waiver.at) <= waiver.at <= decision.decided_at:
+        return "it is dated after the decision, or before the request"
     if needs.methods is not None and not signed_by(waiver.auth_method, needs.methods):
         return f"the policies want a sign-in by {_list(sorted(needs.methods))}, not by {waiver.auth_method}"
     groups = frozenset(waiver.groups)
@@ -148,10 +155,10 @@ def _wrong(decision: Decision, case: Case, needs: Needs, waiver: Waiver) -> str 
 
 def _added(found: Findings, decision: Decision, needs: Needs) -> None:
     for rule, groups in decision.added_approvers.items():
-        steps = [step for step in needs.steps if step.action == "add_approvers" and step.rule == rule]
-        alien = {*groups} - {group for step in steps for group in plain(step.to)}
-        why = f"no policy adds {_list(sorted(alien))}" if alien else None
-        found.say(f"approvers added to {rule}", why, f"{_list(groups)}, by an escalation; when is {TAKEN}")
+        alien = {*groups} - added_by(needs, decision.decided_at if decision.opened_at else None).get(rule, frozenset())
+        why = f"no policy adds {_list(sorted(alien))} by then" if alien else None
+        good = "" if decision.opened_at else f"; when is {TAKEN}"
+        found.say(f"approvers added to {rule}", why, f"{_list(groups)}, by an escalation{good}")
 
 
 def _votes(found: Findings, decision: Decision, case: Case, policies: InForce) -> None:
@@ -160,12 +167,18 @@ def _votes(found: Findings, decision: Decision, case: Case, policies: InForce) -
         why = _uncast(decision, case, policies, vote, decision.votes[:n])
         found.say(f"vote of {who}", why, f"{vote.choice} by {vote.auth_method} at {vote.at.isoformat()}")
     if decision.votes:
-        found.unknown("people", f"who is a person, in which groups, and who voted for whom is {TAKEN}")
+        what = "who is a person, in which groups, who voted for whom, how they had signed in and what they wrote"
+        found.unknown("people", f"{what} is {TAKEN}")
 
 
 def _uncast(decision: Decision, case: Case, policies: InForce, vote: Vote, before: tuple[Vote, ...]) -> str | None:
     """Why the vote cannot have been cast."""
     needs = needs_of(policies, case.inputs, opened_at=case.opened_at, now=vote.at)
+    if decision.opened_at is not None:
+        by_then = added_by(needs, vote.at)
+        case = replace(
+            case, added={rule: groups & by_then.get(rule, frozenset()) for rule, groups in case.added.items()}
+        )
     rule = vote.rule if vote.choice is Choice.APPROVE else None
     again = cast_again(case, needs, vote, before, rule=rule)
     if isinstance(again, Refusal):
@@ -174,6 +187,8 @@ def _uncast(decision: Decision, case: Case, policies: InForce, vote: Vote, befor
         return "it is there twice"
     if vote.at > decision.decided_at:
         return "it is dated after the decision"
+    if decision.bound_at is not None and vote.at < decision.bound_at:
+        return "it is dated before the request rested on what it binds to"
     if vote.choice is Choice.APPROVE and again.meaning != vote.meaning:
         return f"the rule means {again.meaning!r}, not {vote.meaning!r}"
     return None
@@ -194,29 +209,7 @@ def _people(found: Findings, decision: Decision, case: Case, needs: Needs) -> No
     found.say("quorum", "; ".join(short + void) if short else None, told)
 
 
-# -- time ---------------------------------------------------------------------------------------------------------
-
-
-def _time(found: Findings, decision: Decision, case: Case, needs: Needs) -> None:
-    at, glass, until = decision.decided_at, decision.break_glass, decision.expires_at
-    ends = holds_until(case, needs, at, glass=glass)
-    late = at >= until or until > datetime.fromisoformat(case.inputs["request"]["expires_at"])
-    longer = f"it outlives what it rests on, which ends at {ends.isoformat()}" if ends and until > ends else None
-    found.say("expiry", "it had expired" if late else longer, f"before {until.isoformat()}")
-    if glass is not None and "schedule" in glass.skips:
-        found.ok("schedule", "skipped in an emergency")
-        return
-    closed = None if next_open(needs.schedules, at) == at else f"no window was open at {at.isoformat()}"
-    found.say(
-        "schedule", closed, "open then" if any(s.windows or s.freezes for s in needs.schedules) else "always open"
-    )
-    if needs.min_wait > timedelta(0):
-        acts = [vote.at for vote in decision.votes] + [waiver.at for waiver in decision.waived]
-        first = min(acts, default=at)
-        if at - first >= needs.min_wait:
-            found.ok("minimum wait", f"it was open since {first.isoformat()} at least")
-        else:
-            found.unknown("minimum wait", f"{needs.min_wait}: when it was opened is not in the record")
+# -- emergencies, and the verdict ---------------------------------------------------------------------------------
 
 
 def _emergency(
@@ -240,9 +233,6 @@ def _emergency(
         found.unknown("emergency sign-in", f"that {glass.by} had signed in within {needs.emergency.within} is {TAKEN}")
 
 
-# -- the verdict --------------------------------------------------------------------------------------------------
-
-
 def _verdict(found: Findings, decision: Decision, case: Case, needs: Needs, gates: tuple[Criterion, ...]) -> None:
     at = decision.decided_at
     then = outlook(case, needs, at, gates=gates)
@@ -252,9 +242,11 @@ def _verdict(found: Findings, decision: Decision, case: Case, needs: Needs, gate
     )
     found.say("grants", problem, "waivers and the version to return to are those of the request")
     if decision.verdict is Verdict.REJECTED and at >= decision.expires_at:
-        found.ok("verdict", f"rejected: it had expired at {decision.expires_at.isoformat()}")
+        expired(found, decision, case, needs)
     elif then.verdict is decision.verdict:
         found.ok("verdict", f"{then.verdict}: {then.reason}")
+        other = f"it is {then.reason!r}; the decision says {decision.reason!r}"
+        found.say("reason", None if then.reason == decision.reason else other, "the reason is that of the verdict")
     else:
         follows = str(then.verdict) if then.verdict else f"to wait ({then.phase})"
         found.failed("verdict", f"{decision.verdict} does not follow; what follows is {follows}: {then.reason}")

@@ -147,18 +147,25 @@ class Freeze(Payload):
         return _instant(self.starts, self.tz, end=False), _instant(self.ends, self.tz, end=True)
 
 
+def _written_out(value: object) -> object:
+    if isinstance(value, str):
+        example = "{name: year-end, tz: Europe/Berlin, from: '2026-12-20', to: '2027-01-06'}"
+        raise ValueError(f"there are no calendars to name; write the days out, such as {example}")
+    return value
+
+
 class Schedule(Payload):
     """Open in any of the windows (always, when there are none) and in none of the freezes."""
 
     windows: Annotated[tuple[Window, ...], Field(max_length=20)] = ()
-    freezes: Annotated[tuple[Freeze, ...], Field(max_length=100)] = ()
+    freezes: Annotated[tuple[Annotated[Freeze, BeforeValidator(_written_out)], ...], Field(max_length=100)] = ()
     min_wait: Duration | None = None
 
 
 def next_open(schedules: Iterable[Schedule], at: datetime) -> datetime | None:
     """`at` itself when every schedule is open then; else the first later instant at which all are, in UTC.
 
-    None when there is none within 400 days. `min_wait` plays no part: it counts from the approval.
+    None when there is none within 400 days. `min_wait` plays no part: it counts from the opening of the request.
 
     Raises:
         ValueError: `at` has no time zone.

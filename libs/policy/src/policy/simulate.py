@@ -3,24 +3,28 @@ the others where it applies.
 
 People are taken at their acts: their votes are cast again under the new rules, in their order and with their groups of
 then, and each refusal is told. Only the sign-in is passed over, since people can sign in again. Waivers, answers of
-webhooks and an emergency count where the new policy still knows them.
+webhooks and an emergency count where the new policy still knows them. Expiry and escalation are those of the new
+policy; a check that it adds was never asked for, so the request would wait for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal
 
-from contracts.approval import PolicyRef, Vote
+from contracts.approval import PolicyRef
 from policy.document import Policy, parse
 from policy.glass import broken
-from policy.needs import InForce, Needs, applicable, needs_of
-from policy.outlook import Phase, outlook
+from policy.needs import InForce, Needs, added_by, applicable, needs_of
+from policy.outlook import Outlook, Phase, outlook
 from policy.people import Case, Person, Refusal
 from policy.recast import cast_again, rule_of
 
 Decided = Literal["open", "approved", "rejected", "expired", "cancelled"]
-Would = Literal["approved", "rejected", "waiting"]
+Would = Literal["approved", "rejected", "expired", "waiting"]
+EVER = timedelta(days=36_500)
+TURNS = 20  # of time, in which gates time out and windows open
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Past:
 
 @dataclass(frozen=True)
 class Simulated:
-    """`policies` are those that would have decided; `differs` tells whether the outcome would have been another one."""
+    """`policies` are those that would have decided; `differs` tells whether the outcome would have been another one: to
+    expire is to stay undecided."""
 
     request_id: str
     policies: tuple[str, ...]
@@ -96,39 +101,90 @@ def _replaced(policies: InForce, policy: Policy, *, applies: bool) -> InForce:
 
 
 def _simulated(one: Past, policies: InForce) -> Simulated:
-    needs = needs_of(policies, one.case.inputs, opened_at=one.case.opened_at, now=one.at)
-    needs = replace(needs, authenticated_within=None, methods=None)
-    votes, told = _votes(one.case, needs)
-    case = replace(one.case, votes=votes, glass=None)
-    if one.case.glass is not None:
-        glass = one.case.glass
-        person = Person(glass.by, frozenset(glass.groups), True, True, glass.auth_method, authenticated_at=glass.at)
-        again = broken(needs, person, glass.reason, glass.at, glass.request_digest)
-        if isinstance(again, Refusal):
-            told.append(f"{glass.by} could not have broken the glass: {again.detail}")
-        else:
-            case = replace(case, glass=again)
-    found = outlook(case, needs, one.at)
+    needs_at = partial(_needs, one, policies)
+    needs, until = needs_at(one.at), _until(one, policies)
+    case, told = _acted(one, needs, until)
+    found, at = _followed(case, needs_at, min(one.at, until - timedelta.resolution), until)
     would: Would = "waiting" if found.verdict is None else found.verdict.value
+    reason = f"{found.reason}, at {at.isoformat()}" if found.verdict is not None and at > one.at else found.reason
+    if would == "waiting" and until <= one.at:
+        would, reason = "expired", f"not decided before {until.isoformat()}: {reason}"
+    told += [f"{gate} was never asked" for gate in _new_checks(one, needs)] if found.phase == "gates" else []
     return Simulated(
         request_id=one.request_id,
         policies=tuple(ref.name for ref in needs.policies),
         decided=one.decided,
         would=would,
         phase=found.phase,
-        reason="; ".join([found.reason, *(told if would != "rejected" else ())])[:9_000],
-        differs=would != (one.decided if one.decided in ("approved", "rejected") else "waiting"),
+        reason="; ".join([reason, *(told if would != "rejected" else ())])[:9_000],
+        differs=_outcome(would) != _outcome(one.decided),
     )
 
 
-def _votes(case: Case, needs: Needs) -> tuple[tuple[Vote, ...], list[str]]:
-    """The votes that people could have cast, and why not the others."""
-    votes: list[Vote] = []
-    told = []
-    for vote in sorted(case.votes, key=lambda vote: vote.at):
-        again = cast_again(case, needs, vote, tuple(votes), rule=rule_of(case, needs, vote))
-        if isinstance(again, Refusal):
+def _outcome(end: str) -> str:
+    return end if end in ("approved", "rejected") else "undecided"
+
+
+def _needs(one: Past, policies: InForce, at: datetime) -> Needs:
+    """What the policies ask at that time. Nobody has been asked for checks that are new: they stay open."""
+    needs = needs_of(policies, one.case.inputs, opened_at=one.case.opened_at, now=at)
+    new = _new_checks(one, needs)
+    gates = tuple(replace(gate, timeout=EVER) if gate.id in new else gate for gate in needs.gates)
+    return replace(needs, gates=gates, authenticated_within=None, methods=None)
+
+
+def _new_checks(one: Past, needs: Needs) -> list[str]:
+    """The webhooks and attestations that the policies of then did not ask for."""
+    before = needs_of(one.policies, one.case.inputs, opened_at=one.case.opened_at, now=one.at)
+    known = {gate.id: (gate.spec.webhook, gate.spec.attestation) for gate in before.gates}
+    answered = {answer.gate for answer in one.case.answers}
+    return [
+        gate.id
+        for gate in needs.gates
+        if gate.spec.cel is None
+        and gate.id not in answered
+        and known.get(gate.id) != (gate.spec.webhook, gate.spec.attestation)
+    ]
+
+
+def _until(one: Past, policies: InForce) -> datetime:
+    """When the request would have expired."""
+    case, until = one.case, datetime.fromisoformat(one.case.inputs["request"]["expires_at"])
+    after = needs_of(policies, case.inputs, opened_at=case.opened_at, now=one.at).expires_after
+    return min(until, case.opened_at + after) if after else until
+
+
+def _acted(one: Past, needs: Needs, until: datetime) -> tuple[Case, list[str]]:
+    """The case with what people could have done before it expired, and why not the rest."""
+    case, told = replace(one.case, votes=(), glass=None), []
+    for vote in sorted(one.case.votes, key=lambda vote: vote.at):
+        then = replace(case, added=added_by(needs, vote.at))
+        again = cast_again(then, needs, vote, case.votes, rule=rule_of(then, needs, vote))
+        if vote.at >= until:
+            told.append(f"the vote of {vote.voter} would have come too late")
+        elif isinstance(again, Refusal):
             told.append(f"the vote of {vote.voter} would have been refused: {again.detail}")
         elif again is not None:
-            votes.append(again)
-    return tuple(votes), told
+            case = replace(case, votes=(*case.votes, again))
+    glass = one.case.glass
+    if glass is not None and glass.at < until:
+        person = Person(glass.by, frozenset(glass.groups), True, True, glass.auth_method, authenticated_at=glass.at)
+        again_glass = broken(needs, person, glass.reason, glass.at, glass.request_digest)
+        if isinstance(again_glass, Refusal):
+            told.append(f"{glass.by} could not have broken the glass: {again_glass.detail}")
+        else:
+            case = replace(case, glass=again_glass)
+    return case, told
+
+
+def _followed(
+    case: Case, needs_at: Callable[[datetime], Needs], at: datetime, until: datetime
+) -> tuple[Outlook, datetime]:
+    """Where the case stands at that time, or later, when time alone decides it before it expires."""
+    for _ in range(TURNS):
+        needs = needs_at(at)
+        found = outlook(replace(case, added=added_by(needs, at)), needs, at)
+        if found.verdict is not None or found.next_at is None or not at < found.next_at < until:
+            break
+        at = found.next_at
+    return found, at

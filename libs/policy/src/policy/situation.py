@@ -10,6 +10,7 @@ from contracts.approval import Answer, Choice, PolicyRef, Waiver
 from contracts.canonical import canonical_json
 from contracts.payload import Digest, Key, Line, Metrics, Payload, Scalar, StageName, Target, Text
 from policy.document import digest_of
+from policy.evidence import verified
 from policy.people import Case
 from policy.schedule import Duration
 
@@ -48,14 +49,15 @@ class Evaluated(Payload):
 
 
 class Attested(Payload):
-    """What somebody posted: evidence, and with a result an attestation."""
+    """What somebody posted: evidence, and with a result an attestation. `digest`: null when it comes without a file."""
 
     type: Key
     result: Literal["pass", "fail", "inconclusive"] | None = "pass"
     posted_by: Line = "ci"
     groups: Groups = ()
     title: Line = "a check"
-    digest: Digest | None = None
+    digest: Digest | None = f"sha256:{'0' * 64}"
+    service: bool = True
     at: AwareDatetime | None = None
 
 
@@ -83,7 +85,7 @@ class Version(Payload):
     unsafe: bool = False
     revoked: bool = False
 
-    def frozen(self, number: int, stages: tuple[str, ...], at: datetime) -> dict[str, Any]:
+    def frozen(self, number: int, stages: tuple[str, ...], at: datetime, requester: str) -> dict[str, Any]:
         """The version as gates see it. Its parts are dated half a day before `at`, if they bear no date."""
         then = (at - OPEN_FOR).isoformat()
         given = self.model_dump(mode="json", exclude={"evidence", "attestations", "evaluations"})
@@ -96,9 +98,11 @@ class Version(Payload):
             for one in self.evaluations
         ]
         attached = [
-            {**one.model_dump(mode="json"), "at": _or(one.at, then), "verified": one.result == "pass"}
+            {**one.model_dump(mode="json"), "at": _or(one.at, then)}
             for one in (*(Attested(type=kind, result=None) for kind in self.evidence), *self.attestations)
         ]
+        for one in attached:
+            one["verified"] = verified(one, self.registered_by, requester)
         digest = digest_of({"version": self.version or number})
         return {
             **given,
@@ -109,7 +113,7 @@ class Version(Payload):
             "registered_at": _or(self.registered_at, then),
             "evaluations": evaluations,
             "evaluated_at": max((one["evaluated_at"] for one in evaluations), key=datetime.fromisoformat, default=None),
-            "evidence": {one["type"]: one for one in attached},
+            "evidence": {one["type"]: one for one in attached if one["digest"]},
             "attestations": [one for one in attached if one["result"] is not None],
         }
 
@@ -168,13 +172,15 @@ class Situation(Payload):
     def inputs(self) -> dict[str, Any]:
         """What a request in this situation is frozen with."""
         asked, about_policy = self.request, self.request.kind == "policy"
-        place = {"workspace": "*"} if about_policy else {}
+        place, by = {"workspace": "*"} if about_policy else {}, asked.requested_by
+        before = None if about_policy else self.baseline
         return {
-            "candidate": None if about_policy else self.candidate.frozen(2, (asked.from_stage,), self.at),
-            "baseline": self.baseline.frozen(1, (asked.to,), self.at) if self.baseline and not about_policy else None,
+            "candidate": None if about_policy else self.candidate.frozen(2, (asked.from_stage,), self.at, by),
+            "baseline": before and before.frozen(1, (asked.to,), self.at, by),
             "model": {**self.model.model_dump(mode="json"), **place},
             "request": {
                 **asked.model_dump(mode="json", exclude={"from_stage"}),
+                "model": self.model.name,
                 "from": asked.from_stage,
                 "transition_id": "t-1",
                 "change_class": asked.fields.get("change_class", "normal"),
@@ -204,13 +210,14 @@ class Expected(Payload):
     """At least one of them. `gates`: by id, without the policy's name where only one policy has such a gate.
     `reason`: a regular expression that is to be found in it."""
 
-    verdict: Literal["approved", "rejected", "waiting"] | None = None
+    verdict: Literal["approved", "rejected", "expired", "waiting"] | None = None
     phase: Literal["gates", "people", "settling", "schedule", "frozen", "decided"] | None = None
     gates: dict[Key, Literal["pass", "fail", "inconclusive", "error", "pending", "waived"]] = Field(
         default_factory=dict
     )
     policies: tuple[Line, ...] | None = None
-    reason: Annotated[str, Field(max_length=500)] | None = None
+    escalated: tuple[Literal["remind", "notify", "add_approvers"], ...] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=500)] | None = None
 
     @field_validator("reason")
     @classmethod
@@ -223,8 +230,9 @@ class Expected(Payload):
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.model_fields_set:
-            raise ValueError("say what is expected: verdict, phase, gates, policies or reason")
+        others = (self.verdict, self.phase, self.policies, self.escalated, self.reason)
+        if not self.gates and all(value is None for value in others):
+            raise ValueError("say what is expected: verdict, phase, gates, policies, escalated or reason")
         return self
 
 

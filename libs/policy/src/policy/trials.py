@@ -28,16 +28,18 @@ A case says what differs from the usual; everything may be left out but `name` a
 - `candidate`, and `baseline` (none): `version`, `metrics`, `parameters`, `tags`, `stages` (where it comes from),
   `artifact`, `environment`, `lineage`, `signature`, `owner`, `notes`, `registered_by` (author), `registered_at`,
   `trained_at`, `training_seconds`, `evaluations: [{dataset, metrics, evaluated_at}]`, `evidence: [type, ...]`,
-  `attestations: [{type, result, posted_by, groups, title, digest, at}]` (result: pass; posted by ci), `unsafe`,
-  `revoked`.
+  `attestations: [{type, result, posted_by, groups, title, digest, service, at}]` (result: pass; posted by ci, a
+  service, with a file; `digest: null`: without one), `unsafe`, `revoked`.
 - `votes`: `by`, `groups`, `choice` (approve), `comment`, `on_behalf_of`, `rule`, `email`, `person` (true), `at`,
   `method`, `signed_in` (how long before, such as 10m), `refused` (the code with which it must be refused).
 - `waivers`: `gate`, `by`, `groups`, `reason`, `at`, `method`. `answers`: what webhooks said, by gate.
 - `break_glass`: `by`, `groups`, `reason`, `at`, `method`, `signed_in`, `person`, `refused`.
-- `at`: when the case is judged, in quotes (2026-01-14T12:00:00Z, a Wednesday). `opened_at` (half a day before `at`).
+- `at`: when the case is judged, in quotes (2026-01-14T12:00:00Z, a Wednesday). `opened_at` (half a day before `at`):
+  where it is given, the request expires and escalates as the policies say; without it, it does neither.
 - `frozen`: the review of an emergency is overdue.
-- `expect`: `verdict` (approved, rejected or waiting), `phase` (gates, people, schedule, frozen or decided), `gates`
-  (results by id), `policies` (the names of those that apply), `reason` (a regular expression).
+- `expect`: `verdict` (approved, rejected, expired or waiting), `phase` (gates, people, schedule, frozen or decided),
+  `gates` (results by id), `policies` (the names of those that apply), `escalated` (what the escalation has done by
+  then, in order: remind, notify, add_approvers), `reason` (a regular expression).
 
 A vote that is refused although the case does not say so fails it.
 """
@@ -45,14 +47,15 @@ A vote that is refused although the case does not say so fails it.
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from contracts.approval import Choice, GateAnswered
 from policy.document import parse
 from policy.glass import broken
-from policy.needs import UNSAFE_GATE, InForce, Needs, applicable, needs_of
-from policy.outlook import Outlook, outlook
+from policy.needs import UNSAFE_GATE, InForce, Needs, added_by, applicable, needs_of
+from policy.outlook import Outlook, not_in_time, outlook
 from policy.people import Ballot, Case, Person, Refusal, judged
 from policy.reader import Mistake, PolicyError, Reader, checked
 from policy.schedule import duration
@@ -126,14 +129,34 @@ def _tried(policies: InForce, given: Situation, expected: Expected) -> tuple[lis
     needs = needs_of(bound, inputs, opened_at=case.opened_at, now=given.at)
     known = {f"{ref.name}/{gate.id}" for ref, policy in policies for gate in policy.spec.gates}
     case, problems = _acted(given, case, needs, known)
-    found = outlook(case, needs, given.at, frozen="the model is frozen" if given.frozen else None)
-    problems += _unlike(expected, needs, found)
+    frozen = "the model is frozen" if given.frozen else None
+    until = _until(given, case, needs)
+    at = min(given.at, until - timedelta.resolution)
+    then = needs_of(bound, inputs, opened_at=case.opened_at, now=at)
+    found = outlook(replace(case, added=_added(given, needs, at)), then, at, frozen=frozen)
+    verdict = str(found.verdict or "waiting")
+    if found.verdict is None and given.at >= until:
+        verdict, found = "expired", replace(found, reason=f"{not_in_time(until)}: {found.reason}")
+    problems += _unlike(expected, given, needs, found, verdict)
     passed = {gate.gate for gate in found.gates if gate.result == "waived"}
     if problems:
         idle = [waiver for waiver in case.waivers if waiver.gate not in passed]
         problems += [f"note: the waiver of {waiver.gate} by {waiver.by} has no effect" for waiver in idle]
-    verdict = found.verdict or f"waiting ({found.phase})"
-    return problems, f"{verdict}: {found.reason}"
+    return problems, f"{verdict}{f' ({found.phase})' if verdict == 'waiting' else ''}: {found.reason}"
+
+
+# -- what time does -----------------------------------------------------------------------------------------------
+
+
+def _until(given: Situation, case: Case, needs: Needs) -> datetime:
+    """When the request expires."""
+    until = datetime.fromisoformat(case.inputs["request"]["expires_at"])
+    after = needs.expires_after if given.opened_at is not None else None
+    return until if after is None else min(until, case.opened_at + after)
+
+
+def _added(given: Situation, needs: Needs, at: datetime) -> dict[str, frozenset[str]]:
+    return added_by(needs, at) if given.opened_at is not None else {}
 
 
 # -- what people do -----------------------------------------------------------------------------------------------
@@ -164,7 +187,11 @@ def _acted(given: Situation, case: Case, needs: Needs, known: set[str]) -> tuple
         at = vote.at or given.at
         if at > given.at:
             problems.append(f"the vote of {vote.by} is cast after the case is judged")
-        outcome = judged(case, needs, voter, ballot, at, principal)
+        if at >= _until(given, case, needs):
+            problems += _refused(f"the vote of {vote.by}", vote, Refusal("request-expired", "it had expired"))
+            continue
+        then = replace(case, added=_added(given, needs, at))
+        outcome = judged(then, needs, voter, ballot, at, principal)
         problems += _refused(f"the vote of {vote.by}", vote, outcome)
         if outcome is not None and not isinstance(outcome, Refusal):
             case = replace(case, votes=(*case.votes, outcome))
@@ -204,9 +231,8 @@ def _refused(what: str, act: Act, outcome: object) -> list[str]:
 # -- what is expected ---------------------------------------------------------------------------------------------
 
 
-def _unlike(expected: Expected, needs: Needs, found: Outlook) -> Iterator[str]:
+def _unlike(expected: Expected, given: Situation, needs: Needs, found: Outlook, verdict: str) -> Iterator[str]:
     stands = f"{found.phase}: {found.reason}"
-    verdict = str(found.verdict) if found.verdict else "waiting"
     if expected.verdict not in (None, verdict):
         yield f"verdict: expected {expected.verdict}, found {verdict} ({stands})"
     if expected.phase not in (None, found.phase):
@@ -221,6 +247,9 @@ def _unlike(expected: Expected, needs: Needs, found: Outlook) -> Iterator[str]:
             yield f"gates: expected {name} to be {result}, found no such gate; there are {_list(said)}"
         elif gate.result != result:
             yield f"gates: expected {name} to be {result}, found {': '.join(filter(None, (gate.result, gate.message)))}"
+    steps = [step.action for step in needs.steps if given.opened_at is not None and step.due <= given.at]
+    if expected.escalated is not None and list(expected.escalated) != steps:
+        yield f"escalated: expected {_list(expected.escalated)}, found {_list(steps)}"
     if expected.reason is not None and not re.search(expected.reason, found.reason):
         yield f"reason: expected to find {expected.reason!r} in {found.reason!r}"
 

@@ -16,8 +16,9 @@ from contracts.lifecycle import TransitionKind
 from contracts.registry import StageRequested, Transition
 from policy.binding import digest_of_proposal, digest_of_transition
 from policy.document import digest_of
+from policy.evidence import VERSIONS, shown
 from policy.needs import InForce, Step, applicable, names_now, needs_of
-from policy.people import electorate, excluded, tally, why_not
+from policy.people import electorate, excluded, heard_of, tally, why_not
 
 if TYPE_CHECKING:
     from approval.sight import Sight
@@ -70,13 +71,16 @@ async def of_transition(
     baseline = await copies.occupant(tx, *place, asked.to_stage, other_than=asked.version)
     if beforehand := await _beforehand(tx, asked, baseline):
         request["preapproved"] = beforehand
-    inputs = {
+    inputs: dict[str, Any] = {
         "candidate": candidate,
         "baseline": baseline,
         "model": await copies.model(tx, *place),
         "request": request,
     }
     policies = await _applying(tx, inputs, at)
+    for whose in VERSIONS:
+        if version := inputs[whose]:
+            inputs[whose] = shown(version, whose, [policy for _, policy in policies], asked.requested_by)
     digest = partial(digest_of_transition, asked)
     return _binding(policies, inputs, digest, until=until, opened_at=opened_at, at=at)
 
@@ -207,7 +211,8 @@ def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
         asked=asked,
         barred=frozenset(excluded(case, needs)),
         delegation=needs.delegation if found.phase == "people" else None,
-        heard=frozenset(who for vote in standing_votes for who in (vote.voter, vote.on_behalf_of) if who),
+        heard=frozenset[str]().union(*(heard_of(vote, sight.members) for vote in standing_votes)),
+        acted=request.acted,
         calls=frozenset(calls),
     )
 

@@ -4,6 +4,7 @@ Folded from the registry's events in their order; another service's tables are n
 """
 
 import json
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -152,7 +153,7 @@ async def candidate(tx: AsyncConnection, workspace: str, name: str, version: int
         "registered_at": row.registered_at.isoformat(),
         "stages": list(stages),
         "evaluations": evaluations,
-        "evaluated_at": max((one["evaluated_at"] for one in evaluations), default=None),
+        "evaluated_at": max((one["evaluated_at"] for one in evaluations), key=datetime.fromisoformat, default=None),
         "unsafe": learnt.get("unsafe", False),
         "revoked": learnt.get("revoked", False),
         **await _evidenced(tx, workspace, name, version),
@@ -160,12 +161,10 @@ async def candidate(tx: AsyncConnection, workspace: str, name: str, version: int
 
 
 async def _evidenced(tx: AsyncConnection, workspace: str, name: str, version: int) -> dict[str, Any]:
-    """`evidence`: the latest piece of each type. `attestations`: what checks found, the latest last."""
+    """`evidence`: the latest file or link of each type. `attestations`: what checks found, the latest last."""
     found = [one.model_dump(mode="json", exclude={"detail"}) for one in await evidence(tx, workspace, name, version)]
-    for one in found:
-        one["verified"] = one["result"] == "pass"
     return {
-        "evidence": {one["type"]: one for one in found},
+        "evidence": {one["type"]: one for one in found if one["digest"] or one["url"]},
         "attestations": [one for one in found if one["result"] is not None],
     }
 

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import binding, domain, standing, views
+from approval.changes import locked
 from approval.clock import Clock
 from approval.domain import Request
 from approval.keyring import Keyring
@@ -35,13 +36,13 @@ from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from policy.document import parse
 from policy.needs import needs_of
-from policy.people import approvals
+from policy.outlook import not_in_time
+from policy.people import approvals, excluded
 
 log = structlog.get_logger()
 SYSTEM = "hallmark/approval"
 LOCKED = "policies-locked"
 ACTING = "somebody is acting on it at this moment"
-NOBODY_COULD = "no policy would be left that is about changes of every policy; nobody could change one any more"
 
 
 @dataclass
@@ -146,7 +147,7 @@ class Desk:
     async def _expired(self, of: Open) -> bool:
         if of.at < of.request.expires_at:
             return False
-        why = f"not decided before {of.request.expires_at.isoformat()}"
+        why = not_in_time(of.request.expires_at)
         if isinstance(of.request.opened, RequestOpened) and of.request.outlived:
             sight = await self.sights.of(of.tx, of.request, of.at)
             await self._decide(of, sight, Verdict.REJECTED, why)
@@ -227,9 +228,10 @@ class Desk:
         if verdict is Verdict.REJECTED:
             await self.close(of, "rejected", why)
             return
-        # Others were published since it was asked for: together they must not leave no policy about policies.
-        if not domain.changeable([parse(proposed.document), *await views.others_than(of.tx, proposed.policy.name)]):
-            await self.close(of, LOCKED, NOBODY_COULD)
+        # Others were published since it was asked for.
+        together = [parse(proposed.document), *await views.others_than(of.tx, proposed.policy.name)]
+        if none_could := locked(together, of.at):
+            await self.close(of, LOCKED, none_could)
             return
         published = PolicyPublished(
             policy=proposed.policy,
@@ -254,22 +256,23 @@ class Desk:
 
     async def _afterwards(self, of: Open) -> standing.Standing:
         """What may still come due of a request that is decided."""
-        request = of.request
+        request, glass = of.request, of.request.glass
+        if request.status != domain.APPROVED:
+            return standing.Standing("decided", "", None)
         due: list[datetime] = []
-        if request.status == domain.APPROVED and request.glass and not request.reviewed and not request.overdue:
-            due.append(request.glass.review_by)
-        if request.status == domain.APPROVED and request.decision is not None and request.lapsed is None:
-            policies = await views.bound_policies(of.tx, request.policies)
-            needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=request.decision.decided_at)
-            if needs.reapprove_every is not None:
-                due.append(request.decision.decided_at + needs.reapprove_every)
-        reviews = request.glass is not None and request.status == domain.APPROVED and not request.reviewed
-        asked = frozenset(request.glass.review) if reviews and request.glass else frozenset[str]()
+        policies = await views.bound_policies(of.tx, request.policies)
+        needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=of.at)
+        if request.decision is not None and request.lapsed is None and needs.reapprove_every is not None:
+            due.append(request.decision.decided_at + needs.reapprove_every)
+        if glass is None or request.reviewed:
+            return standing.Standing("decided", "", min(due, default=None))
+        if request.overdue is None:
+            due.append(glass.review_by)
         return standing.Standing(
-            phase="review" if reviews else "decided",
-            waits_for="a review of the emergency" if reviews else "",
+            phase="review",
+            waits_for="a review of the emergency",
             due_at=min(due, default=None),
-            asked=asked,
-            barred=frozenset({request.glass.by, request.opened.requested_by}) if request.glass else frozenset(),
-            heard=frozenset(review.reviewer for review in request.reviews),
+            asked=frozenset(glass.review),
+            barred=frozenset(excluded(request.case, needs)) | {glass.by.casefold()},
+            heard=frozenset(review.reviewer for review in request.standing_reviews),
         )

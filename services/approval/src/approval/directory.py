@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approval import standing, views
 from approval.desk import Desk
 from approval.domain import Request
+from approval.members import Known, Said, token_of
 from contracts.approval import DelegationEnded, DelegationGranted, MembershipChanged
 from contracts.envelope import new_id
 from contracts.payload import Message
@@ -18,6 +19,7 @@ from policy.needs import Needs
 from policy.people import Person, Refusal
 
 LONGEST = timedelta(days=90)
+MOST_GROUPS = 500  # as in the events
 
 
 class Directory:
@@ -26,50 +28,79 @@ class Directory:
 
     # -- groups ---------------------------------------------------------------------------------------------------
 
-    async def seen(self, tx: AsyncConnection, person: Person, at: datetime) -> None:
-        """Notes the groups of a caller who acts, when they are news."""
-        if await self._newer(tx, person) is None:
-            await self._tell(tx, person.subject, person.groups, person.person, _token_of(person.subject), at)
+    async def seen(self, tx: AsyncConnection, person: Person, at: datetime, *, held: str | None = None) -> None:
+        """Notes what the token of a caller who acts says, when no newer one is known. `held`: the request that they act
+        on, if its stream is the caller's.
+
+        Raises:
+            Problem: 403, there are more groups in the token than an event can hold.
+        """
+        if no := too_many(person):
+            raise Problem(403, no.code, no.detail)
+        known = await self._known(tx, person.subject)
+        if _with(known, person) == known:
+            return
+        await self._desk.log.lock(tx, _stream(person.subject))
+        known = await self._known(tx, person.subject)
+        if _with(known, person) == known:
+            return
+        said = MembershipChanged(
+            subject=person.subject,
+            groups=tuple(sorted(person.groups)),
+            person=person.person,
+            by=_token(person).by,
+            issued_at=_token(person).at,
+            email=person.email or None,
+        )
+        await self._change(tx, known, said, Cause(person.subject), at, held)
 
     async def counting(self, tx: AsyncConnection, person: Person, place: tuple[str, str]) -> Person:
-        """A caller with the groups that count: what the directory has told since they signed in goes before what their
-        token says, for a token outlives the membership."""
-        row = await self._newer(tx, person)
-        if row is None:
-            return person
-        may_vote = bool(self._desk.sights.member(row, place).groups)
-        return replace(person, groups=frozenset(row.groups), person=person.person and row.person, may_vote=may_vote)
+        """A caller with the groups that count: those of their newest token, without what the directory has taken away
+        since it was issued, for a token outlives the membership."""
+        known = _with(await self._known(tx, person.subject), person)
+        return replace(
+            person,
+            groups=known.groups,
+            person=person.person and known.person,
+            may_vote=bool(self._desk.sights.member(known, place).groups),
+            email=person.email or known.email,
+        )
 
-    async def _newer(self, tx: AsyncConnection, person: Person) -> Any:
-        row = (await views.members(tx, [person.subject])).get(person.subject)
-        told = row is not None and row.told_by != _token_of(row.subject) and person.authenticated_at < row.at
-        return row if told else None
-
-    async def tell(self, subject: str, groups: frozenset[str], *, person: bool, by: str) -> Any:
-        """The directory says in which groups somebody is from now on; votes that rest on others count no more."""
+    async def tell(self, subject: str, groups: frozenset[str], *, person: bool, by: str) -> Known:
+        """The directory says in which groups somebody is from now on: in no others, and in these if their token says so
+        too. Votes that rest on others count no more."""
         async with self._desk.db.transaction() as tx:
-            at = await self._desk.clock(tx)
-            if await self._tell(tx, subject, groups, person, by, at):
-                await standing.look_again(tx, at, heard=subject)
-            return (await views.members(tx, [subject]))[subject]
+            await self._desk.log.lock(tx, _stream(subject))
+            at, known = await self._desk.clock(tx), await self._known(tx, subject)
+            said = MembershipChanged(subject=subject, groups=tuple(sorted(groups)), person=person, by=by)
+            await self._change(tx, known, said, Cause(by), at)
+            return await self._known(tx, subject)
 
-    async def _tell(
-        self, tx: AsyncConnection, subject: str, groups: frozenset[str], person: bool, by: str, at: datetime
-    ) -> bool:
-        known = (await views.members(tx, [subject])).get(subject)
-        if known is not None and (frozenset(known.groups), known.person) == (groups, person):
-            return False
-        message = MembershipChanged(subject=subject, groups=tuple(sorted(groups)), person=person, by=by)
-        await self._append(tx, f"member:{subject}", message, Cause(by), at)
-        return True
+    async def _change(
+        self,
+        tx: AsyncConnection,
+        known: Known,
+        said: MembershipChanged,
+        cause: Cause,
+        at: datetime,
+        held: str | None = None,
+    ) -> None:
+        """Makes the open requests due that somebody has acted on, when what counts of them is another now."""
+        await self._append(tx, _stream(known.subject), said, cause, at)
+        now = await self._known(tx, known.subject)
+        if (now.groups, now.person, now.email) != (known.groups, known.person, known.email):
+            await standing.look_again(tx, at, acted=known.subject, held=held)
+
+    async def _known(self, tx: AsyncConnection, subject: str) -> Known:
+        return (await views.members(tx, [subject])).get(subject) or Known(subject)
 
     async def person(self, tx: AsyncConnection, subject: str, place: tuple[str, str]) -> Person | None:
         """Somebody who does not call now, as they were last known."""
-        row = (await views.members(tx, [subject])).get(subject)
-        if row is None:
+        known = (await views.members(tx, [subject])).get(subject)
+        if known is None:
             return None
-        member = self._desk.sights.member(row, place)
-        return Person(subject, frozenset(row.groups), row.person, bool(member.groups), "record", row.at)
+        may_vote = bool(self._desk.sights.member(known, place).groups)
+        return Person(subject, known.groups, known.person, may_vote, "record", known.at, known.email)
 
     # -- delegations ----------------------------------------------------------------------------------------------
 
@@ -85,7 +116,7 @@ class Directory:
             await self._desk.log.lock(tx, f"delegation:{delegator}")
             at = await self._desk.clock(tx)
             since = starts or at
-            if delegator == delegate:
+            if delegator.casefold() == delegate.casefold():
                 raise Problem(422, "own-delegate", "name somebody else")
             if not (at < ends and since < ends):
                 raise Problem(422, "bad-dates", "'ends' must be after 'starts', and in the future")
@@ -150,5 +181,19 @@ class Directory:
             await views.project(tx, envelope)
 
 
-def _token_of(subject: str) -> str:
-    return f"token of {subject}"
+def too_many(person: Person) -> Refusal | None:
+    count = len(person.groups)
+    why = f"your token names {count} groups; {MOST_GROUPS} are the most that can be recorded"
+    return Refusal("too-many-groups", why) if count > MOST_GROUPS else None
+
+
+def _token(person: Person) -> Said:
+    return token_of(person.subject, person.groups, person.person, person.issued_at or person.authenticated_at)
+
+
+def _with(known: Known, person: Person) -> Known:
+    return known.with_token(_token(person), person.email)
+
+
+def _stream(subject: str) -> str:
+    return f"member:{subject}"

@@ -1,6 +1,5 @@
 """Requests, pure: what binds them, and how their events fold into a state."""
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -33,7 +32,6 @@ from contracts.approval import (
 from contracts.lifecycle import stream_of, subject_of
 from contracts.payload import Message, Payload
 from contracts.registry import Criterion
-from policy.document import Policy
 from policy.people import Case
 
 # Streams of policies begin with it; it is also the lock of all changes of policies, which are made one by one.
@@ -45,10 +43,11 @@ Status = Literal["open", "approved", "rejected", "expired", "cancelled"]
 
 
 class PastVote(Payload):
-    """A vote that counts no more, and why."""
+    """A vote that counts no more, and why. `withdrawn_by`: who took it back, if somebody did."""
 
     vote: Vote
     why: str
+    withdrawn_by: str | None = None
 
 
 class Comment(Payload):
@@ -154,12 +153,24 @@ class Request(Payload):
 
     @property
     def reviewed(self) -> bool:
-        return any(review.closes for review in self.reviews)
+        """Whether enough people have found the emergency justified, and nobody has objected since."""
+        return bool(self.reviews) and self.reviews[-1].closes
 
     @property
-    def freezes(self) -> bool:
-        """Whether the model may not be promoted because nobody looked at the emergency in time."""
-        return self.overdue is not None and self.overdue.frozen and not self.reviewed
+    def standing_reviews(self) -> tuple[ReviewGiven, ...]:
+        """The last objection and what was said since: an objection starts the count anew."""
+        objections = [n for n, review in enumerate(self.reviews) if not review.justified]
+        return self.reviews[objections[-1] :] if objections else self.reviews
+
+    @property
+    def freezes_at(self) -> datetime | None:
+        """From when on the model may not be promoted because of the emergency, as it stands: from an objection, or when
+        it is overdue to be reviewed."""
+        if self.glass is None or self.status != APPROVED or self.reviewed:
+            return None
+        objection = [review.at for review in self.standing_reviews if not review.justified]
+        deadline = [self.glass.review_by] if "freeze_model" in self.glass.on_overdue else []
+        return min(objection + deadline, default=None)
 
     @property
     def added(self) -> dict[str, frozenset[str]]:
@@ -170,6 +181,13 @@ class Request(Payload):
                 groups = frozenset(one.removeprefix("group:") for one in step.to)
                 found[step.rule] = found.get(step.rule, frozenset()) | groups
         return found
+
+    @property
+    def acted(self) -> frozenset[str]:
+        """Whose votes, waivers, emergency and reviews are on it, whether or not they count."""
+        people = {who for vote in self.votes for who in (vote.voter, vote.on_behalf_of) if who}
+        people |= {waiver.by for waiver in self.waivers} | {review.reviewer for review in self.reviews}
+        return frozenset(people | ({self.glass.by} if self.glass else set()))
 
     @property
     def case(self) -> Case:
@@ -189,17 +207,6 @@ class Request(Payload):
 
 def policy_stream(name: str) -> str:
     return f"{POLICIES}{name}"
-
-
-def changeable(policies: Iterable[Policy]) -> bool:
-    """Whether, with these in force, some policy is left that lets any policy be changed."""
-    return any(_about_every_policy(policy) for policy in policies)
-
-
-def _about_every_policy(policy: Policy) -> bool:
-    match, transition = policy.spec.match, policy.spec.match.transition
-    narrower = match.models or match.workspaces or transition.to or transition.from_stage
-    return transition.kind == "policy" and not narrower
 
 
 def evolve(request: Request | None, message: Message, *, at: datetime, correlationid: str, event_id: str) -> Request:
@@ -251,9 +258,11 @@ def _meanwhile(request: Request, message: Message, at: datetime) -> dict[str, An
         case VoteCast():
             return {"votes": (*request.votes, message.vote)}
         case VoteWithdrawn():
-            why = f"withdrawn{': ' + message.reason if message.reason else ''}"
-            gone = tuple(PastVote(vote=v, why=why) for v in request.votes if v.voter == message.voter)
-            kept = tuple(v for v in request.votes if v.voter != message.voter)
+            by, whose = message.by or message.voter, (message.voter, message.on_behalf_of)
+            why = "withdrawn" if by == message.voter else f"withdrawn by {by}"
+            why = f"{why}: {message.reason}" if message.reason else why
+            kept = tuple(v for v in request.votes if (v.voter, v.on_behalf_of) != whose)
+            gone = tuple(PastVote(vote=v, why=why, withdrawn_by=by) for v in request.votes if v not in kept)
             return {"votes": kept, "past_votes": (*request.past_votes, *gone)}
         case VoteRefused():
             return {"refusals": (*request.refusals, message)}

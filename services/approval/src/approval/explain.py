@@ -1,7 +1,8 @@
 """What policies would do with a request that might be made."""
 
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +12,7 @@ from contracts.approval import PolicyRef
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import Criterion, StageRequested
 from kit.problems import Problem
-from policy.needs import needs_of
+from policy.needs import InForce, needs_of
 from policy.outlook import Outlook, outlook
 from policy.people import Case, excluded
 from policy.schedule import next_open
@@ -55,6 +56,23 @@ class Barred(BaseModel):
     why: str
 
 
+class ExplainedDenial(BaseModel):
+    """So many people of these groups end the request."""
+
+    model_config = ConfigDict(serialize_by_alias=True, populate_by_name=True)
+    groups: list[str] = Field(alias="from")
+    count: int
+
+
+class ExplainedStep(BaseModel):
+    """A step of the escalation, and when it would come if the request were made now."""
+
+    at: str
+    action: str
+    to: list[str]
+    rule: str | None
+
+
 class EmergencyExit(BaseModel):
     allowed: list[str]
     skips: list[str]
@@ -69,6 +87,9 @@ class Would(BaseModel):
 
 
 class Explanation(BaseModel):
+    """`methods`: null when any sign-in will do, empty when none does for all of the policies. `delegation_max_seconds`:
+    null when nobody may vote for somebody else. One of the `windows` of each policy that has some must be open."""
+
     policies: tuple[PolicyRef, ...]
     mistakes: list[str]
     missing_evidence: list[str]
@@ -76,7 +97,13 @@ class Explanation(BaseModel):
     rules: list[ExplainedRule]
     excluded: list[Barred]
     reauthenticate_within_seconds: float | None
-    methods: list[str]
+    methods: list[str] | None
+    deny: list[ExplainedDenial]
+    delegation_max_seconds: float | None
+    valid_for_seconds: float | None
+    escalation: list[ExplainedStep]
+    windows: list[dict[str, str]]
+    freezes: list[dict[str, str]]
     opens_at: str | None
     min_wait_seconds: float
     expires_after_seconds: float | None
@@ -117,7 +144,7 @@ async def explain(desk: Desk, asked: Asked) -> Explanation:
         )
         bound = await binding.of_transition(tx, might, candidate, until=until, opened_at=at, at=at)
         policies = await views.bound_policies(tx, bound.policies)
-        frozen = await views.frozen(tx, asked.workspace, asked.model)
+        frozen = await views.frozen(tx, asked.workspace, asked.model, at)
     needs = needs_of(policies, bound.inputs, opened_at=at, now=at)
     case = Case(asked.requested_by, bound.request_digest, bound.inputs, opened_at=at, bound_at=at)
     found = outlook(case, needs, at, frozen=frozen)
@@ -128,13 +155,19 @@ async def explain(desk: Desk, asked: Asked) -> Explanation:
         mistakes=list(needs.mistakes),
         missing_evidence=list(needs.missing_evidence),
         gates=[_gate(said, needs.gate(said.gate)) for said in found.gates],
-        rules=[
-            ExplainedRule(id=r.id, groups=sorted(f"group:{g}" for g in r.groups), count=r.count, meaning=r.meaning)
-            for r in needs.rules
-        ],
+        rules=[ExplainedRule(id=r.id, groups=_named(r.groups), count=r.count, meaning=r.meaning) for r in needs.rules],
         excluded=[Barred(who=who, why=refusal.detail) for who, refusal in excluded(case, needs).items()],
         reauthenticate_within_seconds=_seconds(needs.authenticated_within),
-        methods=sorted(needs.methods or ()),
+        methods=None if needs.methods is None else sorted(needs.methods),
+        deny=[ExplainedDenial(groups=_named(one.groups), count=one.count) for one in needs.denials if one.groups],
+        delegation_max_seconds=_seconds(needs.delegation),
+        valid_for_seconds=_seconds(needs.valid_for),
+        escalation=[
+            ExplainedStep(at=step.due.isoformat(), action=step.action, to=list(step.to), rule=step.rule)
+            for step in needs.steps
+        ],
+        windows=_parts(policies, "windows"),
+        freezes=_parts(policies, "freezes"),
         opens_at=opens.isoformat() if opens else None,
         min_wait_seconds=needs.min_wait.total_seconds(),
         expires_after_seconds=_seconds(needs.expires_after),
@@ -155,6 +188,19 @@ def _gate(said: Criterion, gate: Any) -> ExplainedGate:
         waivable_by=[" or ".join(sorted(groups)) for groups in waivers],
         never_skip=gate.never_skipped if gate else False,
     )
+
+
+def _named(groups: Iterable[str]) -> list[str]:
+    return sorted(f"group:{group}" for group in groups)
+
+
+def _parts(policies: InForce, name: Literal["windows", "freezes"]) -> list[dict[str, str]]:
+    """The windows or freezes, as the policies write them, each with the policy's name."""
+    return [
+        {"policy": ref.name, **part.model_dump(by_alias=True)}
+        for ref, policy in policies
+        for part in getattr(policy.spec.schedule, name)
+    ]
 
 
 def _would(found: Outlook) -> Would:

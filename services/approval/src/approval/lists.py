@@ -1,11 +1,11 @@
 """Lists of requests: pages, in the order of opening, of what the caller may see and asks for.
 
 A page costs the same whatever the number of requests. Rows are read from an index in their order: of one key (a status,
-or a group and a status) and of one model, one workspace, or all. What no index tells is looked at row by row; a page
+or a group and a status) and of one workspace, one model, one of both, or all. What no index tells is looked at row by row; a page
 looks at `LOOKED_AT` rows of each at most, and when that ends it, it may be short, and says where to go on.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -43,19 +43,21 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """Requests of a workspace and a model (None: of any) that fit one of the patterns of both."""
+    """Requests of a workspace and a model (None: of any), which an index tells, that fit one of the patterns of both."""
 
     workspace: str | None
     model: str | None
     patterns: frozenset[Pattern]
 
-    def conditions(self, table: sa.Table) -> list[Condition]:
-        exact = [table.c.model == self.model] if self.model is not None else []
-        exact += [table.c.workspace == self.workspace] if self.workspace is not None else []
+    def exactly(self, table: sa.Table) -> Condition:
+        given = (("workspace", self.workspace), ("model", self.model))
+        return sa.and_(sa.true(), *(table.c[name] == value for name, value in given if value is not None))
+
+    def roughly(self, table: sa.Table) -> Condition:
         if EVERY in self.patterns:
-            return exact
+            return sa.true()
         each = (sa.and_(fits(table.c.workspace, {w}), fits(table.c.model, {m})) for w, m in sorted(self.patterns))
-        return [*exact, sa.or_(*each)]
+        return sa.or_(*each)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,13 @@ class Voice:
 
     subject: str
     groups: frozenset[str]
+    email: str | None = None
     lasts: timedelta | None = None
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Those by which a request may name them."""
+        return self.subject, self.subject.casefold(), (self.email or self.subject).casefold()
 
 
 def readable(grants: Iterable[Pattern], workspace: str | None = None, model: str | None = None) -> list[Section]:
@@ -94,18 +102,18 @@ async def requests(
     """The newest first."""
     statuses = [status] if status is not None else sorted(get_args(domain.Status))
     keys = sa.func.unnest(sa.cast(statuses, ARRAY(sa.Text()))).table_valued("status").render_derived()
-    given = [section.conditions(_request) for section in sections]
-    if asked_by is not None and sections:
-        given = [[_request.c.requested_by == asked_by, sa.or_(*(sa.and_(sa.true(), *each) for each in given))]]
-    parts = [(sa.and_(_request.c.status == keys.c.status, *each[:1]), sa.and_(sa.true(), *each[1:])) for each in given]
+    here = _request.c.status == keys.c.status
+    parts = [(sa.and_(here, one.exactly(_request)), one.roughly(_request)) for one in sections]
+    if asked_by is not None and parts:
+        fit = sa.or_(*(sa.and_(one.exactly(_request), one.roughly(_request)) for one in sections))
+        parts = [(sa.and_(here, _request.c.requested_by == asked_by), fit)]
     return await _page(tx, _request, keys, parts, after=after, limit=limit, newest=True)
 
 
 async def inbox(
     tx: AsyncConnection,
     sections: Sequence[Section],
-    voices: Collection[Voice],
-    email: str | None = None,
+    voices: Sequence[Voice],
     *,
     status: str | None = None,
     after: Place | None = None,
@@ -113,34 +121,26 @@ async def inbox(
 ) -> Page:
     """Requests that wait for somebody of the groups of these voices, the first of which is the caller's own, and that
     nobody forbids them to vote on; the oldest first."""
-    [caller, *_] = voices
     wanted = [
-        (group, one, voice)
+        (group, one, *voice.names, voice.lasts)
         for voice in voices
         for group in sorted(voice.groups)
         for one in WAITING
         if status in (None, one)
     ]
-    keys = (
-        sa.func.unnest(
-            sa.cast([group for group, _, _ in wanted], ARRAY(sa.Text())),
-            sa.cast([one for _, one, _ in wanted], ARRAY(sa.Text())),
-            sa.cast([voice.subject for _, _, voice in wanted], ARRAY(sa.Text())),
-            sa.cast([voice.subject.casefold() for _, _, voice in wanted], ARRAY(sa.Text())),
-            sa.cast([voice.lasts for _, _, voice in wanted], ARRAY(sa.Interval())),
-        )
-        .table_valued("group_name", "status", "subject", "folded", sa.column("lasts", sa.Interval()))
-        .render_derived()
-    )
-    mine = sa.cast([caller.subject, caller.subject.casefold(), (email or caller.subject).casefold()], ARRAY(sa.Text()))
+    if not wanted:
+        return Page()
+    *texts, lasts = map(list, zip(*wanted, strict=True))
+    columns = [sa.cast(values, ARRAY(sa.Text())) for values in texts] + [sa.cast(lasts, ARRAY(sa.Interval()))]
+    names = ("group_name", "status", "subject", "folded", "email", sa.column("lasts", sa.Interval()))
+    keys = sa.func.unnest(*columns).table_valued(*names).render_derived()
     passes = sa.and_(
-        ~_asked.c.without.overlap(mine),
-        ~_asked.c.without.overlap(array([keys.c.subject, keys.c.folded])),
+        ~_asked.c.without.overlap(sa.cast(list(voices[0].names), ARRAY(sa.Text()))),
+        ~_asked.c.without.overlap(array([keys.c.subject, keys.c.folded, keys.c.email])),
         sa.or_(keys.c.lasts.is_(None), keys.c.lasts <= _asked.c.delegation),
     )
     here = sa.and_(_asked.c.group_name == keys.c.group_name, _asked.c.status == keys.c.status)
-    given = [section.conditions(_asked) for section in sections] if wanted else []
-    parts = [(sa.and_(here, *each[:1]), sa.and_(passes, *each[1:])) for each in given]
+    parts = [(sa.and_(here, one.exactly(_asked)), sa.and_(passes, one.roughly(_asked))) for one in sections]
     return await _page(tx, _asked, keys, parts, after=after, limit=limit)
 
 

@@ -5,6 +5,7 @@ come from tokens alone, so nobody gives any by telling, and whom only the direct
 old one when a newer one of the same person is known, and says nothing any more.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,6 +18,10 @@ class Said:
     person: bool
     by: str
     at: datetime
+
+
+def token_of(subject: str, groups: Iterable[str], person: bool, issued_at: datetime) -> Said:
+    return Said(frozenset(groups), person, f"token of {subject}", issued_at)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Known:
         if said is None:
             raise LookupError(f"nothing is known of {self.subject}")
         return said
+
+    @property
+    def at(self) -> datetime:
+        return self.latest.at
 
     def with_token(self, said: Said, email: str | None) -> "Known":
         if self.token is not None and said.at < self.token.at:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import domain, standing
 from approval.desk import Desk, Open
-from approval.directory import Directory
+from approval.directory import Directory, too_many
 from approval.domain import Request
 from approval.sight import Sight
 from contracts.approval import (
@@ -35,7 +35,7 @@ _STATUS = {
         ("request-changed", "request-expired", "request-closed", "already-voted", "gate-not-waivable", "gate-is-good"),
         409,
     ),
-    **dict.fromkeys(("no-break-glass", "model-frozen", "gate-never-skipped"), 409),
+    **dict.fromkeys(("no-vote", "no-break-glass", "model-frozen", "gate-never-skipped", "emergency-over"), 409),
 }
 
 
@@ -54,7 +54,7 @@ class People:
             Problem: 401 (sign in again), 404, 409, 422, or 403 (which is recorded as an event).
         """
         async with self._desk.opened(request_id, Cause(voter.subject)) as of:
-            await self._directory.seen(of.tx, voter, of.at)
+            await self._directory.seen(of.tx, voter, of.at, held=request_id)
             outcome = await self._vote(of, voter, ballot, on_behalf_of)
         if isinstance(outcome, Refusal):
             raise refused(outcome)
@@ -100,6 +100,8 @@ class People:
         sight: Sight | None = None,
     ) -> Vote | Refusal | None:
         """What a vote of this person would come to; `sight`: of the request at that time, for those who have it."""
+        if crowded := too_many(voter):
+            return crowded
         voter = await self._directory.counting(tx, voter, request.place)
         sight = sight or await self._desk.sights.of(tx, request, at)
         principal = None
@@ -112,14 +114,23 @@ class People:
         return outcome if outcome is None else over(request) or outcome
 
     async def withdraw(self, request_id: str, voter: Person, reason: str) -> Request:
-        """Takes the caller's vote back, as long as the request is open. Doing it again does nothing."""
+        """Takes the caller's votes back, and those that others cast for them, as long as the request is open. Doing it
+        again does nothing.
+
+        Raises:
+            Problem: 404, 409.
+        """
         async with self._desk.opened(request_id, Cause(voter.subject)) as of:
             await self._desk.advance(of, approving=False)
             if ended := over(of.request):
                 raise refused(ended)
-            if any(vote.voter == voter.subject for vote in of.request.votes):
-                message = VoteWithdrawn(request_id=request_id, voter=voter.subject, reason=reason)
-                await self._desk.append(of, message)
+            mine = {(v.voter, v.on_behalf_of) for v in of.request.votes if voter.subject in (v.voter, v.on_behalf_of)}
+            if not (mine or any(past.withdrawn_by == voter.subject for past in of.request.past_votes)):
+                raise refused(Refusal("no-vote", f"there is no vote of {voter.subject}, nor one cast for them"))
+            for who, whose in sorted(mine, key=str):
+                by = voter.subject
+                back = VoteWithdrawn(request_id=request_id, voter=who, on_behalf_of=whose, by=by, reason=reason)
+                await self._desk.append(of, back)
             await self._desk.advance(of)
         return of.request
 
@@ -145,7 +156,7 @@ class People:
             Problem: 401, 403, 404, 409.
         """
         async with self._desk.opened(request_id, Cause(person.subject)) as of:
-            await self._directory.seen(of.tx, person, of.at)
+            await self._directory.seen(of.tx, person, of.at, held=request_id)
             await self._desk.advance(of)
             outcome = await self._waiver(of, person, gate, reason, request_digest)
             if isinstance(outcome, Waiver):

@@ -4,21 +4,20 @@ A change of a policy is a request like any other, judged by the policies in forc
 """
 
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import UTC
 from importlib import resources
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import binding, domain, standing, views
-from approval.desk import LOCKED, NOBODY_COULD, SYSTEM, Desk
+from approval.changes import OPEN_FOR, locked
+from approval.desk import LOCKED, SYSTEM, Desk
 from approval.domain import Request
 from contracts.approval import PolicyProposed, PolicyPublished, PolicyRef
 from contracts.envelope import new_id
 from kit.events import Cause, New
 from kit.problems import Problem
 from policy.document import Policy, parse
-
-OPEN_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,10 @@ class Revisions:
                     await views.project(tx, envelope)
 
     async def _keeps_changeable(self, tx: AsyncConnection, policy: Policy) -> None:
-        """Raises Problem when no policy would be left that lets any policy be changed."""
-        if not domain.changeable([policy, *await views.others_than(tx, policy.name)]):
-            raise Problem(409, LOCKED, NOBODY_COULD)
+        """Raises Problem when nobody could change policies any more."""
+        together = [policy, *await views.others_than(tx, policy.name)]
+        if none_could := locked(together, await self._desk.clock(tx)):
+            raise Problem(409, LOCKED, none_could)
 
 
 def shipped() -> list[Policy]:

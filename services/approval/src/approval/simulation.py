@@ -1,6 +1,8 @@
 """How a policy would have decided the requests of the past."""
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel
 
@@ -9,6 +11,9 @@ from approval.desk import Desk
 from approval.domain import Request
 from policy.simulate import Past, Simulated
 from policy.simulate import simulate as simulated
+
+# Hundreds of requests may take seconds, in which others are served.
+_ONE_AT_A_TIME = ThreadPoolExecutor(1, thread_name_prefix="simulation")
 
 
 class SimulatedRequest(BaseModel):
@@ -48,7 +53,7 @@ async def simulate(desk: Desk, text: str, last: int, readable: Callable[[Request
             for one in requests.values()
             if one.ended_at is not None
         ]
-    found = simulated(text, past)
+    found = await asyncio.get_running_loop().run_in_executor(_ONE_AT_A_TIME, simulated, text, past)
     return SimulationReport(
         looked_at=found.looked_at,
         applied_to=found.applied_to,

@@ -20,8 +20,8 @@ _standing, _asked, _call, _request = of(StandingRow), of(AskedRow), of(CallRow),
 @dataclass(frozen=True)
 class Standing:
     """`due_at`: when time alone may change something. `asked`: the groups it waits for; `barred` must not vote, `heard`
-    have; by a `delegation` of that length at most others may act for them. `calls`: webhook gates that have not
-    answered, for the request as it is bound now."""
+    have; by a `delegation` of that length at most others may act for them. `acted`: whose votes or waivers are on it,
+    whether or not they count. `calls`: webhook gates that have not answered, for the request as it is bound now."""
 
     phase: str
     waits_for: str
@@ -29,18 +29,17 @@ class Standing:
     asked: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
     heard: frozenset[str] = frozenset()
+    acted: frozenset[str] = frozenset()
     delegation: timedelta | None = None
     calls: frozenset[str] = frozenset()
 
 
-async def store(
-    tx: AsyncConnection, request_id: str, request_digest: str, now: datetime, found: Standing
-) -> None:
+async def store(tx: AsyncConnection, request_id: str, request_digest: str, now: datetime, found: Standing) -> None:
     values = {
         "phase": found.phase,
         "waits_for": found.waits_for[:2_000],
         "due_at": found.due_at,
-        "heard": sorted(found.heard),
+        "acted": sorted(found.acted),
     }
     statement = insert(_standing).values(request_id=request_id, **values)
     await tx.execute(statement.on_conflict_do_update(index_elements=["request_id"], set_=values))
@@ -87,32 +86,47 @@ async def due(tx: AsyncConnection, at: datetime, limit: int) -> list[str]:
     return list((await tx.scalars(query)).all())
 
 
-async def look_again(tx: AsyncConnection, at: datetime, *, heard: str | None = None) -> None:
-    """Makes every open request due, or those that somebody has voted on: what they depend on has changed."""
+async def look_again(tx: AsyncConnection, at: datetime, *, acted: str | None = None, held: str | None = None) -> None:
+    """Makes every open request due, or those that somebody has acted on: what they depend on has changed. `held`: the
+    request that the caller is going to write, which takes its turn in the order of the locks."""
     found = _held()
-    if heard is not None:
-        found = found.where(_standing.c.heard.contains(sa.cast([heard], ARRAY(sa.Text()))))
+    if acted is not None:
+        theirs = _standing.c.acted.contains(sa.cast([acted], ARRAY(sa.Text())))
+        found = found.where(sa.or_(theirs, _standing.c.request_id == held))
+    ids = sa.select(found.cte().c.request_id)
+    await tx.execute(sa.update(_standing).where(_standing.c.request_id.in_(ids)).values(due_at=at))
+
+
+async def look_again_at(tx: AsyncConnection, at: datetime, workspace: str, model: str) -> None:
+    """Makes the open requests of a model due, whose stream the caller holds. Where somebody has the lock of one, it is
+    due already, or they make it so; it is not waited for, since the caller may hold locks out of order."""
+    found = _of_model(workspace, model).with_for_update(of=_standing, skip_locked=True)
     ids = sa.select(found.cte().c.request_id)
     await tx.execute(sa.update(_standing).where(_standing.c.request_id.in_(ids)).values(due_at=at))
 
 
 async def hold(tx: AsyncConnection, workspace: str, model: str) -> None:
     """Locks where the open requests of a model stand, before several of them are written."""
-    found = _held().where(_request.c.workspace == workspace, _request.c.model == model).subquery()
-    await tx.execute(sa.select(sa.func.count()).select_from(found))
+    await tx.execute(sa.select(sa.func.count()).select_from(_of_model(workspace, model).subquery()))
+
+
+def _of_model(workspace: str, model: str) -> sa.Select[Any]:
+    return _held().where(_request.c.workspace == workspace, _request.c.model == model)
 
 
 def _held() -> sa.Select[Any]:
-    """Open requests, locked by everybody in the same order, so that nobody waits in a circle."""
+    """Open requests, locked by everybody in the same order, so that nobody waits in a circle. Changes of policies come
+    first: who publishes one has written it before all the others are made due."""
     query = sa.select(_standing.c.request_id).join(_request, _request.c.request_id == _standing.c.request_id)
-    query = query.where(_request.c.status == "open").order_by(_request.c.opened_at, _request.c.request_id)
+    query = query.where(_request.c.status == "open")
+    query = query.order_by(_request.c.kind != "policy", _request.c.opened_at, _request.c.request_id)
     return query.with_for_update(of=_standing)
 
 
 async def restore(tx: AsyncConnection, at: datetime) -> None:
     """Makes every request due of which nothing is noted: the sweeper notes where they stand."""
     values = (_request.c.request_id, sa.literal("new"), sa.literal(""), sa.literal(at), sa.text("'{}'"))
-    columns = ["request_id", "phase", "waits_for", "due_at", "heard"]
+    columns = ["request_id", "phase", "waits_for", "due_at", "acted"]
     await tx.execute(insert(_standing).from_select(columns, sa.select(*values)).on_conflict_do_nothing())
 
 

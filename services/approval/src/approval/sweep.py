@@ -84,16 +84,16 @@ class Sweeper:
     async def _afterwards(self, of: Open) -> None:
         request, glass = of.request, of.request.glass
         told = False
-        if glass and request.decision and not request.reviewed and not request.overdue and of.at >= glass.review_by:
-            policies = await views.bound_policies(of.tx, request.policies)
-            needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=of.at)
-            emergency = needs.emergency
+        passed = request.status == domain.APPROVED and not request.reviewed and not request.overdue
+        if glass and passed and of.at >= glass.review_by:
             message = ReviewOverdue(
                 request_id=request.request_id,
-                page=glass.page if emergency is None or emergency.pages_overdue else (),
-                frozen=emergency is None or emergency.freezes,
+                page=glass.page if "page" in glass.on_overdue else (),
+                frozen="freeze_model" in glass.on_overdue,
             )
             await self._desk.append(of, message)
+            if message.frozen:
+                await standing.look_again_at(of.tx, of.at, *request.place)
             told = True
         if await self._lapsed(of.tx, of, of.at):
             told = True

@@ -30,8 +30,8 @@ class PolicyRow(Table, table=True):
 
 
 class RequestRow(Table, table=True):
-    """One request. `state` is `domain.Request` as JSON; the other columns are for finding it. `freezes`: the model may
-    not be promoted because of it."""
+    """One request. `state` is `domain.Request` as JSON; the other columns are for finding it. `freezes_at`: from
+    then on the model may not be promoted because of it."""
 
     __tablename__ = "request"
     __table_args__ = (
@@ -39,8 +39,9 @@ class RequestRow(Table, table=True):
         sa.Index(None, "opened_at", "request_id"),
         sa.Index(None, "requested_by", "status", "opened_at", "request_id"),
         sa.Index(None, "workspace", "status", "opened_at", "request_id"),
+        sa.Index(None, "workspace", "model", "status", "opened_at", "request_id"),
         sa.Index(None, "model", "status", "opened_at", "request_id"),
-        sa.Index("ix_request_freezes", "workspace", "model", postgresql_where=sa.text("freezes")),
+        sa.Index(None, "workspace", "model", "freezes_at", postgresql_where=sa.text("freezes_at is not null")),
     )
     request_id: str = Field(primary_key=True)
     workspace: str
@@ -50,7 +51,7 @@ class RequestRow(Table, table=True):
     status: str
     requested_by: str
     opened_at: datetime = Field(sa_column=timestamp(nullable=False))
-    freezes: bool
+    freezes_at: datetime | None = Field(default=None, sa_column=timestamp())
     state: str
 
 
@@ -88,14 +89,19 @@ class DelegationRow(Table, table=True):
 
 
 class MemberRow(Table, table=True):
-    """What is known of somebody: the groups they are in now."""
+    """What is known of somebody: what their newest token said, and what the directory told last; `members.Known` makes
+    one of both."""
 
     __tablename__ = "member"
     subject: str = Field(primary_key=True)
-    groups: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text()), nullable=False))
-    person: bool
-    told_by: str
-    at: datetime = Field(sa_column=timestamp(nullable=False))
+    groups: list[str] | None = Field(default=None, sa_column=sa.Column(ARRAY(sa.Text())))
+    person: bool | None = None
+    issued_at: datetime | None = Field(default=None, sa_column=timestamp())
+    email: str | None = None
+    told_groups: list[str] | None = Field(default=None, sa_column=sa.Column(ARRAY(sa.Text())))
+    told_person: bool | None = None
+    told_by: str | None = None
+    told_at: datetime | None = Field(default=None, sa_column=timestamp())
 
 
 # -- copies of the registry ---------------------------------------------------------------------------------------
@@ -141,8 +147,8 @@ class StayRow(Table, table=True):
 
 
 class StandingRow(Table, table=True):
-    """What a request waits for, as it was last looked at. `due_at`: when time alone may change it. `heard` have voted
-    on it."""
+    """What a request waits for, as it was last looked at. `due_at`: when time alone may change it. `acted` have voted
+    on it, or waived a gate of it, whether or not that counts now."""
 
     __tablename__ = "standing"
     __table_args__ = (sa.Index(None, "due_at"),)
@@ -150,7 +156,7 @@ class StandingRow(Table, table=True):
     phase: str
     waits_for: str
     due_at: datetime | None = Field(default=None, sa_column=timestamp())
-    heard: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text()), nullable=False))
+    acted: list[str] = Field(sa_column=sa.Column(ARRAY(sa.Text()), nullable=False))
 
 
 class AskedRow(Table, table=True):
@@ -161,6 +167,7 @@ class AskedRow(Table, table=True):
     __table_args__ = (
         sa.Index(None, "request_id"),
         sa.Index(None, "workspace", "group_name", "status", "opened_at", "request_id"),
+        sa.Index("ix_asked_place", "workspace", "model", "group_name", "status", "opened_at", "request_id"),
         sa.Index(None, "model", "group_name", "status", "opened_at", "request_id"),
     )
     group_name: str = Field(primary_key=True)

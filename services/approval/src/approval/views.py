@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import domain
 from approval.domain import Request
+from approval.members import Known, Said, token_of
 from approval.tables import DelegationRow, EvidenceRow, MemberRow, PolicyRow, RequestRow, of
 from contracts import approval as events
 from contracts.approval import PolicyRef
@@ -87,10 +88,10 @@ async def _store(tx: AsyncConnection, state: Request) -> None:
         "status": state.status,
         "requested_by": opened.requested_by,
         "opened_at": state.opened_at,
-        "freezes": state.freezes,
+        "freezes_at": state.freezes_at,
         "state": state.model_dump_json(by_alias=True),
     }
-    changes = {name: values[name] for name in ("status", "freezes", "state")}
+    changes = {name: values[name] for name in ("status", "freezes_at", "state")}
     await tx.execute(insert(_request).values(values).on_conflict_do_update(index_elements=["request_id"], set_=changes))
 
 
@@ -129,7 +130,20 @@ async def _delegated(
 
 
 async def _joined(tx: AsyncConnection, envelope: Envelope, message: events.MembershipChanged) -> None:
-    values = {"groups": list(message.groups), "person": message.person, "told_by": message.by, "at": envelope.time}
+    known = (await members(tx, [message.subject])).get(message.subject) or Known(message.subject)
+    said = Said(frozenset(message.groups), message.person, message.by, message.issued_at or envelope.time)
+    known = known.with_told(said) if message.issued_at is None else known.with_token(said, message.email)
+    token, told = known.token, known.told
+    values = {
+        "groups": sorted(token.groups) if token else None,
+        "person": token.person if token else None,
+        "issued_at": token.at if token else None,
+        "email": known.email,
+        "told_groups": sorted(told.groups) if told else None,
+        "told_person": told.person if told else None,
+        "told_by": told.by if told else None,
+        "told_at": told.at if told else None,
+    }
     statement = insert(_member).values(subject=message.subject, **values)
     await tx.execute(statement.on_conflict_do_update(index_elements=["subject"], set_=values))
 
@@ -193,12 +207,12 @@ async def decided_requests(tx: AsyncConnection, limit: int) -> list[Request]:
     return [Request.model_validate_json(state) for state in (await tx.scalars(query)).all()]
 
 
-async def frozen(tx: AsyncConnection, workspace: str, model: str) -> str | None:
-    """Why the model may not be promoted, if so."""
+async def frozen(tx: AsyncConnection, workspace: str, model: str, at: datetime) -> str | None:
+    """Why the model may not be promoted at that time, if so, whether or not the sweeper has noted it."""
     query = sa.select(_request.c.request_id).where(
-        _request.c.workspace == workspace, _request.c.model == model, _request.c.freezes
+        _request.c.workspace == workspace, _request.c.model == model, _request.c.freezes_at <= at
     )
-    found = await tx.scalar(query.order_by(_request.c.opened_at).limit(1))
+    found = await tx.scalar(query.order_by(_request.c.freezes_at).limit(1))
     if found is None:
         return None
     return f"the model is frozen until the emergency of request {found} is reviewed"
@@ -283,11 +297,17 @@ async def editors(tx: AsyncConnection, refs: Iterable[PolicyRef]) -> list[str]:
 # -- people -------------------------------------------------------------------------------------------------------
 
 
-async def members(tx: AsyncConnection, subjects: Iterable[str]) -> dict[str, Any]:
+async def members(tx: AsyncConnection, subjects: Iterable[str]) -> dict[str, Known]:
     """What is known of these people, by subject."""
     wanted = sorted(set(subjects))
     rows = await tx.execute(sa.select(_member).where(_member.c.subject.in_(wanted))) if wanted else ()
-    return {row.subject: row for row in rows}
+    return {row.subject: _known(row) for row in rows}
+
+
+def _known(row: Any) -> Known:
+    token = None if row.issued_at is None else token_of(row.subject, row.groups, row.person, row.issued_at)
+    told = None if row.told_at is None else Said(frozenset(row.told_groups), row.told_person, row.told_by, row.told_at)
+    return Known(row.subject, token, told, row.email)
 
 
 async def delegations(
@@ -311,8 +331,8 @@ async def delegation(tx: AsyncConnection, delegation_id: str) -> Any:
 async def delegations_listed(
     tx: AsyncConnection, subject: str | None, *, after: str | None, limit: int
 ) -> Sequence[Any] | None:
-    """Delegations to and by somebody (None: everybody's), ended ones too, the latest first: those after one; None: it is
-    not known."""
+    """Delegations to and by somebody (None: everybody's), ended ones too, the latest first: those `after` one; None:
+    there is no such one."""
     query = sa.select(_delegation).order_by(_delegation.c.granted_at.desc(), _delegation.c.delegation_id.desc())
     if subject is not None:
         query = query.where(sa.or_(_delegation.c.delegate == subject, _delegation.c.delegator == subject))

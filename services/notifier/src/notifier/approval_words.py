@@ -135,9 +135,9 @@ def _people(event: VoteCast | VoteWithdrawn | VoteRefused | RequestCommented, ab
                 facts=(("For", vote.rule), *request(event.request_id)),
             )
         case VoteWithdrawn():
-            return Notice(
-                f"{about}: {event.voter} took the vote back", who=by("Withdrawn", event.voter), reason=event.reason
-            )
+            taker = event.by or event.voter
+            of = f" of {event.voter} on behalf of {event.on_behalf_of}" if event.on_behalf_of else ""
+            return Notice(f"{about}: {taker} took the vote{of} back", who=by("Withdrawn", taker), reason=event.reason)
         case VoteRefused():
             return Notice(f"{about}: the vote of {event.voter} was refused: {one_line(event.detail)}")
         case RequestCommented():
@@ -169,16 +169,16 @@ def _emergency(event: GlassBroken | ReviewGiven | ReviewOverdue, about: str) -> 
             people = f"{glass.review_count} of {names_of(glass.review)} before {moment(glass.review_by)}"
             return Notice(
                 f"{about}: EMERGENCY, {glass.by} lets it pass without {names_of(glass.skips)}",
-                who=f"{glass.by} pages {names_of(glass.page)}" if glass.page else f"Glass broken by {glass.by}",
+                who=_paging(glass.by, glass.page) or f"Glass broken by {glass.by}",
                 reason=glass.reason,
                 facts=(*until(glass.until, "Good until"), ("To be reviewed by", people), *request(event.request_id)),
             )
         case ReviewGiven():
             found = "justified" if event.justified else "NOT justified"
-            closed = "; the review is closed" if event.closes else ""
+            after = "; the review is closed" if event.closes else "" if event.justified else "; the model is frozen"
             return Notice(
-                f"{about}: the emergency was {found}{closed}",
-                who=f"Reviewed by {event.reviewer}",
+                f"{about}: the emergency was {found}{after}",
+                who=_paging(event.reviewer, event.page) or f"Reviewed by {event.reviewer}",
                 reason=event.comment,
                 facts=request(event.request_id),
             )
@@ -186,9 +186,13 @@ def _emergency(event: GlassBroken | ReviewGiven | ReviewOverdue, about: str) -> 
             frozen = "; the model is not promoted until somebody has" if event.frozen else ""
             return Notice(
                 f"{about}: nobody has reviewed the emergency in time{frozen}",
-                who=f"This pages {names_of(event.page)}" if event.page else "",
+                who=_paging("This", event.page),
                 facts=request(event.request_id),
             )
+
+
+def _paging(who: str, page: Sequence[str]) -> str:
+    return f"{who} pages {names_of(page)}" if page else ""
 
 
 def _decided(decision: Decision) -> Notice:

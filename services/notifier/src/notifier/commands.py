@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.approval import EVENTS as APPROVAL_EVENTS
+from contracts.audience import ADDRESSING, strange_names
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
 from contracts.notifier import Channel, SubscriptionCreated, SubscriptionRemoved
@@ -22,7 +23,6 @@ from kit.problems import Problem
 from kit.webhooks import key_of, new_secret
 from notifier import queue, views
 from notifier.addresses import check_mailbox, visible
-from notifier.audience import ADDRESSING, strange_names
 from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, Subscription, unknown_types
 from notifier.tables import DeliveryRow, SecretRow
 from notifier.vault import Vault

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID, uuid5
 
+from contracts.audience import recipients_of, user
 from contracts.envelope import Envelope
 from contracts.lifecycle import parse_subject
 from contracts.notifier import (
@@ -21,7 +22,6 @@ from contracts.notifier import (
     SubscriptionRemoved,
 )
 from contracts.payload import Message
-from notifier.audience import recipients_of, user
 
 DEFAULT_TYPES = ("hallmark.stage.*",)
 # Of a subscription for somebody: whatever addresses them.

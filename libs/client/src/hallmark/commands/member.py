@@ -32,7 +32,10 @@ def set_(
     service: Annotated[bool, typer.Option("--service", help="It is a service account, which never votes.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell in which groups somebody is from now on. Votes on open requests that rest on others count no more."""
+    """Tell in which groups somebody is from now on. Votes on open requests that rest on others count no more.
+
+    It takes away only, until their next token: groups are given by tokens. Not for yourself.
+    """
     if bool(group) == none:
         raise typer.BadParameter("name every group they are in, or say --no-groups", param_hint="--group")
     with client(ctx) as hallmark:

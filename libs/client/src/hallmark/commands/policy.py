@@ -1,6 +1,7 @@
 """`hallmark policy`"""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from rich.markup import escape
 
 from hallmark import engine
 from hallmark.approval_output import exit_for, moment
-from hallmark.approval_results import PolicyChange, PolicyCheck, Request
+from hallmark.approval_results import Mistake, PolicyChange, PolicyCheck, Request
 from hallmark.client import Client
 from hallmark.errors import HallmarkError
 from hallmark.output import (
@@ -91,7 +92,7 @@ def publish(
 @app.command(epilog=example("hallmark policy check policies/*.yaml"))
 def check(
     ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Policies (YAML).", exists=True, dir_okay=False)],
+    files: Annotated[list[Path], typer.Argument(help="Policies (YAML).", readable=False)],
     by_service: Annotated[
         bool, typer.Option("--by-service", help="Ask the service even if this machine can read policies itself.")
     ] = False,
@@ -99,21 +100,32 @@ def check(
 ) -> None:
     """Check policies: FILE:LINE: FIELD: what is wrong. Exit 1 when anything is.
 
-    Needs no service where the extra is installed: pip install 'hallmark-registry\\[policy]'.
+    Tests of policies (*.test.yaml) are passed over. Needs no service where the extra is installed:
+    pip install 'hallmark-registry\\[policy]'.
     """
     tests = [file for file in files if file.name.endswith(engine.TESTS)]
     for test in tests:
         err.print(f"{test} is no policy but a test: hallmark policy test {test}", style="dim", markup=False)
     files = [file for file in files if file not in tests]
-    texts = [engine.read_text(file) for file in files]
+    if not files:
+        raise HallmarkError("no-policies", "there is no policy among these files")
     if engine.installed() and not by_service:
-        found = [engine.check(text) for text in texts]
+        found = [(file, _checked(file, engine.check)) for file in files]
     else:
         with client(ctx) as hallmark:
-            found = [hallmark.check_policy(text) for text in texts]
-    _tell(list(zip(files, found, strict=True)), as_json)
-    if any(one.errors for one in found):
+            found = [(file, _checked(file, hallmark.check_policy)) for file in files]
+    _tell(found, as_json)
+    if any(one.errors for _, one in found):
         raise typer.Exit(FAILED)
+
+
+@app.command(epilog=example("hallmark policy schema > promotion-policy.schema.json"))
+def schema() -> None:
+    """Print the JSON Schema of policies, for your editor.
+
+    Needs no service, but the policy engine: pip install 'hallmark-registry\\[policy]'.
+    """
+    print(json.dumps(engine.schema(), indent=1, sort_keys=True))
 
 
 @app.command(epilog=example("hallmark policy explain fraud 4 --to Production"))
@@ -175,6 +187,15 @@ def run_tests(
     emit(as_json, {**counts, "cases": found}, lambda: print_trials(found, every))
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _checked(file: Path, check: Callable[[str], PolicyCheck]) -> PolicyCheck:
+    """What is wrong with the file. One that cannot be read says so, beside the others."""
+    try:
+        text = engine.read_text(file)
+    except HallmarkError as error:
+        return PolicyCheck(errors=[Mistake(line=1, field="", message=error.detail)])
+    return check(text)
 
 
 @contextmanager

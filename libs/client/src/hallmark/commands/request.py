@@ -152,7 +152,7 @@ def withdraw_vote(
     reason: Annotated[str, typer.Option(help="Why; kept for ever.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Take your vote back, as long as the request is open."""
+    """Take your vote back, or one that somebody cast for you, as long as the request is open."""
     with client(ctx) as hallmark:
         found = hallmark.withdraw_vote(request_id, reason)
     emit(as_json, found, lambda: _print_outcome(found, "no vote of yours counts"))

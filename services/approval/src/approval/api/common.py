@@ -64,8 +64,9 @@ class Callers:
             person=principal.kind == "person",
             may_vote=self.may(principal, Action.VOTE, place),
             method=principal.method,
-            authenticated_at=datetime.fromtimestamp(principal.issued_at, UTC),
+            authenticated_at=datetime.fromtimestamp(principal.authenticated_at, UTC),
             email=principal.email,
+            issued_at=datetime.fromtimestamp(principal.issued_at, UTC),
         )
 
     async def request(self, request_id: str, principal: Principal) -> Request:

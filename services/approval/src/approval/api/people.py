@@ -3,12 +3,13 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from approval import views
-from approval.api.common import Body, Callers, Comment
+from approval.api.common import After, Body, Callers, Comment, Limit, Moment
 from approval.desk import Desk
 from approval.directory import Directory
+from approval.members import Known
 from contracts.access import Action
 from contracts.payload import Identifier, Line
 from kit.auth import Principal
@@ -18,11 +19,11 @@ Subject = Annotated[str, Path(min_length=1, max_length=200, pattern=r"^[^\x00-\x
 
 
 class DelegationBody(Body):
-    """`delegator` is the caller, unless the caller manages people."""
+    """`delegator` is the caller; who manages people may name others, but not to let themselves vote for them."""
 
     delegate: Line
-    ends: AwareDatetime
-    starts: AwareDatetime | None = None
+    ends: Moment
+    starts: Moment | None = None
     reason: Comment = ""
     delegator: Line | None = None
 
@@ -50,7 +51,8 @@ class DelegationList(BaseModel):
 
 
 class MemberDocument(BaseModel):
-    """`told_by`: the token or the caller that told of these groups last."""
+    """`groups`: those of their newest token, without what the directory has taken away since. `told_by`: the token or
+    the caller that told last."""
 
     subject: str
     groups: list[str]
@@ -67,16 +69,19 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
         return callers.may(principal, Action.MANAGE_PEOPLE, ("*", "*"))
 
     @api.get("/v1/delegations", summary="Delegations to and by the caller, the latest first; or everybody's")
-    async def list_delegations(http: Request, of: Literal["me", "all"] = "me") -> DelegationList:
+    async def list_delegations(
+        http: Request, of: Literal["me", "all"] = "me", limit: Limit = 50, after: After = None
+    ) -> DelegationList:
         principal = await guard(http)
+        if of == "all":
+            guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
+        subject = principal.subject if of == "me" else None
         async with db.snapshot() as tx:
-            if of == "all":
-                guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
-                rows = list(await views.delegations(tx))
-            else:
-                found = [*await views.delegations(tx, delegator=principal.subject)]
-                rows = [*found, *await views.delegations(tx, delegate=principal.subject)]
-        return DelegationList(items=[_delegation(row) for row in rows], next=None)
+            rows = await views.delegations_listed(tx, subject, after=after, limit=limit + 1)
+        if rows is None:
+            raise Problem(404, "delegation-not-found", f"no delegation {after} to go on after")
+        items = [_delegation(row) for row in rows[:limit]]
+        return DelegationList(items=items, next=items[-1].delegation_id if len(rows) > limit else None)
 
     @api.post("/v1/delegations", summary="Let somebody vote where one may oneself", status_code=201)
     async def grant(http: Request, body: DelegationBody) -> DelegationDocument:
@@ -84,8 +89,12 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
         delegator = body.delegator or principal.subject
         if delegator != principal.subject:
             guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
+            if _same(body.delegate, principal.subject):
+                raise Problem(403, "own-delegate", "nobody takes the right of others for themselves; ask them")
         elif principal.kind != "person":
             raise Problem(403, "service-account", "only people vote, so only people delegate")
+        elif not guard.access.grants(principal, Action.VOTE):
+            raise Problem(403, "forbidden", f"{principal.subject} may vote nowhere, so has nothing to delegate")
         if delegator == principal.subject:
             async with db.transaction() as tx:
                 person = callers.person(principal, ("*", "*"))
@@ -98,24 +107,28 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
         principal = await guard(http)
         return _delegation(await directory.end(delegation_id, principal.subject, anybodys=manages(principal)))
 
-    @api.get("/v1/members/{subject}", summary="The groups somebody is known to be in")
+    @api.get("/v1/members/{subject:path}", summary="The groups somebody is known to be in")
     async def get_member(http: Request, subject: Subject) -> MemberDocument:
         principal = await guard(http)
         if subject != principal.subject:
             guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
         async with db.snapshot() as tx:
-            row = (await views.members(tx, [subject])).get(subject)
-        if row is None:
+            known = (await views.members(tx, [subject])).get(subject)
+        if known is None:
             raise Problem(404, "member-not-found", f"nothing is known of {subject} yet")
-        return _member(row)
+        return _member(known)
 
-    @api.put("/v1/members/{subject}", summary="Tell in which groups somebody is from now on")
+    @api.put("/v1/members/{subject:path}", summary="Tell in which groups somebody is from now on")
     async def put_member(http: Request, subject: Subject, body: MemberBody) -> MemberDocument:
-        """For the directory: votes that rest on other groups count no more, before any new token tells so."""
+        """For the directory, which takes away only: votes that rest on other groups count no more, before any new token
+        tells so. It gives no groups: somebody is in those that their newest token names, and in none before the first.
+        """
         principal = await guard(http)
         guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
-        row = await directory.tell(subject, frozenset(body.groups), person=body.person, by=principal.subject)
-        return _member(row)
+        if _same(subject, principal.subject):
+            raise Problem(403, "own-membership", "others tell in which groups you are")
+        told = await directory.tell(subject, frozenset(body.groups), person=body.person, by=principal.subject)
+        return _member(told)
 
     return api
 
@@ -134,7 +147,15 @@ def _delegation(row: Any) -> DelegationDocument:
     )
 
 
-def _member(row: Any) -> MemberDocument:
+def _member(known: Known) -> MemberDocument:
     return MemberDocument(
-        subject=row.subject, groups=sorted(row.groups), person=row.person, told_by=row.told_by, at=row.at.isoformat()
+        subject=known.subject,
+        groups=sorted(known.groups),
+        person=known.person,
+        told_by=known.latest.by,
+        at=known.at.isoformat(),
     )
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()

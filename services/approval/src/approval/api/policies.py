@@ -1,5 +1,6 @@
 """Policies: read, check, publish, and see what they would do."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from approval import views
-from approval.api.common import Body, Callers, Comment, Filter
+from approval.api.common import Body, Callers, Comment, Filter, Limit
 from approval.desk import Desk
 from approval.explain import Asked, Explanation, explain
 from approval.revisions import Proposed, Revisions
@@ -82,11 +83,15 @@ def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
     guard, db = callers.guard, desk.db
 
     @api.get("/v1/policies", summary="Current policies, or all revisions of one")
-    async def list_policies(http: Request, name: Filter = None) -> PolicyList:
+    async def list_policies(http: Request, name: Filter = None, limit: Limit = 50, after: Filter = None) -> PolicyList:
+        """`after`: a policy's name; of the revisions of one, which come newest first, a revision's number."""
         await guard(http)
+        place = {"after": after} if name is None else {"below": _number(after)}
         async with db.snapshot() as tx:
-            rows = await views.policies(tx, name=name)
-        return PolicyList(items=[_document(row) for row in rows], next=None)
+            rows = await views.policies(tx, name=name, limit=limit + 1, **place)
+        items = [_document(row) for row in rows[:limit]]
+        following = str(items[-1].name if name is None else items[-1].revision) if len(rows) > limit else None
+        return PolicyList(items=items, next=following)
 
     @api.post("/v1/policies", summary="Publish a revision, or ask for it", status_code=201)
     async def publish(http: Request, body: PolicyBody, response: Response) -> PolicyRequested:
@@ -130,6 +135,14 @@ def _mistakes() -> Iterator[None]:
     except PolicyError as error:
         mistakes = [{"line": m.line, "field": m.field, "message": m.message} for m in error.mistakes]
         raise Problem(422, "invalid-policy", str(error), errors=mistakes) from error
+
+
+def _number(after: str | None) -> int | None:
+    if after is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", after):
+        raise Problem(422, "invalid-request", f"'after' is the number of a revision, not {after!r}")
+    return int(after)
 
 
 def _requested(proposed: Proposed) -> PolicyRequested:

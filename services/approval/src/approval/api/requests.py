@@ -110,8 +110,7 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
             place = await _place(tx, after)
             if view == "needs-me":
                 voices = await _voices(tx, principal, at)
-                email = principal.email
-                page = await lists.inbox(tx, sections, voices, email, status=wanted, after=place, limit=limit)
+                page = await lists.inbox(tx, sections, voices, status=wanted, after=place, limit=limit)
             else:
                 mine = principal.subject if view == "asked" else None
                 page = await lists.requests(tx, sections, status=wanted, asked_by=mine, after=place, limit=limit)
@@ -131,8 +130,8 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         """The caller, and those who delegated to them."""
         lent = await views.delegators(tx, principal.subject, at, MOST_DELEGATORS)
         known = await views.members(tx, lent)
-        others = [lists.Voice(who, frozenset(row.groups), lent[who]) for who, row in known.items() if row.person]
-        return [lists.Voice(principal.subject, principal.groups), *others]
+        own = lists.Voice(principal.subject, principal.groups, principal.email)
+        return [own, *(lists.Voice(who, k.groups, k.email, lent[who]) for who, k in known.items() if k.person)]
 
     @api.get("/v1/requests/{request_id}", summary="One request; waits until it is decided")
     async def get_request(http: Request, request_id: RequestId, wait: Wait = 0) -> RequestDocument:

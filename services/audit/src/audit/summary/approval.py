@@ -56,7 +56,8 @@ def _(m: approval.VoteCast) -> str:
 
 @say.register
 def _(m: approval.VoteWithdrawn) -> str:
-    return f"{m.voter} took the vote back{because(m.reason)}"
+    of = f" of {m.voter} for {m.on_behalf_of}" if m.on_behalf_of else ""
+    return f"{m.by or m.voter} took the vote{of} back{because(m.reason)}"
 
 
 @say.register
@@ -92,8 +93,9 @@ def _(m: approval.GlassBroken) -> str:
 @say.register
 def _(m: approval.ReviewGiven) -> str:
     found = "justified" if m.justified else "not justified"
-    closed = "; the review is closed" if m.closes else ""
-    return f"{m.reviewer} found the emergency {found}{because(m.comment)}{closed}"
+    paged = f"; paged: {names(m.page)}" if m.page else ""
+    after = "; the review is closed" if m.closes else "" if m.justified else "; the model is frozen"
+    return f"{m.reviewer} found the emergency {found}{because(m.comment)}{paged}{after}"
 
 
 @say.register

@@ -8,6 +8,7 @@ from pydantic import Field
 from contracts.payload import Key, Line, ModelName, Payload, Text
 from contracts.registry import RegisterModel, Tags
 from kit.auth import Principal
+from kit.patterns import fits
 from registry import orders, queries
 from registry.api.common import Document, Gate, IdempotencyKey, InWorkspace, Limit, ModelPath, Page, Why, page
 from registry.search.access import readable

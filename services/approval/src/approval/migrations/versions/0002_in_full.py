@@ -38,6 +38,13 @@ def upgrade() -> None:
         schema="approval",
     )
     op.create_index(op.f("ix_asked_request_id"), "asked", ["request_id"], unique=False, schema="approval")
+    op.create_index(
+        "ix_asked_place",
+        "asked",
+        ["workspace", "model", "group_name", "status", "opened_at", "request_id"],
+        unique=False,
+        schema="approval",
+    )
     for first in ("model", "workspace"):
         op.create_index(
             op.f(f"ix_asked_{first}_group_name_status_opened_at_request_id"),
@@ -106,10 +113,14 @@ def upgrade() -> None:
     op.create_table(
         "member",
         sa.Column("subject", sa.String(), nullable=False),
-        sa.Column("groups", postgresql.ARRAY(sa.Text()), nullable=False),
-        sa.Column("person", sa.Boolean(), nullable=False),
-        sa.Column("told_by", sa.String(), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("groups", postgresql.ARRAY(sa.Text()), nullable=True),
+        sa.Column("person", sa.Boolean(), nullable=True),
+        sa.Column("issued_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("email", sa.String(), nullable=True),
+        sa.Column("told_groups", postgresql.ARRAY(sa.Text()), nullable=True),
+        sa.Column("told_person", sa.Boolean(), nullable=True),
+        sa.Column("told_by", sa.String(), nullable=True),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("subject", name=op.f("pk_member")),
         schema="approval",
     )
@@ -119,28 +130,30 @@ def upgrade() -> None:
         sa.Column("phase", sa.String(), nullable=False),
         sa.Column("waits_for", sa.String(), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("heard", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("acted", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_standing")),
         schema="approval",
     )
     op.create_index(op.f("ix_standing_due_at"), "standing", ["due_at"], unique=False, schema="approval")
     op.add_column("request", sa.Column("kind", sa.String(), nullable=False), schema="approval")
     op.add_column("request", sa.Column("requested_by", sa.String(), nullable=False), schema="approval")
-    op.add_column("request", sa.Column("freezes", sa.Boolean(), nullable=False), schema="approval")
+    op.add_column(
+        "request", sa.Column("freezes_at", sa.DateTime(timezone=True), nullable=True), schema="approval"
+    )
     op.drop_index(op.f("ix_request_status_expires_at"), table_name="request", schema="approval")
     op.create_index(
-        "ix_request_freezes",
+        op.f("ix_request_workspace_model_freezes_at"),
         "request",
-        ["workspace", "model"],
+        ["workspace", "model", "freezes_at"],
         unique=False,
         schema="approval",
-        postgresql_where=sa.text("freezes"),
+        postgresql_where=sa.text("freezes_at is not null"),
     )
-    for first in ("requested_by", "workspace", "model"):
+    for names in (["requested_by"], ["workspace"], ["model"], ["workspace", "model"]):
         op.create_index(
-            op.f(f"ix_request_{first}_status_opened_at_request_id"),
+            op.f(f"ix_request_{'_'.join(names)}_status_opened_at_request_id"),
             "request",
-            [first, "status", "opened_at", "request_id"],
+            [*names, "status", "opened_at", "request_id"],
             unique=False,
             schema="approval",
         )

@@ -1,7 +1,7 @@
 """Whom an event addresses: the names that a policy wrote, or the people that it is about. Pure.
 
 A name says what it names: `group:risk`, `user:ann`, `service:oncall`, `channel:ml`. They are compared as they stand:
-the notifier does not know who is in a group.
+nothing here knows who is in a group.
 """
 
 import re
@@ -15,6 +15,7 @@ from contracts.approval import (
     MembershipChanged,
     RequestEscalated,
     RequestRebound,
+    ReviewGiven,
     ReviewOverdue,
     VoteCast,
     VoteWithdrawn,
@@ -23,6 +24,7 @@ from contracts.envelope import Envelope
 
 Addressing = (
     GlassBroken
+    | ReviewGiven
     | ReviewOverdue
     | RequestEscalated
     | RequestRebound
@@ -59,7 +61,7 @@ def _named(event: Addressing) -> Iterable[str]:  # noqa: PLR0911 - one line an e
     match event:
         case GlassBroken():
             return event.glass.page
-        case ReviewOverdue():
+        case ReviewGiven() | ReviewOverdue():
             return event.page
         case RequestEscalated():
             return event.to
