@@ -201,7 +201,9 @@ async def test_to_know_the_digest_of_another_models_file_is_not_to_have_it(rig: 
     assert code_of(await attach(rig.ci, model="mine", **file_of(data))) == (422, "evidence-missing")
 
 
-async def test_beyond_evidence_bytes_that_are_not_those_of_the_digest_are_refused(rig: Rig, raw: Minio, store: dict[str, str]) -> None:
+async def test_beyond_evidence_bytes_that_are_not_those_of_the_digest_are_refused(
+    rig: Rig, raw: Minio, store: dict[str, str]
+) -> None:
     """Where a store knows no checksums, or somebody holds its keys."""
     data, other = b"what was said", b"what was sent"
     await upload(rig.ana, data)

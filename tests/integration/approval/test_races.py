@@ -261,10 +261,11 @@ async def test_several_sweepers_at_once_do_everything_once(racing: Direct) -> No
     await racing.publish(policy(schedule={"min_wait": "3h"}, escalation=ladder, **rules(REVIEW)))
     await racing.registry.register("m", accuracy=0.95)
     requests = [await asked(racing, expires_in=80 * 3600) for _ in range(12)]
-    ben = await ben_of(racing)
-    await asyncio.gather(*(racing.parts.people.vote(request, ben, APPROVE) for request in requests))
-    for hours in (1, 1, 1):
-        racing.clock.ahead += timedelta(hours=hours, minutes=1)
+    for hour in (1, 2, 3):
+        if hour == 3:  # nobody is reminded of what is approved and waits for its time
+            ben = await ben_of(racing)
+            await asyncio.gather(*(racing.parts.people.vote(request, ben, APPROVE) for request in requests))
+        racing.clock.ahead += timedelta(hours=1, minutes=1)
 
         async def sweep() -> int:
             done = 0

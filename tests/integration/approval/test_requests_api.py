@@ -198,6 +198,7 @@ async def test_comments_are_kept_and_checked(acts: Harness) -> None:
     for body in (
         {},
         {"text": ""},
+        {"text": " \n\t"},
         {"text": "x" * 10_001},
         {"text": "\x00"},
         {"text": 1},

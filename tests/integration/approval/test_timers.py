@@ -19,6 +19,7 @@ from tests.integration.approval.test_features import (
 
 from approval import standing, views
 from contracts.approval import RequestDecided
+from kit.keys import ensure_key
 from policy.judge import judge
 
 __all__ = ["only"]
@@ -73,13 +74,13 @@ async def test_a_step_that_stays_is_not_done_again(only: Direct) -> None:
     assert decided.decision.added_approvers == {"here/review": ("risk",)}
     async with only.db.snapshot() as tx:
         bound = await views.bound_policies(tx, decided.policies)
-        keys = await only.parts.keyring.jwks(tx)
+    key = ensure_key(only.settings.access_file.parent, "decision")
     documents = {ref.digest: policy.text for ref, policy in bound}
     assert decided.jws is not None
     told = RequestDecided(decision=decided.decision, jws=decided.jws, inputs=decided.inputs, documents=documents)
-    found = judge(told, keys)
-    assert found.ok, found.failed
-    assert {check.name for check in found.checks if check.result == "not checkable"} == {"other policies", "people"}
+    judged = judge(told, {"keys": [{**key.as_dict(private=False), "kid": key.kid}]})
+    assert judged.ok, judged.failed
+    assert {check.name for check in judged.checks if check.result == "not checkable"} == {"other policies", "people"}
 
 
 async def test_a_step_that_another_revision_changes_is_still_to_be_done(only: Direct) -> None:

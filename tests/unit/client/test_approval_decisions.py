@@ -42,6 +42,7 @@ INPUTS: dict[str, Any] = {
     "model": {"workspace": "default", "name": "fraud", "owner": "", "description": "", "tags": {}},
     "request": {
         "transition_id": ID,
+        "model": "fraud",
         "kind": "promotion",
         "from": "Staging",
         "to": "Production",

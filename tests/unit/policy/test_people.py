@@ -319,7 +319,7 @@ def test_a_delegate_who_may_vote_no_more_does_not_count(choice: Ballot) -> None:
     case = cast(case_of(), wanted, person("ben", "others"), choice, principal=person("rita"))
     assert why_not(case, wanted, case.votes[0], AT, known(ben=("others",), rita=("reviewers",))) is None
     found = why_not(case, wanted, case.votes[0], AT, known(ben=(), rita=("reviewers",)))
-    assert found == "ben may not vote any more, for nobody"
+    assert found == "ben has no role any more that lets them vote on this model"
 
 
 def test_approvers_that_an_escalation_added() -> None:

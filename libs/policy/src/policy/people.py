@@ -184,7 +184,11 @@ def _not_entitled(case: Case, needs: Needs, voter: Person, whose: Person, ballot
     if whose is not voter and needs.delegation is None:
         return Refusal("delegation-not-allowed", "the policy lets nobody vote for somebody else", recorded=True)
     if not voter.may_vote:
-        return Refusal("not-an-approver", f"{voter.subject} may not vote here, for nobody", recorded=True)
+        return Refusal(
+            "not-an-approver",
+            f"{voter.subject} has no role that lets them vote on this model, not even for others",
+            recorded=True,
+        )
     rules = [rule for rule in needs.rules if ballot.rule in (None, rule.id)]
     allowed = _may_deny(case, needs) if ballot.choice is Choice.REJECT else _electorates(case, rules)
     if not (whose.groups & allowed and whose.may_vote):
@@ -297,7 +301,7 @@ def _not_human(vote: Vote, members: Members) -> str | None:
 def _not_electoral(case: Case, needs: Needs, vote: Vote, members: Members) -> str | None:
     delegate = members(vote.voter) if vote.on_behalf_of else None
     if delegate is not None and not delegate.groups:
-        return f"{vote.voter} may not vote any more, for nobody"
+        return f"{vote.voter} has no role any more that lets them vote on this model"
     rule = needs.rule(vote.rule)
     if vote.choice is Choice.APPROVE and rule is None:
         return "the policy has no such rule"

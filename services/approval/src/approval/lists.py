@@ -1,8 +1,8 @@
 """Lists of requests: pages, in the order of opening, of what the caller may see and asks for.
 
 A page costs the same whatever the number of requests. Rows are read from an index in their order: of one key (a status,
-or a group and a status) and of one workspace, one model, one of both, or all. What no index tells is looked at row by row; a page
-looks at `LOOKED_AT` rows of each at most, and when that ends it, it may be short, and says where to go on.
+or a group and a status) and of one workspace, one model, one of both, or all. What no index tells is looked at row by
+row; a page looks at `LOOKED_AT` rows of each at most, and when that ends it, it may be short, and says where to go on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """Requests of a workspace and a model (None: of any), which an index tells, that fit one of the patterns of both."""
+    """Requests of a workspace and a model (None: of any), which an index tells; one of the patterns of both fits."""
 
     workspace: str | None
     model: str | None

@@ -45,7 +45,7 @@ def refused(refusal: Refusal) -> Problem:
 
 class People:
     def __init__(self, desk: Desk, directory: Directory, settle_seconds: float) -> None:
-        self._desk, self._directory, self._settle = desk, directory, settle_seconds
+        self._desk, self.directory, self._settle = desk, directory, settle_seconds
 
     async def vote(self, request_id: str, voter: Person, ballot: Ballot, on_behalf_of: str | None = None) -> Request:
         """Records one vote and, when it completes the quorum, waits out the settling time and decides.
@@ -54,7 +54,7 @@ class People:
             Problem: 401 (sign in again), 404, 409, 422, or 403 (which is recorded as an event).
         """
         async with self._desk.opened(request_id, Cause(voter.subject)) as of:
-            await self._directory.seen(of.tx, voter, of.at, held=request_id)
+            await self.directory.seen(of.tx, voter, of.at, held=request_id)
             outcome = await self._vote(of, voter, ballot, on_behalf_of)
         if isinstance(outcome, Refusal):
             raise refused(outcome)
@@ -102,11 +102,11 @@ class People:
         """What a vote of this person would come to; `sight`: of the request at that time, for those who have it."""
         if crowded := too_many(voter):
             return crowded
-        voter = await self._directory.counting(tx, voter, request.place)
+        voter = await self.directory.counting(tx, voter, request.place)
         sight = sight or await self._desk.sights.of(tx, request, at)
         principal = None
         if on_behalf_of is not None:
-            found = await self._directory.represented(tx, voter.subject, on_behalf_of, request, at, sight.needs)
+            found = await self.directory.represented(tx, voter.subject, on_behalf_of, request, at, sight.needs)
             if isinstance(found, Refusal):
                 return found
             principal = found
@@ -156,7 +156,7 @@ class People:
             Problem: 401, 403, 404, 409.
         """
         async with self._desk.opened(request_id, Cause(person.subject)) as of:
-            await self._directory.seen(of.tx, person, of.at, held=request_id)
+            await self.directory.seen(of.tx, person, of.at, held=request_id)
             await self._desk.advance(of)
             outcome = await self._waiver(of, person, gate, reason, request_digest)
             if isinstance(outcome, Waiver):
@@ -177,7 +177,7 @@ class People:
             return None
         if ended := over(request):
             return ended
-        person = await self._directory.counting(of.tx, person, request.place)
+        person = await self.directory.counting(of.tx, person, request.place)
         sight = await self._desk.sights.of(of.tx, request, of.at)
         gate = sight.needs.gate(gate_id)
         said = next((g.result for g in sight.found.gates if g.gate == gate_id), "")

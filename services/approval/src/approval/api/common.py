@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from approval.desk import Desk
 from approval.domain import Request
 from contracts.access import Action
-from contracts.payload import Identifier, Text
+from contracts.payload import Identifier, Reason, Text
 from kit.auth import Principal
 from kit.problems import Problem
 from kit.web import Guard
@@ -26,6 +26,12 @@ def in_utc(at: datetime) -> datetime:
         raise ValueError("the date is out of range in UTC") from error
 
 
+def visible(text: str) -> str:
+    if not text.strip():
+        raise ValueError("write something that can be seen")
+    return text
+
+
 RequestId = Annotated[Identifier, Path()]
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str | None, Query(max_length=200, pattern=r"^[\x21-\x7e]+$")]
@@ -33,7 +39,8 @@ Filter = Annotated[str | None, Query(max_length=250, pattern=r"^[^\x00]*$")]
 Comment = Annotated[str, Field(max_length=2_000, pattern=r"^[^\x00]*$")]
 # Without what Python cannot count in UTC, such as the end of the year 9999 in the west.
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
-Words = Annotated[Text, Field(min_length=1)]
+Words = Annotated[Text, Field(min_length=1), AfterValidator(visible)]
+Said = Annotated[Reason, AfterValidator(visible)]
 
 
 class Body(BaseModel):

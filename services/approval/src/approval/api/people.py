@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 
-from approval import views
+from approval import delegations, views
 from approval.api.common import After, Body, Callers, Comment, Limit, Moment
 from approval.desk import Desk
 from approval.directory import Directory
@@ -77,7 +77,7 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
             guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
         subject = principal.subject if of == "me" else None
         async with db.snapshot() as tx:
-            rows = await views.delegations_listed(tx, subject, after=after, limit=limit + 1)
+            rows = await delegations.listed(tx, subject, after=after, limit=limit + 1)
         if rows is None:
             raise Problem(404, "delegation-not-found", f"no delegation {after} to go on after")
         items = [_delegation(row) for row in rows[:limit]]

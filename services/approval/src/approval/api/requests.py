@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import PlainTextResponse
 from pydantic import Field
 
-from approval import domain, lists, standing, views
-from approval.api.common import LOOK_AGAIN_SECONDS, After, Body, Callers, Comment, Filter, Limit, RequestId, Words
+from approval import delegations, domain, lists, standing, views
+from approval.api.common import LOOK_AGAIN_SECONDS, After, Body, Callers, Comment, Filter, Limit, RequestId, Said, Words
 from approval.api.common import status_named as named
 from approval.api.documents import RequestDocument, RequestList, You, document, manifest
 from approval.desk import Desk
@@ -19,7 +19,7 @@ from approval.revisions import Revisions
 from approval.sight import Sight
 from contracts.access import Action
 from contracts.approval import Choice, RequestDecided, Vote
-from contracts.payload import Digest, Key, Line, Reason
+from contracts.payload import Digest, Key, Line
 from kit.auth import Principal
 from kit.problems import Problem
 from policy.people import Ballot, Refusal
@@ -43,17 +43,17 @@ class CommentBody(Body):
 
 class WaiverBody(Body):
     gate: Line
-    reason: Reason
+    reason: Said
     request_digest: Digest | None = None
 
 
 class ReasonBody(Body):
-    reason: Reason
+    reason: Said
 
 
 class ReviewBody(Body):
     justified: bool
-    comment: Reason
+    comment: Said
 
 
 Wait = Annotated[float, Query(ge=0, le=30, allow_inf_nan=False)]
@@ -82,7 +82,7 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
             return await people.judge(tx, request, person, ballot, sight.at, on_behalf_of, sight)
 
         said = await said_to(None)
-        lent = await views.delegators(tx, person.subject, sight.at, MOST_DELEGATORS)
+        lent = await delegations.delegators(tx, person.subject, sight.at, MOST_DELEGATORS)
         behalf = [one for one in lent if isinstance(await said_to(one), Vote)]
         voted = any(vote.voter == person.subject for vote in request.votes)
         if isinstance(said, Refusal):
@@ -127,11 +127,14 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         return place
 
     async def _voices(tx: Any, principal: Principal, at: datetime) -> list[lists.Voice]:
-        """The caller, and those who delegated to them."""
-        lent = await views.delegators(tx, principal.subject, at, MOST_DELEGATORS)
+        """The caller, and those who delegated to them; none of a service account, which may not vote."""
+        lent = await delegations.delegators(tx, principal.subject, at, MOST_DELEGATORS)
         known = await views.members(tx, lent)
-        own = lists.Voice(principal.subject, principal.groups, principal.email)
-        return [own, *(lists.Voice(who, k.groups, k.email, lent[who]) for who, k in known.items() if k.person)]
+        own = await people.directory.counting(tx, callers.person(principal, ("*", "*")), ("*", "*"))
+        if not own.person:
+            return []
+        mine = lists.Voice(own.subject, own.groups, own.email)
+        return [mine, *(lists.Voice(who, k.groups, k.email, lent[who]) for who, k in known.items() if k.person)]
 
     @api.get("/v1/requests/{request_id}", summary="One request; waits until it is decided")
     async def get_request(http: Request, request_id: RequestId, wait: Wait = 0) -> RequestDocument:

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Request
 
-from approval.api.common import Body, Callers
+from approval.api.common import Body, Callers, Said
 from approval.revocations import Revocations
 from contracts.access import Action
 from contracts.approval import RevocationOrdered
-from contracts.payload import ModelName, Reason, VersionNumber, Workspace
+from contracts.payload import ModelName, VersionNumber, Workspace
 
 
 class RevocationBody(Body):
@@ -15,7 +15,7 @@ class RevocationBody(Body):
     workspace: Workspace = "default"
     model: ModelName
     version: VersionNumber
-    reason: Reason
+    reason: Said
     fallback: VersionNumber | None = None
 
 

@@ -137,9 +137,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_standing_due_at"), "standing", ["due_at"], unique=False, schema="approval")
     op.add_column("request", sa.Column("kind", sa.String(), nullable=False), schema="approval")
     op.add_column("request", sa.Column("requested_by", sa.String(), nullable=False), schema="approval")
-    op.add_column(
-        "request", sa.Column("freezes_at", sa.DateTime(timezone=True), nullable=True), schema="approval"
-    )
+    op.add_column("request", sa.Column("freezes_at", sa.DateTime(timezone=True), nullable=True), schema="approval")
     op.drop_index(op.f("ix_request_status_expires_at"), table_name="request", schema="approval")
     op.create_index(
         op.f("ix_request_workspace_model_freezes_at"),
