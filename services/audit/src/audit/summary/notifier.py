@@ -6,7 +6,8 @@ from contracts import notifier
 
 @say.register
 def _(m: notifier.SubscriptionCreated) -> str:
-    return f"{m.owner} subscribed {m.channel} {m.address} to {names(m.types)}"
+    about = f" for {names(m.audience)}" if m.audience else ""
+    return f"{m.owner} subscribed {m.channel} {m.address} to {names(m.types)}{about}"
 
 
 @say.register
