@@ -70,7 +70,7 @@ gates = st.lists(
                 {"waivable_by": ["group:leads"]},
                 {"asks": ["group:leads"], "on_error": "inconclusive"},
                 {"never_skip": True},
-                {"on_no_baseline": "pass", "timeout": "1h"},
+                {"on_no_baseline": "pass"},
             ]
         ),
     ),
@@ -171,7 +171,7 @@ def stands(case: Case, texts: Sequence[str]) -> Outlook:
 # -- what is stricter ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=BASE * 20, deadline=None)
+@settings(max_examples=BASE * 20)
 @given(cases(), policies(1, 2), specs, st.booleans())
 def test_another_policy_never_lets_more_through(case: Case, texts: list[str], more: Any, first: bool) -> None:
     """Strictest wins: what is rejected or waits does so under one more policy, too."""
@@ -183,7 +183,7 @@ def test_another_policy_never_lets_more_through(case: Case, texts: list[str], mo
         assert after.verdict is Verdict.REJECTED
 
 
-@settings(max_examples=BASE * 20, deadline=None)
+@settings(max_examples=BASE * 20)
 @given(cases(), policies(1, 3), st.sampled_from(PEOPLE), st.integers(0, 2), st.integers(0, 1))
 def test_one_more_approval_never_rejects(case: Case, texts: list[str], who: str, policy: int, rule: int) -> None:
     before = stands(case, texts)
@@ -195,7 +195,7 @@ def test_one_more_approval_never_rejects(case: Case, texts: list[str], who: str,
         assert after.verdict is Verdict.APPROVED
 
 
-@settings(max_examples=BASE * 20, deadline=None)
+@settings(max_examples=BASE * 20)
 @given(cases(), policies(1, 3), st.integers(0, 5))
 def test_one_approval_less_never_approves(case: Case, texts: list[str], which: int) -> None:
     assume(which < len(case.votes) and case.votes[which].choice is Choice.APPROVE)
@@ -205,7 +205,7 @@ def test_one_approval_less_never_approves(case: Case, texts: list[str], which: i
         assert before.verdict is Verdict.APPROVED
 
 
-@settings(max_examples=BASE * 10, deadline=None)
+@settings(max_examples=BASE * 10)
 @given(cases(), policies(1, 3), st.sampled_from(PEOPLE))
 def test_one_more_rejection_never_approves(case: Case, texts: list[str], who: str) -> None:
     against = vote(case, f"{who}2", "reviewers", choice=Choice.REJECT)
@@ -214,7 +214,7 @@ def test_one_more_rejection_never_approves(case: Case, texts: list[str], who: st
         assert stands(case, texts).verdict is Verdict.APPROVED
 
 
-@settings(max_examples=BASE * 10, deadline=None)
+@settings(max_examples=BASE * 10)
 @given(cases(), policies(1, 2), st.randoms())
 def test_the_order_of_policies_is_of_no_account(case: Case, texts: list[str], random: Any) -> None:
     other = [*texts]
@@ -240,7 +240,7 @@ attempts = st.lists(
 )
 
 
-@settings(max_examples=BASE * 10, deadline=None)
+@settings(max_examples=BASE * 10)
 @given(rules(1, 2), attempts)
 def test_no_forbidden_approval(asked: list[dict[str, Any]], attempts: list[tuple[Any, ...]]) -> None:
     case = case_of(frozen(False, True, True, True))

@@ -98,7 +98,7 @@ def _no_bus() -> Bus:
 
 @pytest.mark.timeout(300)
 def test_any_order_of_deliveries(work: Callable[[Any], Any]) -> None:
-    @settings(deadline=None, max_examples=15)
+    @settings(max_examples=15)
     @given(deliveries())
     def check(given_: list[Delivery]) -> None:
         async def example(store: Store) -> None:
@@ -118,7 +118,7 @@ def test_any_order_of_deliveries(work: Callable[[Any], Any]) -> None:
 def test_two_members_at_once(work: Callable[[Any], Any]) -> None:
     """A zombie member and its successor both work through the partition for a while."""
 
-    @settings(deadline=None, max_examples=10)
+    @settings(max_examples=10)
     @given(deliveries(), deliveries())
     def check(one: list[Delivery], other: list[Delivery]) -> None:
         async def example(store: Store) -> None:

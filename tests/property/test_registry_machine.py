@@ -316,7 +316,6 @@ def test_two_people_at_once(world: World) -> None:
     walk = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         # Races seldom come again: shrinking would take long and find little.
         phases=(Phase.explicit, Phase.reuse, Phase.generate),

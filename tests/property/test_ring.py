@@ -89,7 +89,7 @@ class Rings(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-Rings.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+Rings.TestCase.settings = settings(max_examples=40, stateful_step_count=15)
 TestRings = Rings.TestCase
 
 
@@ -102,14 +102,14 @@ def read(token: str) -> Decision | None:
         return None
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.integers(0, len(TOKEN)), st.integers(0, 3), st.text(ALPHABET, max_size=3))
 def test_any_other_text_is_refused(at: int, gone: int, put: str) -> None:
     bent = TOKEN[:at] + put + TOKEN[at + gone :]
     assert read(bent) == (decision() if bent == TOKEN else None)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text() | st.lists(st.sampled_from([*TOKEN.split("."), "", "e30", "W10"]), max_size=5).map(".".join))
 def test_nothing_crashes_and_only_the_token_is_read(text: str) -> None:
     assert read(text) == (decision() if text == TOKEN else None)

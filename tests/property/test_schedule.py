@@ -138,7 +138,7 @@ def _frozen(freeze: dict[str, str], near: datetime) -> tuple[datetime, datetime]
     return since, until
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(case=cases())
 def test_the_next_open_instant_is_the_first(case: tuple[list[dict[str, Any]], datetime]) -> None:
     documents, at = case
@@ -156,7 +156,7 @@ def test_the_next_open_instant_is_the_first(case: tuple[list[dict[str, Any]], da
         assert not oracle.open(minute)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(case=cases())
 def test_it_is_open_until_the_first_minute_at_which_it_is_not(case: tuple[list[dict[str, Any]], datetime]) -> None:
     documents, at = case
@@ -172,7 +172,7 @@ def test_it_is_open_until_the_first_minute_at_which_it_is_not(case: tuple[list[d
         assert oracle.open(minute)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(case=cases(), minutes=st.lists(st.integers(0, 10_000), min_size=2, max_size=4).map(sorted))
 def test_a_later_request_never_opens_earlier(case: tuple[list[dict[str, Any]], datetime], minutes: list[int]) -> None:
     documents, at = case
@@ -184,7 +184,7 @@ def test_a_later_request_never_opens_earlier(case: tuple[list[dict[str, Any]], d
         assert instant is None or next_open(schedules, instant) == instant
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(near=moments(), fields=HOURS, minutes=st.integers(0, 1500))
 def test_business_time_is_counted_by_the_minute(
     near: tuple[str, datetime], fields: dict[str, Any], minutes: int
@@ -202,7 +202,7 @@ def test_business_time_is_counted_by_the_minute(
 DELTAS = st.timedeltas(timedelta(0), timedelta(days=60)) | st.integers(0, 3000).map(lambda n: n * MINUTE)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(near=moments(), fields=HOURS, one=DELTAS, two=DELTAS)
 def test_business_time_adds_up_and_never_goes_back(
     near: tuple[str, datetime], fields: dict[str, Any], one: timedelta, two: timedelta
@@ -217,7 +217,7 @@ def test_business_time_adds_up_and_never_goes_back(
     assert add_business(at, two, hours) <= add_business(at + one, two, hours)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(near=moments(), fields=HOURS, pieces=st.integers(2, 200))
 def test_whole_weeks_are_skipped_as_if_walked(near: tuple[str, datetime], fields: dict[str, Any], pieces: int) -> None:
     zone, at = near

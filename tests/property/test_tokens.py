@@ -41,7 +41,7 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Verifier:
     return Verifier(KeySource(str(Path(directory) / "auth.jwks.json")), issuer="hallmark", audience="hallmark")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(token=TOKENS)
 def test_no_header_gets_in_or_crashes(verifier: Verifier, token: str) -> None:
     with pytest.raises(Problem) as caught:

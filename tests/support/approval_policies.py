@@ -24,8 +24,14 @@ WHENS = (
 )
 PRODUCTION, ALIAS = {"to": "Production"}, {"kind": "alias", "to": "@champion"}
 WIDE: list[Doc] = [PRODUCTION, PRODUCTION, {**PRODUCTION, "kind": "any"}]
-OTHERS: list[Doc] = [*WIDE, PRODUCTION, {}, {"kind": "any"}, {"kind": "rollback"}, ALIAS, ALIAS]
-NARROW: list[Doc] = [{"models": ["risky*"]}, {"tags": {"risk": "high"}}, {"models": ["plain", "x?"]}]
+OTHERS: list[Doc] = [
+    *(*WIDE, PRODUCTION, {}, {"kind": "any"}, {"kind": "rollback"}, ALIAS, ALIAS),
+    *({**PRODUCTION, "from": "Staging"}, {"from": "Archived"}),
+]
+NARROW: list[Doc] = [
+    *({"models": ["risky*"]}, {"tags": {"risk": "high"}}, {"models": ["plain", "x?"]}),
+    *({"workspaces": ["def*"]}, {"workspaces": ["other"]}),
+]
 HOURS = (("00:00", "24:00"), ("09:00", "17:30"), ("22:00", "06:00"), ("06:00", "20:00"))
 # It is about nothing.
 RETIRED: Doc = {"match": {"transition": PRODUCTION, "models": ["nothing"]}}
@@ -58,17 +64,17 @@ class Writer:
         if self._seldom():
             defaults = [{"on_error": "inconclusive"}, {"on_no_baseline": "pass"}, {"asks": ["group:leads"]}]
             spec["gate_defaults"] = random.choice(defaults)
-        if not self._one_in(6):
+        if not self._one_in(10):
             spec["approvals"] = self._approvals()
-        if self._seldom():
+        if self._seldom() or self._one_in(6):
             spec["schedule"] = self._schedule()
         rules = [rule["id"] for rule in spec.get("approvals", {}).get("rules", ())]
-        if rules and self._seldom():
+        if rules and self._one_in(5):
             added = {"do": "add_approvers", "rule": random.choice(rules), "to": self._groups("leads", "risk")}
             spec["escalation"] = [{"after": "2h", "do": "remind"}, {"after": "5h", **added}]
         if self._one_in(3):
             spec["unsafe_artifact"] = {"waivable_by": self._groups("security", "leads")}
-        if not self._one_in(4):
+        if not self._one_in(6):
             spec["break_glass"] = self._glass()
         return spec
 
@@ -87,8 +93,8 @@ class Writer:
         return found
 
     def _gates(self) -> list[Doc]:
-        count = self._random.choice([0, 0, 1] if self._gentle else [0, 1, 2, 3])
-        asked = self._random.sample([*STATIC, "webhook", "attestation"], count)
+        count = self._random.choice([0, 1, 1] if self._gentle else [0, 1, 2, 3])
+        asked = self._random.sample([*STATIC, "webhook", "attestation", "webhook", "attestation"], count)
         return [self._gate(f"g{n}", one) for n, one in enumerate(asked)]
 
     def _gate(self, gate_id: str, asked: str) -> Doc:
@@ -96,11 +102,12 @@ class Writer:
         if asked == "webhook":
             gate |= {"webhook": {"url": "https://checks.example/", "secret": "fairness"}, "timeout": "4h"}
         elif asked == "attestation":
-            gate |= {"attestation": {"type": "ci", "from": ["user:ci"]}, "timeout": "4h"}
+            posters = self._random.choice([["user:ci"], ["user:ci", "user:ana"]])
+            gate |= {"attestation": {"type": "ci", "from": posters}, "timeout": "4h"}
         else:
             gate["cel"] = asked
         kind = self._random.randrange(6)
-        if kind == 0 and not self._gentle:
+        if kind == 0 and not (self._gentle and self._one_in(2)):
             gate["never_skip"] = True
         elif kind == 1:
             gate["level"] = "warn"
@@ -113,19 +120,20 @@ class Writer:
     def _approvals(self) -> Doc:
         rules = []
         for n in range(self._random.choice([1, 1, 2])):
-            rule = {"id": f"r{n}", "meaning": f"I stand for r{n}", "from": self._groups("reviewers", "risk", "leads")}
+            groups = self._groups("reviewers", "risk", "leads")
+            rule: Doc = {"id": f"r{n}", "meaning": f"I stand for r{n}", "from": groups}
             rule["count"] = self._random.choice([1, 2])
             if self._one_in(8):
                 rule["when"] = self._random.choice(WHENS)
             rules.append(rule)
         found: Doc = {"rules": rules}
-        if self._one_in(3):
+        if self._one_in(2):
             exclude = ["requester", "version.author", "version.committers", "policy.last_editor"]
             found["separation_of_duties"] = {"exclude": exclude}
-        if self._one_in(3):
+        if self._one_in(2):
             found["deny"] = {"count": self._random.choice([1, 2])}
             found["deny"] |= {"from": self._groups("risk", "leads", "reviewers")} if self._one_in(2) else {}
-        if not self._one_in(4):
+        if not self._one_in(6):
             found["delegation"] = {"allowed": True, "max": self._random.choice(["1d", "14d"])}
         if self._one_in(5):
             found["valid_for"] = self._random.choice(["3h", "1d"])
@@ -153,7 +161,7 @@ class Writer:
         review = {"from": self._groups("risk", "leads"), "count": self._random.choice([1, 2]), "within": "1d"}
         if self._one_in(2):
             review["on_overdue"] = self._random.choice([["page"], ["freeze_model"]])
-        found = {"allowed": ["group:oncall"], "skips": skips, "page": ["service:oncall"], "review": review}
+        found: Doc = {"allowed": ["group:oncall"], "skips": skips, "page": ["service:oncall"], "review": review}
         if self._one_in(3):
             found["reauthenticate"] = False
         if self._one_in(3):

@@ -19,6 +19,7 @@ from embedded.fixtures import run
 from kit.auth import Principal
 from kit.problems import Problem
 from policy.people import Person
+from policy.reader import PolicyError
 
 T = TypeVar("T")
 Step = Callable[..., None]
@@ -34,16 +35,22 @@ PEOPLE = {
     "otto": "oncall",
     "olga": "oncall risk",
     "carl": "reviewers ml-engineers",  # the author of every version
-    "cem": "reviewers risk",  # whose commits are in them
-    "dora": "",
+    "cem": "reviewers risk",  # whose commits are in them, by e-mail address
+    "max": "risk leads",  # and whose, by name
+    "dora": "security",
     "bot": "reviewers risk leads oncall",  # no person
     "root": "admins",
     "vera": "admins",
     "adam": "admins",
 }
 EMAILS = {"cem": "Cem@Example.org", "dora": "dora@example.org"}
-COMMITTERS = ("cem@example.org", "CEM")
-METRICS = {1: {"accuracy": 0.95, "p95": 80.0}, 2: {"accuracy": 0.92, "auc": 0.9}}
+COMMITTERS = ("cem@example.org", "MAX")
+METRICS = {1: {"accuracy": 0.95, "p95": 80.0}, 2: {"accuracy": 0.92, "p95": 120.0}}
+MODELS, VERSIONS = ["risky", "plain"], [1, 2]
+EVERYBODY = sorted(PEOPLE)
+VOTERS = ["ben", "bo", "rita", "rolf", "lea", "lou", "olga"]
+NTH = range(4)
+OPEN_AT_MOST = 3
 
 
 def groups_of(name: str) -> frozenset[str]:
@@ -63,9 +70,14 @@ class Steps:
 
         return noted
 
-    def draw(self, random: Random) -> tuple[str, dict[str, Any]]:
-        [name] = random.choices([*self._known], [weight for weight, _ in self._known.values()])
+    def draw(self, random: Random, name: str | None = None) -> tuple[str, dict[str, Any]]:
+        """One of the steps, or the one of that name, with what it is given."""
+        if name is None:
+            [name] = random.choices([*self._known], [weight for weight, _ in self._known.values()])
         return name, {given: random.choice(values) for given, values in self._known[name][1].items()}
+
+
+step_of = Steps()
 
 
 class Ground:
@@ -118,9 +130,13 @@ class Scene:
         try:
             self.result = self.run(work)
         except Problem as problem:
-            self._ground.counts[f"refused: {problem.code}"] += 1
-            return problem.code
-        return None
+            code = problem.code
+        except PolicyError:
+            code = "policy-invalid"
+        else:
+            return None
+        self._ground.counts[f"refused: {code}"] += 1
+        return code
 
     def ever(self, holds: Callable[[datetime], Any]) -> set[bool]:
         """What holds when the last act was begun and what holds now: it was in between."""

@@ -114,7 +114,7 @@ async def test_you_are_told_why_you_may_not_vote(acts: Harness) -> None:
         (acts.client("carl", "reviewers"), "own-version", "carl registered this version"),
         (acts.client("CEM", "reviewers"), "own-commits", "cem has commits in this version"),
         (acts.client("dora", "leads"), "not-an-approver", "asked are: reviewers"),
-        (acts.client("emil", "ml-engineers"), "not-an-approver", "emil may not vote here"),
+        (acts.client("emil", "ml-engineers"), "not-an-approver", "emil has no role that lets them vote"),
         (acts.client("bot", "reviewers", kind="service"), "service-account", "only people vote"),
         (signed_in(acts, "ben", "reviewers", minutes_ago=6), "authentication-too-old", "the last 5 minutes"),
     ):

@@ -92,7 +92,7 @@ async def test_glass_that_stays_whole(acts: Harness) -> None:
         (acts.ben, DOWN, (403, "not-entitled")),
         (acts.client("bot", "oncall", kind="service"), DOWN, (403, "service-account")),
         (otto, "down", (422, "reason-required")),
-        (otto, " " * 20, (422, "reason-required")),
+        (otto, " " * 20, (422, "invalid-request")),
         (otto, "", (422, "invalid-request")),
         (signed_in(acts, "otto", "oncall", minutes_ago=6), DOWN, (401, "authentication-too-old")),
     ):

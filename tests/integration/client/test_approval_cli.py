@@ -195,7 +195,7 @@ def day(ahead: int) -> str:
 
 
 def test_delegates_vote_for_those_who_are_away(hallmark: Hallmark, champion: str) -> None:
-    rita, carla = "rita:risk", "carla:analysts"
+    rita, carla = "rita:risk", "carla:reviewers"
     code, error = hallmark(rita, "delegation", "grant", "carla", "--until", day(200))
     assert code == 4
     assert "90 days" in error
@@ -212,9 +212,13 @@ def test_delegates_vote_for_those_who_are_away(hallmark: Hallmark, champion: str
 
 
 def test_the_directory_tells_who_is_in_which_groups(hallmark: Hallmark) -> None:
+    """It takes away what tokens say: it gives nothing by itself."""
+    assert hallmark(ROOT, "member", "set", "nora", "--group", "risk")[1]["groups"] == []
+    assert hallmark("rudi:risk,reviewers", "delegation", "grant", "carla", "--until", day(6))[0] == 0
+    assert hallmark(ROOT, "member", "show", "rudi")[1]["groups"] == ["reviewers", "risk"]
     code, made = hallmark(ROOT, "member", "set", "rudi", "--group", "risk", "--group", "leads")
-    assert (code, made["groups"]) == (0, ["leads", "risk"])
-    assert hallmark("rudi:risk", "member", "show", "rudi")[1]["told_by"] == "root"
+    assert (code, made["groups"], made["told_by"]) == (0, ["risk"], "root")
+    assert hallmark("rudi:risk,reviewers", "member", "show", "rudi")[1]["groups"] == ["risk"]
     assert hallmark("carla:analysts", "member", "show", "rudi")[0] == 4
     assert hallmark(ROOT, "member", "set", "rudi", "--no-groups")[1]["groups"] == []
 
