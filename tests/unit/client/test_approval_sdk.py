@@ -71,6 +71,34 @@ def test_a_request_is_asked_for_until_it_is_known_and_its_gates_are_evaluated(
     assert caught.value.code == "request-not-found"
 
 
+UNKNOWN = (404, {"type": "urn:hallmark:problem:version-not-found", "detail": "it may not have arrived yet"})
+
+
+def test_approval_may_hear_of_a_version_a_moment_later(answers: Answers, asked: list[httpx2.Request]) -> None:
+    about = {"workspace": "default", "model": "fraud", "version": 3, "type": "card", "title": "card"}
+    piece = {**about, "evidence_id": "e-1", "posted_by": "ci", "at": "2026-03-04T05:06:07Z"}
+    client = answers(UNKNOWN, (200, None), UNKNOWN, (200, piece))
+    assert client.attach_evidence("fraud", 3, "card", "card", url="https://x.example").evidence_id == "e-1"
+    assert [(one.method, one.url.host, one.url.path) for one in asked] == [
+        ("POST", "a", "/v1/evidence"),
+        ("GET", "r", "/v1/models/fraud/versions/3"),
+        *[("POST", "a", "/v1/evidence")] * 2,
+    ]
+
+
+def test_what_the_registry_does_not_know_either_is_told_at_once(answers: Answers, asked: list[httpx2.Request]) -> None:
+    acts: list[Callable[[Client], Any]] = [
+        lambda client: client.attach_evidence("fraud", 3, "card", "card", url="https://x.example"),
+        lambda client: client.explain_policy("fraud", 3, "Production"),
+        lambda client: client.revoke_version("fraud", 3, "poisoned"),
+    ]
+    for act in acts:
+        asked.clear()
+        with pytest.raises(HallmarkError) as caught:
+            act(answers(UNKNOWN))
+        assert (caught.value.code, len(asked)) == ("version-not-found", 2)
+
+
 def test_a_wait_ends_with_the_request_or_with_the_time(answers: Answers, asked: list[httpx2.Request]) -> None:
     ended = answers((200, REQUEST), (200, {**REQUEST, "status": "expired"})).wait_for_request("r-1", 30)
     assert ended.status == "expired"

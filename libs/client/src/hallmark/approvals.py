@@ -190,7 +190,7 @@ class Approvals(Policies, People, EvidenceFiles):
         Without it, to the version that was approved with it for that, else to the last good one. There is no way back.
         """
         body = {"workspace": self.workspace, "model": model, "version": version, "reason": reason, "fallback": fallback}
-        return read(RevocationOrder, self._post("approval", "/v1/revocations", body))
+        return read(RevocationOrder, self._post_about_version("/v1/revocations", body))
 
 
 def _of(request_id: str) -> str:

@@ -1,11 +1,12 @@
 """The plumbing of the client: discovery, authorization, pages, and answers read into types."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,7 @@ from hallmark.results import Page, Services
 
 DEFAULT_URL = "http://127.0.0.1:8801"
 PAGE = 200
+ARRIVAL_SECONDS = 10.0
 R = TypeVar("R", bound=BaseModel)
 Service = Literal["registry", "approval", "audit", "notifier"]
 
@@ -67,6 +69,29 @@ class Connection:
 
     def _post(self, service: Service, path: str, body: dict[str, Any], *, key: str | None = None) -> httpx2.Response:
         return self._send("POST", service, path, body, key)
+
+    def _post_about_version(self, path: str, body: dict[str, Any]) -> httpx2.Response:
+        """To approval, which hears of a new version a moment after the registry has recorded it: until then, "not
+        found" is asked again for ARRIVAL_SECONDS, if the registry knows the version."""
+        deadline, pause, known = time.monotonic() + ARRIVAL_SECONDS, 0.05, False
+        while True:
+            try:
+                return self._post("approval", path, body)
+            except HallmarkError as error:
+                if error.code != "version-not-found" or time.monotonic() > deadline:
+                    raise
+                known = known or self._registered(body["model"], body["version"])
+                if not known:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
+    def _registered(self, model: str, version: int) -> bool:
+        try:
+            self._get("registry", f"/v1/models/{quote(model, safe='')}/versions/{version}")
+        except HallmarkError:
+            return False
+        return True
 
     def _put(self, service: Service, path: str, body: dict[str, Any]) -> httpx2.Response:
         return self._send("PUT", service, path, body)

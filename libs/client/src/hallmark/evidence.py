@@ -72,7 +72,7 @@ class EvidenceFiles(Connection):
             "detail": detail or None,
             **stored,
         }
-        return read(Evidence, self._post("approval", "/v1/evidence", body))
+        return read(Evidence, self._post_about_version("/v1/evidence", body))
 
     def save_evidence(self, evidence: Evidence, target: str | Path) -> Path:
         """Writes the file of some evidence, which appears only when it is complete and has the recorded SHA-256.

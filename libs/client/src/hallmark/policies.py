@@ -79,7 +79,7 @@ class Policies(Connection):
             "reason": reason or None,
             "fields": dict(fields) if fields else None,
         }
-        return read(Explanation, self._post("approval", "/v1/policies/explain", body))
+        return read(Explanation, self._post_about_version("/v1/policies/explain", body))
 
     def simulate_policy(self, document: str, *, last: int = 50) -> Simulation:
         """How this policy would have decided the last requests (1 to 500) that were decided."""
