@@ -312,9 +312,11 @@ class Events(Acts):
         if version is not None and any("evidence" in spec.get("request", {}) for _, spec in self.facts.docs(a)):
             self._attached(a.model, a.version, "model_card", "ci", None, "file")
         for gate in list(self.facts.gates(a, self.scene.now())):
+            self.compare()
             able = [who for who in PASSERS if all(self.tokens[who] & one for one in gate.passers)]
             if gate.blocks and gate.result == "pending":
                 self.answered(a, "pass")
+                self.compare()
                 self._attached(a.model, a.version, "ci", "ci", "pass", "file")
             elif gate.blocks and gate.result in BAD and gate.passers and able:
                 self.let_pass(a, gate.id, self.actor(able[0]))

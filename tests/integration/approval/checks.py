@@ -3,12 +3,10 @@
 import asyncio
 import hashlib
 import json
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
@@ -35,66 +33,7 @@ from kit.keys import ensure_key, make_token
 from kit.web import Guard
 from kit.webhooks import headers_of, new_secret
 
-Answer = tuple[int, dict[str, str], bytes] | int
 SECRETS = {"fairness": new_secret(), "safety": new_secret()}
-PASS = b'{"result": "pass", "message": "gap 0.01"}'
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One question, as it came."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.body)
-        return found
-
-
-class Check:
-    """A local HTTP server that plays the external checks. `answer` decides per question."""
-
-    def __init__(self) -> None:
-        self.hits: list[Hit] = []
-        self.answer: Callable[[Hit], Answer] = lambda _: (200, {}, PASS)
-        self.released = threading.Event()  # what `held` answers wait for
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                hit = Hit(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-                outer.hits.append(hit)
-                answer = outer.answer(hit)
-                status, headers, text = answer if isinstance(answer, tuple) else (answer, {}, b"")
-                self.send_response(status)
-                for name, value in {"content-length": str(len(text)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def held(self, answer: Answer = (200, {}, PASS)) -> Answer:
-        """The answer, once the test says so."""
-        self.released.wait(30)
-        return answer
-
-    def stop(self) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def digest_of(data: bytes) -> str:

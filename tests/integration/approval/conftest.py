@@ -1,7 +1,7 @@
 """The approval service in this process on real PostgreSQL and Kafka; the registry's side is played by the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from approval import app as approval_app
@@ -43,6 +44,7 @@ from kit.migrations import migrate
 from kit.topics import apply_topics
 from policy.people import Ballot, Person
 
+PASS = b'{"result": "pass", "message": "gap 0.01"}'
 ACCESS = """
 roles:
   - {group: ml-engineers, role: contributor}
@@ -378,6 +380,14 @@ class Direct:
         async with self.db.snapshot() as tx:
             found = [e.type async for e in self.parts.desk.log.read(tx, stream=stream)]
         return [t.removeprefix("hallmark.").removesuffix(".v1") for t in found]
+
+
+@pytest.fixture
+def check() -> Iterator[Receiver]:
+    """Plays external checks: all is well, unless a test says otherwise."""
+    server = Receiver(lambda _: (200, {}, PASS))
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -3,23 +3,16 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 from standardwebhooks import Webhook
-from tests.integration.approval.checks import SECRETS, Check, Rig, make_rig, policy, retagged, webhook
+from tests.integration.approval.checks import SECRETS, Rig, make_rig, policy, retagged, webhook
 from tests.integration.approval.conftest import Direct
+from tests.support.receiver import Receiver
 
 from approval import answers
 from kit.webhooks import new_secret
-
-
-@pytest.fixture
-def check() -> Iterator[Check]:
-    server = Check()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -27,7 +20,7 @@ def rig(direct: Direct) -> Rig:
     return make_rig(direct)
 
 
-async def test_a_check_may_answer_later(rig: Rig, check: Check) -> None:
+async def test_a_check_may_answer_later(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: 202
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
@@ -50,7 +43,7 @@ async def test_a_check_may_answer_later(rig: Rig, check: Check) -> None:
     assert await rig.rows() == []
 
 
-async def test_what_the_public_library_signs_is_taken(rig: Rig, check: Check) -> None:
+async def test_what_the_public_library_signs_is_taken(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
     digest = (await rig.direct.request(request_id)).request_digest
@@ -70,7 +63,7 @@ async def test_what_the_public_library_signs_is_taken(rig: Rig, check: Check) ->
     assert (await rig.direct.request(request_id)).status == "rejected"
 
 
-async def test_who_does_not_sign_is_not_heard(rig: Rig, check: Check) -> None:
+async def test_who_does_not_sign_is_not_heard(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url), webhook(check.url, "safety")))
     request_id = await rig.asked("m")
     digest = (await rig.direct.request(request_id)).request_digest
@@ -97,7 +90,7 @@ async def test_who_does_not_sign_is_not_heard(rig: Rig, check: Check) -> None:
         assert (await client.post(url, content=hit.body)).status_code == 422
 
 
-async def test_an_answer_is_good_for_its_question_only(rig: Rig, check: Check) -> None:
+async def test_an_answer_is_good_for_its_question_only(rig: Rig, check: Receiver) -> None:
     """Though the other gate, or the other request, has the same secret."""
     await rig.direct.publish(policy(webhook(check.url), webhook(check.url, "bias")))
     request_id, other = await rig.asked("m"), await rig.asked("n")
@@ -108,7 +101,7 @@ async def test_an_answer_is_good_for_its_question_only(rig: Rig, check: Check) -
     assert (await rig.direct.request(request_id)).answers == ()
 
 
-async def test_answers_to_one_question_end(rig: Rig, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_to_one_question_end(rig: Rig, check: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "MAX_ANSWERS", 3)
     await rig.direct.publish(policy(webhook(check.url, asks="['group:risk']")))
     request_id = await rig.asked("m")
@@ -119,7 +112,7 @@ async def test_answers_to_one_question_end(rig: Rig, check: Check, monkeypatch: 
     assert len((await rig.direct.request(request_id)).answers) == 3
 
 
-async def test_nobody_learns_without_a_signature_which_requests_there_are(rig: Rig, check: Check) -> None:
+async def test_nobody_learns_without_a_signature_which_requests_there_are(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
     digest = (await rig.direct.request(request_id)).request_digest
@@ -134,7 +127,7 @@ async def test_nobody_learns_without_a_signature_which_requests_there_are(rig: R
     assert [response.status_code for response in signed] == [404, 404, 404]
 
 
-async def test_an_answer_to_an_older_question_is_passed_over(rig: Rig, check: Check) -> None:
+async def test_an_answer_to_an_older_question_is_passed_over(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: 202
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
@@ -154,7 +147,7 @@ async def test_an_answer_to_an_older_question_is_passed_over(rig: Rig, check: Ch
     assert (await rig.direct.request(request_id)).status == "approved"
 
 
-async def test_an_answer_is_final_and_may_be_repeated(rig: Rig, check: Check) -> None:
+async def test_an_answer_is_final_and_may_be_repeated(rig: Rig, check: Receiver) -> None:
     """So a message that was overheard, and is sent again in its five minutes, changes nothing."""
     check.answer = lambda _: 202
     await rig.direct.publish(policy(webhook(check.url, waivable_by="['group:risk']")))
@@ -169,7 +162,7 @@ async def test_an_answer_is_final_and_may_be_repeated(rig: Rig, check: Check) ->
     assert [a.result for a in await rig.answered("m")] == ["inconclusive", "fail"]
 
 
-async def test_who_answers_a_decided_request_is_told_so(rig: Rig, check: Check) -> None:
+async def test_who_answers_a_decided_request_is_told_so(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: 202
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
@@ -180,7 +173,7 @@ async def test_who_answers_a_decided_request_is_told_so(rig: Rig, check: Check) 
     assert (response.status_code, response.json()["type"]) == (409, "urn:hallmark:problem:request-closed")
 
 
-async def test_posted_answers_and_calls_race_to_one_answer(rig: Rig, check: Check) -> None:
+async def test_posted_answers_and_calls_race_to_one_answer(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: (200, {}, b'{"result": "fail"}')
     await rig.direct.publish(policy(webhook(check.url, waivable_by="['group:risk']")))
     request_id = await rig.asked("m")
@@ -193,7 +186,7 @@ async def test_posted_answers_and_calls_race_to_one_answer(rig: Rig, check: Chec
     assert answered[0].result in ("pass", "fail")
 
 
-async def test_a_late_answer_counts_while_the_request_is_open(rig: Rig, check: Check) -> None:
+async def test_a_late_answer_counts_while_the_request_is_open(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: 202
     await rig.direct.publish(policy(webhook(check.url, timeout="1h", waivable_by="['group:risk']")))
     request_id = await rig.asked("m")

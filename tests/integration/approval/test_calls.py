@@ -7,25 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 from tests.integration.approval.checks import (
-    PASS,
     SECRETS,
-    Answer,
-    Check,
-    Hit,
     Rig,
     make_rig,
     policy,
     retagged,
     webhook,
 )
-from tests.integration.approval.conftest import Direct, person
+from tests.integration.approval.conftest import PASS, Direct, person
+from tests.support.receiver import Answer, Hit, Receiver
 from tests.support.waiting import until
 
 from approval.tables import CallRow, RequestRow, of
@@ -33,14 +29,7 @@ from contracts.approval import Choice
 from contracts.envelope import now
 from policy.people import Ballot
 
-TROUBLE: list[Answer] = [500, (429, {"retry-after": "1"}, b""), 503]
-
-
-@pytest.fixture
-def check() -> Iterator[Check]:
-    server = Check()
-    yield server
-    server.stop()
+TROUBLE: list[Answer | int] = [500, (429, {"retry-after": "1"}, b""), 503]
 
 
 @pytest.fixture
@@ -48,7 +37,7 @@ def rig(direct: Direct) -> Rig:
     return make_rig(direct)
 
 
-async def test_a_check_is_asked_and_its_answer_decides(rig: Rig, check: Check) -> None:
+async def test_a_check_is_asked_and_its_answer_decides(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(f"{check.url}/fair")))
     request_id = await rig.asked("m")
     open_request = await rig.direct.request(request_id)
@@ -81,7 +70,7 @@ async def test_a_check_is_asked_and_its_answer_decides(rig: Rig, check: Check) -
     }
 
 
-async def test_a_check_that_fails_ends_the_request(rig: Rig, check: Check) -> None:
+async def test_a_check_that_fails_ends_the_request(rig: Rig, check: Receiver) -> None:
     digest = "sha256:" + "b" * 64
     body = b'{"result": "fail", "message": "gap 0.3", "evidence": "%s"}' % digest.encode()
     check.answer = lambda _: (200, {}, body)
@@ -95,7 +84,7 @@ async def test_a_check_that_fails_ends_the_request(rig: Rig, check: Check) -> No
     assert [(a.result, a.evidence) for a in await rig.answered("m")] == [("fail", digest)]
 
 
-async def test_people_decide_where_a_check_cannot_tell(rig: Rig, check: Check) -> None:
+async def test_people_decide_where_a_check_cannot_tell(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: (200, {}, b'{"result": "inconclusive", "message": "too few rows"}')
     await rig.direct.publish(policy(webhook(check.url, asks="['group:risk']")))
     request_id = await rig.asked("m")
@@ -108,7 +97,7 @@ async def test_people_decide_where_a_check_cannot_tell(rig: Rig, check: Check) -
     assert waived.status == "approved"
 
 
-async def test_a_check_in_trouble_is_asked_again_under_the_same_id(rig: Rig, check: Check) -> None:
+async def test_a_check_in_trouble_is_asked_again_under_the_same_id(rig: Rig, check: Receiver) -> None:
     answers = iter([*TROUBLE, (200, {}, PASS)])
     check.answer = lambda _: next(answers)
     await rig.direct.publish(policy(webhook(check.url)))
@@ -124,8 +113,8 @@ async def test_a_check_in_trouble_is_asked_again_under_the_same_id(rig: Rig, che
     assert len(await rig.answered("m")) == 1
 
 
-async def test_a_check_that_is_not_there_yet_is_asked_again(rig: Rig, check: Check) -> None:
-    gone = Check()
+async def test_a_check_that_is_not_there_yet_is_asked_again(rig: Rig, check: Receiver) -> None:
+    gone = Receiver(lambda _: (200, {}, PASS))
     gone.stop()
     await rig.direct.publish(policy(webhook(gone.url)))
     request_id = await rig.asked("m")
@@ -157,7 +146,7 @@ async def test_a_check_that_is_not_there_yet_is_asked_again(rig: Rig, check: Che
     ],
 )
 async def test_an_answer_that_is_none_is_an_error_at_once(
-    rig: Rig, check: Check, answer: tuple[int, dict[str, str], bytes] | int, why: str
+    rig: Rig, check: Receiver, answer: tuple[int, dict[str, str], bytes] | int, why: str
 ) -> None:
     check.answer = lambda _: answer
     await rig.direct.publish(policy(webhook(check.url)))
@@ -171,7 +160,7 @@ async def test_an_answer_that_is_none_is_an_error_at_once(
     assert not await rig.calls().once()
 
 
-async def test_only_what_the_operator_allows_is_called(direct: Direct, check: Check) -> None:
+async def test_only_what_the_operator_allows_is_called(direct: Direct, check: Receiver) -> None:
     rig = make_rig(direct, gate_allow="10.0.0.0/8")
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
@@ -183,7 +172,7 @@ async def test_only_what_the_operator_allows_is_called(direct: Direct, check: Ch
     assert check.hits == []
 
 
-async def test_without_its_secret_a_gate_is_an_error(direct: Direct, check: Check) -> None:
+async def test_without_its_secret_a_gate_is_an_error(direct: Direct, check: Receiver) -> None:
     rig = make_rig(direct, gate_secrets={})
     await rig.direct.publish(policy(webhook(check.url)))
     await rig.asked("m")
@@ -193,7 +182,7 @@ async def test_without_its_secret_a_gate_is_an_error(direct: Direct, check: Chec
     assert check.hits == []
 
 
-async def test_a_slow_check_is_given_up_and_asked_again(rig: Rig, check: Check) -> None:
+async def test_a_slow_check_is_given_up_and_asked_again(rig: Rig, check: Receiver) -> None:
     first: list[Hit] = []
 
     def answer(hit: Hit) -> tuple[int, dict[str, str], bytes]:
@@ -211,7 +200,7 @@ async def test_a_slow_check_is_given_up_and_asked_again(rig: Rig, check: Check) 
     assert len(check.hits) == 2
 
 
-async def test_a_gate_that_nobody_answers_in_its_time_is_an_error(rig: Rig, check: Check) -> None:
+async def test_a_gate_that_nobody_answers_in_its_time_is_an_error(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: 503
     await rig.direct.publish(policy(webhook(check.url, timeout="2h")))
     request_id = await rig.asked("m")
@@ -227,8 +216,8 @@ async def test_a_gate_that_nobody_answers_in_its_time_is_an_error(rig: Rig, chec
     assert not await rig.calls().once()
 
 
-async def test_a_slow_check_keeps_no_other_waiting(rig: Rig, check: Check) -> None:
-    check.answer = lambda hit: check.held() if hit.path == "/slow" else (200, {}, PASS)
+async def test_a_slow_check_keeps_no_other_waiting(rig: Rig, check: Receiver) -> None:
+    check.answer = lambda hit: check.held((200, {}, PASS)) if hit.path == "/slow" else (200, {}, PASS)
     gates = [webhook(f"{check.url}/slow", "fairness", level="warn"), webhook(f"{check.url}/quick", "safety")]
     await rig.direct.publish(policy(*gates))
     async with rig.worker(gate_concurrency=2, gate_concurrency_each=1):
@@ -238,7 +227,7 @@ async def test_a_slow_check_keeps_no_other_waiting(rig: Rig, check: Check) -> No
     assert sum(hit.path == "/slow" for hit in check.hits) <= 1
 
 
-async def test_a_question_that_cannot_be_put_keeps_no_other_waiting(rig: Rig, check: Check) -> None:
+async def test_a_question_that_cannot_be_put_keeps_no_other_waiting(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url)))
     broken, sound = await rig.asked("m0"), await rig.asked("m1")
     async with rig.direct.db.transaction() as tx:
@@ -250,7 +239,7 @@ async def test_a_question_that_cannot_be_put_keeps_no_other_waiting(rig: Rig, ch
     assert [row.request_id for row in await rig.rows()] == [broken]
 
 
-async def test_a_question_that_nobody_waits_for_is_dropped(rig: Rig, check: Check) -> None:
+async def test_a_question_that_nobody_waits_for_is_dropped(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
     async with rig.direct.db.transaction() as tx:
@@ -296,7 +285,7 @@ def worker_process(rig: Rig) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", WORKER], env=env)
 
 
-async def test_what_a_killed_worker_had_in_hand_is_asked_by_another(rig: Rig, check: Check) -> None:
+async def test_what_a_killed_worker_had_in_hand_is_asked_by_another(rig: Rig, check: Receiver) -> None:
     held: list[Hit] = []
 
     def answer(hit: Hit) -> tuple[int, dict[str, str], bytes]:
@@ -324,7 +313,7 @@ async def test_what_a_killed_worker_had_in_hand_is_asked_by_another(rig: Rig, ch
     assert len(await rig.answered("m")) == 1
 
 
-async def test_two_workers_that_hold_the_same_question_record_one_answer(rig: Rig, check: Check) -> None:
+async def test_two_workers_that_hold_the_same_question_record_one_answer(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
     one, other = rig.calls(), rig.calls()
@@ -339,7 +328,7 @@ async def test_two_workers_that_hold_the_same_question_record_one_answer(rig: Ri
     assert len(await rig.answered("m")) == 1
 
 
-async def test_a_worker_that_is_late_does_not_put_off_its_successor(rig: Rig, check: Check) -> None:
+async def test_a_worker_that_is_late_does_not_put_off_its_successor(rig: Rig, check: Receiver) -> None:
     check.answer = lambda _: 503
     await rig.direct.publish(policy(webhook(check.url)))
     await rig.asked("m")
@@ -354,7 +343,7 @@ async def test_a_worker_that_is_late_does_not_put_off_its_successor(rig: Rig, ch
     assert row.leased_until is not None
 
 
-async def test_workers_share_the_questions(rig: Rig, check: Check) -> None:
+async def test_workers_share_the_questions(rig: Rig, check: Receiver) -> None:
     await rig.direct.publish(policy(webhook(check.url)))
     ids = [await rig.asked(f"m{n}") for n in range(20)]
     async with rig.worker(), rig.worker(), rig.worker():
@@ -363,8 +352,8 @@ async def test_workers_share_the_questions(rig: Rig, check: Check) -> None:
     assert len(check.hits) == len({hit.headers["webhook-id"] for hit in check.hits}) == 20
 
 
-async def test_what_a_call_brings_after_the_request_changed_is_passed_over(rig: Rig, check: Check) -> None:
-    check.answer = lambda _: check.held() if len(check.hits) == 1 else (200, {}, b'{"result": "fail"}')
+async def test_what_a_call_brings_after_the_request_changed_is_passed_over(rig: Rig, check: Receiver) -> None:
+    check.answer = lambda _: check.held((200, {}, PASS)) if len(check.hits) == 1 else (200, {}, b'{"result": "fail"}')
     await rig.direct.publish(policy(webhook(check.url)))
     request_id = await rig.asked("m")
     call = asyncio.create_task(rig.calls().once())
@@ -378,7 +367,7 @@ async def test_what_a_call_brings_after_the_request_changed_is_passed_over(rig: 
     assert (await rig.direct.request(request_id)).status == "rejected"
 
 
-async def test_people_are_asked_when_the_checks_have_passed(rig: Rig, check: Check) -> None:
+async def test_people_are_asked_when_the_checks_have_passed(rig: Rig, check: Receiver) -> None:
     rules = "{id: review, meaning: I looked, from: ['group:reviewers'], count: 1}"
     await rig.direct.publish(f"{policy(webhook(check.url))}  approvals: {{rules: [{rules}]}}\n")
     request_id = await rig.asked("m")

@@ -1,15 +1,14 @@
 """The whole service, from start to stop: it waits for evidence, asks a check, and decides."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import httpx2
-import pytest
-from tests.integration.approval.checks import SECRETS, Check, policy, webhook
+from tests.integration.approval.checks import SECRETS, policy, webhook
 from tests.integration.approval.conftest import make_settings, running, service_url
 from tests.integration.approval.exhibits import attach, file_of, stored, upload
+from tests.support.receiver import Receiver
 
 from contracts.approval import EvidenceAttached, GateAnswered
 from contracts.lifecycle import Stage
@@ -17,15 +16,8 @@ from embedded.fixtures import S3, Kafka
 from kit.topics import apply_topics
 
 
-@pytest.fixture
-def check() -> Iterator[Check]:
-    server = Check()
-    yield server
-    server.stop()
-
-
 async def test_evidence_and_checks_in_the_running_service(
-    database: str, infra_s3: S3, kafka: Kafka, check: Check, tmp_path: Path
+    database: str, infra_s3: S3, kafka: Kafka, check: Receiver, tmp_path: Path
 ) -> None:
     prefix = f"t{uuid4().hex[:8]}."
     url = await asyncio.to_thread(service_url, database)

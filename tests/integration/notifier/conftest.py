@@ -1,13 +1,11 @@
 """The notifier's parts on real PostgreSQL, with a real HTTP receiver and a real SMTP server."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from aiosmtpd.smtp import SMTP
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from contracts.envelope import Envelope
@@ -36,55 +35,6 @@ from notifier.worker import Worker
 
 DIGEST = "sha256:" + "a" * 64
 MIGRATIONS = Path(app.__file__).parent / "migrations"
-Answer = tuple[int, dict[str, str], bytes]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One request, as it came."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Receiver:
-    """A local HTTP server. `answer` decides per request; without it everything is 200."""
-
-    def __init__(self) -> None:
-        self.hits: list[Hit] = []
-        self.answer: Callable[[Hit], Answer | int] = lambda _: 200
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                hit = Hit(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-                outer.hits.append(hit)
-                answer = outer.answer(hit)
-                status, headers, text = answer if isinstance(answer, tuple) else (answer, {}, b"ok")
-                self.send_response(status)
-                for name, value in {"content-length": str(len(text)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def to(self, path: str) -> list[Hit]:
-        return [hit for hit in self.hits if hit.path == path]
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class Mailbox:

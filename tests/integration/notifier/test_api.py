@@ -11,6 +11,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from contracts.notifier import Channel
@@ -19,7 +20,7 @@ from kit.problems import Problem
 from notifier import app as notifier_app
 from notifier import views
 
-from .conftest import Receiver, Rig
+from .conftest import Rig
 
 ACCESS = """
 roles:

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from contracts.approval import (
@@ -21,7 +22,7 @@ from contracts.envelope import Envelope
 from contracts.notifier import Channel
 from contracts.payload import Message
 
-from .conftest import DIGEST, Mailbox, Receiver, Rig
+from .conftest import DIGEST, Mailbox, Rig
 
 AT = datetime.now(UTC)
 VOTE = Vote(

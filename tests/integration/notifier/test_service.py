@@ -17,6 +17,7 @@ import httpx2
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from standardwebhooks import Webhook
+from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from contracts.envelope import Envelope
@@ -26,7 +27,7 @@ from embedded.fixtures import Kafka
 from kit.keys import ensure_key, make_token
 from kit.topics import apply_topics
 
-from .conftest import Mailbox, Receiver, migrated, stage_changed
+from .conftest import Mailbox, migrated, stage_changed
 
 ACCESS = "roles:\n  - {group: ml-engineers, role: contributor}\n"
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from standardwebhooks import Webhook
+from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
 
 from contracts.notifier import Channel
@@ -16,7 +17,7 @@ from notifier import app, queue, views
 from notifier.domain import Outcome, Schedule, Verdict
 from notifier.tables import mechanism
 
-from .conftest import Hit, Receiver, Rig
+from .conftest import Rig
 
 
 async def test_a_failed_try_is_repeated_under_the_same_id_with_a_fresh_signature(rig: Rig, receiver: Receiver) -> None:

@@ -18,6 +18,7 @@ from tests.support.decisions import BENT, new_key, revocation
 from approval.decision import sign
 from contracts.approval import RequestDecided
 from contracts.envelope import Envelope, now
+from contracts.keys import LEEWAY_SECONDS
 from contracts.registry import CommandRejected, StageChanged
 from contracts.topics import APPROVAL_EVENTS
 from kit import auth
@@ -160,7 +161,7 @@ async def test_keys_rotate_with_overlap(registry: Harness, jwks: Path) -> None:
     await applied(registry, two, rotated.signing(at))
     await decide(registry, before)
     assert (await registry.closed(one["transition_id"]))["status"] == "applied"
-    late = signed(registry, three, decided_at=now() + timedelta(seconds=auth.LEEWAY_SECONDS + 60))
+    late = signed(registry, three, decided_at=now() + timedelta(seconds=LEEWAY_SECONDS + 60))
     assert await refusal(registry, await decide(registry, late)) == "decision-stale-key"
     await applied(registry, three, rotated.signing(at))
 

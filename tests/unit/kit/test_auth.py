@@ -12,7 +12,8 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from kit.auth import LEEWAY_SECONDS, KeySource, Verifier
+from contracts.keys import LEEWAY_SECONDS
+from kit.auth import KeySource, Verifier
 from kit.keys import ensure_key, make_token, public_jwks
 from kit.problems import Problem
 

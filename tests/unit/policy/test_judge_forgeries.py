@@ -153,7 +153,7 @@ def test_what_is_said_of_the_key(members: dict[str, Any], name: str | None) -> N
 def test_why_a_key_does_not_count() -> None:
     revoked = {"revoked_at": AT.timestamp(), "reason": "compromised"}
     assert text(judge(good(), keys(revoked=revoked)), "key") == (
-        "failed: the key was revoked at 2026-01-14T12:00:00+00:00 (compromised)"
+        f"failed: it is signed by the key {KEY.kid}, which was revoked at 2026-01-14T12:00:00+00:00 (compromised)"
     )
 
 

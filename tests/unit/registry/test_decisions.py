@@ -11,8 +11,9 @@ from tests.support.decisions import AT, BENT, decision, new_key, publish, revoca
 
 from approval.decision import sign
 from contracts.approval import Decision, Revocation
+from contracts.keys import LEEWAY_SECONDS
 from kit import auth
-from kit.auth import LEEWAY_SECONDS, KeySource
+from kit.auth import KeySource
 from kit.errors import Permanent, Transient
 from kit.ring import Ring, RingKey, write_ring
 from registry.decisions import DecisionReader
@@ -74,6 +75,9 @@ async def test_a_decision_is_no_revocation_and_the_other_way_round(reader: Decis
 OVER_TIME: dict[str, tuple[dict[str, Any], float, str | None]] = {
     "in use": ({}, 0, None),
     "in use, with its beginning": ({"iat": EPOCH - 10, "nbf": EPOCH - 10}, 0, None),
+    "dated within the leeway before its beginning": ({"nbf": EPOCH}, -LEEWAY_SECONDS, None),
+    "dated before its beginning": ({"nbf": EPOCH}, -LEEWAY_SECONDS - 0.001, "stale-key"),
+    "begun, nobody knows when": ({"nbf": "yesterday"}, 10**8, "stale-key"),
     "nothing said": ({"exp": None, "revoked": None}, 0, None),
     "retired later": ({"exp": EPOCH + 100}, 0, None),
     "to be retired": ({"exp": EPOCH + 10**9}, 0, None),
@@ -137,7 +141,8 @@ async def test_a_rotation_is_taken_up_at_the_first_decision_and_the_former_key_s
     assert await reader.read(before) == decision()
     ring = ring.rotated(now, now)
     write_ring(path, ring, now)
-    assert await reader.read(sign(decision(version=2), ring.signing(now))) == decision(version=2)
+    made = decision(version=2, decided_at=datetime.now(UTC))
+    assert await reader.read(sign(made, ring.signing(now))) == made
     assert await reader.read(before) == decision()
     late = sign(decision(decided_at=datetime.now(UTC) + timedelta(seconds=LEEWAY_SECONDS + 5)), KEY)
     assert (await refused(reader, late)).code == "decision-stale-key"

@@ -21,6 +21,7 @@ from joserfc.jwk import Key, KeySet
 from pydantic import ValidationError
 
 from contracts.access import ALLOWED, Action, Role
+from contracts.keys import LEEWAY_SECONDS
 from contracts.payload import Payload
 from kit.errors import Transient
 from kit.problems import Problem
@@ -29,7 +30,6 @@ log = structlog.get_logger()
 # RFC 9864 prefers the name "Ed25519"; most verifiers in the field know "EdDSA" only.
 warnings.filterwarnings("ignore", message="EdDSA is deprecated")
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
-LEEWAY_SECONDS = 30
 MIN_REFRESH_SECONDS = 5.0
 MAX_AGE_SECONDS = 60.0
 READ_SECONDS = 5.0

@@ -5,8 +5,8 @@ The header says `alg`, `kid` and `typ`, and nothing else. `typ` keeps documents 
 
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from datetime import datetime
+from typing import Literal, TypeVar
 
 from joserfc import jws
 from joserfc.errors import JoseError
@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from contracts.canonical import canonical_json
 from contracts.envelope import explain
-from kit.auth import LEEWAY_SECONDS, KeySource
+from contracts.keys import not_counting
+from kit.auth import KeySource
 
 # RFC 9864 prefers the name "Ed25519"; most verifiers in the field know "EdDSA" only.
 warnings.filterwarnings("ignore", message="EdDSA is deprecated")
@@ -62,7 +63,8 @@ async def read(token: str, typ: str, model: type[Model], keys: KeySource, dated:
     if key is None:
         raise Refused("unknown-key", f"it is signed by the key {kid}, which is not published")
     document = verify(token, model, key)
-    _check(key, kid, dated(document))
+    if why := not_counting(key.dict_value, dated(document)):
+        raise Refused(*why)
     return document
 
 
@@ -89,29 +91,3 @@ def verify(token: str, model: type[Model], key: Key) -> Model:
         raise Refused("bad-signature", "its signature does not verify") from error
     except ValidationError as error:
         raise Refused("malformed", f"what it signs is no {model.__name__}: {explain(error)}") from error
-
-
-def _check(key: Key, kid: str, dated: datetime) -> None:
-    """Raises Refused unless the key counted then."""
-    revoked, end = key.get("revoked"), key.get("exp")
-    if revoked is not None:
-        raise Refused("revoked-key", f"it is signed by the key {kid}, which was revoked{_when(revoked)}")
-    if end is None:
-        return
-    if not (isinstance(end, int | float) and dated.timestamp() <= end + LEEWAY_SECONDS):
-        raise Refused("stale-key", f"it is dated {dated.isoformat()}, after its key {kid} had ceased to sign{_at(end)}")
-
-
-def _when(revoked: Any) -> str:
-    """What a set says of a revocation, which may be anything."""
-    if not isinstance(revoked, dict):
-        return ""
-    reason = revoked.get("reason")
-    return _at(revoked.get("revoked_at")) + (f" ({reason[:100]})" if isinstance(reason, str) else "")
-
-
-def _at(seconds: Any) -> str:
-    try:
-        return f" at {datetime.fromtimestamp(seconds, UTC).isoformat()}"
-    except (TypeError, ValueError, OverflowError, OSError):
-        return ""

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from contracts.approval import DECISION_TYPE, Decision, PolicyRef, RequestDecided
 from contracts.canonical import canonical_json
 from contracts.envelope import explain
+from contracts.keys import not_counting
 from policy.binding import digest_of_transition
 from policy.document import Policy, digest_of, parse
 from policy.findings import Findings, Judgement
 from policy.reader import PolicyError
 from policy.retrial import retry
-from policy.signature import BadSignature, Token, key_of, not_counting, taken_apart, verify
+from policy.signature import BadSignature, Token, key_of, taken_apart, verify
 
 UNREADABLE = "the decision cannot be read"
 Bound = list[tuple[PolicyRef, Policy]]
@@ -80,7 +81,7 @@ def _signature(found: Findings, given: Mapping[str, Any], keys: Mapping[str, Any
         found.unknown("key", UNREADABLE if key is not None else "the key is not known")
     else:
         why = not_counting(key, decision.decided_at)
-        found.say("key", why, "the key counted when the decision was made, and is not revoked")
+        found.say("key", why and why[1], "the key counted when the decision was made, and is not revoked")
     if token is None or decision is None:
         found.unknown("payload", UNREADABLE if token is not None else "the signature cannot be read")
     else:

@@ -8,7 +8,6 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -16,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 ALGORITHM = "EdDSA"
 MAX_LENGTH = 1_000_000  # as in `contracts.payload.Jws`
-LEEWAY_SECONDS = 30  # clocks differ; as everywhere in Hallmark
 
 
 class BadSignature(ValueError):
@@ -77,19 +75,6 @@ def verify(token: Token, key: Mapping[str, Any]) -> None:
         raise BadSignature("its signature does not verify") from error
 
 
-def not_counting(key: Mapping[str, Any], at: datetime) -> str | None:
-    """Why the key does not count for what is dated at that time, if so. A revoked key counts at no time: whoever stole
-    it can write any date."""
-    revoked, begin, end = key.get("revoked"), key.get("nbf"), key.get("exp")
-    if revoked is not None:
-        return f"the key was revoked{_when(revoked)}"
-    if end is not None and not (_number(end) and at.timestamp() <= end + LEEWAY_SECONDS):
-        return f"it is dated {at.isoformat()}, after its key had ceased to sign{_at(end)}"
-    if begin is not None and not (_number(begin) and at.timestamp() >= begin - LEEWAY_SECONDS):
-        return f"it is dated {at.isoformat()}, before its key began to sign{_at(begin)}"
-    return None
-
-
 def _decoded(part: str) -> bytes:
     """Base64url without padding, in its one spelling."""
     if not re.fullmatch(r"[A-Za-z0-9_-]*", part) or len(part) % 4 == 1:
@@ -104,22 +89,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a member is given twice")
     return dict(pairs)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _when(revoked: Any) -> str:
-    """What a set says of a revocation, which may be anything."""
-    if not isinstance(revoked, dict):
-        return ""
-    reason = revoked.get("reason")
-    return _at(revoked.get("revoked_at")) + (f" ({reason[:100]})" if isinstance(reason, str) else "")
-
-
-def _at(seconds: Any) -> str:
-    try:
-        return f" at {datetime.fromtimestamp(seconds, UTC).isoformat()}"
-    except (TypeError, ValueError, OverflowError, OSError):
-        return ""
