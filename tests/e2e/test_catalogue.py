@@ -15,6 +15,8 @@ from tests.support.waiting import until_now
 from hallmark import HallmarkError
 from hallmark.results import Alias, Transition
 
+pytestmark = pytest.mark.one_broker
+
 Artifact = Callable[[str], Path]
 
 

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.core.result import Ok
 from tests.support.system import SERVICES, System
 
+pytestmark = pytest.mark.one_broker
+
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_input_is_a_server_error(system: System, service: str) -> None:

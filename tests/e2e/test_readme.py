@@ -12,6 +12,8 @@ from tests.support.system import System
 from contracts.topics import TOPICS
 from hallmark import HallmarkError
 
+pytestmark = pytest.mark.one_broker
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -29,7 +29,7 @@ from kit.problems import Problem
 from policy.people import Ballot
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 
 
 def named(name: str) -> str:

@@ -10,7 +10,7 @@ from contracts.registry import AliasChanged, ModelRenamed, VersionEvaluated
 
 from .conftest import Harness
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 
 
 async def put(registry: Harness, path: str, body: dict[str, Any], *, by: str = "ana") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from .conftest import Harness
 from .test_catalogue import code_of, put
 from .test_lifecycle_changes import in_production
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 FIELDS = {"change_ticket": "CHG0000042", "rollback_to": "1"}
 PATH = "/v1/models/fraud/versions/1/transitions"
 

@@ -21,7 +21,7 @@ from .conftest import Harness
 from .test_catalogue import code_of, put
 from .test_registry import decide, promote, signed
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 FINDING = {"severity": "unsafe", "code": "cve", "detail": "a hole"}
 
 

@@ -21,7 +21,7 @@ from registry.tables import VIEWS, event_log, t
 from .conftest import Harness
 from .test_registry import promote
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 
 
 @pytest_asyncio.fixture(loop_scope="module")

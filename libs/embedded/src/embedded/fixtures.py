@@ -57,10 +57,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_broker: what is tested has nothing to do with the kind of the broker")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kafka" in metafunc.fixturenames:
         asked = metafunc.config.getoption("--kafka")
         kinds = ["tansu", "apache"] if asked == "both" else [asked]
+        if metafunc.definition.get_closest_marker("one_broker") is not None:
+            kinds = kinds[-1:]
         if os.environ.get("HALLMARK_TEST_STACK") == "containers":
             kinds = ["apache"]
         metafunc.parametrize("kafka", kinds, indirect=True, scope="session")
