@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := libs services tests
 
-.PHONY: help setup demo up down status test lint types imports fast integration schemas publish-schemas lock compose-test clean
+.PHONY: help setup demo up down status test lint types imports fast integration soak schemas publish-schemas lock compose-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,10 @@ fast: $(READY)
 integration: $(READY)
 	@echo "== chaos, end to end, integration, property"; \
 	$(BIN)/pytest tests/chaos tests/e2e tests/integration tests/property -q -n 3 --dist loadgroup --durations=10
+
+soak: $(READY) ## the races 1,000 times and the walk 300 times: what CI has no time for
+	@HALLMARK_RACES=1000 HALLMARK_MACHINE_EXAMPLES=300 \
+	$(BIN)/pytest tests/integration/approval/test_races.py tests/property/test_approval_machine.py -q -n 2 --durations=10
 
 schemas: $(READY) ## write the JSON Schemas and the API documents anew
 	@$(BIN)/python -m contracts.catalog libs/contracts/schemas && $(BIN)/python deploy/documents.py

@@ -38,7 +38,7 @@ class Acts(Watch):
         8,
         model=MODELS,
         version=VERSIONS,
-        kind=["promotion"] * 16 + ["rollback", "rollback", "alias"],
+        kind=["promotion"] * 12 + ["rollback"] * 5 + ["alias"],
         target=["Production"] * 9 + ["Staging"],
         by=["ana", "ana", "ben", "lea"],
         fields=FIELDS,
@@ -48,9 +48,11 @@ class Acts(Watch):
     def ask(self, model: str, version: int, kind: str, target: str, by: str, hours: int, **given: Any) -> None:
         if sum(a.status == "open" for a in self.facts.asked.values()) >= OPEN_AT_MOST:
             return
-        was_there = [place for place, facts in self.facts.versions.items() if target in facts["stages"]]
-        if kind == "rollback" and was_there:
-            model, version = self.random.choice(was_there)
+        if kind == "rollback" and (ways := self._ways_back(target)):
+            model, version = self.random.choice(ways)
+            by, given["fields"] = self.random.choice([("hallmark/registry", {}), ("otto", {}), (by, given["fields"])])
+        elif kind == "rollback" and self.random.randrange(6):
+            kind = "promotion"
         target, expires_at = "@champion" if kind == "alias" else target, self.scene.now() + timedelta(hours=hours)
         transition = self.registry.transition(model, version, Stage.STAGING, Stage.PRODUCTION, TransitionKind(kind))
         message = StageRequested(
@@ -58,6 +60,12 @@ class Acts(Watch):
         )
         self.scene.run(self.registry.publish(message, model, version))
         self.asked(message.transition_id, kind, model, version, "Staging", target, by, expires_at, **given)
+
+    def _ways_back(self, target: str) -> list[tuple[str, int]]:
+        """The versions that have been there where another one is now."""
+        there = {model: version for model, version, stage in self.facts.stays if stage == target}
+        known = self.facts.versions.items()
+        return [(m, v) for (m, v), facts in known if target in facts["stages"] and there.get(m, v) != v]
 
     def asked(
         self,
@@ -173,8 +181,8 @@ class Acts(Watch):
         self.touched.add(a.id)
         new = [vote for vote in request.votes if vote.voter == actor.name and vote.at not in had]
         if refused is None and not new:
-            votes = [(v.who, v.behalf, v.choice) for v in a.votes if v.basis == self.facts.basis(a)]
-            assert (actor.name, behalf, choice) in votes, self.shown(a, "not taken", actor)
+            votes = [(self.facts.one(v.who), v.behalf, v.choice) for v in a.votes if v.basis == self.facts.basis(a)]
+            assert (self.facts.one(actor.name), behalf, choice) in votes, self.shown(a, "not taken", actor)
             self.counts["vote: a double click"] += 1
             return
         may = self.scene.ever(lambda at: self.facts.may_vote(a, acts, choice, comment, rule, behalf, at))
@@ -187,7 +195,8 @@ class Acts(Watch):
         assert (vote.on_behalf_of, str(vote.choice)) == (behalf, choice)
         assert choice == "reject" or vote.rule in self.facts.rules(a)
         assert rule in (None, vote.rule) or choice == "reject"
-        a.votes.append(Cast(actor.name, behalf, choice, vote.rule, vote.at, self.facts.basis(a)))
+        groups = self.facts.known(behalf)[0] if behalf else acts.groups
+        a.votes.append(Cast(actor.name, behalf, choice, vote.rule, vote.at, self.facts.basis(a), groups))
         self.counts[f"vote: {choice}{' for another' if behalf else ''}"] += 1
 
     @step_of(2, nth=NTH, who=VOTERS)
@@ -245,12 +254,13 @@ class Acts(Watch):
         self.follow(a, request)
         self.touched.add(a.id)
         if refused is None and request.waivers == had:
-            assert Waived(gate, actor.name, self.facts.basis(a)) in a.waivers, self.shown(a, "not taken", actor, gate)
+            waived = [(w.gate, w.by, w.basis) for w in a.waivers]
+            assert (gate, actor.name, self.facts.basis(a)) in waived, self.shown(a, "not taken", actor, gate)
             return
         may = self.scene.ever(lambda at: self.facts.may_waive(a, acts, gate, at))
         assert (refused is None) in may, self.shown(a, refused, actor, gate)
         if refused is None:
-            a.waivers.append(Waived(gate, actor.name, self.facts.basis(a)))
+            a.waivers.append(Waived(gate, actor.name, self.facts.basis(a), acts.groups))
             self.counts["waived"] += 1
 
     @step_of(3, nth=NTH, result=["pass", "pass", "fail", "inconclusive", "error"])
@@ -264,6 +274,7 @@ class Acts(Watch):
         for hook in [f"{name}/{gate['id']}" for name, gate in gates if "webhook" in gate]:
             question = Question(a.id, hook, self.scene.request(a.id).request_digest)
             if self.scene.refused(answers.record(question, Said(result, "it says so"))) is None:
+                self.follow(a, self.scene.request(a.id))
                 a.answers.append((hook, self.facts.basis(a), result))
                 self.touched.add(a.id)
                 self.counts["answered"] += 1

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta, timezone
 from typing import Any
 
-from tests.support.approval_acts import BAD, PASSERS, Acts
+from tests.support.approval_acts import BAD, GOOD_FIELDS, PASSERS, Acts
 from tests.support.approval_facts import Asked, Doc, Member, Told
 from tests.support.approval_policies import GROUPS, RETIRED, Writer, text
 from tests.support.approval_walk import (
@@ -74,6 +74,15 @@ class Events(Acts):
                 }
         for model in MODELS:
             self._evaluated(model, 1, "may", 0.9, 1, 0)
+            if self.random.randrange(3):
+                self._in_production(model, 1)
+
+    def _in_production(self, model: str, version: int) -> None:
+        """It has been there since before there were policies."""
+        transition = self.registry.transition(model, version, Stage.STAGING, Stage.PRODUCTION, TransitionKind.PROMOTION)
+        event = StageChanged(**transition.model_dump(), requested_by="ana", reason="test")
+        self.scene.run(self.registry.publish(event, model, version))
+        self.facts.moved(model, version, "Production")
 
     # -- what requests rest on ------------------------------------------------------------------------------------
 
@@ -147,23 +156,40 @@ class Events(Acts):
             new = {"id": attached.evidence.evidence_id, "type": kind, "result": said, "by": by, "service": service}
             facts["evidence"] = [*others, {**new, "file": what == "file", "link": what == "link"}]
 
-    @step_of(5)
-    def carry_out(self) -> None:
-        """What was approved last."""
-        approved = [a for a in self.facts.asked.values() if a.status == "approved" and a.policy is None]
-        if not approved or approved[-1].id in self.carried_out:
+    @step_of(7, well=range(5))
+    def carry_out(self, well: int) -> None:
+        """What was approved last: mostly the registry does."""
+        approved = [a for a in self.facts.asked.values() if a.holds_until is not None and not a.told]
+        if not approved:
             return
-        a = approved[-1]
-        self.carried_out.add(a.id)
-        given = self._transition(a)
+        a, waiting = approved[-1], [a for a in self.facts.asked.values() if a.status == "open"]
+        a.told, given = True, self._transition(a)
+        self.touched |= {b.id for b in waiting if (b.model, b.target) == (a.model, a.target)}
+        if not well:
+            no = StageRefused(**given, code="stage-moved", detail="it is elsewhere")
+            self.scene.run(self.registry.publish(no, a.model, a.version))
+            return
         if a.kind == "alias":
             names = {"workspace", "model", "version", "digest", "artifact_digest", "requested_by", "reason"}
+            names |= {"transition_id"}
             event = AliasChanged(alias=a.target[1:], **{name: given[name] for name in names})
             self.scene.run(self.registry.publish(event, a.model, a.version))
         else:
             self.scene.run(self.registry.publish(StageChanged(**given), a.model, a.version))
         self.facts.moved(a.model, a.version, a.target)
         self.counts["carried out"] += 1
+        if self.random.randrange(2) and self._ways_back(a.target):
+            self.ask(a.model, a.version, "rollback", a.target, "ana", 240, reason="it is worse", fields={})
+
+    @step_of(4, model=MODELS, fields=[GOOD_FIELDS] * 3 + [{}])
+    def promote(self, model: str, fields: dict[str, str]) -> None:
+        """All the way, where another version is: so that there is a way back."""
+        known = len(self.facts.asked)
+        self.ask(model, 2, "promotion", "Production", "ana", 240, reason="better on every slice", fields=fields)
+        if len(self.facts.asked) > known:
+            self.bring_on(list(self.facts.asked.values())[-1])
+            self.compare()
+            self.carry_out(well=1)
 
     @step_of(1, nth=NTH)
     def cancel(self, nth: int) -> None:
@@ -202,8 +228,9 @@ class Events(Acts):
 
     @step_of(4, nth=NTH, groups=SETS, odd=range(6), then=[True, False])
     def somebody_leaves_who_has_acted(self, nth: int, groups: set[str], odd: int, then: bool) -> None:
-        if a := self.aimed(nth, lambda a: a.votes or a.waivers):
+        if a := self.aimed(nth, lambda a: a.votes or a.waivers or a.glass):
             acted = {name for vote in a.votes for name in (vote.who, vote.whose)} | {waiver.by for waiver in a.waivers}
+            acted |= {a.glass.by} if a.glass else set()
             if acted:
                 self.the_directory_tells(self.random.choice(sorted(acted)), groups or {"ml-engineers"}, odd)
                 if then:

@@ -26,7 +26,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Cast:
-    """A vote that was taken. `basis`: all that the request rested on then."""
+    """A vote that was taken. `basis`: all that the request rested on then; `groups`: of whose right it is, then."""
 
     who: str
     behalf: str | None
@@ -34,6 +34,7 @@ class Cast:
     rule: str
     at: datetime
     basis: str
+    groups: frozenset[str]
 
     @property
     def whose(self) -> str:
@@ -45,6 +46,7 @@ class Waived:
     gate: str
     by: str
     basis: str
+    groups: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Glass:
 class Asked:
     """A request, and what has happened to it. `policy` is the text that a change of policy asks for; `limits`, when it
     had to be decided, first and by everything it was bound to since; `escalated`, whom the steps that were taken let
-    vote for which rule; `reviews`, who said whether the emergency was one, and `reviewed`, whether that is enough."""
+    vote for which rule; `reviews`, who said whether the emergency was one, and `reviewed`, whether that is enough;
+    `by_people`, whether people were asked and let it pass; `holds_until`, how long the approval holds, and `told`,
+    whether the registry has told what became of it."""
 
     id: str
     kind: str
@@ -90,6 +94,9 @@ class Asked:
     reviewed: bool = False
     status: str = "open"
     overdue: bool = False
+    by_people: bool = False
+    holds_until: datetime | None = None
+    told: bool = False
     sealed: "tuple[dict[str, tuple[str, str]], Doc] | None" = None  # the policies and inputs it was decided by
 
     @property
@@ -147,6 +154,10 @@ class Facts:
     granted: list[tuple[str, str]] = field(default_factory=list)  # delegator, delegate
     asked: dict[str, Asked] = field(default_factory=dict)
 
+    def one(self, name: str) -> str:
+        """Who it is, of whatever account."""
+        return self.emails.get(name, name).lower()
+
     def _member(self, actor: Actor) -> Member:
         token = Told(actor.groups, actor.person, actor.auth_at)
         return self.members.get(actor.name, Member()).with_token(token)
@@ -186,11 +197,12 @@ class Facts:
         a.sealed = (dict(self.policies), deepcopy(self.inputs(a)))
 
     def _beforehand(self, a: Asked, there: int) -> str | None:
-        """The request that let the version in which is there now, if it named this one to roll back to."""
+        """The request that let the version in which is there now, if people saw it name this one to roll back to."""
         place = (a.model, there, a.target)
         let_in = [b for b in self.asked.values() if b.status == "approved" and (b.model, b.version, b.target) == place]
-        named = a.kind == "rollback" and let_in and let_in[-1].fields.get("rollback_to") == str(a.version)
-        return let_in[-1].id if named else None
+        if a.kind != "rollback" or not let_in or not let_in[-1].by_people:
+            return None
+        return let_in[-1].id if let_in[-1].fields.get("rollback_to") == str(a.version) else None
 
     def moved(self, model: str, version: int, target: str) -> None:
         """A version enters a stage and leaves the one it was in; an alias leaves the version that it pointed at."""

@@ -27,7 +27,15 @@ class Oracle(Reading):
         if any(gate.never or "gates" not in _skips(docs) for gate in failed):
             return "rejected"
         ready = self._checked(a, docs, gates) and self._quorum(a, at) and self._in_time(a, docs, at)
-        return "approved" if ready and not held else None
+        return "approved" if ready and not held and self._turn(a, at) else None
+
+    def _turn(self, a: Asked, at: datetime) -> bool:
+        """Whether nothing else that is approved is on its way to the same place."""
+        others = [
+            b for b in self.asked.values() if b.status == "approved" and (b.model, b.target) == (a.model, a.target)
+        ]
+        under_way = [b for b in others if b.holds_until is not None and at < b.holds_until and not b.told]
+        return not under_way or bool(self.inputs(a)["request"].get("beforehand"))
 
     def holds(self, a: Asked, at: datetime) -> bool:
         """Whether an approval may still be carried out at that time: its people, its time and its emergency."""
@@ -35,7 +43,14 @@ class Oracle(Reading):
         people_agree = "approvals" in skips or self._quorum(a, at)
         return at < self.limit(a) and people_agree and ("schedule" in skips or self._in_time(a, self.docs(a), at))
 
+    def by_people(self, a: Asked, at: datetime) -> bool:
+        """Whether a decision at that time is that of people: some are asked, and there is no emergency."""
+        emergency = self._emergency(a, self.docs(a), list(self.gates(a, at)), at)
+        return bool(self.rules(a)) and not emergency
+
     def _mistakes(self, a: Asked, docs: Docs) -> bool:
+        if self.inputs(a)["request"].get("beforehand") or a.by == "hallmark/registry":
+            return False
         for request in (spec.get("request", {}) for _, spec in docs):
             if len(a.reason.strip()) < request.get("reason", {}).get("min_length", 1):
                 return True
@@ -56,7 +71,7 @@ class Oracle(Reading):
 
     def _emergency(self, a: Asked, docs: Docs, gates: list[Said], at: datetime) -> bool:
         glass = a.glass
-        if glass is None or glass.basis != self.basis(a) or at >= glass.until:
+        if glass is None or glass.basis != self.basis(a) or at >= glass.until or self._left(docs, glass):
             return False
         return (
             all(gate.result in GOOD for gate in gates if gate.never)
@@ -65,11 +80,15 @@ class Oracle(Reading):
             and ("schedule" in glass.skips or self._in_time(a, docs, at))
         )
 
+    def _left(self, docs: Docs, glass: Glass) -> bool:
+        """Whether whoever broke the glass could do it no more."""
+        member = self.members[glass.by]
+        return not member.person or not all(member.groups & plain(spec["break_glass"]["allowed"]) for _, spec in docs)
+
     def _in_time(self, a: Asked, docs: Docs, at: datetime) -> bool:
         schedules = [spec.get("schedule", {}) for _, spec in docs]
-        beforehand = self.inputs(a)["request"].get("beforehand")
-        return all(
-            (beforehand or at >= a.opened_at + span(one.get("min_wait", "0s")))
+        return bool(self.inputs(a)["request"].get("beforehand")) or all(
+            at >= a.opened_at + span(one.get("min_wait", "0s"))
             and (not one.get("windows") or any(_within(window, at) for window in one["windows"]))
             and not any(
                 datetime.fromisoformat(freeze["from"]) <= at < datetime.fromisoformat(freeze["to"])
@@ -83,15 +102,17 @@ class Oracle(Reading):
         return all(have[rule] >= count for rule, (_, count) in self.rules(a).items())
 
     def _denied(self, a: Asked) -> bool:
-        for allowed, count in self.deniers(a):
-            against = {
-                vote.whose
-                for vote in a.votes
-                if vote.choice == "reject" and self.known(vote.whose)[0] & allowed and self.counts(a, vote, vote.at)
-            }
-            if len(against) >= count:
-                return True
-        return False
+        """By people who may still reject; for whom they did, tells what they were when they did."""
+        anybody = NOBODY.union(*(allowed for allowed, _ in self.deniers(a)))
+        against = [
+            vote
+            for vote in a.votes
+            if vote.choice == "reject" and self.known(vote.whose)[0] & anybody and self.counts(a, vote, vote.at)
+        ]
+        return any(
+            len({self.one(vote.whose) for vote in against if vote.groups & allowed}) >= count
+            for allowed, count in self.deniers(a)
+        )
 
     # -- what people may do ---------------------------------------------------------------------------------------
 
@@ -110,12 +131,13 @@ class Oracle(Reading):
             allowed = NOBODY.union(*(groups for key, (groups, _) in rules.items() if rule in (None, key)))
         else:
             allowed = NOBODY.union(*(groups for groups, _ in self.deniers(a)))
-        heard = {name for vote in a.votes if self._stands(a, docs, vote, at) for name in (vote.who, vote.whose)}
+        stand = [vote for vote in a.votes if self._stands(a, docs, vote, at)]
+        heard = {name for vote in stand for name in (vote.who, self.one(vote.who), vote.whose)}
         return (
             (who.person and person and bool(groups & allowed) and self._stepped_up(docs, who, at))
             and not self.excluded(a, who.name)
             and not (behalf and self.excluded(a, behalf))
-            and not {who.name, behalf} & heard
+            and not {who.name, self.one(who.name), *((behalf, self.one(behalf)) if behalf else ())} & heard
             and bool(entitled(who.groups))
             and (choice == "approve" or bool(comment.strip()))
         )
@@ -165,7 +187,7 @@ class Oracle(Reading):
             and not (a.kind in HELD and self.frozen(a.model, at))
             and all(gate.result in GOOD for gate in self.gates(a, at) if gate.never)
         )
-        if a.glass is not None and a.glass.basis == self.basis(a):
+        if a.glass is not None and a.glass.basis == self.basis(a) and not self._left(docs, a.glass):
             return a.glass if may and at < a.glass.until else None
         reviews = [one["review"] for one in glasses]
         each = [plain(one["from"]) for one in reviews]
@@ -185,7 +207,8 @@ class Oracle(Reading):
         """An emergency that let the request pass."""
         glass = a.glass
         return (
-            (glass is not None and who.person and who.name != glass.by and bool(entitled(who.groups) & glass.review))
+            (glass is not None and who.person and bool(entitled(who.groups) & glass.review))
+            and self.one(who.name) != self.one(glass.by)
             and not self.excluded(a, who.name)
             and self._stepped_up(self.docs(a), who, at)
         )
@@ -193,8 +216,9 @@ class Oracle(Reading):
     def accepted(self, a: Asked) -> bool:
         """Whether enough people find the emergency justified, of those who may still say so."""
         assert a.glass is not None
-        good = {who for who, justified, _ in a.standing_reviews if justified}
-        return len({who for who in good if self.known(who)[1] and self.known(who)[0] & a.glass.review}) >= a.glass.count
+        good = {who for who, justified, _ in a.standing_reviews if justified and not self.excluded(a, who)}
+        able = {self.one(who) for who in good if self.known(who)[1] and self.known(who)[0] & a.glass.review}
+        return len(able) >= a.glass.count
 
 
 def _skips(docs: Docs) -> frozenset[str]:

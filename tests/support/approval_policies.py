@@ -21,12 +21,14 @@ WHENS = (
     'candidate.tags.team == "red"',
     'model.name.startsWith("risky")',
     'request.change_class != "standard"',
+    'candidate.attestations.exists(a, a.type == "ci" && a.verified)',
+    '!candidate.attestations.exists(a, a.type == "ci" && a.verified)',
 )
 PRODUCTION, ALIAS = {"to": "Production"}, {"kind": "alias", "to": "@champion"}
 WIDE: list[Doc] = [PRODUCTION, PRODUCTION, {**PRODUCTION, "kind": "any"}]
 OTHERS: list[Doc] = [
     *(*WIDE, PRODUCTION, {}, {"kind": "any"}, {"kind": "rollback"}, ALIAS, ALIAS),
-    *({**PRODUCTION, "from": "Staging"}, {"from": "Archived"}),
+    *({**PRODUCTION, "from": "Staging"}, {"from": "Archived"}, {"to": "production", "from": "STAGING"}),
 ]
 NARROW: list[Doc] = [
     *({"models": ["risky*"]}, {"tags": {"risk": "high"}}, {"models": ["plain", "x?"]}),

@@ -50,6 +50,10 @@ def _verified(piece: Doc, inputs: Doc) -> bool:
     return bool(good) and not _own(piece, inputs)
 
 
+def _checked(inputs: Doc) -> bool:
+    return any(one["type"] == "ci" and _verified(one, inputs) for one in inputs["candidate"]["evidence"])
+
+
 # Each raises KeyError where CEL has an error: a field or a metric that is not there.
 EXPRESSIONS: dict[str, Callable[[Doc, datetime], bool]] = {
     "candidate.metrics.accuracy >= 0.9": lambda i, _: i["candidate"]["metrics"]["accuracy"] >= 0.9,
@@ -63,9 +67,8 @@ EXPRESSIONS: dict[str, Callable[[Doc, datetime], bool]] = {
     'now - candidate.evaluated_at < duration("48h")': lambda i, now: (
         now - _evaluated_at(i["candidate"]) < timedelta(hours=48)
     ),
-    'candidate.attestations.exists(a, a.type == "ci" && a.verified)': lambda i, _: any(
-        one["type"] == "ci" and _verified(one, i) for one in i["candidate"]["evidence"]
-    ),
+    'candidate.attestations.exists(a, a.type == "ci" && a.verified)': lambda i, _: _checked(i),
+    '!candidate.attestations.exists(a, a.type == "ci" && a.verified)': lambda i, _: not _checked(i),
     "has(candidate.evidence.model_card)": lambda i, _: "model_card" in pieces(i["candidate"]),
     "request.to in candidate.stages": lambda i, _: i["request"]["to"] in i["candidate"]["stages"],
     'model.tags.risk == "high"': lambda i, _: i["model"]["tags"]["risk"] == "high",
@@ -102,8 +105,8 @@ class Reading(Facts):
         kind, model = transition.get("kind", "promotion"), inputs["model"]
         if not (
             (kind == a.kind or (kind == "any" and a.kind != "policy"))
-            and transition.get("to") in (None, a.target)
-            and transition.get("from") in (None, a.origin)
+            and transition.get("to", a.target).lower() == a.target.lower()
+            and transition.get("from", a.origin).lower() == a.origin.lower()
             and _fits(model["workspace"], match.get("workspaces"))
             and _fits(model["name"], match.get("models"))
             and all(model["tags"].get(name) == value for name, value in match.get("tags", {}).items())
@@ -137,7 +140,8 @@ class Reading(Facts):
             gates = spec.get("gates", ())
             asked = [gate["attestation"]["type"] for gate in gates if "attestation" in gate]
             asked += spec.get("request", {}).get("evidence", ())
-            cel = " ".join(gate.get("cel", "") for gate in gates)
+            conditions = [spec["match"], *people(spec).get("rules", ())]
+            cel = " ".join([gate.get("cel", "") for gate in gates] + [one.get("when", "") for one in conditions])
             if f"{version}.evidence" in cel or f"{version}.attestations" in cel:
                 return True
             if version == "candidate" and kind in asked:
@@ -197,6 +201,7 @@ class Reading(Facts):
         basis = self.basis(a)
         for waiver in a.waivers:
             groups, person = self.known(waiver.by)
+            groups &= waiver.groups
             theirs = (waiver.gate, waiver.basis) == (said.id, basis) and all(groups & one for one in said.passers)
             if theirs and person and not self.excluded(a, waiver.by):
                 return Said(said.id, "waived", said.blocks, said.never, said.passers)
@@ -214,11 +219,13 @@ class Reading(Facts):
         docs, version = self.docs(a), self.inputs(a)["candidate"] or {}
         kinds = {k for _, spec in docs for k in people(spec).get("separation_of_duties", {}).get("exclude", ())}
         out = {a.by, version.get("author", a.by)}
-        if "version.committers" in kinds and not veto:
-            out |= set(version.get("committers", ()))
         if "policy.last_editor" in kinds and not veto:
             out |= {self.in_force(a)[policy][1] for policy, _ in docs}
-        return bool({name.lower(), self.emails.get(name, name).lower()} & {one.lower() for one in out})
+        # Whose token has been seen, their address is known.
+        out |= {self.one(who) for who in out if who in self.members and self.members[who].token}
+        if "version.committers" in kinds and not veto:
+            out |= set(version.get("committers", ()))
+        return bool({name.lower(), self.one(name)} & {one.lower() for one in out})
 
     def added(self, a: Asked) -> dict[str, frozenset[str]]:
         """The groups that may vote too, by rule: those of escalations that the policies of now still hold."""
@@ -257,7 +264,7 @@ class Reading(Facts):
         rules, counted = self.rules(a), set[str]()
         have = dict.fromkeys(rules, 0)
         for vote in a.votes:
-            both = {vote.who, vote.whose}
+            both = {self.one(vote.who), self.one(vote.whose)}
             if vote.choice == "approve" and vote.rule in rules and not both & counted:
                 groups, _ = self.known(vote.whose)
                 if groups & rules[vote.rule][0] and self.counts(a, vote, at):

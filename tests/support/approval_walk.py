@@ -38,17 +38,18 @@ PEOPLE = {
     "cem": "reviewers risk",  # whose commits are in them, by e-mail address
     "max": "risk leads",  # and whose, by name
     "dora": "security",
+    "alt": "reviewers",  # who is ana, by another account
     "bot": "reviewers risk leads oncall",  # no person
     "root": "admins",
     "vera": "admins",
     "adam": "admins",
 }
-EMAILS = {"cem": "Cem@Example.org", "dora": "dora@example.org"}
+EMAILS = {"cem": "Cem@Example.org", "dora": "dora@example.org", "ana": "Ana@Example.org", "alt": "ana@example.org"}
 COMMITTERS = ("cem@example.org", "MAX")
 METRICS = {1: {"accuracy": 0.95, "p95": 80.0}, 2: {"accuracy": 0.92, "p95": 120.0}}
 MODELS, VERSIONS = ["risky", "plain"], [1, 2]
 EVERYBODY = sorted(PEOPLE)
-VOTERS = ["ben", "bo", "rita", "rolf", "lea", "lou", "olga"]
+VOTERS = ["ben", "bo", "rita", "rolf", "lea", "lou", "olga", "alt"]
 NTH = range(4)
 OPEN_AT_MOST = 3
 

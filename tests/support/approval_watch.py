@@ -38,7 +38,6 @@ class Watch(RuleBasedStateMachine):
         self.first: dict[str, tuple[str, str]] = {}  # of each request: its first digest, and what it rested on
         self.random = Random()
         self.touched: set[str] = set()
-        self.carried_out: set[str] = set()
         self.read: dict[str, Any] = {}  # of each request: the row of its state, as it was read last
         self.read_at = self.scene.now()
         self.facts.emails = EMAILS
@@ -118,8 +117,14 @@ class Watch(RuleBasedStateMachine):
 
     def follow(self, a: Asked, request: Request) -> None:
         """What is taken from the service: when it bound the request, and which steps of an escalation it took; each
-        must have been due."""
-        a.bound_at = request.bound_at
+        must have been due. What was said before is void, though what it rests on may change back."""
+        if request.bound_at != a.bound_at:
+            basis = self.facts.basis(a)
+            said = [one.basis for one in a.waivers] + ([a.glass.basis] if a.glass else [])
+            assert basis not in said, self.shown(a, "void for nothing")
+            self.counts["void: waivers"] += len(a.waivers)
+            self.counts["void: emergencies"] += a.glass is not None
+            a.bound_at, a.waivers, a.answers, a.glass = request.bound_at, [], [], None
         taken = {(step.rule, plain(step.to)) for step in request.escalated if step.rule is not None}
         for one in taken - a.escalated:
             due = [since for rule, groups, since in self.facts.steps(a) if (rule, groups) == one]
@@ -146,9 +151,12 @@ class Watch(RuleBasedStateMachine):
         assert self.facts.verdict(a, at) == given or late, self.shown(a, given, at)
         if a.policy is not None and given == "approved":
             self.facts.policies[a.model] = (a.policy, a.by)
+        a.by_people = given == "approved" and self.facts.by_people(a, at)
+        self.counts["beforehand"] += given == "approved" and bool(self.facts.inputs(a)["request"].get("beforehand"))
         if a.glass is not None and given == "approved":
             self.facts.seal(a)
         if decision is not None and given == "approved":
+            a.holds_until = decision.expires_at
             assert self._holds(a, at, decision.expires_at), self.shown(a, "holds too long", decision.expires_at)
             assert {(v.voter, v.at) for v in decision.votes} <= {(v.who, v.at) for v in a.votes}, self.shown(a)
             if not emergency:

@@ -244,7 +244,8 @@ async def test_a_question_that_nobody_waits_for_is_dropped(rig: Rig, check: Rece
     request_id = await rig.asked("m")
     async with rig.direct.db.transaction() as tx:
         older = {"request_id": request_id, "gate": "checked/fairness", "request_digest": "sha256:" + "0" * 64}
-        await tx.execute(sa.insert(of(CallRow)).values(**older, next_at=now() - timedelta(hours=1), attempts=0))
+        before = now() - timedelta(hours=1)
+        await tx.execute(sa.insert(of(CallRow)).values(**older, bound_at=before, next_at=before, attempts=0))
     assert await rig.calls().once()
     assert len(check.hits) == 1
     assert await rig.rows() == []

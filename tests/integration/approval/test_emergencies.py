@@ -19,6 +19,8 @@ LONG: dict[str, Any] = {"expires_in": 800 * 3600}
 ASKS: dict[str, Any] = {"from": ["group:risk"], "within": "2d", "on_overdue": ["page", "freeze_model"]}
 ONE, TWO = ({**GLASS, "review": {**ASKS, "count": count}} for count in (1, 2))
 PAGED = {**GLASS, "review": {**ASKS, "count": 1, "on_overdue": ["page"]}}
+# It lets the request pass an hour after that was opened.
+WAITS: dict[str, Any] = {"break_glass": {**GLASS, "skips": ["approvals"]}, "schedule": {"min_wait": "1h"}}
 # The gate is not among what it skips, so that the request stays open.
 HELD: dict[str, Any] = {
     "gates": [{"id": "latency", "cel": "candidate.metrics.p95 < 1.0", "waivable_by": ["group:leads"]}],
@@ -174,6 +176,62 @@ async def test_the_glass_is_broken_once(only: Direct) -> None:
     again = (await breaks(only, request)).glass
     assert again is not None
     assert again != glass
+
+
+# -- an emergency that waits ---------------------------------------------------------------------------------------
+
+
+async def test_an_emergency_that_waits_is_looked_at_in_time(only: Direct) -> None:
+    await only.publish(document(**WAITS, **approvals(REVIEW)))
+    request = await asked(only, **LONG)
+    assert (await breaks(only, request)).status == "open"
+    await only.later(minutes=59)
+    assert (await only.request(request)).status == "open"
+    await only.later(minutes=2)
+    assert (await only.request(request)).status == "approved"
+
+
+async def test_an_emergency_that_waits_for_too_long_is_over(only: Direct) -> None:
+    await only.publish(document(**{**WAITS, "schedule": {"min_wait": "5h"}}, **approvals(REVIEW)))
+    request = await asked(only, **LONG)
+    await breaks(only, request)
+    await only.later(hours=6)
+    assert (await only.request(request)).status == "open"
+    assert await code(breaks(only, request)) == "emergency-over"
+
+
+@pytest.mark.parametrize(("groups", "person"), [((), False), (("oncall",), False), (("staff",), True)])
+async def test_an_emergency_of_somebody_who_has_left_is_none(
+    only: Direct, groups: tuple[str, ...], person: bool
+) -> None:
+    glass = {**GLASS, "skips": ["approvals"], "allowed": ["group:oncall", "group:staff"]}
+    await only.publish(document(**{**WAITS, "break_glass": glass}, **approvals(REVIEW)))
+    request = await asked(only, **LONG)
+    otto = ("oncall", "staff")
+    await breaks(only, request, "otto", *otto)
+    await only.later(minutes=5)
+    await only.parts.directory.tell("otto", frozenset(groups), person=person, by="the directory")
+    await only.later(hours=1)
+    found = await only.request(request)
+    assert (found.status, found.glass is not None) == ("open", True)
+    assert (await only.parts.people.look(request)).status == "open"
+    # Somebody else is still there.
+    found = await breaks(only, request, "olaf", *otto)
+    assert (found.status, [past.emergency.by for past in found.past_emergencies]) == ("approved", ["otto"])
+    assert found.past_emergencies[0].why == "olaf broke the glass anew"
+    assert found.decision is not None
+    assert found.decision.break_glass == found.glass
+
+
+async def test_who_comes_back_in_time_has_broken_the_glass(only: Direct) -> None:
+    await only.publish(document(**WAITS, **approvals(REVIEW)))
+    request = await asked(only, **LONG)
+    await breaks(only, request)
+    for groups in ((), ("oncall",)):
+        await only.later(minutes=5)
+        await only.parts.directory.tell("otto", frozenset(groups), person=True, by="the directory")
+    await only.later(hours=1)
+    assert (await only.request(request)).status == "approved"
 
 
 # -- who reviews it ------------------------------------------------------------------------------------------------

@@ -110,11 +110,14 @@ async def test_must_quorum_n_of_group_and_all_rules(only: Direct) -> None:
 async def test_beyond_quorum_rules_with_when_and_one_person_counts_for_one_rule(only: Direct) -> None:
     rules = [REVIEW, {**RISK, "from": ["group:risk", "group:reviewers"], "when": 'request.change_class != "standard"'}]
     await only.publish(document(**approvals(*rules)))
-    normal = await asked(only)
+    await only.registry.register("m", 1, accuracy=0.95)
+    envelope = await only.registry.request("m")
+    normal = transition_id(envelope)
     await vote(only, normal, "ben", "reviewers", "risk")
     assert await status(only, normal) == "open"  # ben is in both groups, and counts once
     assert await refused(only, normal, "ben", "reviewers", "risk", choice="reject") == "already-voted"
     assert (await vote(only, normal, "rita", "risk")).status == "approved"
+    await only.registry.changed(envelope)
     standard = await asked(only, fields={"change_class": "standard"})
     assert (await vote(only, standard, "ben", "reviewers")).status == "approved"
 
@@ -600,12 +603,13 @@ async def test_must_rollback_by_the_shipped_policy_asks_nobody(direct: Direct) -
     assert (found.status, found.votes) == ("approved", ())
 
 
-async def let_in(direct: Direct, version: int, **given: Any) -> None:
+async def let_in(direct: Direct, version: int, **given: Any) -> str:
     if ("m", version) not in direct.registry.versions:
         await direct.registry.register("m", version, accuracy=0.95)
     envelope = await direct.registry.request("m", version, **given)
     assert (await vote(direct, transition_id(envelope), "ben", "reviewers")).status == "approved"
     await direct.registry.changed(envelope)
+    return transition_id(envelope)
 
 
 async def test_beyond_rollback_to_the_pre_approved_target_asks_nobody(only: Direct) -> None:
@@ -616,12 +620,14 @@ async def test_beyond_rollback_to_the_pre_approved_target_asks_nobody(only: Dire
     await let_in(only, 1)
     await let_in(only, 2, fields={"rollback_to": "1"})
     asked_for: dict[str, Any] = {"from_": Stage.ARCHIVED, "kind": TransitionKind.ROLLBACK}
-    found = await only.request(transition_id(await only.registry.request("m", 1, **asked_for)))
+    envelope = await only.registry.request("m", 1, **asked_for)
+    found = await only.request(transition_id(envelope))
     assert found.decision is not None
     assert (found.status, found.votes) == ("approved", ())
     beforehand = found.inputs["request"]["preapproved"]
     assert found.decision.reason == f"approved beforehand, with request {beforehand}"
     assert (await only.request(beforehand)).inputs["candidate"]["version"] == 2
+    await only.registry.changed(envelope)
     # With no word of where to go back to, or of another version, people are asked.
     await let_in(only, 3)
     await let_in(only, 4, fields={"rollback_to": "2"})

@@ -7,6 +7,7 @@ from tests.integration.approval.conftest import Direct, transition_id
 from tests.integration.approval.test_features import GOOD, REVIEW, approvals, asked, document, let_in, only, vote
 
 from approval.explain import Asked, explain
+from approval.lists import EVERY, readable
 from approval.simulation import simulate
 from contracts.envelope import now
 from contracts.model import Dataset, Evaluation
@@ -26,7 +27,9 @@ async def test_beyond_gates_dry_run_against_history(only: Direct) -> None:
         if accuracy > 0.9:
             await vote(only, ids[-1], "ben", "reviewers")
     before = [(await only.request(request_id)).status for request_id in ids]
-    report = await simulate(only.parts.desk, document(gates=[GOOD, STRICTER], **approvals(REVIEW)), 20, lambda _: True)
+    report = await simulate(
+        only.parts.desk, document(gates=[GOOD, STRICTER], **approvals(REVIEW)), 20, readable([EVERY])
+    )
     assert before == ["approved", "approved", "rejected"]
     assert (report.looked_at, report.applied_to, report.differing) == (3, 3, 1)
     would = {item.request_id: (item.decided, item.would, item.differs) for item in report.items}

@@ -238,6 +238,42 @@ async def test_one_person_under_two_names_is_no_quorum(only: Direct) -> None:
     assert await refused(only, request, "BEN", "reviewers", choice="reject") == "already-voted"
 
 
+@pytest.mark.parametrize("whose", ["requester", "author", "editor"])
+async def test_whose_request_it_is_votes_under_no_second_name(only: Direct, whose: str) -> None:
+    duties = {"exclude": ["requester", "version.author", "policy.last_editor"]}
+    await only.publish(document(**approvals(REVIEW, separation_of_duties=duties)))
+    await only.registry.register("m", 1, by="carl", accuracy=0.95)
+    who = {"requester": "ana", "author": "carl", "editor": "root"}[whose]
+    await refused(only, await asked(only), who, "staff", email="one@x.org")
+    request = await asked(only)
+    expected = {"requester": "own-request", "author": "own-version", "editor": "own-policy"}[whose]
+    assert await refused(only, request, "admin", "reviewers", email="One@x.org") == expected
+    assert (await vote(only, request, "ben", "reviewers", email="ben@x.org")).status == "approved"
+
+
+async def test_a_vote_counts_no_more_when_it_turns_out_to_be_the_requesters(only: Direct) -> None:
+    await only.publish(document(**approvals(TWO)))
+    request = await asked(only)
+    await vote(only, request, "admin", "reviewers", email="one@x.org")
+    await refused(only, await asked(only), "ana", "staff", email="one@x.org")
+    await only.sweep()
+    async with only.db.snapshot() as tx:
+        assert (await standing.of_requests(tx, [request]))[request].waits_for == "here/review: 0 of 2"
+    assert (await vote(only, request, "ben", "reviewers")).status == "open"
+    assert (await vote(only, request, "bo", "reviewers")).status == "approved"
+
+
+async def test_nobody_waives_under_a_second_name_what_they_ask_for(only: Direct) -> None:
+    await only.publish(document(gates=[{**GOOD, "waivable_by": ["group:leads"]}], **approvals(REVIEW)))
+    request = await asked(only, accuracy=0.5)
+    await refused(only, request, "ana", "staff", email="one@x.org")
+    waived = only.parts.people.waive
+    admin = await only.person("admin", "leads", email="one@x.org")
+    assert await code(waived(request, admin, "here/good", "known", None)) == "own-request"
+    await waived(request, await only.person("lea", "leads"), "here/good", "known", None)
+    assert await phase(only, request) == "people"
+
+
 # -- taking a vote back ------------------------------------------------------------------------------------------
 
 

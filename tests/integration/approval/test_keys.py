@@ -21,7 +21,7 @@ from kit.auth import KeySource
 from kit.errors import Permanent
 from registry.decisions import DecisionReader
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from contracts.lifecycle import Stage
 from contracts.registry import VersionRevoked
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 
 
 def days(count: float) -> str:

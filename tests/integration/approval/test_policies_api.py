@@ -11,7 +11,7 @@ from tests.integration.approval.surface import POLICY, STRANGER, asked, good, pr
 from policy.document import parse
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 ROUTES = ["", "/check", "/simulate"]
 TEXT = POLICY % {"name": "plain"}
 # Documents with mistakes; the line and the field of each.

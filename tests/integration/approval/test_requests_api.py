@@ -12,7 +12,7 @@ from tests.integration.approval.surface import POLICY, STRANGER, asked, good, pr
 from contracts.lifecycle import Stage
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 PAGED = """
 kind: PromotionPolicy
 metadata: {name: paged}
@@ -62,8 +62,8 @@ async def test_the_inbox_goes_on_where_a_decided_request_was(acts: Harness) -> N
     query: Document = {"view": "needs-me", "model": "paged-on", "limit": 2}
     first = good(await sue.get("/v1/requests", params=query))
     assert [item["request_id"] for item in first["items"]] == ids[:2]
-    for request_id in ids[1:3]:
-        assert good(await acts.vote(sue, request_id, "approve"))["status"] == "approved"
+    for request_id, choice, status in ((ids[1], "approve", "approved"), (ids[2], "reject", "rejected")):
+        assert good(await acts.vote(sue, request_id, choice, comment="seen"))["status"] == status
     rest = good(await sue.get("/v1/requests", params={**query, "after": first["next"]}))
     assert ([item["request_id"] for item in rest["items"]], rest["next"]) == (ids[3:], None)
 

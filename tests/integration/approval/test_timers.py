@@ -10,6 +10,7 @@ from tests.integration.approval.test_features import (
     approvals,
     asked,
     document,
+    let_in,
     only,
     phase,
     refused,
@@ -19,6 +20,7 @@ from tests.integration.approval.test_features import (
 
 from approval import standing, views
 from contracts.approval import RequestDecided
+from contracts.lifecycle import Stage
 from kit.keys import ensure_key
 from policy.judge import judge
 
@@ -138,3 +140,45 @@ async def test_a_rule_that_names_now_is_looked_at_again(only: Direct) -> None:
 async def test_without_now_nothing_is_looked_at_before_its_time(only: Direct) -> None:
     await only.publish(document(gates=[GOOD], **approvals(REVIEW)))
     assert await due_in(only, await asked(only, expires_in=DAYS)) > 79 * 3600
+
+
+async def test_no_later_policy_lets_a_request_live_longer(only: Direct) -> None:
+    await only.publish(document(request={"expires_after": "30m"}, **approvals(REVIEW)))
+    request = await asked(only, expires_in=DAYS)
+    first = (await only.request(request)).expires_at
+    for after in ({"expires_after": "5h"}, {}):
+        await only.publish(document(request=after, **approvals(REVIEW)))
+        await only.sweep()
+        assert (await only.request(request)).expires_at == first
+    await only.later(minutes=31)
+    assert await status(only, request) == "expired"
+
+
+LASTING = {"validity": {"reapprove_every": "90d"}, **approvals(REVIEW)}
+
+
+async def lapses(direct: Direct, *requests: str) -> list[str | None]:
+    found = [(await direct.request(request)).lapsed for request in requests]
+    return [lapsed.on_lapse if lapsed else None for lapsed in found]
+
+
+async def test_no_alarm_for_an_approval_whose_version_has_left(only: Direct) -> None:
+    await only.publish(document(**LASTING))
+    request = await let_in(only, 1)
+    await only.registry.changed(await only.registry.request("m", 1, from_=Stage.PRODUCTION, to=Stage.ARCHIVED))
+    await only.later(days=91)
+    assert await lapses(only, request) == ["moot"]
+
+
+async def test_no_alarm_for_an_approval_that_was_given_again(only: Direct) -> None:
+    """Nor is the version compared with itself then: it was better than none."""
+    better = {"id": "better", "cel": "candidate.metrics.accuracy > baseline.metrics.accuracy"}
+    await only.publish(document(gates=[{**better, "on_no_baseline": "pass"}], **LASTING))
+    first = await let_in(only, 1)
+    await only.later(days=60)
+    again = await let_in(only, 1, from_=Stage.PRODUCTION)
+    assert (await only.request(again)).inputs["baseline"] is None
+    await only.later(days=31)
+    assert await lapses(only, first, again) == ["moot", None]
+    await only.later(days=60)
+    assert await lapses(only, first, again) == ["moot", "alert"]

@@ -10,7 +10,7 @@ from tests.integration.approval.surface import POLICY, asked, good, problem, sig
 from contracts.lifecycle import Stage
 
 # One loop for all: the shared service must go on running during the other tests.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 WRONG = f"sha256:{'0' * 64}"
 DOWN = "production is down"
 

@@ -186,6 +186,25 @@ async def test_what_a_revoked_key_signed_counts_no_more_but_for_what_is_done(reg
     await applied(registry, two, fresh)
 
 
+async def test_an_approval_whose_key_was_revoked_in_between_is_asked_for_again(registry: Harness, jwks: Path) -> None:
+    """The registry publishes why it refused; the transition stays open until its requester takes it back, or in vain
+    until it expires."""
+    at, stolen = time.time(), new_key()
+    ring = Ring((RingKey(registry.keys["decision"], not_after=int(at)), RingKey(stolen)))
+    transition = await asked(registry)
+    revoked = ring.revoked([str(stolen.kid)], at, "compromised")
+    put(jwks, revoked)
+    late = await decide(registry, signed(registry, transition, key=stolen))
+    assert await refusal(registry, late) == "decision-revoked-key"
+    again = {"to_stage": "Staging", "reason": "once more"}
+    told = await registry.ana.post("/v1/models/churn/versions/1/transitions", json=again)
+    assert (told.status_code, told.json()["transition_id"]) == (409, transition["transition_id"])
+    path = f"/v1/transitions/{transition['transition_id']}/cancel"
+    assert (await registry.ana.post(path, json={"reason": "its key was revoked"})).status_code == 200
+    assert (await registry.closed(transition["transition_id"]))["status"] == "cancelled"
+    await applied(registry, await registry.request("churn", 1, "Staging"), revoked.signing(at))
+
+
 async def test_strangers_hold_nobody_up_for_long(
     registry: Harness, jwks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,3 +214,13 @@ async def test_strangers_hold_nobody_up_for_long(
     async with asyncio.timeout(20):
         await applied(registry, transition)
     assert {await refusal(registry, stranger) for stranger in strangers} == {"decision-unknown-key"}
+
+
+async def test_a_retired_key_decides_nothing_that_was_asked_for_since(registry: Harness, jwks: Path) -> None:
+    """Whoever has it may date a decision back to when it signed; no true one is older than what it decides."""
+    old, retired = new_key(), time.time() - 3600
+    put(jwks, Ring((RingKey(old, not_after=int(retired)), RingKey(registry.keys["decision"], not_before=int(retired)))))
+    transition = await asked(registry)
+    forged = signed(registry, transition, key=old, decided_at=now() - timedelta(hours=2))
+    assert await refusal(registry, await decide(registry, forged)) == "decision-backdated"
+    await applied(registry, transition)

@@ -194,6 +194,10 @@ async def test_what_is_too_large_is_refused_before_it_can_stop_the_relay(registr
     assert (response.status_code, response.json()["type"]) == (413, "urn:hallmark:problem:body-too-large")
     await registry.register("churn")
     await registry.event(lambda e: e.type == VersionRegistered.TYPE)
+    metrics = {f"{n}" + "x" * 200: 1.0 for n in range(300)}
+    body = {"dataset": {"name": "padded"}, "metrics": metrics, "evaluated_at": "2026-01-01T00:00:00Z"}
+    response = await registry.ana.post("/v1/models/churn/versions/1/evaluations", json=body)
+    assert (response.status_code, response.json()["type"]) == (422, "urn:hallmark:problem:evaluation-too-large")
 
 
 async def test_a_long_decision_is_read(registry: Harness) -> None:

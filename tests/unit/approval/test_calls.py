@@ -54,9 +54,8 @@ def request(**changes: Any) -> Request:
 
 
 def question(**changes: Any) -> Question:
-    given = {"request_id": "t-1", "gate": "p/fairness", "request_digest": DIGEST, **changes}
-    at = given.pop("bound_at", AT)
-    return Question(Asked(**given), at, "https://check.example/", "fairness", b"{}")
+    given = {"request_id": "t-1", "gate": "p/fairness", "request_digest": DIGEST, "bound_at": AT, **changes}
+    return Question(Asked(**given), "https://check.example/", "fairness", b"{}")
 
 
 def test_a_check_is_told_what_it_is_asked_about() -> None:
@@ -160,7 +159,7 @@ def test_a_malformed_answer_is_an_error_with_the_reason(body: bytes | None) -> N
 )
 async def test_addresses_that_may_not_be_called_are_errors_at_once(url: str, why: str) -> None:
     asking = Asking(Guard(setting="HALLMARK_GATE_ALLOW"), {"fairness": new_secret()}, 2)
-    heard = await asking(Question(question().asked, AT, url, "fairness", b"{}"))
+    heard = await asking(Question(question().asked, url, "fairness", b"{}"))
     assert isinstance(heard, Said)
     assert heard.result == "error"
     assert why in heard.message

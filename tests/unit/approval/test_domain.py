@@ -195,6 +195,20 @@ def test_what_is_bound_anew_voids_the_votes_visibly() -> None:
     assert (request.expires_at, request.opened_at, request.bound_at) == (LATER, AT, LATER)
 
 
+def test_what_is_bound_anew_voids_waivers_answers_and_the_emergency_too() -> None:
+    answer = GateAnswered(request_id="t-1", gate="p/hook", result="pass", by="ci", request_digest=OTHER)
+    waived, broken = GateWaived(request_id="t-1", waiver=waiver()), GlassBroken(request_id="t-1", glass=glass())
+    request = apply(waiting(), answer, waived, broken, rebound())
+    assert (request.waivers, request.answers, request.glass) == ((), (), None)
+    assert [(past.waiver, past.why) for past in request.past_waivers] == [(waiver(), "candidate: tags")]
+    assert [(past.emergency, past.why) for past in request.past_emergencies] == [(glass(), "candidate: tags")]
+    assert not request.acted & {"lea", "olga"}
+    again = apply(request, waived, broken)
+    assert (again.waivers, again.glass, again.past_waivers) == ((waiver(),), glass(), request.past_waivers)
+    twice = apply(again, broken)
+    assert [past.why for past in twice.past_emergencies] == ["candidate: tags", "olga broke the glass anew"]
+
+
 def test_who_may_vote_after_escalations() -> None:
     request = apply(waiting(), escalated("leads"), escalated("leads", "board"), escalated("x", rule="production/risk"))
     assert request.added == {

@@ -112,7 +112,7 @@ APPROVALS: list[tuple[Message, list[str]]] = [
     ),
     (
         approval.RequestRebound(request_id="t1", cause="candidate: evidence", voided=("ben", "cy"), **BOUND),
-        ["has changed: candidate: evidence", "the votes and waivers of ben, cy count no more"],
+        ["has changed: candidate: evidence", "the votes, waivers and emergencies of ben, cy count no more"],
     ),
     (
         approval.GatesEvaluated(request_id="t1", gates=(GATE,), passed=True, inputs_digest=DIGEST),

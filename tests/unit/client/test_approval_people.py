@@ -31,6 +31,12 @@ def test_a_date_is_a_whole_day_and_a_time_is_itself(run: Run, service: Service) 
     assert "2026-12-31" in err
 
 
+def test_a_date_whose_end_no_clock_shows(run: Run) -> None:
+    code, _, err = run("delegation", "grant", "carla", "--until", "9999-12-31")
+    assert code == 2
+    assert "no later date than 9999-12-30" in err
+
+
 def test_delegations_are_listed_and_ended(run: Run, service: Service) -> None:
     made = {"delegation_id": "d-1", "delegator": "ben", "delegate": "carla", "starts": AT, "ends": AT}
     ended = {**made, "ended_at": AT, "ended_by": "root"}

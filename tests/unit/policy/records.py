@@ -36,8 +36,8 @@ from policy.findings import Judgement
 from policy.holding import holds_until
 from policy.judge import judge
 from policy.needs import InForce, applicable, needs_of
-from policy.outlook import not_in_time, outlook
-from policy.people import Case, Members, Person, approvals, denial, nobody
+from policy.outlook import holding, not_in_time, outlook
+from policy.people import Case, Members, Person, counted, nobody
 
 KEY = OKPKey.generate_key("Ed25519", auto_kid=True)
 STRANGER = OKPKey.generate_key("Ed25519", auto_kid=True)
@@ -96,9 +96,6 @@ def record(
         case = act(case)
     needs = needs_of(bound, given, opened_at=case.opened_at, now=at)
     found = outlook(case, needs, at, members=members)
-    passed = {gate.gate for gate in found.gates if gate.result == "waived"}
-    counted = approvals(case, needs, at, members)
-    against = denial(case, needs, at, members)
     glass = case.glass if found.reason.startswith("emergency: ") else None
     ends = holds_until(case, needs, at, glass=glass, members=members) if found.verdict is Verdict.APPROVED else None
     until = expires_at or min(AT + timedelta(days=2), ends or AT + timedelta(days=2))
@@ -110,18 +107,19 @@ def record(
         requested_by=case.requested_by,
         policies=refs,
         gates=found.gates,
-        votes=case.votes if against else counted,
+        votes=counted(case, needs, at, members),
         inputs_digest=inputs_digest,
         request_digest=case.request_digest,
         decided_at=at,
         expires_at=until,
         waivers=found.waivers,
-        waived=tuple(waiver for waiver in case.waivers if waiver.gate in passed),
+        waived=holding(case, needs, found.gates, members),
         rollback_to=needs.rollback_to,
         break_glass=glass,
         added_approvers={rule: tuple(sorted(groups)) for rule, groups in case.added.items()},
         opened_at=case.opened_at,
         bound_at=case.bound_at,
+        baseline=(given["baseline"] or {}).get("version", 0),
     ).model_copy(update=changes or {})
     clear = decision.model_dump(mode="json")
     decided = RequestDecided(

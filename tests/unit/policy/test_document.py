@@ -320,6 +320,24 @@ def test_every_mistake_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "line", "field"),
+    [
+        ("expires_after: 24h", "binds: [foo]", 11, "spec.request.binds"),
+        ("expires_after: 24h", "binds: 3", 11, "spec.request.binds"),
+        ("['group:reviewers']", "[reviewers, risk]", 21, "spec.approvals.rules.0.from.0"),
+        ("['group:reviewers']", "[]", 21, "spec.approvals.rules.0.from"),
+        ("    transition: {from: Staging, to: Production}\n", "", 7, "spec.match.transition"),
+    ],
+)
+def test_a_mistake_names_a_field_of_the_document_and_is_told_once(old: str, new: str, line: int, field: str) -> None:
+    told = mistakes(GOOD.replace(old, new, 1))
+    assert (line, field) == told[0][:2]
+    fields = [field for _, field, _ in told]
+    assert len(fields) == len({*fields})
+    assert ("not 0" in told[-1][2]) == (new == "[]")
+
+
+@pytest.mark.parametrize(
     ("part", "value"),
     [
         ("gates", [{"id": "g", "cel": "true"}]),
@@ -335,14 +353,19 @@ def test_a_policy_about_policies_asks_nothing_that_a_policy_cannot_have(part: st
     about = {"transition": {"kind": "policy"}}
     parse(document("changes", about))
     ((_, field, message),) = mistakes(document("changes", about, **{part: value}))
-    assert field == "spec"
-    assert message.startswith(f"a policy about policies cannot have {part}")
+    assert field == ".".join(["spec", part, *(value if part == "request" and isinstance(value, dict) else ())])
+    assert message == "a policy about policies cannot have it"
 
 
 @pytest.mark.parametrize("match", [{"when": "true"}, {"tags": {"a": "b"}}])
 def test_a_policy_about_policies_is_matched_by_name_only(match: dict[str, object]) -> None:
-    ((_, _, message),) = mistakes(document("changes", {"transition": {"kind": "policy"}, **match}))
-    assert message == f"a policy about policies cannot have match.{next(iter(match))}"
+    ((_, field, message),) = mistakes(document("changes", {"transition": {"kind": "policy"}, **match}))
+    assert (field, message) == (f"spec.match.{next(iter(match))}", "a policy about policies cannot have it")
+
+
+def test_what_a_policy_about_policies_cannot_have_is_named_where_it_stands() -> None:
+    text = GOOD.replace("{from: Staging, to: Production}", "{kind: policy}")
+    assert [(line, field) for line, field, _ in mistakes(text)] == [(9, "spec.match.when"), (12, "spec.gates")]
 
 
 @pytest.mark.parametrize(

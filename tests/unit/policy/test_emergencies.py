@@ -1,7 +1,7 @@
 """Break-glass, and models that are frozen because nobody looked at one in time."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.unit.policy.conftest import (
     HOOK,
     HOUR,
     LEADS,
+    OPENED,
     OTHER,
     REVIEW,
     SCAN,
@@ -106,12 +107,58 @@ def test_an_emergency_never_skips_an_unsafe_artifact() -> None:
     assert stands(replace(broken, waivers=(waiver(case, "registry/unsafe-artifact"),)), text).verdict is not None
 
 
-@pytest.mark.parametrize(
-    "changes", [{"request_digest": OTHER}, {"until": AT}, {"until": AT - HOUR}], ids=["another", "now", "over"]
-)
-def test_an_emergency_is_for_one_request_and_a_time(changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("until", [AT, AT - HOUR])
+def test_an_emergency_is_for_a_time(until: datetime) -> None:
     case = case_of()
-    assert stands(replace(case, glass=glass(case, **changes)), policy()).phase == "people"
+    found = stands(replace(case, glass=glass(case, until=until)), policy())
+    assert (found.phase, found.next_at) == ("people", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "until", "expected"),
+    [
+        (policy(schedule={"min_wait": "3h"}), AT + 4 * HOUR, OPENED + 3 * HOUR),
+        (policy(schedule={"min_wait": "3h"}), AT + HOUR / 2, AT + HOUR / 2),
+        (policy(schedule={"windows": SOON}), AT + 4 * HOUR, AT + 2 * HOUR),
+        (policy(HOOK), AT + 4 * HOUR, OPENED + 3 * HOUR),
+        (policy({**BAD, **LEADS}), AT + 4 * HOUR, AT + 4 * HOUR),
+        # It waits for the window with the others, who do not wait for people.
+        (policy(rules=(), schedule={"windows": SOON}), AT + HOUR, AT + HOUR),
+    ],
+)
+def test_when_time_may_change_what_an_emergency_waits_for(text: str, until: datetime, expected: datetime) -> None:
+    case = case_of()
+    found = stands(replace(case, glass=glass(case, "approvals", until=until)), text)
+    assert (found.verdict, found.next_at) == (None, expected)
+
+
+def test_an_emergency_that_waited() -> None:
+    case = case_of()
+    broken = replace(case, glass=glass(case, "approvals"))
+    text = policy(schedule={"min_wait": "3h"})
+    found = stands(broken, text)
+    assert found.next_at is not None
+    assert stands(broken, text, at=found.next_at - timedelta(microseconds=1)).verdict is None
+    assert stands(broken, text, at=found.next_at).emergency
+
+
+@pytest.mark.parametrize(
+    ("known", "stays"),
+    [
+        (Member(frozenset(), breaking=frozenset({"oncall", "staff"})), True),
+        (Member(frozenset({"oncall", "staff"})), False),
+        (Member(frozenset(), breaking=frozenset({"oncall"})), False),
+        (Member(frozenset(), person=False, breaking=frozenset({"oncall", "staff"})), False),
+    ],
+    ids=["no approver", "no role", "one group", "no person"],
+)
+def test_who_broke_the_glass_is_checked_again(known: Member, stays: bool) -> None:
+    case = case_of()
+    broken = replace(case, glass=glass(case, "approvals"))
+    text = policy(break_glass={**BREAK, "allowed": ["group:oncall"]})
+    other = document("q", break_glass={**BREAK, "allowed": ["group:staff"]})
+    found = stands(broken, text, other, members={"olga": known}.get)
+    assert (found.emergency, found.phase) == ((True, "decided") if stays else (False, "people"))
 
 
 def test_votes_in_an_emergency_are_checked_again_too() -> None:

@@ -120,6 +120,42 @@ def test_without_a_baseline(choice: str) -> None:
     assert said("[1.0].all(baseline, baseline > 0.5)", first)[0] == "pass"  # a name of its own
 
 
+@pytest.mark.parametrize("choice", ["inconclusive", "fail", "pass"])
+@pytest.mark.parametrize(
+    ("expression", "missing"),
+    [
+        ("candidate.metrics.auc >= baseline.metrics.auc", "candidate.metrics.auc"),
+        ("candidate.metrics.auc >= 0.9 && candidate.metrics.auc >= baseline.metrics.auc", "candidate.metrics.auc"),
+        ("candidate.metrics.accuracy < 0.9 && candidate.metrics['f 1'] > baseline.metrics.f1", "candidate.metrics.f 1"),
+        ("baseline.slices.all(s, s.metrics.auc < candidate.metrics.auc)", "candidate.metrics.auc"),
+        (
+            "[candidate.metrics.auc, {'b': candidate.metrics.b}.b].all(m, m > baseline.metrics.m)",
+            "candidate.metrics.auc",
+        ),
+        ("candidate.training_seconds <= baseline.training_seconds", "candidate.training_seconds"),
+    ],
+)
+def test_without_a_baseline_what_is_missing_is_still_missing(choice: str, expression: str, missing: str) -> None:
+    result, message = said(expression, {**INPUTS, "baseline": None}, on_no_baseline=choice)
+    assert (result, message.startswith(missing), "missing" in message) == ("error", True, True)
+    options = {"on_no_baseline": choice, "on_error": "inconclusive"}
+    assert said(expression, {**INPUTS, "baseline": None}, **options)[0] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "!has(candidate.metrics.auc) || candidate.metrics.auc >= baseline.metrics.auc",
+        "!('auc' in candidate.metrics) || candidate.metrics['auc'] >= baseline.metrics.auc",
+        "candidate.metrics.accuracy > baseline.metrics.accuracy && model.name != 'candidate.metrics.auc'",
+        "candidate.metrics.all(k, candidate.metrics[k] > baseline.metrics[k])",
+        "candidate.metrics.accuracy >= baseline.metrics.auc",
+    ],
+)
+def test_without_a_baseline_what_is_asked_for_may_be_missing(expression: str) -> None:
+    assert said(expression, {**INPUTS, "baseline": None}, on_no_baseline="pass")[0] == "pass"
+
+
 def test_messages_show_the_numbers() -> None:
     assert said("candidate.metrics.accuracy >= 0.96", message="too low") == (
         "fail",

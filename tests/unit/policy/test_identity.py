@@ -10,6 +10,7 @@ from tests.unit.policy.conftest import (
     LEADS,
     NO,
     REVIEW,
+    RISK,
     YES,
     asks,
     case_of,
@@ -28,7 +29,7 @@ from tests.unit.policy.conftest import (
 
 from contracts.approval import Choice
 from policy.needs import Needs
-from policy.people import Case, Member, Person, approvals, denial, judged, why_not
+from policy.people import Case, Member, Person, approvals, counted, denial, judged, owners, why_not
 
 LENT = {"allowed": True, "max": "14d"}
 EXCLUDE = {"exclude": ["requester", "version.author", "version.committers"]}
@@ -123,3 +124,60 @@ def test_a_committer_waives_nothing() -> None:
     leads = frozenset({"leads"})
     assert stands(case, text, members={"cora": Member(leads)}.get).phase == "people"
     assert stands(case, text, members={"cora": Member(leads, email=MAIL)}.get).phase == "gates"
+
+
+OWNERS = [("ana", "own-request"), ("trainer", "own-version"), ("eve", "own-policy")]
+
+
+@pytest.mark.parametrize(("who", "why"), OWNERS)
+def test_whose_it_is_has_no_second_account(who: str, why: str) -> None:
+    duties = {"exclude": ["requester", "version.author", "policy.last_editor"]}
+    text = document("p", gates=[{**BAD, **LEADS}], **asks(REVIEW, separation_of_duties=duties, delegation=LENT))
+    case = case_of(inputs(request={"policy_editors": ["eve"]}))
+    assert owners(case) == {"ana", "trainer", "eve"}
+    wanted = needs_at(in_force(text), dict(case.inputs))
+    known, other = {who: Member(frozenset(), email=MAIL.upper())}.get, person("other", "reviewers", email=MAIL)
+    assert code(judged(case, wanted, other, YES, AT)) == "taken"
+    assert code(judged(case, wanted, other, YES, AT, members=known)) == why
+    assert code(judged(case, wanted, person("dora"), YES, AT, other, known)) == why
+    assert code(judged(case, wanted, person("dora", email="dora@x.org"), YES, AT, members=known)) == "taken"
+    made = vote(case, "other", email=MAIL)
+    assert why_not(case, wanted, made, AT) is None
+    assert why_not(case, wanted, made, AT, known) is not None
+    case = replace(case, waivers=(waiver(case, "p/bad", "other"),))
+    both = {who: Member(frozenset(), email=MAIL), "other": Member(frozenset({"leads"}), email=MAIL)}
+    assert stands(case, text).phase == "people"
+    assert stands(case, text, members=both.get).phase == "gates"
+
+
+# -- what goes on record ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", [Choice.APPROVE, Choice.REJECT])
+def test_who_voted_under_two_names_goes_on_record_once(choice: Choice) -> None:
+    case = case_of()
+    three = with_votes(
+        case,
+        vote(case, "ben", choice=choice),
+        vote(case, "benjamin", choice=choice, email="b@x.org"),
+        vote(case, "bo", choice=choice),
+    )
+    members = {"ben": Member(frozenset({"reviewers"}), email="B@x.org")}
+    assert [one.voter for one in counted(three, needs(), AT)] == ["ben", "benjamin", "bo"]
+    assert [one.voter for one in counted(three, needs(deny={"count": 2}), AT, members.get)] == ["ben", "bo"]
+
+
+def test_of_one_persons_rejections_that_goes_on_record_which_ends_it() -> None:
+    """The first is enough for no policy."""
+    a, b = ({"count": count, "from": [f"group:{group}"]} for group, count in (("reviewers", 2), ("risk", 1)))
+    texts = [document("a", **asks(REVIEW, deny=a)), document("b", **asks(RISK, deny=b))]
+    wanted, case = needs_at(in_force(*texts)), case_of()
+    two = with_votes(
+        case,
+        vote(case, "ben", choice=Choice.REJECT),
+        vote(case, "benjamin", "risk", choice=Choice.REJECT, email="b@x.org"),
+    )
+    members = {"ben": Member(frozenset({"reviewers"}), email="b@x.org")}
+    assert denial(two, wanted, AT, members.get) == two.votes[1]
+    assert counted(two, wanted, AT, members.get) == two.votes[1:]
+    assert denial(replace(two, votes=two.votes[1:]), wanted, AT) == two.votes[1]

@@ -33,6 +33,15 @@ def mistakes(text: str) -> list[tuple[int, str, str]]:
         ("{to: Production}", "{kind: policy, from: Staging}", 5, "spec.match.transition.from", "no stages"),
         ("  request", "    models: [fraud, a/b]\n  request", 6, "spec.match.models.1", "no name holds '/'"),
         ("  request", "    models: ['a:*']\n  request", 6, "spec.match.models.0", "no name holds ':'"),
+        ("  request", "    models: []\n  request", 6, "spec.match.models", "at least 1 item"),
+        ("  request", "    workspaces: []\n  request", 6, "spec.match.workspaces", "at least 1 item"),
+        ("  request", "    workspaces: [bank, Bank]\n  request", 6, "spec.match.workspaces.1", "no name is like 'B"),
+        ("  request", "    workspaces: ['team_*']\n  request", 6, "spec.match.workspaces.0", "lower case"),
+        ("  request", "    workspaces: ['*-']\n  request", 6, "spec.match.workspaces.0", "no name is like"),
+        ("{to: Production}", "{kind: policy}\n    workspaces: [Bank]", 6, "spec.match.workspaces", "cannot have it"),
+        ("{to: Production}", "{kind: policy}\n    models: [Prod*]", 6, "spec.match.models.0", "no name is like 'Prod"),
+        ("{to: Production}", "{from: Production, to: Production}", 5, "spec.match.transition.from", "where it is"),
+        ("{to: Production}", "{kind: any, from: production, to: Production}", 5, "spec.match.transition.from", "is"),
         ("2h}", "2h}\n  schedule: {min_wait: 2h}", 7, "spec.schedule.min_wait", "always expire first, after 2h"),
         (
             "2h}",
@@ -80,6 +89,9 @@ def test_what_can_never_be(was: str, text: str, line: int, field: str, words: st
         ("{to: Production}", "{kind: alias, to: '@champion'}"),
         ("{to: Production}", "{kind: rollback, to: '@champion'}"),  # the way back from a revoked version
         ("  request", "    models: ['fraud-*', '[a-z]*']\n  request"),
+        ("  request", "    workspaces: ['*', 'b?nk', '[a-z]*-1', '[!A-Z]', '?', '*-*', '[B]ank']\n  request"),
+        ("{to: Production}", "{kind: policy}\n    models: ['prod*', '?-[0-9]']"),
+        ("{to: Production}", "{kind: alias, from: Production, to: '@Production'}"),
         ("2h}", "2h}\n  schedule: {min_wait: 119m}"),
         ("2h}", "2h}\n  schedule: {min_wait: 1h}\n  approvals: {valid_for: 30m}"),  # a vote of the last half hour
         ("2h}", "2h}\n  escalation: [{after: 119m, do: remind}]"),

@@ -1,5 +1,6 @@
 """Decisions judged again from their records: the good ones hold."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -37,12 +38,14 @@ from tests.unit.policy.records import (
     Act,
     added,
     answers,
+    changed,
     gated,
     good,
     judged,
     keys,
     rebinds,
     record,
+    resigned,
     text,
     votes,
     waives,
@@ -191,5 +194,16 @@ def test_members_that_left_are_not_in_the_record_of_an_approval() -> None:
     acts = (votes(policies), votes(policies, person("gone"), person("bo"), ballot=NO))
     members = {"gone": Member(frozenset())}.get
     made = record(policies, *acts, members=members)
-    assert [one["voter"] for one in made["decision"]["votes"]] == ["ben"]
+    assert [one["voter"] for one in made["decision"]["votes"]] == ["ben", "bo"]
     assert judged(made) == []
+
+
+def test_records_from_before_the_occupant_was_in_them() -> None:
+    """Nothing is said of it, and the bytes that were signed stay good, whether or not the reader adds what is new."""
+    old = {name: value for name, value in good()["decision"].items() if name != "baseline"}
+    given = resigned({**good(), "decision": old})
+    assert judged(given) == []
+    read = RequestDecided.model_validate_json(json.dumps(given))
+    assert read.decision.baseline is None
+    assert judge(read, keys()).ok
+    assert judged(changed(given, "baseline", 1)) == ["payload", "transition"]

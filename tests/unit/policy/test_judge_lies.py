@@ -208,6 +208,7 @@ def test_an_attestation_that_is_not_in_the_inputs() -> None:
         ({"groups": ("others",)}, "none of the groups"),
         ({"request_digest": OTHER}, "another request"),
         ({"at": AT + HOUR}, "dated after"),
+        ({"at": AT - 3 * HOUR}, "before the request rested on"),
     ],
 )
 def test_waivers_that_do_not_hold(changes: dict[str, Any], words: str) -> None:
@@ -326,6 +327,7 @@ def test_an_emergency_holds() -> None:
         ({"review_count": 0}, "another review_count"),
         ({"page": ()}, "another page"),
         ({"at": AT + HOUR}, "it was on from"),
+        ({"at": AT - 3 * HOUR}, "it began before the request rested on"),
         ({"reason": " "}, "say why"),
     ],
 )
@@ -337,7 +339,7 @@ def test_emergencies_that_are_none(changes: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({"request_digest": OTHER}, ["emergency", "verdict"]), ({"until": AT}, ["expiry", "emergency", "verdict"])],
+    [({"request_digest": OTHER}, ["emergency"]), ({"until": AT}, ["expiry", "emergency", "verdict"])],
 )
 def test_an_emergency_of_another_request_or_time(changes: dict[str, Any], expected: list[str]) -> None:
     made = record(URGENT, breaks())
@@ -369,3 +371,10 @@ def test_an_emergency_skips_no_gate_that_is_never_skipped() -> None:
     found = judge(record(policies, act, given=given, changes=changes), keys())
     assert failed(found) == ["expiry", "emergency", "verdict"]
     assert "not even an emergency skips p/accuracy" in text(found, "emergency")
+
+
+@pytest.mark.parametrize(("there", "said"), [(1, 0), (1, 3), (None, 1)])
+def test_another_version_to_compare_with(there: int | None, said: int) -> None:
+    given = inputs(baseline={"version": there, "metrics": {"accuracy": 0.9}} if there else None)
+    assert judged(record(PLAIN, votes(), given=given)) == []
+    assert judged(record(PLAIN, votes(), given=given, changes={"baseline": said})) == ["transition"]

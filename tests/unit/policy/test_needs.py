@@ -12,6 +12,7 @@ from tests.unit.policy.conftest import (
     PRODUCTION,
     REVIEW,
     RISK,
+    SOON,
     asks,
     document,
     in_force,
@@ -19,6 +20,7 @@ from tests.unit.policy.conftest import (
     needs_at,
 )
 
+from contracts.lifecycle import REGISTRY
 from policy.document import parse
 from policy.needs import UNSAFE_GATE, Emergency, Needs, applicable, names_now, needs_of
 
@@ -42,6 +44,8 @@ def needs(*texts: str, **changes: Any) -> Needs:
         ({"transition": {"to": "Staging"}}, {}, False),
         ({"transition": {"from": "Staging", "to": "Production"}}, {}, True),
         ({"transition": {"from": "Archived"}}, {}, False),
+        ({"transition": {"from": "staging", "to": "production"}}, {}, True),  # the registry takes any capitals, too
+        ({"transition": {"to": "Production"}}, {"request": {"to": "PRODUCTION"}}, True),
         ({"transition": {}}, {"request": {"kind": "rollback"}}, False),
         ({"transition": {"kind": "rollback"}}, {"request": {"kind": "rollback"}}, True),
         ({"transition": {"kind": "any"}}, {"request": {"kind": "rollback"}}, True),
@@ -51,6 +55,7 @@ def needs(*texts: str, **changes: Any) -> Needs:
         ({"transition": {"to": "Production"}}, {"request": {"kind": "alias", "to": "@champion"}}, False),
         ({"transition": {"kind": "alias", "to": "@champion"}}, {"request": {"kind": "alias", "to": "@champion"}}, True),
         ({"transition": {"kind": "alias", "to": "@champion"}}, {"request": {"kind": "alias", "to": "@next"}}, False),
+        ({"transition": {"kind": "alias", "to": "@Champion"}}, {"request": {"kind": "alias", "to": "@champion"}}, True),
         ({"transition": {}, "workspaces": ["def*"]}, {}, True),
         ({"transition": {}, "workspaces": ["team-?", "other"]}, {}, False),
         ({"transition": {}, "models": ["churn", "fr*"]}, {}, True),
@@ -91,6 +96,13 @@ def test_a_policy_in_doubt_applies_but_lets_nothing_through() -> None:
     assert [doubt.gate for doubt in both.doubts] == ["doubtful/when"]
     assert "cannot tell whether" in both.doubts[0].message
     assert [rule.id for rule in both.rules] == ["doubtful/risk"]
+
+
+def test_a_policy_that_says_it_is_not_about_this_lets_nothing_through() -> None:
+    text = document("p", {"transition": {}, "when": 'now < timestamp("2026-01-01T00:00:00Z")'})
+    policies = in_force(text)
+    found = needs_of(policies, inputs(), opened_at=OPENED, now=AT)
+    assert (found.matched, found.doubts) == (False, ())
 
 
 # -- the union ----------------------------------------------------------------------------------------------------
@@ -294,6 +306,29 @@ def test_the_reason(asked: dict[str, Any], reason: str, enough: bool) -> None:
 )
 def test_the_version_to_roll_back_to(fields: dict[str, str], number: int | None) -> None:
     assert needs(document("p"), request={"fields": fields}).rollback_to == number
+
+
+FORMAL = document(
+    "p",
+    {"transition": {"kind": "any"}},
+    request={"fields": FIELDS, "reason": {"required": True, "min_length": 99}},
+    schedule={"windows": SOON, "min_wait": "3h"},
+    **asks(REVIEW),
+)
+
+
+def test_a_rollback_that_people_approved_beforehand_is_instant() -> None:
+    approved, other = [
+        needs(FORMAL, request={"kind": "rollback", **told}) for told in ({"preapproved": "t-0", "reason": ""}, {})
+    ]
+    assert (approved.mistakes, approved.rules, approved.schedules, approved.min_wait) == ((), (), (), timedelta(0))
+    assert (len(other.mistakes), len(other.rules), len(other.schedules)) == (2, 1, 1)
+    assert other.min_wait == timedelta(hours=3)
+
+
+def test_the_registry_has_no_form_to_fill_in() -> None:
+    own = needs(FORMAL, request={"kind": "rollback", "requested_by": REGISTRY})
+    assert (own.mistakes, len(own.rules), len(own.schedules)) == ((), 1, 1)
 
 
 def test_evidence_of_each_type_is_wanted_once() -> None:

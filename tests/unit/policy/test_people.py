@@ -355,6 +355,18 @@ def test_a_rejection_of_somebody_who_left_does_not_count() -> None:
     assert denial(case, needs(), AT, known(ben=("reviewers",))) is not None
 
 
+def test_a_rejection_counts_as_what_it_was_cast() -> None:
+    """Who goes from one group that may reject to another neither takes it along nor takes it back."""
+    texts = [document(n, **asks(REVIEW, deny={"count": c, "from": [f"group:{n}"]})) for n, c in (("a", 2), ("b", 1))]
+    wanted = needs_at(in_force(*texts))
+    case = cast(case_of(), wanted, person("rita", "a"), NO)
+    for groups in (("b",), ("a", "b")):
+        assert denial(case, wanted, AT, known(rita=groups)) is None
+        two = cast(case, wanted, person("otto", "a"), NO)
+        assert denial(two, wanted, AT, known(rita=groups)) == two.votes[1]
+        assert denial(two, wanted, AT, known(rita=("reviewers",))) is None
+
+
 @pytest.mark.parametrize("who", ["ana", "trainer"])
 def test_four_eyes_hold_for_rejections_too(who: str) -> None:
     case = case_of()

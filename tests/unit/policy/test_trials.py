@@ -73,6 +73,7 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
 # -- what a case may say ------------------------------------------------------------------------------------------
 
 GOOD = "candidate: {metrics: {accuracy: 0.95}}\n"
+LOW = "candidate: {metrics: {accuracy: 0.5}}\n"
 BEN = "votes: [{by: ben, groups: [reviewers]}]\n"
 
 
@@ -81,13 +82,15 @@ BEN = "votes: [{by: ben, groups: [reviewers]}]\n"
     [
         GOOD + BEN + "expect: {verdict: approved, phase: decided, gates: {accuracy: pass}, policies: [production]}",
         GOOD + "expect: {verdict: waiting, phase: people, reason: '^production/review: 0 of 1$'}",
-        BEN + "expect: {phase: gates, gates: {production/accuracy: error}}",
+        LOW + BEN + "expect: {phase: gates, gates: {production/accuracy: fail}}",
+        BEN + "expect: {verdict: rejected, gates: {production/accuracy: error, no-regression: error}}",
         GOOD + "request: {to: Staging}\nexpect: {verdict: rejected, policies: [], reason: no policy allows}",
         GOOD + "request: {kind: rollback, from: Archived}\nexpect: {verdict: approved, policies: [rollback]}",
         GOOD + "baseline: {metrics: {accuracy: 0.99}}\nexpect: {verdict: rejected, gates: {no-regression: fail}}",
         GOOD + "baseline: null\nexpect: {gates: {no-regression: pass}}",
-        BEN
-        + "waivers: [{gate: accuracy, by: lea, groups: [leads]}]\nexpect: {gates: {accuracy: waived}, phase: decided}",
+        LOW
+        + (BEN + "waivers: [{gate: accuracy, by: lea, groups: [leads]}]\n")
+        + "expect: {gates: {accuracy: waived}, verdict: approved}",
         GOOD + "votes: [{by: author, groups: [reviewers], refused: own-version}]\nexpect: {verdict: waiting}",
         GOOD
         + "votes: [{by: bot, groups: [reviewers], person: false, refused: service-account}]\nexpect: {phase: people}",
@@ -243,7 +246,7 @@ def test_what_a_case_says_goes_before_what_is_given() -> None:
 
 GATES = "production/accuracy, production/no-regression"
 OWN = "own-request (requester asked for this; another person must vote)"
-WAIVABLE = "production/accuracy is error: somebody of leads may waive it"
+WAIVABLE = "production/accuracy is fail: somebody of leads may waive it"
 CASE = "policies: [p.yaml]\ncases:\n  - name: a\n    expect: {phase: people}\n"
 TWICE = "  - {name: a, expect: {phase: people}}\n"
 
@@ -290,7 +293,7 @@ TWICE = "  - {name: a, expect: {phase: people}}\n"
             ["the vote of ben is cast after the case is judged"],
         ),
         (
-            "waivers: [{gate: accuracy, by: lea, groups: [others]}]\nexpect: {verdict: approved}",
+            LOW + "waivers: [{gate: accuracy, by: lea, groups: [others]}]\nexpect: {verdict: approved}",
             [
                 f"verdict: expected approved, found waiting (gates: {WAIVABLE})",
                 "note: the waiver of production/accuracy by lea has no effect",
@@ -394,7 +397,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str, line: int, message
     (tmp_path / "p.yaml").write_text(document("p"))
     (tmp_path / "bad.yaml").write_text("{kind: PromotionPolicy, metadata: {name: x}}")
     (tmp_path / "a.test.yaml").write_text(text)
-    found = run(tmp_path)[0]
+    (found,) = run(tmp_path)
     assert (found.file, found.case, found.ok, found.line) == ("a.test.yaml", "", False, line), found
     assert found.text.startswith(message), found.text
 

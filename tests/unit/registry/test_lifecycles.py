@@ -66,7 +66,7 @@ class Walk:
 
     def decided(self, asked: StageRequested, *, approve: bool) -> list[StageChanged | StageRefused]:
         transition = Transition(**asked.model_dump(include=set(Transition.model_fields)))
-        for_ = Open(transition, "ana", "x", asked.expires_at)
+        for_ = Open(transition, "ana", "x", now(), asked.expires_at)
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED
         v = self.versions[asked.version]
         found = stages.decide_outcome(self.model(), v, for_, decision(for_, verdict=verdict), "jws", "p", now())

@@ -23,7 +23,7 @@ from tests.unit.registry.test_stages import (
 
 from contracts.approval import Revocation
 from contracts.envelope import now
-from contracts.lifecycle import DEFAULT_LIFECYCLE, Stage, TransitionKind
+from contracts.lifecycle import DEFAULT_LIFECYCLE, REGISTRY, Stage, TransitionKind
 from contracts.model import Inspection
 from contracts.registry import AliasChanged, StageChanged, StageRefused, VersionRevoked
 from registry import domain, revocation, stages
@@ -146,7 +146,7 @@ def test_with_nowhere_to_return_to_it_leaves_without_a_decision() -> None:
     assert left.decision is None
 
 
-def rolled_back(model: Model, *, by: str = stages.REGISTRY) -> list[Any]:
+def rolled_back(model: Model, *, by: str = REGISTRY) -> list[Any]:
     back_to = version(2, Stage.ARCHIVED, been=PRODUCTION)
     for_ = replace(waiting(back_to, Stage.PRODUCTION, TransitionKind.ROLLBACK), requested_by=by)
     return list(stages.decide_outcome(model, back_to, for_, decision(for_, requested_by=by), "jws", "p", now()))
@@ -169,8 +169,8 @@ def test_a_rollback_of_the_registrys_own_pushes_nobody_else_out() -> None:
 
 def test_an_alias_returns_though_the_version_moved_and_not_over_another() -> None:
     back_to = version(2, Stage.ARCHIVED)
-    for_ = replace(waiting(back_to, "@best", TransitionKind.ROLLBACK), expected=1, requested_by=stages.REGISTRY)
-    said = decision(for_, requested_by=stages.REGISTRY)
+    for_ = replace(waiting(back_to, "@best", TransitionKind.ROLLBACK), expected=1, requested_by=REGISTRY)
+    said = decision(for_, requested_by=REGISTRY)
     moved = replace(back_to, stage=Stage.PRODUCTION)
     for present, expected in ((1, AliasChanged), (3, StageRefused)):
         model = replace(CHURN, aliases={"best": present})

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.approval import Choice, Decision, PolicyRef, Verdict, Vote
+from contracts.approval import BreakGlass, Choice, Decision, PolicyRef, Verdict, Vote
 from contracts.envelope import now
+from contracts.keys import LEEWAY_SECONDS
 from contracts.lifecycle import Lifecycle, Stage, StageRule, TransitionKind
 from contracts.registry import (
     AliasChanged,
@@ -28,7 +29,7 @@ from registry.stages import Asked, Open
 DIGEST = "sha256:" + "a" * 64
 ARTIFACT = "sha256:" + "b" * 64
 CHURN = Model("default", "churn", exists=True, versions=3, title="churn")
-LATER = now() + timedelta(hours=1)
+BEFORE, LATER = now() - timedelta(hours=1), now() + timedelta(hours=1)
 ASKED = Asked("t1", "ana", LATER)
 GATED = {Stage.STAGING, Stage.PRODUCTION}
 MOVES = {
@@ -63,7 +64,7 @@ def waiting(v: Version, to: str = Stage.STAGING, kind: TransitionKind = Transiti
         from_stage=v.stage,
         to_stage=to,
     )
-    return Open(transition, requested_by="ana", reason="because", expires_at=LATER)
+    return Open(transition, requested_by="ana", reason="because", requested_at=BEFORE, expires_at=LATER)
 
 
 def decision(for_: Open, *, verdict: Verdict = Verdict.APPROVED, **changed: Any) -> Decision:
@@ -364,3 +365,52 @@ def test_an_open_transition_is_taken_back_or_ends() -> None:
     assert (cancelled.code, cancelled.detail) == ("cancelled", "ana took it back: a leak")
     assert Transition(**cancelled.model_dump(include=set(stages.BOUND))) == for_.transition
     assert stages.decide_expiry(for_).code == "request-expired"
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(0, True), (LEEWAY_SECONDS, True), (LEEWAY_SECONDS + 1, False)])
+def test_no_decision_is_older_than_the_request(seconds: int, counts: bool) -> None:
+    v = version()
+    dated = decision(waiting(v), decided_at=BEFORE - timedelta(seconds=seconds))
+    if counts:
+        assert isinstance(outcome(v, waiting(v), dated)[0], StageChanged)
+    else:
+        with pytest.raises(Refused) as refused:
+            outcome(v, waiting(v), dated)
+        assert refused.value.code == "decision-backdated"
+
+
+@pytest.mark.parametrize(
+    ("compared_with", "present", "applied"),
+    [(0, 0, True), (1, 1, True), (None, 2, True), (1, 2, False), (0, 2, False), (1, 0, False), (1, None, False)],
+)
+def test_a_decision_counts_against_the_occupant_that_it_was_compared_with(
+    compared_with: int | None, present: int | None, applied: bool
+) -> None:
+    """Records from before it was in them (None) do not say which."""
+    v = version(3, Stage.STAGING)
+    for_ = replace(waiting(v, Stage.PRODUCTION), occupant=present)
+    [event] = outcome(v, for_, decision(for_, baseline=compared_with))
+    assert isinstance(event, StageChanged if applied else StageRefused)
+    if isinstance(event, StageRefused):
+        assert event.code == "occupant-moved"
+
+
+def test_an_emergency_is_not_held_up_by_who_came_in_meanwhile() -> None:
+    v = version(3, Stage.STAGING)
+    for_ = replace(waiting(v, Stage.PRODUCTION), occupant=2)
+    glass = BreakGlass(
+        by="otto",
+        groups=("oncall",),
+        reason="it burns",
+        at=now(),
+        auth_method="token",
+        request_digest=DIGEST,
+        skips=("approvals",),
+        page=(),
+        until=LATER,
+        review=("risk",),
+        review_count=1,
+        review_by=LATER,
+    )
+    [event] = outcome(v, for_, decision(for_, baseline=1, break_glass=glass))
+    assert isinstance(event, StageChanged)

@@ -36,12 +36,18 @@ def print_request(request: Request, before: str | None = None) -> None:
     refused = [(v["voter"], v["choice"], f"{v['detail']} [{v['code']}]") for v in r.refusals]
     section("votes that were refused", ("voter", "vote", "why"), refused)
     print_waivers(r.waivers)
+    idle = [(p["waiver"]["gate"], p["waiver"]["by"], p["waiver"]["at"], p["why"]) for p in r.past_waivers]
+    section("waivers that count no more", ("gate", "by", "at (UTC)", "why"), idle)
     comments = [(c["at"], c["author"], c["text"]) for c in r.comments]
     section("comments", ("at (UTC)", "by", ""), comments)
     steps = [(e["step"], e["action"], e["to"], e.get("rule")) for e in r.escalations]
     section("escalations", ("step", "done", "to", "rule"), steps)
     if r.emergency is not None:
         print_emergency(r.emergency)
+    over = [
+        (p["emergency"]["by"], p["emergency"]["reason"], p["emergency"]["at"], p["why"]) for p in r.past_emergencies
+    ]
+    section("emergencies that count no more", ("by", "reason", "at (UTC)", "why"), over)
     reviews = [
         (v["at"], v["reviewer"], "justified" if v["justified"] else "unjustified", v["comment"]) for v in r.reviews
     ]

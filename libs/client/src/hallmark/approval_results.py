@@ -41,8 +41,8 @@ class Request(Result):
 
     `kind` is promotion, rollback, alias or policy. A change of a policy has the policy's name as `model`, its revision
     as `version` and its text as `document`. `status` is open, approved, rejected, expired or cancelled; `phase` and
-    `waits_for` tell what an open one waits for. `past_votes` count no more: each says `why`. `you` is there for one
-    request, not in lists.
+    `waits_for` tell what an open one waits for. `past_votes`, `past_waivers` and `past_emergencies` count no more:
+    each says `why`. `you` is there for one request, not in lists.
     """
 
     request_id: str
@@ -65,9 +65,11 @@ class Request(Result):
     past_votes: list[dict[str, Any]] = Field(default_factory=list)
     refusals: list[dict[str, Any]] = Field(default_factory=list)
     waivers: list[dict[str, Any]] = Field(default_factory=list)
+    past_waivers: list[dict[str, Any]] = Field(default_factory=list)
     comments: list[dict[str, Any]] = Field(default_factory=list)
     escalations: list[dict[str, Any]] = Field(default_factory=list)
     emergency: dict[str, Any] | None = None
+    past_emergencies: list[dict[str, Any]] = Field(default_factory=list)
     reviews: list[dict[str, Any]] = Field(default_factory=list)
     inputs: dict[str, Any] = Field(default_factory=dict)
     inputs_digest: str | None = None

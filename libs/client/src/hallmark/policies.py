@@ -82,7 +82,8 @@ class Policies(Connection):
         return read(Explanation, self._post_about_version("/v1/policies/explain", body))
 
     def simulate_policy(self, document: str, *, last: int = 50) -> Simulation:
-        """How this policy would have decided the last requests (1 to 500) that were decided."""
+        """How this policy would have decided the last requests (1 to 500) that were decided and that the caller may
+        read; a policy about policies, the last changes of policies."""
         return read(Simulation, self._post("approval", "/v1/policies/simulate", {"document": document, "last": last}))
 
 

@@ -97,9 +97,9 @@ class RequestOpened(Message, Transition):
 
 
 class RequestRebound(Message):
-    """What the request rests on has changed (`cause` says what), so that it has another digest: the votes and waivers
-    of the people in `voided` count no more. `steps`: the escalation of the policies it is bound to now; whom a step
-    added that is none of these may vote no more."""
+    """What the request rests on has changed (`cause` says what), so that it has another digest: the votes, waivers and
+    emergencies of the people in `voided` count no more, even when it has the earlier digest again. `steps`: the
+    escalation of the policies it is bound to now; whom a step added that is none of these may vote no more."""
 
     TYPE: ClassVar[str] = "hallmark.request.rebound.v1"
     request_id: Identifier
@@ -293,7 +293,8 @@ class Decision(Transition):
     `waivers` names what the policy lets pass for this once: `unsafe-artifact` lets a quarantined version move.
     `rollback_to` was approved with it: the version that its stage returns to when this one is revoked.
     `added_approvers`: the groups that an escalation let vote too, by rule. `opened_at` and `bound_at`: when the request
-    was opened, and since when it has rested on these policies and inputs.
+    was opened, and since when it has rested on these policies and inputs. `baseline`: the version in its target then,
+    which the gates compared with (0: there was none; None: the record is older than this field).
     """
 
     decision_id: Identifier
@@ -314,6 +315,7 @@ class Decision(Transition):
     added_approvers: dict[Line, Groups] = Field(default_factory=dict)
     opened_at: AwareDatetime | None = None
     bound_at: AwareDatetime | None = None
+    baseline: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
 
 
 class RequestDecided(Message):

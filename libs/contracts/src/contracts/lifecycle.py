@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from contracts.payload import Payload, StageName
 
+REGISTRY = "hallmark/registry"  # who asks when the registry itself does
+
 
 class Stage(StrEnum):
     """The stages of the default lifecycle; a workspace may have others."""

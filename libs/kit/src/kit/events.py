@@ -23,6 +23,14 @@ class Conflict(Transient):
     """Another transaction appended to the stream first; load again and decide again."""
 
 
+class TooLarge(Problem):
+    """The broker would not take an event of so many bytes: it would stop the relay for ever."""
+
+    def __init__(self, size: int) -> None:
+        detail = f"an event would have {size} bytes; {MAX_EVENT_BYTES} is the most"
+        super().__init__(413, "event-too-large", detail)
+
+
 @dataclass(frozen=True)
 class Cause:
     """Who caused the events, and in answer to what."""
@@ -94,7 +102,7 @@ class EventLog:
 
         Raises:
             Conflict: the stream has moved on.
-            Problem: 413, an event is larger than the broker would take; it would stop the relay for ever.
+            TooLarge: an event is larger than the broker would take. None was appended.
         """
         at = at or now()
         carrier: dict[str, str] = {}
@@ -118,7 +126,7 @@ class EventLog:
             return []
         largest = max(len(envelope.value) for envelope in envelopes)
         if largest > MAX_EVENT_BYTES:
-            raise Problem(413, "event-too-large", f"an event would have {largest} bytes; {MAX_EVENT_BYTES} is the most")
+            raise TooLarge(largest)
         try:
             await tx.execute(sa.insert(self.tables.event), [_event_row(e) for e in envelopes])
         except IntegrityError as error:

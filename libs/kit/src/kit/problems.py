@@ -29,12 +29,6 @@ class ProblemBody(BaseModel):
     request_id: str | None = None
 
 
-PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    code: {"model": ProblemBody, "content": {MEDIA_TYPE: {}}, "description": "problem+json"}
-    for code in ("4XX", "5XX", 422)
-}
-
-
 class Problem(Permanent):
     """An error with an HTTP status. Over Kafka the same error parks the record: `code` and `detail` are shared."""
 

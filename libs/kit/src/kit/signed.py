@@ -34,6 +34,10 @@ class _Registry(jws.JWSRegistry):
 JWS = _Registry(algorithms=[ALGORITHM])
 
 
+class TooLong(ValueError):
+    """A document is larger than an event may carry once it is signed."""
+
+
 class Refused(ValueError):
     """A text that is no such document, or that no key signed which counts. `code` is stable, the text is for people."""
 
@@ -43,11 +47,11 @@ class Refused(ValueError):
 
 
 def sign(document: BaseModel, typ: str, key: OKPKey) -> str:
-    """Raises ValueError when it would be longer than an event may carry."""
+    """Raises TooLong when it would be longer than an event may carry."""
     header = {"alg": ALGORITHM, "kid": key.kid, "typ": typ}
     payload = canonical_json(document.model_dump(mode="json"))
     if len(payload) * 4 // 3 > MAX_LENGTH - 500:
-        raise ValueError(f"{len(payload)} bytes are too many to sign")
+        raise TooLong(f"{len(payload)} bytes are too many to sign")
     return jws.serialize_compact(header, payload, key, registry=JWS)
 
 

@@ -22,6 +22,7 @@ from kit import problems
 from kit.auth import Access, KeySource, Principal, Verifier
 from kit.bus import Bus
 from kit.db import Database
+from kit.openapi import NO_TOKEN, PROBLEM_RESPONSES, Documented
 from kit.settings import Settings
 from kit.tasks import cancel
 
@@ -29,6 +30,10 @@ log = structlog.get_logger()
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
 ALIVE = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
 MAX_BODY_BYTES = 1_000_000
+OPERATION: dict[str, Any] = {"tags": ["operations"], "openapi_extra": NO_TOKEN}
+UNAVAILABLE: dict[int | str, dict[str, Any]] = {
+    503: {"description": "It is not; the same document says why", "content": {"application/json": {"schema": {}}}}
+}
 Background = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -95,11 +100,11 @@ def make_app(
             await cancel(tasks)
             await db.close()
 
-    app = FastAPI(
+    app = Documented(
         title=f"Hallmark {service}",
         version=version,
         lifespan=lifespan,
-        responses=problems.PROBLEM_RESPONSES,
+        responses=PROBLEM_RESPONSES,
         redirect_slashes=False,
     )
     app.state.on_stopping = tuple(on_stopping)
@@ -128,11 +133,11 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/asyncapi.json", tags=["operations"], summary="What the service says and hears on Kafka")
+    @app.get("/asyncapi.json", summary="What the service says and hears on Kafka", **OPERATION)
     async def asyncapi() -> dict[str, Any]:
         return asyncapi_document(service, app.version)
 
-    @app.get("/healthz", tags=["operations"], summary="Alive: the consumers fetch")
+    @app.get("/healthz", summary="Alive: the consumers fetch", responses=UNAVAILABLE, **OPERATION)
     async def healthz() -> Response:
         consumers = bus.health() if state.started else {}
         for topic, health in consumers.items():
@@ -140,7 +145,7 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
         alive = all(health["alive"] for health in consumers.values())
         return JSONResponse({"alive": alive, "consumers": consumers}, status_code=200 if alive else 503)
 
-    @app.get("/readyz", tags=["operations"], summary="Ready: database and partitions are there")
+    @app.get("/readyz", summary="Ready: database and partitions are there", responses=UNAVAILABLE, **OPERATION)
     async def readyz() -> Response:
         missing = [] if state.started else ["start-up"]
         try:

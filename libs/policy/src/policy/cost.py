@@ -18,6 +18,7 @@ _COMPILES = 150  # steps, for each one that a pattern's program is large: it is 
 # In the messages of CEL's checked expressions (cel/expr/checked.proto and syntax.proto): the numbers of fields.
 _ANY_VALUE, _CHECKED_EXPR = 2, 4
 _TEXTS = (6, 7)  # of a constant: text and bytes
+_TEST_ONLY = b"\x18\x01"  # a selection ends with it that is a `has`
 _CHEAP = {"_&&_", "_||_", "!_", "@not_strictly_false", "type"}
 _COMPARE = {"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"}
 _TRUTH = {*_COMPARE, "_&&_", "_||_", "!_", "@not_strictly_false", "contains", "startsWith", "endsWith", "@in", "size"}
@@ -74,7 +75,19 @@ class Tree:
 
     def names(self) -> frozenset[str]:
         """The names it uses, those of macros too."""
-        return frozenset(_names(self._root))
+        return frozenset(_name(node) for kind, node in _nodes(self._root) if kind == _Kind.IDENT)
+
+    def fields(self, variable: str) -> frozenset[str]:
+        """The fields of a variable that it reads by name, without asking anywhere whether they are there."""
+        read, asked = set[str](), set[str]()
+        for kind, node in _nodes(self._root):
+            if kind == _Kind.SELECT and _name(_one(_one(node, 1), _Kind.IDENT)) == variable:
+                (asked if node.endswith(_TEST_ONLY) else read).add(_one(node, 2).decode())
+            elif kind == _Kind.CALL and (call := _one(node, 2).decode()) in ("_[_]", "@in"):
+                of, text = _all(node, 3) if call == "_[_]" else reversed([*_all(node, 3)])
+                if _name(_one(of, _Kind.IDENT)) == variable:
+                    (read if call == "_[_]" else asked).add(_one(_one(text, _Kind.CONST), _TEXTS[0]).decode())
+        return frozenset(read - asked - {""})
 
     def cost(self, sizes: Mapping[str, Size]) -> int:
         """Steps at most, with variables of these sizes; one that has none costs nothing, since using it is an error.
@@ -193,25 +206,29 @@ def _call(node: bytes, known: Mapping[str, Size]) -> _Found:
     return _Found(cost, Size() if name in _TRUTH else Size.unknown(sum(totals) + 32))
 
 
-def _names(node: bytes) -> Iterator[str]:
-    for field, value in _fields(node):
-        if field == _Kind.IDENT:
-            yield _one(value, 1).decode()
-        elif field == _Kind.SELECT:
-            yield from _names(_one(value, 1))
-        elif field == _Kind.CALL:
-            for part in (*_all(value, 1), *_all(value, 3)):
-                yield from _names(part)
-        elif field == _Kind.LIST:
-            for part in _all(value, 1):
-                yield from _names(part)
-        elif field == _Kind.STRUCT:
-            for entry in _all(value, 2):
-                for part in (*_all(entry, 3), *_all(entry, 4)):
-                    yield from _names(part)
-        elif field == _Kind.MACRO:
-            for number in (2, 4, 5, 6, 7):
-                yield from _names(_one(value, number))
+def _nodes(node: bytes) -> Iterator[tuple[int, bytes]]:
+    """What it is made of, each with its kind."""
+    for kind, value in _fields(node):
+        yield kind, value
+        for part in _parts(kind, value):
+            yield from _nodes(part)
+
+
+def _parts(kind: int, value: bytes) -> list[bytes]:
+    match kind:
+        case _Kind.SELECT | _Kind.LIST:
+            return [*_all(value, 1)]
+        case _Kind.CALL:
+            return [*_all(value, 1), *_all(value, 3)]
+        case _Kind.STRUCT:
+            return [part for entry in _all(value, 2) for number in (3, 4) for part in _all(entry, number)]
+        case _Kind.MACRO:
+            return [_one(value, number) for number in (2, 4, 5, 6, 7)]
+    return []
+
+
+def _name(ident: bytes) -> str:
+    return _one(ident, 1).decode()
 
 
 # -- protocol buffers ---------------------------------------------------------------------------------------------

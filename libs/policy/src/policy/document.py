@@ -29,7 +29,7 @@ Groups = Annotated[tuple[Group, ...], Field(min_length=1, max_length=20)]
 Recipient = Annotated[str, StringConstraints(pattern=r"^(?:group|user|channel|service):[\x21-\x7e]{1,200}$")]
 Recipients = Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=20)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Globs = Annotated[tuple[Glob, ...], Field(max_length=50)]
+Globs = Annotated[tuple[Glob, ...], Field(min_length=1, max_length=50)]
 Excluded = Literal["requester", "version.author", "version.committers", "policy.last_editor"]
 ALWAYS_EXCLUDED = frozenset({"requester", "version.author"})
 Missing = Literal["pass", "fail", "inconclusive"]
@@ -341,27 +341,6 @@ class Spec(Payload):
     break_glass: BreakGlassSpec | None = None
 
     _ids = field_validator("gates")(_unique)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.match.transition.kind == "policy":
-            self._about_policies()
-        return self
-
-    def _about_policies(self) -> None:
-        """A change of a policy has no version and no fields: who asks for some can never change a policy again."""
-        alien = {
-            "gates": self.gates,
-            "match.when": self.match.when,
-            "match.tags": self.match.tags,
-            "request.fields": self.request.fields,
-            "request.evidence": self.request.evidence,
-            "unsafe_artifact": self.unsafe_artifact,
-            "validity": self.validity,
-            "break_glass": self.break_glass,
-        }
-        if found := [name for name, value in alien.items() if value]:
-            raise ValueError(f"a policy about policies cannot have {' and '.join(found)}")
 
 
 class Metadata(Payload):

@@ -1,6 +1,6 @@
 """Evidence of a version: which pieces a request is judged by, and for what a piece counts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from policy.document import Policy
@@ -11,17 +11,26 @@ VERSIONS: tuple[Whose, ...] = ("candidate", "baseline")
 Piece = Mapping[str, Any]
 
 
-def shown(version: Mapping[str, Any], whose: Whose, policies: list[Policy], requester: str) -> dict[str, Any]:
+def marked(version: Mapping[str, Any], requester: str) -> dict[str, Any]:
+    """The version, each piece of its evidence with whether it is verified."""
+    author = version.get("registered_by") or ""
+
+    def mark(piece: Piece) -> dict[str, Any]:
+        return {**piece, "verified": verified(piece, author, requester)}
+
+    evidence = {kind: mark(piece) for kind, piece in version["evidence"].items()}
+    return {**version, "evidence": evidence, "attestations": [mark(piece) for piece in version["attestations"]]}
+
+
+def shown(version: Mapping[str, Any], whose: Whose, policies: list[Policy]) -> dict[str, Any]:
     """The version with the evidence that these policies look at, and no other: what nobody asks for must not void
-    votes. Each piece tells whether it is verified."""
-    wanted, author = _kinds(policies, whose), version.get("registered_by") or ""
-
-    def marked(pieces: Iterable[Piece]) -> list[dict[str, Any]]:
-        seen = (one for one in pieces if wanted is None or one["type"] in wanted)
-        return [{**one, "verified": verified(one, author, requester)} for one in seen]
-
-    evidence = {one["type"]: one for one in marked(version["evidence"].values())}
-    return {**version, "evidence": evidence, "attestations": marked(version["attestations"])}
+    votes."""
+    wanted = _kinds(policies, whose)
+    if wanted is None:
+        return {**version}
+    evidence = {kind: piece for kind, piece in version["evidence"].items() if kind in wanted}
+    attestations = [piece for piece in version["attestations"] if piece["type"] in wanted]
+    return {**version, "evidence": evidence, "attestations": attestations}
 
 
 def _kinds(policies: list[Policy], whose: Whose) -> frozenset[str] | None:

@@ -122,6 +122,13 @@ class Gate:
             raise GateError(_readable(str(value)))
         return bool(value)
 
+    def missing(self, variables: Mapping[str, Any]) -> list[str]:
+        """What it takes for granted of the candidate, and is not there."""
+        known = variables.get("candidate.metrics", {})
+        metrics = (f"candidate.metrics.{name}" for name in self._tree.fields("candidate.metrics") if name not in known)
+        fields = (name for name in self.names if name.startswith("candidate.") and name not in variables)
+        return sorted((*metrics, *fields))
+
     def shown(self, variables: Mapping[str, Any]) -> str:
         """The metrics it names, with their values, for the record."""
         names = dict.fromkeys(_METRIC.findall(self._expression))
@@ -186,6 +193,8 @@ def evaluate(
         if broken:
             return said(on_error, message, f"{', '.join(broken)}: not a finite number")
         if gate.compares and not any(name.startswith("baseline.") for name in variables):
+            if missing := gate.missing(variables):
+                return said(on_error, message, f"{', '.join(missing)}: missing")
             return said(on_no_baseline, message if on_no_baseline != "pass" else "", "nothing to compare with yet")
         shown = gate.shown(variables)
         return said("pass", shown) if gate.holds(variables) else said("fail", message, shown)
@@ -198,13 +207,15 @@ def variables_of(inputs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 
     `slices` of a version are what its evaluations found last, for each of their data sets. Without an evaluation both
     are left out: `all` of nothing must not pass. A version's times that are yet to come are left out, too: nothing is
-    the fresher for a wrong clock.
+    the fresher for a wrong clock. So is what was too large to be frozen (`policy.bounds`).
     """
     variables: dict[str, Any] = {"now": now}
     for group in ("candidate", "baseline", "model", "request"):
         fields = dict(inputs.get(group) or {})
         if group in _VERSIONS:
             fields |= _evaluated(fields.get("evaluations") or (), now)
+        for name in fields.get("left_out") or ():
+            fields[name] = None
         for name, kind in (_VERSION if group == "baseline" else _GROUPS[group]).items():
             value = fields.get(name)
             if value is not None and not (kind == _T.TIMESTAMP and group in _VERSIONS and _to_come(value, now)):

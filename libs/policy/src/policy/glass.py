@@ -4,7 +4,7 @@ from datetime import datetime
 
 from contracts.approval import BreakGlass
 from policy.needs import Emergency, Needs
-from policy.people import Person, Refusal, step_up
+from policy.people import Members, Person, Refusal, step_up
 
 
 def broken(needs: Needs, person: Person, reason: str, at: datetime, request_digest: str) -> BreakGlass | Refusal:
@@ -35,10 +35,22 @@ def broken(needs: Needs, person: Person, reason: str, at: datetime, request_dige
     )
 
 
+def void(glass: BreakGlass, needs: Needs, members: Members) -> bool:
+    """Whether whoever broke the glass could do it no more, as far as is known of them by now."""
+    known = members(glass.by)
+    if known is None or needs.emergency is None:
+        return False
+    return not (known.person and _allowed(needs.emergency, known.breaking))
+
+
+def _allowed(emergency: Emergency, groups: frozenset[str]) -> bool:
+    return all(groups & one for one in emergency.allowed)
+
+
 def _not_theirs(emergency: Emergency, person: Person, reason: str) -> Refusal | None:
     if not person.person:
         return Refusal("service-account", f"{person.subject} is a service account; only people break the glass")
-    if not all(person.groups & groups for groups in emergency.allowed):
+    if not _allowed(emergency, person.groups):
         wanted = " and ".join("/".join(sorted(groups)) for groups in emergency.allowed)
         return Refusal("not-entitled", f"{person.subject} may not break the glass; somebody of {wanted} may")
     if len(reason.strip()) < emergency.min_reason:

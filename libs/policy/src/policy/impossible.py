@@ -1,5 +1,6 @@
 """What a policy asks that can never come true: it would lock what it is about, or be about nothing."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -11,11 +12,15 @@ if TYPE_CHECKING:
     from policy.document import Match, Spec
 
 Place = tuple[str | int, ...]
+# Patterns of names of workspaces and policies; what is in brackets is taken to fit.
+_PLAIN = re.compile(r"[a-z0-9*?](?:[a-z0-9*?-]*[a-z0-9*?])?")
+_BRACKETS = re.compile(r"\[!?\]?[^]]*\]")
 
 
 def impossible(spec: "Spec") -> Iterator[tuple[Place, str]]:
     """Fields of the spec, and why they can never hold."""
     yield from _about_nothing(spec.match)
+    yield from _about_policies(spec)
     yield from _never_open(spec)
     yield from _unasked(spec)
 
@@ -31,9 +36,37 @@ def _about_nothing(match: "Match") -> Iterator[tuple[Place, str]]:
         for name, value in (("from", transition.from_stage), ("to", to)):
             if value is not None:
                 yield ("match", "transition", name), "a change of a policy has no stages"
-    for n, glob in enumerate(match.models):
+    origin, about_policies = transition.from_stage, transition.kind == "policy"
+    if origin is not None and to is not None and origin.lower() == to.lower():
+        yield ("match", "transition", "from"), "nothing goes where it is already"
+    field, globs = ("models", match.models) if about_policies else ("workspaces", match.workspaces)
+    for n, glob in enumerate(globs):
+        if not _PLAIN.fullmatch(_BRACKETS.sub("?", glob)):
+            told = f"no name is like {glob!r}: they are of lower case letters and digits, with - in between"
+            yield ("match", field, n), told
+    for n, glob in enumerate(() if about_policies else match.models):
         if "[" not in glob and (alien := [sign for sign in "/:" if sign in glob]):
             yield ("match", "models", n), f"no name holds {alien[0]!r}; workspaces are matched by 'workspaces'"
+
+
+def _about_policies(spec: "Spec") -> Iterator[tuple[Place, str]]:
+    """A change of a policy has no version, no workspace and no fields: with some, no policy could be changed again."""
+    if spec.match.transition.kind != "policy":
+        return
+    alien: dict[Place, object] = {
+        ("match", "workspaces"): spec.match.workspaces,
+        ("match", "tags"): spec.match.tags,
+        ("match", "when"): spec.match.when,
+        ("request", "fields"): spec.request.fields,
+        ("request", "evidence"): spec.request.evidence,
+        ("gates",): spec.gates,
+        ("unsafe_artifact",): spec.unsafe_artifact,
+        ("validity",): spec.validity,
+        ("break_glass",): spec.break_glass,
+    }
+    for place, value in alien.items():
+        if value:
+            yield place, "a policy about policies cannot have it"
 
 
 def _never_open(spec: "Spec") -> Iterator[tuple[Place, str]]:

@@ -95,6 +95,10 @@ def _difference(token: Token, decision: Any) -> str | None:
         signed = Decision.model_validate_json(token.payload)
     except ValidationError:
         return "what is signed is no decision"
+    # Fields are added with the years: a service may show an older decision with new ones that are empty.
+    then = {name: v for name, v in decision.items() if name in signed.model_fields_set or v not in (None, [], {})}
+    if token.payload == canonical_json(then):
+        return None
     clear = Decision.model_validate_json(canonical_json(decision))
     names = [name for name in Decision.model_fields if getattr(signed, name) != getattr(clear, name)]
     return f"the signed decision has another {', '.join(names)}" if names else "what is signed is written otherwise"
@@ -135,6 +139,8 @@ def _other(inputs: dict[str, Any], decision: Decision) -> str | None:
         "digest": (candidate.get("digest"), decision.digest),
         "artifact": (_map(candidate.get("artifact")).get("digest"), decision.artifact_digest),
     }
+    if decision.baseline is not None:
+        pairs["baseline"] = (_map(inputs.get("baseline")).get("version", 0), decision.baseline)
     told = [f"{name} {theirs!r} instead of {ours!r}" for name, (theirs, ours) in pairs.items() if theirs != ours]
     return f"the inputs are of another transition: {', '.join(told)}" if told else None
 

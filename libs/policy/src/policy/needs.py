@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from contracts.approval import PolicyRef
+from contracts.lifecycle import REGISTRY
 from contracts.registry import Criterion
 from policy.document import (
     ALWAYS_EXCLUDED,
@@ -108,8 +109,10 @@ class Emergency:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a request needs. `matched` is False when no policy applies, which refuses it (fail closed). `mistakes` are
-    what the request itself lacks, a field for instance; `missing_evidence` can still be attached to the version."""
+    """What a request needs. `matched` is False when no policy says that it applies, which refuses it (fail closed).
+    `mistakes` are what the request itself lacks, a field for instance; `missing_evidence` can still be attached to the
+    version. `preapproved`: the request with which people approved this rollback. It is instant: they are not asked
+    again, there is no form to fill in, and windows, freezes and waits do not hold it. Gates and evidence still do."""
 
     policies: tuple[PolicyRef, ...] = ()
     matched: bool = False
@@ -158,7 +161,8 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
     variables = variables_of(inputs, now)
     specs = [policy.spec for _, policy in policies]
     preapproved = inputs["request"].get("preapproved")
-    doubts = [doubt for ref, policy in policies if (doubt := _doubt(ref, policy, variables)) is not None]
+    said = [_when(ref, policy, inputs, variables) for ref, policy in policies]
+    doubts = [one for one in said if isinstance(one, Criterion)]
     approvals = [spec.approvals for spec in specs]
     rules = tuple(
         Rule(f"{ref.name}/{rule.id}", plain(rule.groups), rule.count, rule.meaning)
@@ -166,13 +170,14 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
         for rule in policy.spec.approvals.rules
         if not preapproved and (rule.when is None or holds(rule.when, variables, unless=True))
     )
+    schedules = () if preapproved else tuple(spec.schedule for spec in specs)
     methods = [frozenset(one.signature.methods) for one in approvals if one.signature.methods]
     delegations = [duration(one.delegation.max) if one.delegation.allowed else None for one in approvals if one.rules]
     return Needs(
         policies=tuple(ref for ref, _ in policies),
-        matched=len(doubts) < len(policies),
-        doubts=tuple(doubts),
-        mistakes=tuple(mistake for ref, policy in policies for mistake in _mistakes(ref, policy, inputs)),
+        matched=any(one is True for one in said),
+        doubts=(*doubts, *_left_out(inputs)),
+        mistakes=() if preapproved else _mistakes(policies, inputs),
         missing_evidence=_missing_evidence(policies, inputs),
         gates=_gates(policies, inputs),
         rules=rules,
@@ -184,10 +189,8 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
         authenticated_within=_least(optional(one.signature.reauthenticate_within) for one in approvals),
         methods=frozenset.intersection(*methods) if methods else None,
         delegation=None if not delegations or None in delegations else _least(delegations),
-        schedules=tuple(spec.schedule for spec in specs),
-        min_wait=max((wait for s in specs if (wait := optional(s.schedule.min_wait))), default=timedelta(0))
-        if not preapproved
-        else timedelta(0),
+        schedules=schedules,
+        min_wait=max((wait for s in schedules if (wait := optional(s.min_wait))), default=timedelta(0)),
         steps=_steps(policies, opened_at),
         expires_after=_least(optional(spec.request.expires_after) for spec in specs),
         valid_for=_least(optional(one.valid_for) for one in approvals),
@@ -224,31 +227,59 @@ def _about(match: Match, inputs: Inputs) -> bool:
     transition, kind = match.transition, request["kind"]
     return (
         (transition.kind == kind or (transition.kind == "any" and kind != "policy"))
-        and transition.to in (None, request["to"])
-        and transition.from_stage in (None, request["from"])
+        and _same(transition.to, request["to"])
+        and _same(transition.from_stage, request["from"])
         and (not match.workspaces or _fits(model["workspace"], match.workspaces))
         and (not match.models or _fits(model["name"], match.models))
-        and all(model["tags"].get(name) == value for name, value in match.tags.items())
+        and ("tags" in _absent(model) or all(model["tags"].get(name) == value for name, value in match.tags.items()))
     )
+
+
+def _same(asked: str | None, stage: str) -> bool:
+    """As the registry finds stages, and the aliases that it protects: capitals do not matter."""
+    return asked is None or asked.lower() == stage.lower()
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _doubt(ref: PolicyRef, policy: Policy, variables: Mapping[str, Any]) -> Criterion | None:
-    when = policy.spec.match.when
-    if when is None:
-        return None
+def _when(ref: PolicyRef, policy: Policy, inputs: Inputs, variables: Mapping[str, Any]) -> bool | Criterion:
+    """Whether the policy says that it applies; the doubt, where it cannot tell."""
+    text, when = "cannot tell whether this policy applies, so it does: ", policy.spec.match.when
+    if policy.spec.match.tags and "tags" in _absent(inputs["model"]):
+        text += "the tags of the model are too large"
+        return Criterion(gate=f"{ref.name}/tags", expression="", result="error", message=text)
     try:
-        compiled(when).holds(variables)
+        return when is None or compiled(when).holds(variables)
     except GateError as error:
-        text = f"cannot tell whether this policy applies, so it does: {error}"
-        return Criterion(gate=f"{ref.name}/when", expression=when, result="error", message=text)
-    return None
+        return Criterion(gate=f"{ref.name}/when", expression=when or "", result="error", message=f"{text}{error}")
 
 
-def _mistakes(ref: PolicyRef, policy: Policy, inputs: Inputs) -> list[str]:
+def _absent(whole: Mapping[str, Any] | None) -> Sequence[str]:
+    """What of a version, a model or a request was too large to be frozen (`policy.bounds`)."""
+    return (whole or {}).get("left_out") or ()
+
+
+def _left_out(inputs: Inputs) -> list[Criterion]:
+    """Says why every expression is an error that looks at it."""
+    return [
+        Criterion(gate=f"{name}/left-out", expression="", result="error", message=f"too large: {', '.join(absent)}")
+        for name in ("candidate", "baseline", "model")
+        if (absent := _absent(inputs.get(name)))
+    ]
+
+
+def _mistakes(policies: InForce, inputs: Inputs) -> tuple[str, ...]:
+    """The registry, which asks on its own for a revoked version to be replaced, has nobody to fill in a form."""
+    if inputs["request"]["requested_by"] == REGISTRY:
+        return ()
+    if absent := _absent(inputs["request"]):
+        return (f"the {' and '.join(absent)} of the request are too large",)
+    return tuple(mistake for ref, policy in policies for mistake in _mistaken(ref, policy, inputs))
+
+
+def _mistaken(ref: PolicyRef, policy: Policy, inputs: Inputs) -> list[str]:
     asked, spec = inputs["request"], policy.spec.request
     found = []
     reason = asked["reason"].strip()

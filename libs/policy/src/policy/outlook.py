@@ -13,6 +13,7 @@ from contracts.approval import GateAnswered, Verdict, Waiver
 from contracts.registry import Criterion
 from policy.evidence import impartial
 from policy.gates import evaluate, variables_of
+from policy.glass import void
 from policy.needs import UNSAFE_GATE, UNSAFE_WAIVER, Gate, Needs
 from policy.people import Case, Members, approvals, barred, denial, nobody, tally
 from policy.schedule import next_open
@@ -56,10 +57,11 @@ def outlook(
     the same moment. `frozen`: why the model may not be promoted now, if so. `gates`: what `gates_of` found already."""
     gates = tuple(gates_of(case, needs, at, members) if gates is None else gates)
     held = frozen if case.inputs["request"]["kind"] in HELD else None
+    emergency = _emergency(case, needs, gates, at, members) if held is None else None
     if why := _refused(case, needs, gates, at, members):
         found = Outlook(Verdict.REJECTED, why, "decided")
-    elif held is None and (why := _broken(case, needs, gates, at, members)):
-        found = Outlook(Verdict.APPROVED, why, "decided", emergency=True)
+    elif emergency is not None and emergency.verdict is not None:
+        found = emergency
     elif why := _failed(needs, gates):
         found = Outlook(Verdict.REJECTED, why, "decided")
     elif held is not None:
@@ -71,6 +73,8 @@ def outlook(
             or _at_time(case, needs, at, settle)
             or Outlook(Verdict.APPROVED, _approved(case, needs, at, members), "decided")
         )
+    if emergency is not None and found.verdict is None:
+        found = replace(found, next_at=_sooner(found.next_at, emergency.next_at))
     return replace(found, reason=found.reason[:LONGEST], gates=gates)
 
 
@@ -84,7 +88,7 @@ def gates_of(case: Case, needs: Needs, at: datetime, members: Members = nobody) 
 def _refused(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, members: Members) -> str | None:
     """Why nothing, not even an emergency, can let the case pass."""
     asked = case.inputs["request"]
-    if not needs.policies:
+    if not (needs.matched or needs.doubts):
         what = "an alias" if asked["kind"] == "alias" else f"a {asked['kind']}"
         return f"no policy allows {what} from {asked['from']} to {asked['to']}"
     if not needs.matched:
@@ -154,17 +158,24 @@ def _approved(case: Case, needs: Needs, at: datetime, members: Members) -> str:
     return f"approved by {names}" if needs.rules else "no approval is asked for"
 
 
-def _broken(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, members: Members) -> str | None:
-    """Why an emergency lets the case pass, if one is on."""
+def _emergency(case: Case, needs: Needs, gates: Sequence[Criterion], at: datetime, members: Members) -> Outlook | None:
+    """Where the case stands by an emergency, if one is on."""
     glass = case.glass
-    if glass is None or glass.request_digest != case.request_digest or at >= glass.until or unskippable(needs, gates):
+    if glass is None or at >= glass.until or void(glass, needs, members) or unskippable(needs, gates):
         return None
     waits = (
         ("gates" not in glass.skips and _at_gates(case, needs, gates))
         or ("approvals" not in glass.skips and _at_people(case, needs, at, members))
         or ("schedule" not in glass.skips and _at_time(case, needs, at, timedelta(0)))
     )
-    return None if waits else f"emergency: {glass.by} broke the glass: {glass.reason}"
+    if waits:
+        return replace(waits, next_at=_sooner(waits.next_at, glass.until))
+    why = f"emergency: {glass.by} broke the glass: {glass.reason}"
+    return Outlook(Verdict.APPROVED, why, "decided", emergency=True)
+
+
+def _sooner(*moments: datetime | None) -> datetime | None:
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def not_in_time(until: datetime) -> str:
@@ -194,15 +205,31 @@ def waived(case: Case, needs: Needs, gate: Gate, said: Criterion, members: Membe
     return said.model_copy(update={"result": "waived", "message": text[:LONGEST]})
 
 
+def before_waiver(said: Criterion) -> str:
+    """What the gate said before somebody let it pass."""
+    return said.message.partition(";")[0] if said.result == "waived" else said.result
+
+
+def holding(case: Case, needs: Needs, gates: Sequence[Criterion], members: Members = nobody) -> tuple[Waiver, ...]:
+    """The waivers that let these gates pass."""
+    waived = {said.gate: before_waiver(said) for said in gates if said.result == "waived"}
+    return tuple(
+        waiver
+        for waiver in case.waivers
+        if waiver.gate in waived
+        and (gate := needs.gate(waiver.gate)) is not None
+        and _holds(case, needs, gate, waived[waiver.gate], waiver, members)
+    )
+
+
 def _holds(case: Case, needs: Needs, gate: Gate, result: str, waiver: Waiver, members: Members) -> bool:
     """Whether a recorded waiver lets this result pass now."""
     known = members(waiver.by)
-    groups = known.groups if known is not None else frozenset(waiver.groups)
+    groups = frozenset(waiver.groups) & (known.groups if known is not None else frozenset(waiver.groups))
     return (
         waiver.gate == gate.id
-        and waiver.request_digest == case.request_digest
         and (known is None or known.person)
-        and barred(case, needs, waiver.by, known.email if known else None) is None
+        and barred(case, needs, waiver.by, known.email if known else None, members) is None
         and may_waive(gate, result, groups)
     )
 
@@ -245,10 +272,8 @@ def _said(case: Case, gate: Gate, at: datetime, variables: Mapping[str, Any]) ->
 
 
 def _answer(case: Case, gate: Gate) -> tuple[str, str] | None:
-    bound: list[GateAnswered] = [
-        a for a in case.answers if a.gate == gate.id and a.request_digest == case.request_digest
-    ]
-    return (bound[-1].result, bound[-1].message) if bound else None
+    said: list[GateAnswered] = [answer for answer in case.answers if answer.gate == gate.id]
+    return (said[-1].result, said[-1].message) if said else None
 
 
 def _attested(case: Case, gate: Gate) -> tuple[str, str] | None:

@@ -61,11 +61,12 @@ class Refusal:
 @dataclass(frozen=True)
 class Member:
     """What is known of somebody now: the groups they are in (none when they may not vote), and whether they are a
-    person."""
+    person. `breaking`: the groups as far as they may break the glass."""
 
     groups: frozenset[str]
     person: bool = True
     email: str | None = None
+    breaking: frozenset[str] = frozenset()
 
 
 Members = Callable[[str], Member | None]
@@ -78,7 +79,8 @@ def nobody(_: str) -> Member | None:
 
 @dataclass(frozen=True)
 class Case:
-    """A request as it is to be judged. `bound_at`: when it got its present digest. `added`: groups that an escalation
+    """A request as it is to be judged. `bound_at`: when it got its present digest; the votes, waivers and answers and
+    the emergency are of then and later. `added`: groups that an escalation
     let vote too, by rule."""
 
     requested_by: str
@@ -93,33 +95,48 @@ class Case:
     glass: BreakGlass | None = None
 
 
-def excluded(case: Case, needs: Needs) -> dict[str, Refusal]:
+def excluded(case: Case, needs: Needs, members: Members = nobody) -> dict[str, Refusal]:
     """Who must not vote, by subject or e-mail address (both case-folded), and why."""
-    return _excluded(case, needs.excluded)
+    return _excluded(case, needs.excluded, members)
 
 
-def _excluded(case: Case, kinds: frozenset[str]) -> dict[str, Refusal]:
-    candidate, asked = case.inputs.get("candidate") or {}, case.inputs["request"]
+def _excluded(case: Case, kinds: frozenset[str], members: Members) -> dict[str, Refusal]:
     found: dict[str, Refusal] = {}
+
+    def own(code: str, who: str, what: str) -> None:
+        refusal = Refusal(code, f"{who} {what}; another person must vote", recorded=True)
+        found.update(dict.fromkeys(names(who, _email(who, members)), refusal))
+
     if "policy.last_editor" in kinds:
-        for who in asked.get("policy_editors") or ():
-            found[who.casefold()] = _own("own-policy", who, "was the last to edit a policy that decides here")
+        for who in _editors(case):
+            own("own-policy", who, "was the last to edit a policy that decides here")
     if "version.committers" in kinds:
-        for who in (candidate.get("lineage") or {}).get("committers") or ():
-            found[who.casefold()] = _own("own-commits", who, "has commits in this version")
-    if author := candidate.get("registered_by"):
-        found[author.casefold()] = _own("own-version", author, "registered this version")
-    found[case.requested_by.casefold()] = _own("own-request", case.requested_by, "asked for this")
+        for who in (_candidate(case).get("lineage") or {}).get("committers") or ():
+            own("own-commits", who, "has commits in this version")
+    if author := _candidate(case).get("registered_by"):
+        own("own-version", author, "registered this version")
+    own("own-request", case.requested_by, "asked for this")
     return found
 
 
-def _own(code: str, who: str, what: str) -> Refusal:
-    return Refusal(code, f"{who} {what}; another person must vote", recorded=True)
+def _candidate(case: Case) -> Mapping[str, Any]:
+    return case.inputs.get("candidate") or {}
 
 
-def barred(case: Case, needs: Needs, subject: str, email: str | None = None) -> Refusal | None:
+def _editors(case: Case) -> tuple[str, ...]:
+    return tuple(case.inputs["request"].get("policy_editors") or ())
+
+
+def owners(case: Case) -> frozenset[str]:
+    """Who asked for it, registered the version or edited the policies, by subject."""
+    return frozenset({case.requested_by, _candidate(case).get("registered_by") or case.requested_by, *_editors(case)})
+
+
+def barred(
+    case: Case, needs: Needs, subject: str, email: str | None = None, members: Members = nobody
+) -> Refusal | None:
     """Why this person must not vote on the case, if so."""
-    return _among(excluded(case, needs), names(subject, email))
+    return _among(excluded(case, needs, members), names(subject, email))
 
 
 def _among(found: Mapping[str, Refusal], who: frozenset[str]) -> Refusal | None:
@@ -132,11 +149,18 @@ def electorate(case: Case, rule: Rule) -> frozenset[str]:
 
 
 def judged(
-    case: Case, needs: Needs, voter: Person, ballot: Ballot, at: datetime, principal: Person | None = None
+    case: Case,
+    needs: Needs,
+    voter: Person,
+    ballot: Ballot,
+    at: datetime,
+    principal: Person | None = None,
+    members: Members = nobody,
 ) -> Vote | Refusal | None:
     """The vote to record, the refusal, or None when this vote is recorded already (a double click is one vote).
 
     `principal`: on whose behalf, by a delegation that is in force; the right is theirs, the signature the voter's.
+    `members`: of whom it tells by which addresses they must not vote.
     """
     if ballot.request_digest not in (None, case.request_digest):
         return Refusal("request-changed", "this is not the request you saw; read it again before you vote")
@@ -146,8 +170,8 @@ def judged(
     if any(v.choice is ballot.choice and _same(v, voter, principal) for v in case.votes):
         return None
     refusal = (
-        barred(case, needs, voter.subject, voter.email)
-        or barred(case, needs, whose.subject, whose.email)
+        barred(case, needs, voter.subject, voter.email, members)
+        or barred(case, needs, whose.subject, whose.email, members)
         or _not_entitled(case, needs, voter, whose, ballot)
         or step_up(needs, voter, at)
         or _unfit(case, voter, whose, ballot)
@@ -288,7 +312,7 @@ def _not_valid(needs: Needs, vote: Vote, at: datetime) -> str | None:
 
 
 def _not_theirs(case: Case, needs: Needs, vote: Vote, members: Members) -> str | None:
-    found = _excluded(case, needs.excluded if vote.choice is Choice.APPROVE else ALWAYS_EXCLUDED)
+    found = _excluded(case, needs.excluded if vote.choice is Choice.APPROVE else ALWAYS_EXCLUDED, members)
     who = _among(found, heard_of(vote, members))
     return who.detail if who else None
 
@@ -327,26 +351,46 @@ def tally(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> 
 
 def approvals(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> tuple[Vote, ...]:
     """The approvals that count. A person counts once, whether they vote or are voted for."""
-    found, heard = [], set[str]()
-    for vote in case.votes:
-        people = heard_of(vote, members)
-        if vote.choice is Choice.APPROVE and not people & heard and why_not(case, needs, vote, at, members) is None:
-            heard |= people
-            found.append(vote)
-    return tuple(found)
+    return tuple(_once(_valid(Choice.APPROVE, case, needs, at, members), lambda vote: heard_of(vote, members)))
 
 
 def denial(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> Vote | None:
     """The rejection that ends the case, if there is one: the last of those that a policy counts."""
-    against = [v for v in case.votes if v.choice is Choice.REJECT and why_not(case, needs, v, at, members) is None]
+    ending = _ending(case, needs, at, members)
+    return ending[-1] if ending else None
+
+
+def counted(case: Case, needs: Needs, at: datetime, members: Members = nobody) -> tuple[Vote, ...]:
+    """The votes by which the case is judged, in their order. Whoever judges by them again comes to the same, without
+    news of anybody: who voted under several names is in it once."""
+    against = (*_ending(case, needs, at, members), *_valid(Choice.REJECT, case, needs, at, members))
+    rejections = _once(against, lambda vote: whose_of(vote, members))
+    chosen = (*approvals(case, needs, at, members), *rejections)
+    return tuple(vote for vote in case.votes if vote in chosen)
+
+
+def _ending(case: Case, needs: Needs, at: datetime, members: Members) -> list[Vote]:
+    """The rejections that are enough for one of the policies. Each counts as what it was cast, for the groups of then:
+    who goes from one group that may reject to another neither takes it along nor takes it back."""
+    against = _valid(Choice.REJECT, case, needs, at, members)
     for one in needs.denials:
         allowed = one.groups.union(*case.added.values())
-        counted, heard = [], set[str]()
-        for vote in against:
-            people = whose_of(vote, members)
-            if _groups(vote, members) & allowed and not people & heard:
-                heard |= people
-                counted.append(vote)
-        if len(counted) >= one.count:
-            return counted[-1]
-    return None
+        theirs = (vote for vote in against if allowed.intersection(vote.groups))
+        found = _once(theirs, lambda vote: whose_of(vote, members))
+        if len(found) >= one.count:
+            return found
+    return []
+
+
+def _valid(choice: Choice, case: Case, needs: Needs, at: datetime, members: Members) -> list[Vote]:
+    return [v for v in case.votes if v.choice is choice and why_not(case, needs, v, at, members) is None]
+
+
+def _once(votes: Iterable[Vote], people: Callable[[Vote], frozenset[str]]) -> list[Vote]:
+    """The first vote of each person."""
+    found, heard = [], set[str]()
+    for vote in votes:
+        if not people(vote) & heard:
+            heard |= people(vote)
+            found.append(vote)
+    return found

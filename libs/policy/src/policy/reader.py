@@ -1,6 +1,7 @@
 """Documents as text: YAML read strictly, with the line of every field."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -118,14 +119,33 @@ def checked(model: type[Model], data: Any, lines: dict[Path, int]) -> Model:
     except UnicodeEncodeError as error:
         raise PolicyError([Mistake(1, "", "holds half a character (a lone surrogate)")]) from error
     except ValidationError as error:
-        raise PolicyError([_mistake(e, lines) for e in error.errors(include_url=False)]) from error
+        raise PolicyError(_mistakes(error.errors(include_url=False), lines)) from error
 
 
-def _mistake(error: Any, lines: dict[Path, int]) -> Mistake:
-    path = tuple(error["loc"])
-    near = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
-    message = {"extra_forbidden": "unknown field", "missing": "missing"}.get(error["type"], error["msg"])
-    return Mistake(lines.get(near, 1), ".".join(str(part) for part in path), message.removeprefix("Value error, "))
+def _mistakes(errors: Sequence[Any], lines: dict[Path, int]) -> list[Mistake]:
+    """One for each place of the document. What does not fit any of several types has an error for each of them."""
+    found: dict[Path, list[str]] = {}
+    for error in errors:
+        # Items that are wrong are not counted: that there are too few of them is no mistake of its own.
+        if error["type"] == "too_short" and any(_inside(other["loc"], error["loc"]) for other in errors):
+            continue
+        message = {"extra_forbidden": "unknown field", "missing": "missing"}.get(error["type"], error["msg"])
+        path = _near(error["loc"], lines)
+        place = (*path, error["loc"][-1]) if error["type"] == "missing" else path
+        found.setdefault(place, []).append(message.removeprefix("Value error, "))
+    return [
+        Mistake(lines.get(_near(place, lines), 1), ".".join(map(str, place)), ", or ".join(messages))
+        for place, messages in found.items()
+    ]
+
+
+def _near(path: Path, lines: dict[Path, int]) -> Path:
+    """As much of the path as the document has: pydantic's also names the types that it tried."""
+    return next((path[:n] for n in range(len(path), -1, -1) if path[:n] in lines), ())
+
+
+def _inside(path: Path, outer: Path) -> bool:
+    return len(path) > len(outer) and path[: len(outer)] == outer
 
 
 def _unseen(hidden: re.Match[str]) -> str:

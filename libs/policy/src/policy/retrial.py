@@ -8,7 +8,7 @@ from contracts.registry import Criterion
 from policy.findings import Findings
 from policy.glass import broken
 from policy.needs import Gate, InForce, Needs, added_by, applicable, needs_of
-from policy.outlook import gates_of, outlook, unskippable
+from policy.outlook import before_waiver, gates_of, outlook, unskippable
 from policy.people import Case, Person, Refusal, approvals, barred, denial, signed_by, tally, why_not
 from policy.recast import cast_again
 from policy.times import expired, in_time, ordered
@@ -104,9 +104,7 @@ def _gate(decision: Decision, case: Case, needs: Needs, gate: Gate, was: Criteri
 
 
 def _before_waiver(was: Criterion | None) -> Any:
-    if was is None:
-        return "pending"
-    return was.message.partition(";")[0] if was.result == "waived" else was.result
+    return "pending" if was is None else before_waiver(was)
 
 
 def _compare(found: Findings, decision: Decision, gate: Gate | None, was: Criterion, said: Criterion) -> None:
@@ -139,8 +137,8 @@ def _wrong(decision: Decision, case: Case, needs: Needs, waiver: Waiver) -> str 
         return "nobody may waive it" if gate else "there is no such gate"
     if waiver.request_digest != decision.request_digest:
         return "it is for another request"
-    if not (decision.opened_at or waiver.at) <= waiver.at <= decision.decided_at:
-        return "it is dated after the decision, or before the request"
+    if not (decision.bound_at or waiver.at) <= waiver.at <= decision.decided_at:
+        return "it is dated after the decision, or before the request rested on what it binds to"
     if needs.methods is not None and not signed_by(waiver.auth_method, needs.methods):
         return f"the policies want a sign-in by {_list(sorted(needs.methods))}, not by {waiver.auth_method}"
     groups = frozenset(waiver.groups)
@@ -224,6 +222,8 @@ def _emergency(
         problems.append(f"the policies give another {', '.join(names)}")
     if not glass.at <= decision.decided_at < glass.until:
         problems.append(f"it was on from {glass.at.isoformat()} to {glass.until.isoformat()} only")
+    if decision.bound_at is not None and glass.at < decision.bound_at:
+        problems.append("it began before the request rested on what it binds to")
     if never := unskippable(needs, gates):
         problems.append(f"not even an emergency skips {_list([gate.gate for gate in never])}")
     found.say(

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal
 
-from contracts.approval import PolicyRef
+from contracts.approval import PolicyRef, Verdict
 from policy.document import Policy, parse
 from policy.glass import broken
-from policy.needs import InForce, Needs, added_by, applicable, needs_of
+from policy.needs import InForce, Inputs, Needs, added_by, applicable, needs_of
 from policy.outlook import Outlook, Phase, outlook
 from policy.people import Case, Person, Refusal
 from policy.recast import cast_again, rule_of
@@ -30,13 +30,14 @@ TURNS = 20  # of time, in which gates time out and windows open
 @dataclass(frozen=True)
 class Past:
     """A request as it ended, or as it stands. `at`: when it was decided or closed; now, while it is open. `policies`:
-    those it was bound to."""
+    those it was bound to. `first`: the inputs as it was opened, if evidence came later."""
 
     request_id: str
     case: Case
     policies: InForce
     decided: Decided
     at: datetime
+    first: Inputs | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def _simulated(one: Past, policies: InForce) -> Simulated:
     needs_at = partial(_needs, one, policies)
     needs, until = needs_at(one.at), _until(one, policies)
     case, told = _acted(one, needs, until)
-    found, at = _followed(case, needs_at, min(one.at, until - timedelta.resolution), until)
+    found, at = _at_once(one, policies), one.case.opened_at
+    if found is None:
+        found, at = _followed(case, needs_at, min(one.at, until - timedelta.resolution), until)
     would: Would = "waiting" if found.verdict is None else found.verdict.value
     reason = f"{found.reason}, at {at.isoformat()}" if found.verdict is not None and at > one.at else found.reason
     if would == "waiting" and until <= one.at:
@@ -119,6 +122,16 @@ def _simulated(one: Past, policies: InForce) -> Simulated:
         reason="; ".join([reason, *(told if would != "rejected" else ())])[:9_000],
         differs=_outcome(would) != _outcome(one.decided),
     )
+
+
+def _at_once(one: Past, policies: InForce) -> Outlook | None:
+    """The rejection of the request as it was opened: what is attached later comes too late for a gate that ends it."""
+    if one.first is None:
+        return None
+    at = one.case.opened_at
+    case = replace(one.case, inputs=one.first, votes=(), glass=None, bound_at=at)
+    found = outlook(case, _needs(replace(one, case=case), policies, at), at)
+    return found if found.verdict is Verdict.REJECTED else None
 
 
 def _outcome(end: str) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from approval.desk import SYSTEM, Desk, Open
 from approval.domain import Request
@@ -27,11 +28,13 @@ class Said:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which question an answer is to: a gate of a request, as it was bound then."""
+    """Which question an answer is to: a gate of a request, as it was bound then. `bound_at`: since when; None where the
+    answer does not tell, since it was posted."""
 
     request_id: str
     gate: str
     request_digest: str
+    bound_at: datetime | None = None
 
 
 class Answers:
@@ -61,7 +64,9 @@ class Answers:
         """Records an answer and moves the request on. The same again does nothing. `signers`: the secrets it was signed
         with; None when it is the answer to our own call.
 
-        A pass and a fail are final for that question, so that an older message that is sent again changes nothing.
+        A pass and a fail are final for that question, so that an older message that is sent again changes nothing. Only
+        when the request has changed and changed back since is that question put anew, byte for byte: what a check posts
+        late to the first one then answers the second, for it is said of the same.
 
         Raises:
             Problem: 403, signed with another gate's secret; 404, no such request or webhook gate; 409, the request is
@@ -76,7 +81,7 @@ class Answers:
 
     async def _take(self, of: Open, asked: Asked, said: Said, signers: Collection[str] | None) -> Problem | None:
         """Does not raise: what the request has become meanwhile is to be kept."""
-        if asked.request_digest != of.request.request_digest:
+        if asked.request_digest != of.request.request_digest or asked.bound_at not in (None, of.request.bound_at):
             return Problem(409, "request-changed", "the request has changed since it was asked about; it asks anew")
         sight = await self._desk.sights.of(of.tx, of.request, of.at)
         gate = sight.needs.gate(asked.gate)
@@ -110,7 +115,7 @@ class Answers:
 
 
 def _answers(request: Request, asked: Asked) -> list[GateAnswered]:
-    return [a for a in request.answers if (a.gate, a.request_digest) == (asked.gate, asked.request_digest)]
+    return [answer for answer in request.answers if answer.gate == asked.gate]
 
 
 def _before(request: Request, asked: Asked) -> Said | None:

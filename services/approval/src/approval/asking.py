@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from hashlib import sha256
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -51,10 +51,7 @@ Heard = Said | Later | Again
 
 @dataclass(frozen=True)
 class Question:
-    """`bound_at`: since when the request is what is asked about."""
-
     asked: Asked
-    bound_at: datetime
     url: str
     secret: str
     body: bytes
@@ -63,8 +60,9 @@ class Question:
     def message_id(self) -> str:
         """The same however often it is asked, so that the check can tell. When the request has become another one and
         then the same again, it is a new question."""
-        at = self.bound_at.astimezone(UTC).isoformat()
-        name = "\n".join((self.asked.request_id, self.asked.gate, self.asked.request_digest, at))
+        asked, since = self.asked, self.asked.bound_at
+        at = since.astimezone(UTC).isoformat() if since else ""
+        name = "\n".join((asked.request_id, asked.gate, asked.request_digest, at))
         return f"msg_{sha256(name.encode()).hexdigest()[:32]}"
 
 

@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approval import copies, views
 from approval.domain import Request
 from approval.standing import Standing
-from contracts.approval import Choice, PolicyProposed, PolicyRef, RequestOpened
+from contracts.approval import Choice, Decision, PolicyProposed, PolicyRef, RequestOpened
 from contracts.lifecycle import TransitionKind
 from contracts.registry import StageRequested, Transition
 from policy.binding import digest_of_proposal, digest_of_transition
+from policy.bounds import frozen
 from policy.document import digest_of
-from policy.evidence import VERSIONS, shown
 from policy.needs import InForce, Step, applicable, names_now, needs_of
 from policy.people import electorate, excluded, heard_of, tally, why_not
 
@@ -77,10 +77,8 @@ async def of_transition(
         "model": await copies.model(tx, *place),
         "request": request,
     }
-    policies = await _applying(tx, inputs, at)
-    for whose in VERSIONS:
-        if version := inputs[whose]:
-            inputs[whose] = shown(version, whose, [policy for _, policy in policies], asked.requested_by)
+    policies, inputs = frozen(inputs, await views.current_policies(tx), at)
+    inputs["request"]["policy_editors"] = await views.editors(tx, (ref for ref, _ in policies))
     digest = partial(digest_of_transition, asked)
     return _binding(policies, inputs, digest, until=until, opened_at=opened_at, at=at)
 
@@ -88,14 +86,21 @@ async def of_transition(
 async def _beforehand(
     tx: AsyncConnection, asked: StageRequested | RequestOpened, baseline: dict[str, Any] | None
 ) -> str | None:
-    """The request with which this rollback was approved: the one that let the present version in names where to go back
+    """The request with which people approved this rollback: it let the present version in, and names where to go back
     to."""
     if asked.kind is not TransitionKind.ROLLBACK or baseline is None:
         return None
     place = (asked.workspace, asked.model, baseline["version"], str(asked.to_stage))
     found = await views.decision_of(tx, *place)
-    named = found is not None and found.decision is not None and found.decision.rollback_to == asked.version
-    return found.request_id if found and named else None
+    decision = found.decision if found is not None else None
+    if decision is None or decision.rollback_to != asked.version or not _by_people(decision):
+        return None
+    return decision.transition_id
+
+
+def _by_people(decision: Decision) -> bool:
+    """Not in an emergency, nor beforehand, nor where nobody was asked: what its requester wrote was seen by others."""
+    return decision.break_glass is None and any(vote.choice is Choice.APPROVE for vote in decision.votes)
 
 
 async def of_proposal(
@@ -209,7 +214,7 @@ def standing(request: Request, sight: "Sight", at: datetime) -> Standing:
         waits_for=found.reason,
         due_at=max(first, at + SOONEST),
         asked=asked,
-        barred=frozenset(excluded(case, needs)),
+        barred=frozenset(excluded(case, needs, sight.members)),
         delegation=needs.delegation if found.phase == "people" else None,
         heard=frozenset[str]().union(*(heard_of(vote, sight.members) for vote in standing_votes)),
         acted=request.acted,

@@ -144,8 +144,9 @@ class Calls:
             row = (await tx.execute(query)).first()
             if row is None:
                 return None
-            asked, until = Asked(row.request_id, row.gate, row.request_digest), self._settings.gate_lease_seconds
-            taken = {"leased_until": at + timedelta(seconds=until), "attempts": row.attempts + 1}
+            asked = Asked(row.request_id, row.gate, row.request_digest, row.bound_at)
+            until = at + timedelta(seconds=self._settings.gate_lease_seconds)
+            taken = {"leased_until": until, "attempts": row.attempts + 1}
             await tx.execute(sa.update(_call).where(*_of(asked)).values(taken))
             return asked, row.attempts + 1
 
@@ -153,7 +154,7 @@ class Calls:
         """None when the request waits for this answer no more."""
         async with self._desk.db.snapshot() as tx:
             request = await views.request(tx, asked.request_id)
-            if request is None or request.status != domain.OPEN or request.request_digest != asked.request_digest:
+            if request is None or request.status != domain.OPEN or request.bound_at != asked.bound_at:
                 return None
             sight = await self._desk.sights.of(tx, request, await self._desk.clock(tx))
         gate = sight.needs.gate(asked.gate)
@@ -161,7 +162,7 @@ class Calls:
         if gate is None or gate.spec.webhook is None or not waits:
             return None
         hook, body = gate.spec.webhook, body_of(request, asked.gate, self._settings.approval_url)
-        return Question(asked, request.bound_at, hook.url, hook.secret, body)
+        return Question(asked, hook.url, hook.secret, body)
 
     async def _wait(self, lease: Lease, heard: Later | Again) -> None:
         async with self._desk.db.transaction() as tx:
@@ -179,5 +180,5 @@ def _of(asked: Asked) -> list[sa.ColumnElement[bool]]:
     return [
         _call.c.request_id == asked.request_id,
         _call.c.gate == asked.gate,
-        _call.c.request_digest == asked.request_digest,
+        _call.c.bound_at == asked.bound_at,
     ]

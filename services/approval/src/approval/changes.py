@@ -18,7 +18,7 @@ def locked(policies: Iterable[Policy], at: datetime) -> str | None:
     """Why, with these in force, nobody could change policies any more: none is about every policy, or what those that
     are about one ask together can never be. None when changes can pass."""
     about = [policy.spec for policy in policies if policy.spec.match.transition.kind == "policy"]
-    wide = [spec for spec in about if not spec.match.models and not spec.match.workspaces]
+    wide = [spec for spec in about if not spec.match.models]
     if not wide:
         return NO_POLICY
     sets = [wide, *([*wide, spec] for spec in about if spec not in wide)]

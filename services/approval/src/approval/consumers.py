@@ -72,15 +72,19 @@ class RegistryEvents:
             case VersionRegistered():
                 await copies.version_registered(tx, envelope, event)
             case VersionEvaluated() | VersionTagged() | VersionVerified() | VersionScanned() | VersionRevoked():
-                await copies.version_learnt(tx, event)
+                await copies.version_learnt(tx, envelope, event)
             case StageRequested():
                 await self._commands.open(tx, envelope, event)
             case StageChanged():
                 await copies.stage_changed(tx, envelope, event)
                 # An occupant that had to make room shares the id of the transition that replaced it.
                 if event.kind is not TransitionKind.SUPERSEDED:
+                    await copies.transition_ended(tx, event.transition_id)
                     await self._commands.close(tx, envelope, event.transition_id, "applied", "the registry applied it")
             case StageRefused():
+                await copies.transition_ended(tx, event.transition_id)
                 await self._commands.close(tx, envelope, event.transition_id, event.code, event.detail)
             case AliasChanged() | AliasRemoved():
                 await copies.alias_changed(tx, envelope, event)
+                if isinstance(event, AliasChanged) and event.transition_id is not None:
+                    await copies.transition_ended(tx, event.transition_id)

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval.tables import EvidenceRow, ModelRow, StayRow, VersionRow, of
+from approval.tables import EvidenceRow, ModelRow, OutcomeRow, RequestRow, StayRow, VersionRow, of
 from contracts.approval import Evidence
 from contracts.envelope import Envelope
+from contracts.lifecycle import DEFAULT_LIFECYCLE
 from contracts.model import Severity
 from contracts.registry import (
     AliasChanged,
@@ -30,9 +31,9 @@ from contracts.registry import (
     VersionVerified,
 )
 from kit.errors import Permanent
+from policy.bounds import heard
 
 _model, _version, _stay, _evidence = of(ModelRow), of(VersionRow), of(StayRow), of(EvidenceRow)
-MAX_EVALUATIONS = 100  # the latest ones; gates see no others
 MAX_EVIDENCE = 100  # types and posters of one version
 Learnt = VersionEvaluated | VersionTagged | VersionVerified | VersionScanned | VersionRevoked
 
@@ -84,7 +85,7 @@ async def version_registered(tx: AsyncConnection, envelope: Envelope, event: Ver
     )
 
 
-async def version_learnt(tx: AsyncConnection, event: Learnt) -> None:
+async def version_learnt(tx: AsyncConnection, envelope: Envelope, event: Learnt) -> None:
     """What came after the registration. A version that never arrived is passed over: nobody can ask for it."""
     row = await _row(tx, event.workspace, event.model, event.version)
     if row is None:
@@ -93,7 +94,8 @@ async def version_learnt(tx: AsyncConnection, event: Learnt) -> None:
     match event:
         case VersionEvaluated():
             evaluations = [*learnt.get("evaluations", []), event.evaluation.model_dump(mode="json")]
-            learnt["evaluations"] = evaluations[-MAX_EVALUATIONS:]
+            learnt["evaluations"], left_out = heard(evaluations, envelope.time)
+            learnt["left_out"] = sorted({*learnt.get("left_out", []), *left_out})
         case VersionTagged():
             tags = learnt.get("tags", json.loads(row.data)["content"].get("tags") or {})
             learnt["tags"] = _tagged(tags, event.tags)
@@ -121,6 +123,14 @@ async def alias_changed(tx: AsyncConnection, envelope: Envelope, event: AliasCha
     await tx.execute(sa.update(_stay).where(*_at(alias)).values(present=False))
     if isinstance(event, AliasChanged):
         await _enter(tx, alias | {"version": event.version}, envelope)
+
+
+async def transition_ended(tx: AsyncConnection, transition_id: str) -> None:
+    """The registry carried it out, or refused it. Transitions that nobody was asked about are passed over."""
+    request = of(RequestRow)
+    asked = sa.select(request.c.request_id).where(request.c.request_id == transition_id)
+    statement = insert(of(OutcomeRow)).from_select(["transition_id"], asked)
+    await tx.execute(statement.on_conflict_do_nothing())
 
 
 async def _enter(tx: AsyncConnection, place: dict[str, Any], envelope: Envelope) -> None:
@@ -156,20 +166,27 @@ async def candidate(tx: AsyncConnection, workspace: str, name: str, version: int
         "evaluated_at": max((one["evaluated_at"] for one in evaluations), key=datetime.fromisoformat, default=None),
         "unsafe": learnt.get("unsafe", False),
         "revoked": learnt.get("revoked", False),
-        **await _evidenced(tx, workspace, name, version),
+        **({"left_out": learnt["left_out"]} if learnt.get("left_out") else {}),
+        **await evidenced(tx, workspace, name, version),
     }
 
 
-async def _evidenced(tx: AsyncConnection, workspace: str, name: str, version: int) -> dict[str, Any]:
-    """`evidence`: the latest file or link of each type. `attestations`: what checks found, the latest last."""
-    found = [one.model_dump(mode="json", exclude={"detail"}) for one in await evidence(tx, workspace, name, version)]
+async def evidenced(
+    tx: AsyncConnection, workspace: str, name: str, version: int, *, at: datetime | None = None
+) -> dict[str, Any]:
+    """`evidence`: the latest file or link of each type. `attestations`: what checks found, the latest last. With `at`:
+    as it was then."""
+    pieces = await evidence(tx, workspace, name, version, at=at)
+    found = [one.model_dump(mode="json", exclude={"detail"}) for one in pieces]
     return {
         "evidence": {one["type"]: one for one in found if one["digest"] or one["url"]},
         "attestations": [one for one in found if one["result"] is not None],
     }
 
 
-async def evidence(tx: AsyncConnection, workspace: str, name: str, version: int) -> list[Evidence]:
+async def evidence(
+    tx: AsyncConnection, workspace: str, name: str, version: int, *, at: datetime | None = None
+) -> list[Evidence]:
     """The latest piece of each type and poster, oldest first: nobody pushes another's finding out by posting more."""
     e = _evidence
     said = sa.cast(e.c.data, sa.JSON)
@@ -177,6 +194,7 @@ async def evidence(tx: AsyncConnection, workspace: str, name: str, version: int)
     query = (
         sa.select(e.c.data)
         .where(e.c.workspace == workspace, e.c.model == name, e.c.version == version)
+        .where(sa.true() if at is None else e.c.at <= at)
         .order_by(*each, e.c.at.desc(), e.c.evidence_id.desc())
         .ext(distinct_on(*each))
     )
@@ -204,6 +222,13 @@ async def stays(tx: AsyncConnection, workspace: str, name: str, version: int) ->
     place = {"workspace": workspace, "model": name, "version": version}
     query = sa.select(_stay.c.stage).where(*_at(place), _stay.c.present).order_by(_stay.c.stage)
     return list((await tx.scalars(query)).all())
+
+
+async def spelled(tx: AsyncConnection, workspace: str, name: str, stage: str) -> str:
+    """The stage in the registry's spelling: where versions of the model have been, or else in the default lifecycle."""
+    same = [*_at({"workspace": workspace, "model": name}), sa.func.lower(_stay.c.stage) == stage.lower()]
+    found = await tx.scalar(sa.select(_stay.c.stage).where(*same, _stay.c.stage.not_like("@%")).limit(1))
+    return found or DEFAULT_LIFECYCLE.named(stage) or stage
 
 
 async def digests(tx: AsyncConnection, workspace: str, name: str, version: int) -> tuple[str, str] | None:

@@ -16,7 +16,7 @@ class BadDecision(ValueError):
 
 
 def sign(document: Decision | Revocation, key: OKPKey) -> str:
-    """The compact JWS over `document`. Raises ValueError when it is too long."""
+    """The compact JWS over `document`. Raises TooLong."""
     return signed.sign(document, TYPES[type(document)], key)
 
 

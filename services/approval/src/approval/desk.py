@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval import binding, domain, standing, views
+from approval import binding, domain, standing, turns, views
 from approval.changes import locked
 from approval.clock import Clock
 from approval.domain import Request
@@ -32,10 +32,10 @@ from contracts.payload import Message
 from contracts.registry import Approval
 from kit.auth import Access
 from kit.db import Database
-from kit.events import Cause, EventLog, New
+from kit.events import Cause, EventLog, New, TooLarge
 from kit.problems import Problem
+from kit.signed import TooLong
 from policy.document import parse
-from policy.needs import needs_of
 from policy.outlook import not_in_time
 from policy.people import approvals, excluded
 
@@ -135,11 +135,14 @@ class Desk:
         """
         own = replace(of, cause=Cause(SYSTEM, of.request.correlationid, of.cause.causationid or of.request.last_event))
         sight = None
-        if own.request.status == domain.OPEN and not await self._expired(own):
-            await self._bind(own)
-            # What it rests on now may let it live for a shorter time.
+        try:
             if own.request.status == domain.OPEN and not await self._expired(own):
-                sight = await self._judge(own, approving)
+                await self._bind(own)
+                # What it rests on now may let it live for a shorter time.
+                if own.request.status == domain.OPEN and not await self._expired(own):
+                    sight = await self._judge(own, approving)
+        except (TooLarge, TooLong) as error:
+            await self._give_up(own, f"too much is to be judged: {error}")
         await self._note(own, sight)
         of.request, of.last = own.request, own.last
         return own.request
@@ -160,7 +163,7 @@ class Desk:
         await self.append(of, RequestClosed(request_id=of.request.request_id, code=code, detail=detail[:9_000]))
 
     async def _bind(self, of: Open) -> None:
-        """Binds the request anew when what it rests on has changed: the votes cast so far are void, visibly."""
+        """Binds the request anew when what it rests on has changed: what people did so far is void, visibly."""
         request = of.request
         found = await binding.current(of.tx, request, of.at)
         if found is None:
@@ -168,9 +171,8 @@ class Desk:
             return
         if found.request_digest == request.request_digest:
             return
-        voided = {vote.voter for vote in request.votes} | {
-            w.by for w in request.waivers if w.request_digest == request.request_digest
-        }
+        voided = {vote.voter for vote in request.votes} | {waiver.by for waiver in request.waivers}
+        voided |= {request.glass.by} if request.glass else set()
         cause = binding.difference(request, found)
         log.info("request rebound", request_id=request.request_id, cause=cause, voided=len(voided))
         await self.append(
@@ -198,13 +200,20 @@ class Desk:
                 return sight
             case Verdict.APPROVED if not (sight.found.emergency or await self._alone(of)):
                 # Theirs may be a rejection, which wins over an approval of the same moment.
-                found = replace(
-                    sight.found, verdict=None, phase="settling", reason=ACTING, next_at=of.at + self._settle
-                )
-                return replace(sight, found=found)
+                return sight.waiting("settling", ACTING, of.at + self._settle)
+            case Verdict.APPROVED if first := await self._before(of, sight):
+                why = f"approved; request {first.request_id} is approved for {first.target} too, and goes first"
+                return sight.waiting("schedule", why, first.holds_until)
             case Verdict():
                 await self._decide(of, sight, sight.found.verdict, sight.found.reason)
         return sight
+
+    async def _before(self, of: Open, sight: Sight) -> Request | None:
+        """Who has to be carried out first. An emergency waits for nobody, nor does the way back that was approved with
+        the present occupant: the registry lets that pass only while it is there."""
+        if sight.found.emergency or sight.needs.preapproved or isinstance(of.request.opened, PolicyProposed):
+            return None
+        return await turns.before(of.tx, of.request, of.at)
 
     async def _alone(self, of: Open) -> bool:
         return await self.log.unannounced(of.tx, of.request.request_id)
@@ -223,6 +232,17 @@ class Desk:
         )
         log.info("request decided", request_id=of.request.request_id, verdict=str(verdict), reason=why)
         await self.append(of, message)
+
+    async def _give_up(self, of: Open, why: str) -> None:
+        """Ends a request of which no event can tell all that it should, rather than let it hang."""
+        log.error("request cannot be recorded", request_id=of.request.request_id, reason=why)
+        if isinstance(of.request.opened, PolicyProposed):
+            await self.close(of, "rejected", why)
+            return
+        sight = await self.sights.of(of.tx, of.request, of.at)
+        whole = decided(of.request, of.request.opened, sight, Verdict.REJECTED, why)
+        decision = whole.model_copy(update={"gates": (), "votes": (), "waived": ()})
+        await self.append(of, RequestDecided(decision=decision, jws=self._keyring.sign(decision)))
 
     async def _publish(self, of: Open, sight: Sight, proposed: PolicyProposed, verdict: Verdict, why: str) -> None:
         if verdict is Verdict.REJECTED:
@@ -252,7 +272,8 @@ class Desk:
         request = of.request
         waits = sight is not None and request.status == domain.OPEN
         found = binding.standing(request, sight, of.at) if sight and waits else await self._afterwards(of)
-        await standing.store(of.tx, request.request_id, request.request_digest, of.at, found)
+        digest, bound_at = request.request_digest, request.bound_at
+        await standing.store(of.tx, request.request_id, digest, bound_at, of.at, found)
 
     async def _afterwards(self, of: Open) -> standing.Standing:
         """What may still come due of a request that is decided."""
@@ -260,10 +281,10 @@ class Desk:
         if request.status != domain.APPROVED:
             return standing.Standing("decided", "", None)
         due: list[datetime] = []
-        policies = await views.bound_policies(of.tx, request.policies)
-        needs = needs_of(policies, request.inputs, opened_at=request.opened_at, now=of.at)
-        if request.decision is not None and request.lapsed is None and needs.reapprove_every is not None:
-            due.append(request.decision.decided_at + needs.reapprove_every)
+        [glance] = await self.sights.glances(of.tx, [request], of.at)
+        every = glance.needs.reapprove_every
+        if request.decision is not None and request.lapsed is None and every is not None:
+            due.append(request.decision.decided_at + every)
         if glass is None or request.reviewed:
             return standing.Standing("decided", "", min(due, default=None))
         if request.overdue is None:
@@ -273,6 +294,6 @@ class Desk:
             waits_for="a review of the emergency",
             due_at=min(due, default=None),
             asked=frozenset(glass.review),
-            barred=frozenset(excluded(request.case, needs)) | {glass.by.casefold()},
+            barred=frozenset(excluded(request.case, glance.needs, glance.members)) | {glass.by.casefold()},
             heard=frozenset(review.reviewer for review in request.standing_reviews),
         )

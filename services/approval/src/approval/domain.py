@@ -32,7 +32,7 @@ from contracts.approval import (
 from contracts.lifecycle import stream_of, subject_of
 from contracts.payload import Message, Payload
 from contracts.registry import Criterion
-from policy.people import Case
+from policy.people import Case, owners
 
 # Streams of policies begin with it; it is also the lock of all changes of policies, which are made one by one.
 POLICIES = "policy:"
@@ -50,6 +50,20 @@ class PastVote(Payload):
     withdrawn_by: str | None = None
 
 
+class PastWaiver(Payload):
+    """A waiver that counts no more, and why."""
+
+    waiver: Waiver
+    why: str
+
+
+class PastEmergency(Payload):
+    """An emergency that let nothing pass and is over, and why."""
+
+    emergency: BreakGlass
+    why: str
+
+
 class Comment(Payload):
     author: str
     text: str
@@ -57,7 +71,8 @@ class Comment(Payload):
 
 
 class Request(Payload):
-    """One request, about a version or about a policy, as its events have made it."""
+    """One request, about a version or about a policy, as its events have made it. Votes, waivers, answers and the
+    emergency are of what it rests on now: when that changes, they are past for good, though it may change back."""
 
     opened: RequestOpened | PolicyProposed
     opened_at: datetime
@@ -70,10 +85,12 @@ class Request(Payload):
     past_votes: tuple[PastVote, ...] = ()
     refusals: tuple[VoteRefused, ...] = ()
     waivers: tuple[Waiver, ...] = ()
+    past_waivers: tuple[PastWaiver, ...] = ()
     answers: tuple[GateAnswered, ...] = ()
     comments: tuple[Comment, ...] = ()
     escalated: tuple[RequestEscalated, ...] = ()
     glass: BreakGlass | None = None
+    past_emergencies: tuple[PastEmergency, ...] = ()
     reviews: tuple[ReviewGiven, ...] = ()
     overdue: ReviewOverdue | None = None
     decision: Decision | None = None
@@ -163,6 +180,18 @@ class Request(Payload):
         return self.reviews[objections[-1] :] if objections else self.reviews
 
     @property
+    def target(self) -> str:
+        """The stage, or `@alias`, that is asked for."""
+        return str(self.inputs["request"]["to"])
+
+    @property
+    def holds_until(self) -> datetime | None:
+        """Until when the registry may carry it out, once it is approved."""
+        if self.decision is None or self.decision.verdict is Verdict.REJECTED or self.lapsed is not None:
+            return None
+        return self.decision.expires_at
+
+    @property
     def freezes_at(self) -> datetime | None:
         """From when on the model may not be promoted because of the emergency, as it stands: from an objection, or when
         it is overdue to be reviewed."""
@@ -184,8 +213,8 @@ class Request(Payload):
 
     @property
     def acted(self) -> frozenset[str]:
-        """Whose votes, waivers, emergency and reviews are on it, whether or not they count."""
-        people = {who for vote in self.votes for who in (vote.voter, vote.on_behalf_of) if who}
+        """Whose it is, and whose votes, waivers, emergency and reviews are on it, whether or not they count."""
+        people = owners(self.case) | {who for vote in self.votes for who in (vote.voter, vote.on_behalf_of) if who}
         people |= {waiver.by for waiver in self.waivers} | {review.reviewer for review in self.reviews}
         return frozenset(people | ({self.glass.by} if self.glass else set()))
 
@@ -247,8 +276,7 @@ def _afterwards(request: Request, message: Message, at: datetime) -> dict[str, A
 def _meanwhile(request: Request, message: Message, at: datetime) -> dict[str, Any]:  # noqa: PLR0911 - one line an event
     match message:
         case RequestRebound():
-            void = tuple(PastVote(vote=vote, why=message.cause) for vote in request.votes)
-            return {"rebound": message, "bound_at": at, "votes": (), "past_votes": (*request.past_votes, *void)}
+            return {"rebound": message, "bound_at": at, **_voided(request, message.cause)}
         case GatesEvaluated():
             return {"gates": message.gates, "gates_passed": message.passed}
         case GateAnswered():
@@ -269,7 +297,7 @@ def _meanwhile(request: Request, message: Message, at: datetime) -> dict[str, An
         case RequestEscalated():
             return {"escalated": (*request.escalated, message)}
         case GlassBroken():
-            return {"glass": message.glass}
+            return {**_emergency_over(request, f"{message.glass.by} broke the glass anew"), "glass": message.glass}
         case RequestDecided():
             return {"decision": message.decision, "jws": message.jws, "ended_at": at}
         case PolicyPublished():
@@ -277,3 +305,21 @@ def _meanwhile(request: Request, message: Message, at: datetime) -> dict[str, An
         case RequestClosed():
             return {"closed": message, "ended_at": at}
     raise ValueError(f"{message.TYPE} is no event of a request")
+
+
+def _voided(request: Request, why: str) -> dict[str, Any]:
+    votes = tuple(PastVote(vote=vote, why=why) for vote in request.votes)
+    waivers = tuple(PastWaiver(waiver=waiver, why=why) for waiver in request.waivers)
+    return {
+        "votes": (),
+        "past_votes": (*request.past_votes, *votes),
+        "waivers": (),
+        "past_waivers": (*request.past_waivers, *waivers),
+        "answers": (),
+        **_emergency_over(request, why),
+    }
+
+
+def _emergency_over(request: Request, why: str) -> dict[str, Any]:
+    over = (PastEmergency(emergency=request.glass, why=why),) if request.glass else ()
+    return {"glass": None, "past_emergencies": (*request.past_emergencies, *over)}

@@ -14,7 +14,7 @@ from approval.sight import Glance, Sight
 from contracts.access import Action
 from contracts.approval import BreakGlass, GlassBroken, ReviewGiven
 from kit.events import Cause
-from policy.glass import broken
+from policy.glass import broken, void
 from policy.outlook import unskippable
 from policy.people import Member, Person, Refusal, barred, names, step_up
 
@@ -27,7 +27,7 @@ class Emergencies:
         """Lets an open request pass in an emergency, and opens the review of it. Its own requester may.
 
         While the emergency is on, doing it again does nothing, whoever does it; when it is over, it is not begun again
-        for the same request, unless what that rests on has changed.
+        for the same request, unless what that rests on has changed or the one who began it has left.
 
         Raises:
             Problem: 401, 403, 404, 409, 422.
@@ -54,7 +54,7 @@ class Emergencies:
             return found
         if not self._desk.sights.may(person, Action.BREAK_GLASS, place):
             return Refusal("not-entitled", f"{person.subject} has no role that breaks the glass in {'/'.join(place)}")
-        return _must_not_pass(sight) or _before(of) or found
+        return _must_not_pass(sight) or _before(of, sight) or found
 
     async def review(self, request_id: str, person: Person, *, justified: bool, comment: str) -> Request:
         """Says of an emergency whether it was one. With enough people the review is closed, and a freeze lifted; with
@@ -104,7 +104,7 @@ def _may_not_review(request: Request, glass: BreakGlass, glance: Glance, person:
     breaker = glance.members(glass.by)
     if names(glass.by, breaker.email if breaker else None) & person.names:
         return Refusal("own-request", f"{person.subject} broke the glass; others must review it")
-    if found := barred(request.case, glance.needs, person.subject, person.email):
+    if found := barred(request.case, glance.needs, person.subject, person.email, glance.members):
         return found
     if not (person.may_vote and person.groups & set(glass.review)):
         return Refusal("not-an-approver", f"asked are: {', '.join(glass.review)}")
@@ -117,15 +117,17 @@ def _enough(request: Request, glass: BreakGlass, glance: Glance, person: Person)
     for given in request.standing_reviews:
         known = glance.members(given.reviewer) or Member(frozenset(given.groups))
         who = names(given.reviewer, known.email)
+        if barred(request.case, glance.needs, given.reviewer, known.email, glance.members):
+            continue
         if given.justified and known.person and known.groups & set(glass.review) and not who & heard:
             accepted, heard = accepted + 1, heard | who
     return accepted >= glass.review_count
 
 
-def _before(of: Open) -> BreakGlass | Refusal | None:
-    """What an earlier emergency of the same request means for another one."""
+def _before(of: Open, sight: Sight) -> BreakGlass | Refusal | None:
+    """What an earlier emergency of the same request means for another one: nothing when its breaker has left."""
     glass = of.request.glass
-    if glass is None or glass.request_digest != of.request.request_digest:
+    if glass is None or void(glass, sight.needs, sight.members):
         return None
     if of.at < glass.until:
         return glass

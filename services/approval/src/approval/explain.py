@@ -88,7 +88,8 @@ class Would(BaseModel):
 
 class Explanation(BaseModel):
     """`methods`: null when any sign-in will do, empty when none does for all of the policies. `delegation_max_seconds`:
-    null when nobody may vote for somebody else. One of the `windows` of each policy that has some must be open."""
+    null when nobody may vote for somebody else. One of the `windows` of each policy that has some must be open; a
+    rollback that people approved beforehand has none, and no `freezes`."""
 
     policies: tuple[PolicyRef, ...]
     mistakes: list[str]
@@ -125,6 +126,8 @@ async def explain(desk: Desk, asked: Asked) -> Explanation:
             raise Problem(404, "version-not-found", f"no version {place}; it may not have arrived yet")
         stays = await copies.stays(tx, asked.workspace, asked.model, asked.version)
         here = next((stage for stage in stays if not stage.startswith("@")), str(Stage.DEVELOPMENT))
+        origin = await copies.spelled(tx, asked.workspace, asked.model, asked.from_stage or here)
+        to = await copies.spelled(tx, asked.workspace, asked.model, asked.to)
         kind = asked.kind or (TransitionKind.ALIAS if asked.to.startswith("@") else TransitionKind.PROMOTION)
         until = at + ASSUMED
         might = StageRequested(
@@ -135,13 +138,13 @@ async def explain(desk: Desk, asked: Asked) -> Explanation:
             version=asked.version,
             digest=candidate["digest"],
             artifact_digest=candidate["artifact"]["digest"],
-            from_stage=asked.from_stage or here,
-            to_stage=asked.to,
+            from_stage=origin,
+            to_stage=to,
             requested_by=asked.requested_by,
             reason=asked.reason or "none given",
             fields=asked.fields,
             expires_at=until,
-        )
+        ).model_copy(update={"reason": asked.reason})  # an event would need one; policies say what is wrong with it
         bound = await binding.of_transition(tx, might, candidate, until=until, opened_at=at, at=at)
         policies = await views.bound_policies(tx, bound.policies)
         frozen = await views.frozen(tx, asked.workspace, asked.model, at)
@@ -149,6 +152,7 @@ async def explain(desk: Desk, asked: Asked) -> Explanation:
     case = Case(asked.requested_by, bound.request_digest, bound.inputs, opened_at=at, bound_at=at)
     found = outlook(case, needs, at, frozen=frozen)
     opens = next_open(needs.schedules, at + needs.min_wait)
+    timed = policies if needs.schedules else []
     emergency = needs.emergency
     return Explanation(
         policies=bound.policies,
@@ -166,8 +170,8 @@ async def explain(desk: Desk, asked: Asked) -> Explanation:
             ExplainedStep(at=step.due.isoformat(), action=step.action, to=list(step.to), rule=step.rule)
             for step in needs.steps
         ],
-        windows=_parts(policies, "windows"),
-        freezes=_parts(policies, "freezes"),
+        windows=_parts(timed, "windows"),
+        freezes=_parts(timed, "freezes"),
         opens_at=opens.isoformat() if opens else None,
         min_wait_seconds=needs.min_wait.total_seconds(),
         expires_after_seconds=_seconds(needs.expires_after),

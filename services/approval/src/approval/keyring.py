@@ -13,9 +13,11 @@ from typing import Any
 import structlog
 from joserfc.jwk import OKPKey
 
-from approval.decision import sign
+from approval.decision import TYPES, sign
 from approval.settings import ApprovalSettings
 from contracts.approval import Decision, Revocation
+from contracts.keys import not_counting
+from kit import signed
 from kit.main import Command, duration
 from kit.ring import REASONS, Ring, RingKey, held, read_ring, write_ring
 
@@ -37,8 +39,14 @@ class Keyring:
         self._ring = read_ring(path, clock())
 
     def sign(self, document: Decision | Revocation) -> str:
-        """The compact JWS over `document`, with the key of this moment. Raises ValueError when it is too long."""
+        """The compact JWS over `document`, with the key of this moment. Raises TooLong."""
         return sign(document, self.key())
+
+    def counts(self, token: str, kind: type[Decision | Revocation], at: datetime) -> bool:
+        """Whether the key counts that signed this document, dated `at`. Raises Refused when it is no document."""
+        kid = signed.kid_of(token, TYPES[kind])
+        key = next((key for key in self.ring().keys if key.kid == kid), None)
+        return key is not None and not_counting(key.published(), at) is None
 
     def key(self) -> OKPKey:
         """The private key that signs now."""

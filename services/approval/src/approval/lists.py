@@ -56,18 +56,19 @@ class Section:
     def roughly(self, table: sa.Table) -> Condition:
         if EVERY in self.patterns:
             return sa.true()
-        each = (sa.and_(fits(table.c.workspace, {w}), fits(table.c.model, {m})) for w, m in sorted(self.patterns))
-        return sa.or_(*each)
+        return _fit(table.c.workspace, table.c.model, self.patterns)
 
 
 @dataclass(frozen=True)
 class Voice:
-    """Somebody in whose name the caller may vote: themselves, or a delegator. `lasts`: how long the delegation does."""
+    """Somebody in whose name the caller may vote: themselves, or a delegator. `lasts`: how long the delegation does.
+    `votes`: the access file lets them vote where one of these patterns fits."""
 
     subject: str
     groups: frozenset[str]
     email: str | None = None
     lasts: timedelta | None = None
+    votes: frozenset[Pattern] = frozenset({EVERY})
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -105,9 +106,24 @@ async def requests(
     here = _request.c.status == keys.c.status
     parts = [(sa.and_(here, one.exactly(_request)), one.roughly(_request)) for one in sections]
     if asked_by is not None and parts:
-        fit = sa.or_(*(sa.and_(one.exactly(_request), one.roughly(_request)) for one in sections))
-        parts = [(sa.and_(here, _request.c.requested_by == asked_by), fit)]
+        parts = [(sa.and_(here, _request.c.requested_by == asked_by), _within(sections))]
     return await _page(tx, _request, keys, parts, after=after, limit=limit, newest=True)
+
+
+async def decided(tx: AsyncConnection, sections: Sequence[Section], *, of_policies: bool, limit: int) -> list[str]:
+    """The latest requests that came to an end, but for the cancelled: those about policies, or those about versions."""
+    about = _request.c.kind == "policy" if of_policies else _request.c.kind != "policy"
+    query = (
+        sa.select(_request.c.request_id)
+        .where(_request.c.status.in_((domain.APPROVED, domain.REJECTED, domain.EXPIRED)), about, _within(sections))
+        .order_by(_request.c.opened_at.desc(), _request.c.request_id.desc())
+        .limit(limit)
+    )
+    return list((await tx.scalars(query)).all())
+
+
+def _within(sections: Sequence[Section]) -> Condition:
+    return sa.or_(sa.false(), *(sa.and_(one.exactly(_request), one.roughly(_request)) for one in sections))
 
 
 async def inbox(
@@ -120,7 +136,7 @@ async def inbox(
     limit: int,
 ) -> Page:
     """Requests that wait for somebody of the groups of these voices, the first of which is the caller's own, and that
-    nobody forbids them to vote on; the oldest first."""
+    nobody forbids them to vote on; the oldest first. A delegate votes where both have the right to."""
     wanted = [
         (group, one, *voice.names, voice.lasts)
         for voice in voices
@@ -138,10 +154,24 @@ async def inbox(
         ~_asked.c.without.overlap(sa.cast(list(voices[0].names), ARRAY(sa.Text()))),
         ~_asked.c.without.overlap(array([keys.c.subject, keys.c.folded, keys.c.email])),
         sa.or_(keys.c.lasts.is_(None), keys.c.lasts <= _asked.c.delegation),
+        _entitled(voices[0].votes),
+        *(sa.or_(keys.c.subject != one.subject, _entitled(one.votes)) for one in voices[1:]),
     )
     here = sa.and_(_asked.c.group_name == keys.c.group_name, _asked.c.status == keys.c.status)
     parts = [(sa.and_(here, one.exactly(_asked)), sa.and_(passes, one.roughly(_asked))) for one in sections]
     return await _page(tx, _asked, keys, parts, after=after, limit=limit)
+
+
+def _entitled(patterns: frozenset[Pattern]) -> Condition:
+    """One of the patterns fits the place of the request: that of a change of a policy is all of them."""
+    everywhere = _asked.c.workspace == POLICIES
+    model = sa.case((everywhere, "*"), else_=_asked.c.model)
+    return sa.true() if EVERY in patterns else _fit(_asked.c.workspace, model, patterns)
+
+
+def _fit(workspace: sa.ColumnElement[str], model: sa.ColumnElement[str], patterns: Iterable[Pattern]) -> Condition:
+    each = (sa.and_(fits(workspace, {w}), fits(model, {m})) for w, m in sorted(patterns))
+    return sa.or_(sa.false(), *each)
 
 
 async def _page(

@@ -110,7 +110,7 @@ class People:
             if isinstance(found, Refusal):
                 return found
             principal = found
-        outcome = judged(request.case, sight.needs, voter, ballot, at, principal)
+        outcome = judged(request.case, sight.needs, voter, ballot, at, principal, sight.members)
         return outcome if outcome is None else over(request) or outcome
 
     async def withdraw(self, request_id: str, voter: Person, reason: str) -> Request:
@@ -172,8 +172,7 @@ class People:
         request = of.request
         if request_digest not in (None, request.request_digest):
             return Refusal("request-changed", "this is not the request you saw; read it again")
-        bound = [w for w in request.waivers if w.request_digest == request.request_digest]
-        if any((w.gate, w.by) == (gate_id, person.subject) for w in bound):
+        if any((waiver.gate, waiver.by) == (gate_id, person.subject) for waiver in request.waivers):
             return None
         if ended := over(request):
             return ended
@@ -184,8 +183,8 @@ class People:
         if gate is None:
             known = ", ".join(g.id for g in sight.needs.gates) or "none"
             raise Problem(404, "gate-not-found", f"the request has no gate {gate_id}; its gates: {known}")
-        may = _may_not_waive(gate, said, person) or barred(request.case, sight.needs, person.subject, person.email)
-        if no := may or step_up(sight.needs, person, of.at):
+        theirs = barred(request.case, sight.needs, person.subject, person.email, sight.members)
+        if no := _may_not_waive(gate, said, person) or theirs or step_up(sight.needs, person, of.at):
             return no
         return Waiver(
             gate=gate_id,

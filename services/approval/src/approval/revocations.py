@@ -23,7 +23,8 @@ class Revocations:
     ) -> RevocationOrdered:
         """Orders that nobody uses the version any more. Its stage returns to `fallback`, else to the version that was
         approved with it as the one to roll back to, else to what the registry knows to be the last good one. Ordering
-        the same again, while the registry has not carried it out, gives the same order.
+        the same again, while the registry has not carried it out, gives the same order: signed anew, when the key that
+        signed it counts no more, so that the registry cannot carry it out.
 
         Raises:
             Problem: 404, the version is not known; 409, it is revoked already; 422, the fallback makes no sense.
@@ -43,7 +44,8 @@ class Revocations:
             async for envelope in self._desk.log.read(tx, stream=stream, type_=RevocationOrdered.TYPE):
                 earlier = envelope.payload(RevocationOrdered)
                 said = earlier.revocation
-                if (said.version, said.revoked_by, said.reason, said.fallback) == (version, by, reason, chosen):
+                same = (said.version, said.revoked_by, said.reason, said.fallback) == (version, by, reason, chosen)
+                if same and self._keyring.counts(earlier.jws, Revocation, said.revoked_at):
                     return earlier
             at = await self._desk.clock(tx)
             revocation = Revocation(

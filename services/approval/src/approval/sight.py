@@ -1,7 +1,7 @@
 """What a request is judged by at one moment, and what is put on record of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,13 +10,13 @@ from approval import binding, views
 from approval.domain import Request
 from approval.members import Known
 from contracts.access import Action
-from contracts.approval import Decision, GatesEvaluated, RequestOpened, Verdict, Vote
+from contracts.approval import Decision, GatesEvaluated, RequestOpened, Verdict
 from contracts.envelope import new_id
 from kit.auth import Access, Principal
 from policy.holding import holds_until
 from policy.needs import InForce, Needs, needs_of
-from policy.outlook import Outlook, outlook
-from policy.people import Member, Members, Person, why_not
+from policy.outlook import Outlook, Phase, holding, outlook
+from policy.people import Member, Members, Person, counted
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Sight(Glance):
 
     frozen: str | None
     found: Outlook
+
+    def waiting(self, phase: Phase, reason: str, next_at: datetime | None) -> "Sight":
+        """The same, though what it has come to has to wait."""
+        return replace(self, found=replace(self.found, verdict=None, phase=phase, reason=reason, next_at=next_at))
 
 
 class Sights:
@@ -68,11 +72,19 @@ class Sights:
         kind = "person" if person.person else "service"
         return self._access.allows(Principal(person.subject, person.groups, kind, 0, "record"), action, *place)
 
+    def votes(self, who: Person | Known) -> frozenset[tuple[str, str]]:
+        """The patterns of workspaces, and of models in them, where somebody may vote; none for a service account."""
+        principal = Principal(who.subject, who.groups, "person", 0, "record")
+        return self._access.grants(principal, Action.VOTE) if who.person else frozenset()
+
     def member(self, known: Known, place: tuple[str, str]) -> Member:
-        """The groups in which somebody is now, as far as the access file lets them vote."""
+        """The groups in which somebody is now, as far as the access file lets them use those."""
         principal = Principal(known.subject, known.groups, "person" if known.person else "service", 0, "record")
-        allowed = self._access.allows(principal, Action.VOTE, *place)
-        return Member(known.groups if allowed else frozenset(), known.person, known.email)
+
+        def to(action: Action) -> frozenset[str]:
+            return known.groups if self._access.allows(principal, action, *place) else frozenset()
+
+        return Member(to(Action.VOTE), known.person, known.email, to(Action.BREAK_GLASS))
 
 
 def evaluated(request: Request, sight: Sight) -> GatesEvaluated:
@@ -88,7 +100,6 @@ def evaluated(request: Request, sight: Sight) -> GatesEvaluated:
 
 
 def decided(request: Request, opened: RequestOpened, sight: Sight, verdict: Verdict, why: str) -> Decision:
-    waived = {gate.gate for gate in sight.found.gates if gate.result == "waived"}
     glass = request.glass if sight.found.emergency else None
     ends = None
     if verdict is Verdict.APPROVED:
@@ -101,22 +112,17 @@ def decided(request: Request, opened: RequestOpened, sight: Sight, verdict: Verd
         requested_by=opened.requested_by,
         policies=request.policies,
         gates=sight.found.gates,
-        votes=_counting(request, sight),
+        votes=counted(request.case, sight.needs, sight.at, sight.members),
         inputs_digest=request.inputs_digest,
         request_digest=request.request_digest,
         decided_at=sight.at,
         expires_at=min(request.expires_at, ends or request.expires_at),
         waivers=sight.found.waivers if verdict is Verdict.APPROVED else (),
-        waived=tuple(w for w in request.waivers if w.gate in waived and w.request_digest == request.request_digest),
+        waived=holding(request.case, sight.needs, sight.found.gates, sight.members),
         rollback_to=sight.needs.rollback_to,
         break_glass=glass,
         added_approvers={rule: tuple(sorted(groups)) for rule, groups in request.added.items()},
         opened_at=request.opened_at,
         bound_at=request.bound_at,
+        baseline=(request.inputs["baseline"] or {}).get("version", 0),
     )
-
-
-def _counting(request: Request, sight: Sight) -> tuple[Vote, ...]:
-    """The votes that count now: not those of people who have left, nor any that has become too old."""
-    case, needs = request.case, sight.needs
-    return tuple(v for v in request.votes if why_not(case, needs, v, sight.at, sight.members) is None)

@@ -20,8 +20,9 @@ _standing, _asked, _call, _request = of(StandingRow), of(AskedRow), of(CallRow),
 @dataclass(frozen=True)
 class Standing:
     """`due_at`: when time alone may change something. `asked`: the groups it waits for; `barred` must not vote, `heard`
-    have; by a `delegation` of that length at most others may act for them. `acted`: whose votes or waivers are on it,
-    whether or not they count. `calls`: webhook gates that have not answered, for the request as it is bound now."""
+    have; by a `delegation` of that length at most others may act for them. `acted`: whose it is, and whose votes or
+    waivers are on it, whether or not they count. `calls`: webhook gates that have not answered, for the
+    request as it is bound now."""
 
     phase: str
     waits_for: str
@@ -34,7 +35,9 @@ class Standing:
     calls: frozenset[str] = frozenset()
 
 
-async def store(tx: AsyncConnection, request_id: str, request_digest: str, now: datetime, found: Standing) -> None:
+async def store(
+    tx: AsyncConnection, request_id: str, request_digest: str, bound_at: datetime, now: datetime, found: Standing
+) -> None:
     values = {
         "phase": found.phase,
         "waits_for": found.waits_for[:2_000],
@@ -44,12 +47,10 @@ async def store(tx: AsyncConnection, request_id: str, request_digest: str, now: 
     statement = insert(_standing).values(request_id=request_id, **values)
     await tx.execute(statement.on_conflict_do_update(index_elements=["request_id"], set_=values))
     await _ask(tx, request_id, found)
-    gone = sa.or_(_call.c.gate.not_in(sorted(found.calls)), _call.c.request_digest != request_digest)
+    gone = sa.or_(_call.c.gate.not_in(sorted(found.calls)), _call.c.bound_at != bound_at)
     await tx.execute(sa.delete(_call).where(_call.c.request_id == request_id, gone))
-    calls = [
-        {"request_id": request_id, "gate": gate, "request_digest": request_digest, "next_at": now, "attempts": 0}
-        for gate in sorted(found.calls)
-    ]
+    asked = {"request_id": request_id, "request_digest": request_digest, "bound_at": bound_at}
+    calls = [{**asked, "gate": gate, "next_at": now, "attempts": 0} for gate in sorted(found.calls)]
     if calls:
         await tx.execute(insert(_call).on_conflict_do_nothing(), calls)
 

@@ -31,7 +31,7 @@ class PolicyRow(Table, table=True):
 
 class RequestRow(Table, table=True):
     """One request. `state` is `domain.Request` as JSON; the other columns are for finding it. `freezes_at`: from
-    then on the model may not be promoted because of it."""
+    then on the model may not be promoted because of it. `holds_until`: when its approval ends, if it has one."""
 
     __tablename__ = "request"
     __table_args__ = (
@@ -42,6 +42,7 @@ class RequestRow(Table, table=True):
         sa.Index(None, "workspace", "model", "status", "opened_at", "request_id"),
         sa.Index(None, "model", "status", "opened_at", "request_id"),
         sa.Index(None, "workspace", "model", "freezes_at", postgresql_where=sa.text("freezes_at is not null")),
+        sa.Index(None, "workspace", "model", "holds_until", postgresql_where=sa.text("holds_until is not null")),
     )
     request_id: str = Field(primary_key=True)
     workspace: str
@@ -52,6 +53,7 @@ class RequestRow(Table, table=True):
     requested_by: str
     opened_at: datetime = Field(sa_column=timestamp(nullable=False))
     freezes_at: datetime | None = Field(default=None, sa_column=timestamp())
+    holds_until: datetime | None = Field(default=None, sa_column=timestamp())
     state: str
 
 
@@ -143,6 +145,13 @@ class StayRow(Table, table=True):
     present: bool
 
 
+class OutcomeRow(Table, table=True):
+    """The registry has told what became of this request: it was carried out, or refused."""
+
+    __tablename__ = "outcome"
+    transition_id: str = Field(primary_key=True)
+
+
 # -- where requests stand -----------------------------------------------------------------------------------------
 
 
@@ -181,13 +190,15 @@ class AskedRow(Table, table=True):
 
 
 class CallRow(Table, table=True):
-    """A webhook gate that is to be asked about a request, as it is bound now. `leased_until`: somebody is at it."""
+    """A webhook gate that is to be asked about a request, as it is bound since `bound_at`. `leased_until`: somebody is
+    at it."""
 
     __tablename__ = "call"
     __table_args__ = (sa.Index(None, "next_at"),)
     request_id: str = Field(primary_key=True)
     gate: str = Field(primary_key=True)
-    request_digest: str = Field(primary_key=True)
+    bound_at: datetime = Field(sa_column=timestamp(nullable=False, primary_key=True))
+    request_digest: str
     next_at: datetime = Field(sa_column=timestamp(nullable=False))
     attempts: int = 0
     leased_until: datetime | None = Field(default=None, sa_column=timestamp())

@@ -89,9 +89,10 @@ async def _store(tx: AsyncConnection, state: Request) -> None:
         "requested_by": opened.requested_by,
         "opened_at": state.opened_at,
         "freezes_at": state.freezes_at,
+        "holds_until": state.holds_until,
         "state": state.model_dump_json(by_alias=True),
     }
-    changes = {name: values[name] for name in ("status", "freezes_at", "state")}
+    changes = {name: values[name] for name in ("status", "freezes_at", "holds_until", "state")}
     await tx.execute(insert(_request).values(values).on_conflict_do_update(index_elements=["request_id"], set_=changes))
 
 
@@ -194,17 +195,6 @@ async def open_requests(tx: AsyncConnection, workspace: str, model: str) -> list
         _request.c.workspace == workspace, _request.c.model == model, _request.c.status == domain.OPEN
     )
     return list((await tx.scalars(query.order_by(_request.c.opened_at, _request.c.request_id))).all())
-
-
-async def decided_requests(tx: AsyncConnection, limit: int) -> list[Request]:
-    """The latest requests about versions that came to an end."""
-    query = (
-        sa.select(_request.c.state)
-        .where(_request.c.status.in_((domain.APPROVED, domain.REJECTED, domain.EXPIRED)), _request.c.kind != "policy")
-        .order_by(_request.c.opened_at.desc(), _request.c.request_id.desc())
-        .limit(limit)
-    )
-    return [Request.model_validate_json(state) for state in (await tx.scalars(query)).all()]
 
 
 async def frozen(tx: AsyncConnection, workspace: str, model: str, at: datetime) -> str | None:

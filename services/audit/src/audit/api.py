@@ -19,9 +19,11 @@ from contracts.lifecycle import Stage
 from contracts.payload import AliasName, Line, ModelName, StageName, VersionNumber, Workspace
 from kit.auth import Principal
 from kit.db import Database
+from kit.openapi import NO_TOKEN
 from kit.web import Guard
 
 Document = dict[str, Any]
+PUBLIC: dict[str, Any] = {"tags": ["log"], "response_class": PlainTextResponse, "openapi_extra": NO_TOKEN}
 MAX_INDEX = 2**63 - 1
 VERIFIER = File(__file__).with_name("verify.py")
 Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
@@ -103,18 +105,16 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
             guard.require(caller, Action.READ, workspace, of)
             return await queries.pointed(tx, workspace, of, alias, at or now())
 
-    @api.get("/checkpoint", tags=["log"], summary="The signed checkpoint (C2SP)", response_class=PlainTextResponse)
+    @api.get("/checkpoint", summary="The signed checkpoint (C2SP)", **PUBLIC)
     async def checkpoint() -> PlainTextResponse:
         _, note = await checkpoints.current()
         return PlainTextResponse(note, headers={"Cache-Control": "no-cache"})
 
-    @api.get("/keys", tags=["log"], summary="The verifier key line (C2SP)", response_class=PlainTextResponse)
+    @api.get("/keys", summary="The verifier key line (C2SP)", **PUBLIC)
     async def keys() -> PlainTextResponse:
         return PlainTextResponse(f"{checkpoints.vkey}\n")
 
-    @api.get(
-        "/v1/log/verifier", tags=["log"], summary="The offline verifier: one file", response_class=PlainTextResponse
-    )
+    @api.get("/v1/log/verifier", summary="The offline verifier: one file", **PUBLIC)
     async def verifier() -> PlainTextResponse:
         return PlainTextResponse(VERIFIER.read_text(), media_type="text/x-python")
 

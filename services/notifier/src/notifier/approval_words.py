@@ -39,7 +39,9 @@ def of_approval(event: Message, envelope: Envelope) -> Notice | None:  # noqa: P
         case RequestOpened():
             return _opened(event)
         case RequestRebound():
-            void = f"The votes and waivers of {names_of(event.voided)} count no more" if event.voided else ""
+            void = (
+                f"The votes, waivers and emergencies of {names_of(event.voided)} count no more" if event.voided else ""
+            )
             return Notice(
                 f"{about}: the request has changed: {one_line(event.cause)}",
                 who=void,

@@ -13,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.access import Action
 from contracts.approval import Decision, Revocation
 from contracts.envelope import new_id, now
-from contracts.lifecycle import stream_of, subject_of
+from contracts.lifecycle import REGISTRY, stream_of, subject_of
 from contracts.model import Inspection
-from contracts.payload import Message
+from contracts.payload import Message, Payload
 from contracts.registry import (
     CommandRejected,
+    EvaluateVersion,
     RegisterVersion,
     RequestTransition,
     ServingReported,
@@ -36,10 +37,11 @@ from registry.artifacts import Artifacts
 
 log = structlog.get_logger()
 Document = dict[str, Any]
+SYSTEM = REGISTRY
 C = TypeVar("C")
-SYSTEM = stages.REGISTRY
 # A request for approval quotes two versions and must fit into an event.
 MAX_CONTENT_BYTES = 500_000
+MAX_EVALUATION_BYTES = 50_000
 
 
 class Commands:
@@ -64,20 +66,19 @@ class Commands:
         """Authorises the command, and gives it with the model's identity in place of whatever name it was called by.
 
         Raises:
-            Problem: 403, 413.
+            Problem: 403, 413, 422.
         """
         given: Any = command
         async with self._db.snapshot() as tx:
             name = await state.identity(tx, given.workspace, given.model)
         action, _ = ACTS[type(command)]
         self._access.require(principal, action, given.workspace, name)
-        if isinstance(given, RegisterVersion):
-            size = len(given.content.model_dump_json().encode())
-            if size > MAX_CONTENT_BYTES:
-                detail = (
-                    f"the version's content has {size} bytes, {MAX_CONTENT_BYTES} is the most; put it in the artifact"
-                )
-                raise Problem(413, "content-too-large", detail)
+        if isinstance(given, RegisterVersion) and (size := _size(given.content)) > MAX_CONTENT_BYTES:
+            detail = f"the version's content has {size} bytes, {MAX_CONTENT_BYTES} is the most; put it in the artifact"
+            raise Problem(413, "content-too-large", detail)
+        if isinstance(given, EvaluateVersion) and (size := _size(given.evaluation)) > MAX_EVALUATION_BYTES:
+            detail = f"the evaluation has {size} bytes, {MAX_EVALUATION_BYTES} is the most; keep to what gates look at"
+            raise Problem(422, "evaluation-too-large", detail)
         prepared: C = given.model_copy(update={"model": name})
         return prepared
 
@@ -311,6 +312,10 @@ class Commands:
         rejected = CommandRejected(command_id=request_id, command_type=kind, code=problem.code, detail=problem.detail)
         async with self._db.transaction() as tx:
             await self.reject(tx, rejected, cause)
+
+
+def _size(payload: Payload) -> int:
+    return len(payload.model_dump_json().encode())
 
 
 def _subject(event: Any, stream: str) -> str:

@@ -1,10 +1,11 @@
 """Stages: who may go where, and what a signed decision does, of aliases too. Pure, like `domain.py`."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from contracts.approval import Choice, Decision, Verdict
-from contracts.lifecycle import TransitionKind
+from contracts.keys import LEEWAY_SECONDS
+from contracts.lifecycle import REGISTRY, TransitionKind
 from contracts.registry import (
     AliasChanged,
     Approval,
@@ -21,21 +22,22 @@ from registry.domain import Model, Refused, Status, Version, check_alive
 # What a decision and the transition it is for must agree on, field by field (law 5).
 BOUND = tuple(Transition.model_fields)
 CANCELLED, EXPIRED, REVOKED = "cancelled", "request-expired", "version-revoked"
-# Who asks when the registry itself does.
-REGISTRY = "hallmark/registry"
 # The waiver that lets a quarantined version move.
 UNSAFE_ARTIFACT = "unsafe-artifact"
 
 
 @dataclass(frozen=True)
 class Open:
-    """A transition that waits for its decision."""
+    """A transition that waits for its decision. `occupant`: who entered its target last and is still there (0: nobody;
+    None: not looked up)."""
 
     transition: Transition
     requested_by: str
     reason: str
+    requested_at: datetime
     expires_at: datetime
     expected: int | None = None
+    occupant: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,14 @@ def check_decision(version: Version, waiting: Open, decision: Decision) -> None:
     """Raises Refused unless the decision is for exactly this transition, and by others than who asked or made it.
 
     Such a decision changes nothing. The approval service checks the same; trust in it and its topics is not enough.
+    The date of a decision is the word of whoever signed it: with a key that has retired since, they must not decide
+    what was asked for afterwards.
     """
+    if decision.decided_at < waiting.requested_at - timedelta(seconds=LEEWAY_SECONDS):
+        since = waiting.requested_at.isoformat()
+        raise Refused(
+            "decision-backdated", f"it is dated {decision.decided_at.isoformat()}; it was asked for at {since}"
+        )
     if decision.requested_by != waiting.requested_by:
         raise Refused("decision-mismatch", f"the decision names {decision.requested_by} as requested_by")
     own = {waiting.requested_by, version.registered_by}
@@ -209,6 +218,9 @@ def _refusal(
     unsafe = status == Status.QUARANTINED and UNSAFE_ARTIFACT not in decision.waivers
     present = model.aliases.get(alias, 0) if alias is not None else 0
     moved = alias is not None and waiting.expected not in (None, present)
+    # An emergency is not held up by who came in meanwhile: people look at it afterwards. A rollback that was approved
+    # beforehand is: what was approved is the way back from that version, not from another.
+    outdated = decision.break_glass is None and decision.baseline not in (None, waiting.occupant)
     # An alias returns to what it pointed at before, wherever that stands: its stage may come back at the same time.
     elsewhere = version.stage != asked.from_stage and not (back and alias is not None)
     against = (
@@ -223,12 +235,21 @@ def _refusal(
         (elsewhere, "stage-moved", f"the version is in {version.stage} now"),
         (status == Status.REVOKED, REVOKED, f"version {number} was revoked meanwhile"),
         (needless, "no-longer-needed", f"no revoked version is in {asked.to_stage} any more"),
+        (
+            outdated,
+            "occupant-moved",
+            f"{_named(waiting.occupant)} is in {asked.to_stage} now; it was compared with {_named(decision.baseline)}",
+        ),
         (unsafe, "version-quarantined", f"version {number} has unsafe findings, and no policy waived them"),
         (status in (Status.PENDING, Status.REJECTED), "version-not-ready", f"version {number} is {status}"),
         (model.deleted, "model-deleted", "the model was deleted meanwhile"),
         (gone, "unknown-stage", f"the workspace has no stage {asked.to_stage} any more"),
     )
     return next(((code, detail) for holds, code, detail in against if holds), None)
+
+
+def _named(number: int | None) -> str:
+    return f"version {number}" if number else "no version"
 
 
 def check_verified(version: Version) -> None:

@@ -1,5 +1,6 @@
 """What the rules decide on, read from the views in the command's transaction."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from contracts.lifecycle import Lifecycle, TransitionKind
 from contracts.registry import Transition
 from kit.problems import Problem
 from registry import domain
-from registry.stages import Open
+from registry.stages import Open, alias_of
 from registry.tables import (
     AliasMoveRow,
     AliasRow,
@@ -190,7 +191,20 @@ async def open_transition(tx: AsyncConnection, transition_id: str) -> Open | Non
     """The transition if it still waits for its decision."""
     table = t(TransitionRow)
     row = (await tx.execute(sa.select(table).where(table.c.transition_id == transition_id))).first()
-    return None if row is None or row.status != "open" else _open(row)
+    return None if row is None or row.status != "open" else replace(_open(row), occupant=await _occupant(tx, row))
+
+
+async def _occupant(tx: AsyncConnection, row: Any) -> int:
+    """Who entered the target of a transition last and is still there, other than the version itself; 0: nobody."""
+    if (alias := alias_of(row.to_stage)) is not None:
+        table = t(AliasRow)
+        query = sa.select(table.c.version).where(table.c.alias == alias)
+    else:
+        table = t(TenureRow)
+        query = sa.select(table.c.version).where(table.c.stage == row.to_stage, table.c.left_sequence.is_(None))
+        query = query.order_by(table.c.entered_sequence.desc()).limit(1)
+    here = (table.c.workspace == row.workspace, table.c.model == row.model, table.c.version != row.version)
+    return await tx.scalar(query.where(*here)) or 0
 
 
 async def open_transitions(tx: AsyncConnection, of: domain.Model, number: int) -> list[Open]:
@@ -274,6 +288,7 @@ def _open(row: Any) -> Open:
         transition=Transition(**{name: getattr(row, name) for name in Transition.model_fields}),
         requested_by=row.requested_by,
         reason=row.reason,
+        requested_at=row.requested_at,
         expires_at=row.expires_at,
         expected=row.expected,
     )

@@ -78,6 +78,8 @@ def _moment(given: str, option: str, *, to_the_end: bool = False) -> datetime:
     try:
         day = datetime.combine(date.fromisoformat(given), time(), UTC)
         return day + timedelta(days=1) if to_the_end else day
+    except OverflowError:
+        raise typer.BadParameter("no later date than 9999-12-30 has an end", param_hint=option) from None
     except ValueError:
         pass
     try:

@@ -156,7 +156,10 @@ def simulate(
     every: Annotated[bool, typer.Option("--all", help="List those too that it would have decided alike.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show which past requests this policy would have decided otherwise. Changes nothing."""
+    """Show which past requests this policy would have decided otherwise. Changes nothing.
+
+    A policy about policies is tried on past changes of policies.
+    """
     document = engine.read_text(file)
     with client(ctx) as hallmark, _mistakes_in(file, as_json), err.status(f"deciding the last {last} requests again"):
         found = hallmark.simulate_policy(document, last=last)

@@ -11,6 +11,7 @@ from approval.api.policies import router as policies
 from approval.api.requests import router as requests
 from approval.api.revocations import router as revocations
 from approval.keyring import Keyring, published
+from kit.openapi import NO_TOKEN
 
 __all__ = ["Callers", "evidence", "keys", "people", "policies", "requests", "revocations"]
 
@@ -18,7 +19,7 @@ __all__ = ["Callers", "evidence", "keys", "people", "policies", "requests", "rev
 def keys(keyring: Keyring) -> APIRouter:
     api = APIRouter(tags=["keys"])
 
-    @api.get("/.well-known/jwks.json", summary="The key set that verifies decisions")
+    @api.get("/.well-known/jwks.json", summary="The key set that verifies decisions", openapi_extra=NO_TOKEN)
     async def jwks() -> dict[str, Any]:
         return published(keyring)
 

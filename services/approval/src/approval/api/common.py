@@ -61,9 +61,6 @@ class Callers:
         if request.kind != "policy":
             self.guard.require(principal, Action.READ, *request.place)
 
-    def may_read(self, principal: Principal, request: Request) -> bool:
-        return request.kind == "policy" or self.may(principal, Action.READ, request.place)
-
     def person(self, principal: Principal, place: tuple[str, str]) -> Person:
         return Person(
             subject=principal.subject,

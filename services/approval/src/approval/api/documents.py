@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from approval.domain import Comment, PastVote, Request
+from approval.domain import Comment, PastEmergency, PastVote, PastWaiver, Request
 from approval.sight import Glance
 from contracts.approval import (
     BreakGlass,
@@ -65,9 +65,11 @@ class RequestDocument(BaseModel):
     past_votes: tuple[PastVote, ...]
     refusals: tuple[VoteRefused, ...]
     waivers: tuple[Waiver, ...]
+    past_waivers: tuple[PastWaiver, ...]
     comments: tuple[Comment, ...]
     escalations: tuple[RequestEscalated, ...]
     emergency: BreakGlass | None
+    past_emergencies: tuple[PastEmergency, ...]
     reviews: tuple[ReviewGiven, ...]
     inputs: dict[str, Any]
     inputs_digest: str
@@ -110,9 +112,11 @@ def document(request: Request, glance: Glance, standing: Any | None, you: You | 
         past_votes=request.past_votes,
         refusals=request.refusals,
         waivers=request.waivers,
+        past_waivers=request.past_waivers,
         comments=request.comments,
         escalations=request.escalated,
         emergency=request.glass,
+        past_emergencies=request.past_emergencies,
         reviews=request.reviews,
         inputs=request.inputs,
         inputs_digest=request.inputs_digest,

@@ -14,6 +14,7 @@ from contracts.access import Action
 from contracts.approval import Evidence
 from contracts.payload import Digest, Identifier, Key, Line, ModelName, Text, VersionNumber, Workspace
 from kit.auth import Principal
+from kit.openapi import NO_TOKEN
 from kit.problems import Problem
 
 FileSize = Annotated[int, Field(ge=1, le=MAX_FILE)]
@@ -108,7 +109,13 @@ def router(callers: Callers, attachments: Attachments, answers: Answers) -> APIR
             guard.require(principal, Action.ATTEST, body.workspace)
         return await attachments.offer(body.digest, body.size, principal, media_type=body.media_type)
 
-    @api.post("/v1/evidence", tags=["evidence"], summary="Attach a file, a link or a check's finding", status_code=201)
+    @api.post(
+        "/v1/evidence",
+        tags=["evidence"],
+        summary="Attach a file, a link or a check's finding",
+        status_code=201,
+        responses={200: {"model": EvidenceDocument, "description": "The caller attached the same before"}},
+    )
     async def attach(http: Request, body: EvidenceBody, response: Response) -> EvidenceDocument:
         """201 for a new piece, 200 when the caller attached the same before."""
         principal = await guard(http)
@@ -158,6 +165,7 @@ def router(callers: Callers, attachments: Attachments, answers: Answers) -> APIR
         "/v1/requests/{request_id}/gates/{gate:path}/answers",
         tags=["requests"],
         summary="An external check answers, signed as a Standard Webhooks message",
+        openapi_extra=NO_TOKEN,
     )
     async def answer(
         request_id: RequestId, gate: GateId, body: AnswerBody, signed: Annotated[frozenset[str], Depends(signers)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from approval import views
+from approval import lists, views
 from approval.api.common import Body, Callers, Comment, Filter, Limit
 from approval.desk import Desk
 from approval.explain import Asked, Explanation, explain
@@ -93,7 +93,15 @@ def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
         following = str(items[-1].name if name is None else items[-1].revision) if len(rows) > limit else None
         return PolicyList(items=items, next=following)
 
-    @api.post("/v1/policies", summary="Publish a revision, or ask for it", status_code=201)
+    @api.post(
+        "/v1/policies",
+        summary="Publish a revision, or ask for it",
+        status_code=201,
+        responses={
+            200: {"model": PolicyRequested, "description": "The revision in force says the same"},
+            202: {"model": PolicyRequested, "description": "Others have to approve it first"},
+        },
+    )
     async def publish(http: Request, body: PolicyBody, response: Response) -> PolicyRequested:
         """200: the revision in force says the same. 201: it is in force now. 202: others have to approve first."""
         principal = await guard(http)
@@ -120,9 +128,10 @@ def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
 
     @api.post("/v1/policies/simulate", summary="How a policy would have decided past requests")
     async def simulated(http: Request, body: SimulationBody) -> SimulationReport:
-        principal = await guard(http)
+        """The latest requests that the caller may read: about versions, or about policies if it is about those."""
+        sections = lists.readable(guard.access.grants(await guard(http), Action.READ))
         with _mistakes():
-            return await simulate(desk, body.document, body.last, lambda one: callers.may_read(principal, one))
+            return await simulate(desk, body.document, body.last, sections)
 
     return api
 

@@ -14,6 +14,7 @@ from approval.api.common import status_named as named
 from approval.api.documents import RequestDocument, RequestList, You, document, manifest
 from approval.desk import Desk
 from approval.emergency import Emergencies
+from approval.members import Known
 from approval.people import People
 from approval.revisions import Revisions
 from approval.sight import Sight
@@ -22,7 +23,7 @@ from contracts.approval import Choice, RequestDecided, Vote
 from contracts.payload import Digest, Key, Line
 from kit.auth import Principal
 from kit.problems import Problem
-from policy.people import Ballot, Refusal
+from policy.people import Ballot, Person, Refusal
 
 MOST_DELEGATORS = 20  # for whom somebody votes at the same time; of more, those who delegated last
 
@@ -103,15 +104,19 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         review, also by delegation, oldest first. `status` takes the words of other registries too. A page may be short
         though there is a next one."""
         principal = await guard(http)
-        sections = lists.readable(guard.access.grants(principal, Action.READ), workspace, model)
+        reads = guard.access.grants(principal, Action.READ)
         wanted = named(status)
         async with db.snapshot() as tx:
             at = await desk.clock(tx)
             place = await _place(tx, after)
             if view == "needs-me":
                 voices = await _voices(tx, principal, at)
+                votes = voices[0].votes if voices else frozenset()
+                # Whoever may vote may read, but for a token that is older than the groups.
+                sections = lists.readable(votes if votes <= reads else reads, workspace, model)
                 page = await lists.inbox(tx, sections, voices, status=wanted, after=place, limit=limit)
             else:
+                sections = lists.readable(reads, workspace, model)
                 mine = principal.subject if view == "asked" else None
                 page = await lists.requests(tx, sections, status=wanted, asked_by=mine, after=place, limit=limit)
             found = await views.requests_named(tx, page.request_ids)
@@ -127,14 +132,17 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         return place
 
     async def _voices(tx: Any, principal: Principal, at: datetime) -> list[lists.Voice]:
-        """The caller, and those who delegated to them; none of a service account, which may not vote."""
+        """The caller, and those who delegated to them, as far as they may vote anywhere; none where the caller may not,
+        like a service account."""
         lent = await delegations.delegators(tx, principal.subject, at, MOST_DELEGATORS)
         known = await views.members(tx, lent)
         own = await people.directory.counting(tx, callers.person(principal, ("*", "*")), ("*", "*"))
-        if not own.person:
-            return []
-        mine = lists.Voice(own.subject, own.groups, own.email)
-        return [mine, *(lists.Voice(who, k.groups, k.email, lent[who]) for who, k in known.items() if k.person)]
+
+        def voice(who: Person | Known) -> lists.Voice:
+            return lists.Voice(who.subject, who.groups, who.email, lent.get(who.subject), desk.sights.votes(who))
+
+        mine = voice(own)
+        return [one for one in (mine, *map(voice, known.values())) if one.votes] if mine.votes else []
 
     @api.get("/v1/requests/{request_id}", summary="One request; waits until it is decided")
     async def get_request(http: Request, request_id: RequestId, wait: Wait = 0) -> RequestDocument:

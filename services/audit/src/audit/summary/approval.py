@@ -28,7 +28,7 @@ def _(m: approval.RequestOpened) -> str:
 
 @say.register
 def _(m: approval.RequestRebound) -> str:
-    void = f"; the votes and waivers of {names(m.voided)} count no more" if m.voided else ""
+    void = f"; the votes, waivers and emergencies of {names(m.voided)} count no more" if m.voided else ""
     return f"What the request rests on has changed{because(m.cause)}{void}"
 
 

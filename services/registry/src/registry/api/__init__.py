@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from kit.db import Database
+from kit.openapi import NO_TOKEN
 from kit.web import Guard
 from registry.api import aliases, models, stages, versions, workspaces
 from registry.api.common import Gate
@@ -17,7 +18,9 @@ def router(
     gate = Gate(db, commands, guard)
     api = APIRouter()
 
-    @api.get("/.well-known/hallmark.json", tags=["discovery"], summary="Where the other services are")
+    @api.get(
+        "/.well-known/hallmark.json", tags=["discovery"], summary="Where the other services are", openapi_extra=NO_TOKEN
+    )
     async def well_known() -> dict[str, str]:
         return services
 

@@ -46,7 +46,11 @@ def router(gate: Gate) -> APIRouter:
             name = await gate.readable(tx, caller, workspace, model)
             return Page(items=await queries.alias_documents(tx, workspace, name), next=None)
 
-    @api.put("/{alias}", summary="Set or move an alias; a protected one waits for a decision (202)")
+    @api.put(
+        "/{alias}",
+        summary="Set or move an alias; a protected one waits for a decision (202)",
+        responses={202: {"model": Document, "description": "It waits: an open transition"}},
+    )
     async def set_(
         request: Request,
         response: Response,

@@ -23,6 +23,7 @@ from contracts.payload import (
 )
 from contracts.registry import ServingReported
 from kit.auth import Principal
+from kit.openapi import NO_TOKEN
 from kit.problems import Problem
 from kit.web import Guard
 from registry.api.common import Document, InWorkspace, Limit, ModelPath
@@ -90,7 +91,7 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
         """A page may be shorter for who may not read every model; its cursor goes on all the same."""
         return [item for item in found if guard.access.allows(caller, Action.READ, workspace, item["model"])]
 
-    @api.get("/v1/keys/serving", tags=["serving"], summary="The public keys that verify pins")
+    @api.get("/v1/keys/serving", tags=["serving"], summary="The public keys that verify pins", openapi_extra=NO_TOKEN)
     async def keys() -> Document:
         return serving.signer.jwks
 

@@ -57,11 +57,12 @@ def upgrade() -> None:
         "call",
         sa.Column("request_id", sa.String(), nullable=False),
         sa.Column("gate", sa.String(), nullable=False),
+        sa.Column("bound_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("request_digest", sa.String(), nullable=False),
         sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("request_id", "gate", "request_digest", name=op.f("pk_call")),
+        sa.PrimaryKeyConstraint("request_id", "gate", "bound_at", name=op.f("pk_call")),
         schema="approval",
     )
     op.create_index(op.f("ix_call_next_at"), "call", ["next_at"], unique=False, schema="approval")
@@ -125,6 +126,12 @@ def upgrade() -> None:
         schema="approval",
     )
     op.create_table(
+        "outcome",
+        sa.Column("transition_id", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("transition_id", name=op.f("pk_outcome")),
+        schema="approval",
+    )
+    op.create_table(
         "standing",
         sa.Column("request_id", sa.String(), nullable=False),
         sa.Column("phase", sa.String(), nullable=False),
@@ -138,15 +145,17 @@ def upgrade() -> None:
     op.add_column("request", sa.Column("kind", sa.String(), nullable=False), schema="approval")
     op.add_column("request", sa.Column("requested_by", sa.String(), nullable=False), schema="approval")
     op.add_column("request", sa.Column("freezes_at", sa.DateTime(timezone=True), nullable=True), schema="approval")
+    op.add_column("request", sa.Column("holds_until", sa.DateTime(timezone=True), nullable=True), schema="approval")
     op.drop_index(op.f("ix_request_status_expires_at"), table_name="request", schema="approval")
-    op.create_index(
-        op.f("ix_request_workspace_model_freezes_at"),
-        "request",
-        ["workspace", "model", "freezes_at"],
-        unique=False,
-        schema="approval",
-        postgresql_where=sa.text("freezes_at is not null"),
-    )
+    for moment in ("freezes_at", "holds_until"):
+        op.create_index(
+            op.f(f"ix_request_workspace_model_{moment}"),
+            "request",
+            ["workspace", "model", moment],
+            unique=False,
+            schema="approval",
+            postgresql_where=sa.text(f"{moment} is not null"),
+        )
     for names in (["requested_by"], ["workspace"], ["model"], ["workspace", "model"]):
         op.create_index(
             op.f(f"ix_request_{'_'.join(names)}_status_opened_at_request_id"),
