@@ -29,7 +29,7 @@ from approval.consumers import RegistryEvents
 from approval.domain import Request
 from approval.keyring import Keyring
 from approval.settings import ApprovalSettings
-from contracts.approval import Choice
+from contracts.approval import Choice, RequestOpened
 from contracts.envelope import Envelope, new_id, now
 from contracts.lifecycle import Stage, TransitionKind, stream_of
 from contracts.model import Artifact, Lineage, VersionContent
@@ -347,6 +347,14 @@ class Direct:
             found = await views.request(tx, request_id)
         assert found is not None
         return found
+
+    async def not_carried_out(self, request_id: str) -> None:
+        """The registry refuses it: the next request for the same stage need not wait for it."""
+        asked = (await self.request(request_id)).opened
+        assert isinstance(asked, RequestOpened)
+        given = asked.model_dump(include={*Transition.model_fields, "requested_by", "reason"})
+        refusal = StageRefused(**given, code="stage-moved", detail="test")
+        await self.registry.publish(refusal, asked.model, asked.version)
 
     def again(self, **options: Any) -> Parts:
         """The same service started anew with other settings."""

@@ -26,6 +26,7 @@ async def test_beyond_gates_dry_run_against_history(only: Direct) -> None:
         ids.append(await asked(only, version, accuracy=accuracy))
         if accuracy > 0.9:
             await vote(only, ids[-1], "ben", "reviewers")
+            await only.not_carried_out(ids[-1])
     before = [(await only.request(request_id)).status for request_id in ids]
     report = await simulate(
         only.parts.desk, document(gates=[GOOD, STRICTER], **approvals(REVIEW)), 20, readable([EVERY])

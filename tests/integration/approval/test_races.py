@@ -23,10 +23,10 @@ from approval.clock import Clock
 from approval.consumers import RegistryEvents
 from approval.domain import Request
 from approval.keyring import Keyring
-from contracts.approval import Choice, RequestOpened
+from contracts.approval import Choice
 from contracts.envelope import Envelope, now
 from contracts.model import Dataset, Evaluation
-from contracts.registry import StageRefused, Transition, VersionEvaluated
+from contracts.registry import VersionEvaluated
 from kit.auth import Access
 from kit.db import Database
 from kit.problems import Problem
@@ -78,15 +78,6 @@ async def racing(direct: Direct) -> AsyncIterator[Direct]:
 
 async def asked(direct: Direct, model: str = "m", **given: Any) -> str:
     return transition_id(await direct.registry.request(model, **given))
-
-
-async def not_carried_out(direct: Direct, request_id: str) -> None:
-    """The registry refuses it: the next request for the same stage need not wait for it."""
-    asked_for = (await direct.request(request_id)).opened
-    assert isinstance(asked_for, RequestOpened)
-    given = asked_for.model_dump(include={*Transition.model_fields, "requested_by", "reason"})
-    refusal = StageRefused(**given, code="stage-moved", detail="test")
-    await direct.registry.publish(refusal, asked_for.model, asked_for.version)
 
 
 async def ben_of(direct: Direct) -> Person:
@@ -200,7 +191,7 @@ async def test_a_double_click_is_one_act(racing: Direct) -> None:
         found = await racing.request(request)
         assert (found.status, len(found.waivers)) == ("approved", 1)
         assert (len(found.votes), len(found.reviews)) == ((1, 0) if turn % 2 else (0, 1))
-        await not_carried_out(racing, request)
+        await racing.not_carried_out(request)
     types = await racing.types("default/m")
     assert {kind: types.count(kind) for kind in ("gate.waived", "vote.cast", "glass.broken", "review.given")} == {
         "gate.waived": 5,
@@ -242,7 +233,7 @@ async def test_a_vote_and_its_withdrawal_at_once(racing: Direct) -> None:
         statuses.append(found.status)
         withdrawn = [past.vote.voter for past in found.past_votes]
         assert (found.status, len(found.votes), withdrawn) in (("open", 0, ["ben"]), ("approved", 1, []))
-        await not_carried_out(racing, request)
+        await racing.not_carried_out(request)
     assert "approved" in statuses
 
 
@@ -264,7 +255,7 @@ async def test_a_vote_and_a_change_of_what_it_is_about_at_once(racing: Direct) -
         else:
             assert ("request-changed" in outcomes) != (len(found.past_votes) == 1)
             assert (found.votes, found.request_digest != before.request_digest) == ((), True)
-        await not_carried_out(racing, request)
+        await racing.not_carried_out(request)
 
 
 async def test_several_sweepers_at_once_do_everything_once(racing: Direct) -> None:
@@ -440,5 +431,5 @@ async def test_the_directory_and_the_last_vote_at_once(racing: Direct) -> None:
         else:
             approved_early += 1
             assert found.decision.decided_at < left.result()
-        await not_carried_out(racing, request)
+        await racing.not_carried_out(request)
     assert approved_early < 20

@@ -133,8 +133,10 @@ TOLD: list[tuple[Message, str, str, list[str]]] = [
     (
         made(RequestRebound, request_id="t1", cause="candidate:\nevidence", voided=["ben", "cy"], **BOUND),
         SUBJECT,
-        "churn: v2: the request has changed: candidate: evidence. "
-        "The votes, waivers and emergencies of ben and cy count no more.",
+        (
+            "churn: v2: the request has changed: candidate: evidence. "
+            "The votes, waivers and emergencies of ben and cy count no more."
+        ),
         ["Request: t1", "Under: prod r3 and eu r1"],
     ),
     (

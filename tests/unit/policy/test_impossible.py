@@ -2,7 +2,7 @@
 
 import pytest
 
-from policy.document import parse
+from policy.document import parse, recorded
 from policy.reader import PolicyError
 
 POLICY = """\
@@ -106,3 +106,9 @@ def test_what_may_be(was: str, text: str) -> None:
 def test_all_of_it_is_told_at_once() -> None:
     text = POLICY.replace("to: Production", "to: '@x'").replace("2h}", "2h}\n  schedule: {min_wait: 3h}")
     assert [field for _, field, _ in mistakes(text)] == ["spec.match.transition.to", "spec.schedule.min_wait"]
+
+
+def test_what_is_in_force_is_read_though_nobody_may_bring_it_any_more() -> None:
+    text = POLICY.replace("{to: Production}", "{from: Production, to: Production}")
+    assert mistakes(text)
+    assert recorded(text).spec.match.transition.to == "Production"

@@ -381,21 +381,31 @@ class Policy:
         return self.document.spec
 
 
-@lru_cache(maxsize=500)
 def parse(text: str) -> Policy:
-    """Reads a policy.
+    """Reads a policy that somebody brings.
 
     Raises:
         PolicyError: with every mistake, its line and its field.
     """
+    policy, lines = _read(text)
+    if mistakes := list(_impossible(policy.spec, lines)):
+        raise PolicyError(mistakes)
+    return policy
+
+
+def recorded(text: str) -> Policy:
+    """Reads a policy that was taken. What nobody may bring any more, since it can do nothing, must not keep what is in
+    force, or was, from being read."""
+    return _read(text)[0]
+
+
+@lru_cache(maxsize=500)
+def _read(text: str) -> tuple[Policy, Mapping[Path, int]]:
     if len(text) > MAX_DOCUMENT:
         told = f"longer than {MAX_DOCUMENT} characters; write two policies, since all that match hold together"
         raise PolicyError([Mistake(1, "", told)])
     data, lines = Reader().read(text)
-    document = checked(PolicyDocument, data, lines)
-    if mistakes := list(_impossible(document.spec, lines)):
-        raise PolicyError(mistakes)
-    return Policy(document, text, digest_of(data))
+    return Policy(checked(PolicyDocument, data, lines), text, digest_of(data)), lines
 
 
 def _impossible(spec: Spec, lines: Mapping[Path, int]) -> Iterator[Mistake]:

@@ -14,7 +14,7 @@ from contracts.canonical import canonical_json
 from contracts.envelope import explain
 from contracts.keys import not_counting
 from policy.binding import digest_of_transition
-from policy.document import Policy, digest_of, parse
+from policy.document import Policy, digest_of, recorded
 from policy.findings import Findings, Judgement
 from policy.reader import PolicyError
 from policy.retrial import retry
@@ -154,7 +154,7 @@ def _policies(found: Findings, given: Mapping[str, Any], decision: Decision) -> 
     policies: Bound = []
     for ref in decision.policies:
         try:
-            policy = parse(str(documents[ref.digest]))
+            policy = recorded(str(documents[ref.digest]))
         except KeyError:
             problems.append(f"the record does not hold the document of {ref.name}")
             continue

@@ -35,7 +35,7 @@ from kit.db import Database
 from kit.events import Cause, EventLog, New, TooLarge
 from kit.problems import Problem
 from kit.signed import TooLong
-from policy.document import parse
+from policy.document import recorded
 from policy.outlook import not_in_time
 from policy.people import approvals, excluded
 
@@ -249,7 +249,7 @@ class Desk:
             await self.close(of, "rejected", why)
             return
         # Others were published since it was asked for.
-        together = [parse(proposed.document), *await views.others_than(of.tx, proposed.policy.name)]
+        together = [recorded(proposed.document), *await views.others_than(of.tx, proposed.policy.name)]
         if none_could := locked(together, of.at):
             await self.close(of, LOCKED, none_could)
             return

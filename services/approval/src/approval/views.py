@@ -17,7 +17,7 @@ from contracts.approval import PolicyRef
 from contracts.envelope import Envelope
 from contracts.payload import Message
 from kit.events import EventLog
-from policy.document import Policy, parse
+from policy.document import Policy, recorded
 
 _policy, _request, _evidence = of(PolicyRow), of(RequestRow), of(EvidenceRow)
 _delegation, _member = of(DelegationRow), of(MemberRow)
@@ -247,7 +247,7 @@ async def policies(
 
 
 async def current_policies(tx: AsyncConnection) -> list[tuple[PolicyRef, Policy]]:
-    return [(ref_of(row), parse(row.document)) for row in await policies(tx)]
+    return [(ref_of(row), recorded(row.document)) for row in await policies(tx)]
 
 
 async def others_than(tx: AsyncConnection, name: str) -> list[Policy]:
@@ -271,7 +271,7 @@ async def revisions_of(tx: AsyncConnection, refs: Iterable[PolicyRef]) -> dict[P
     wanted = set(refs)
     place = sa.tuple_(_policy.c.name, _policy.c.revision)
     query = sa.select(_policy).where(place.in_([(ref.name, ref.revision) for ref in wanted]))
-    found = {ref_of(row): parse(row.document) for row in await tx.execute(query)} if wanted else {}
+    found = {ref_of(row): recorded(row.document) for row in await tx.execute(query)} if wanted else {}
     if missing := wanted - set(found):
         raise LookupError(f"policies that are not known: {', '.join(sorted(map(str, missing)))}")
     return found
