@@ -25,9 +25,10 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import Choice, Verdict, Vote
+from policy.case import Ballot, Case, Person
 from policy.document import parse
 from policy.outlook import Outlook, outlook
-from policy.people import Ballot, Case, Person, judged, tally
+from policy.people import judged, tally
 from policy.reader import PolicyError
 
 PEOPLE = ["ana", "trainer", "carl", "eve", "ben", "bo", "rita", "rolf"]  # asked, author, committer, editor, and others

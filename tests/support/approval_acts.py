@@ -13,7 +13,7 @@ from approval.answers import Asked as Question
 from contracts.approval import Choice
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import StageRequested
-from policy.people import Ballot
+from policy.case import Ballot
 
 ENDED = ("request-closed", "request-expired")
 BAD = ("fail", "error", "inconclusive")

@@ -18,7 +18,7 @@ from contracts.access import Action
 from embedded.fixtures import run
 from kit.auth import Principal
 from kit.problems import Problem
-from policy.people import Person
+from policy.case import Person
 from policy.reader import PolicyError
 
 T = TypeVar("T")

@@ -42,7 +42,7 @@ from kit.db import Database
 from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 from kit.topics import apply_topics
-from policy.people import Ballot, Person
+from policy.case import Ballot, Person
 
 PASS = b'{"result": "pass", "message": "gap 0.01"}'
 ACCESS = """

@@ -21,7 +21,7 @@ from contracts.approval import Choice
 from kit import problems
 from kit.keys import ensure_key, make_token
 from kit.web import Guard
-from policy.people import Ballot
+from policy.case import Ballot
 
 FEW, MANY, PAGE = 100, 10_000, 51
 GROUPS = ("leads", "reviewers", "risk")

@@ -11,7 +11,7 @@ from tests.integration.approval.exhibits import attach, file_of, stored, upload
 from approval import standing
 from contracts.approval import Choice
 from embedded.fixtures import S3
-from policy.people import Ballot
+from policy.case import Ballot
 
 CARD = b"# Model card"
 ATTESTED = "{id: tests, attestation: {type: integration-tests, from: ['group:ci', 'user:qa-bot']}%s}"

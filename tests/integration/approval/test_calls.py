@@ -27,7 +27,7 @@ from tests.support.waiting import until
 from approval.tables import CallRow, RequestRow, of
 from contracts.approval import Choice
 from contracts.envelope import now
-from policy.people import Ballot
+from policy.case import Ballot
 
 TROUBLE: list[Answer | int] = [500, (429, {"retry-after": "1"}, b""), 503]
 

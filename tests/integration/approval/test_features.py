@@ -20,7 +20,7 @@ from contracts.lifecycle import Stage, TransitionKind
 from contracts.model import Dataset, Evaluation, Finding, Inspection, Severity
 from contracts.registry import VersionEvaluated, VersionVerified
 from kit.problems import Problem
-from policy.people import Ballot
+from policy.case import Ballot
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 APPROVE = Ballot(Choice.APPROVE)

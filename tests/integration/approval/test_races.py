@@ -30,7 +30,7 @@ from contracts.registry import VersionEvaluated
 from kit.auth import Access
 from kit.db import Database
 from kit.problems import Problem
-from policy.people import Ballot, Person
+from policy.case import Ballot, Person
 
 RACES = int(os.environ.get("HALLMARK_RACES", "200"))
 SETTLE = 0.25

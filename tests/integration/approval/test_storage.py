@@ -26,7 +26,7 @@ from contracts.approval import Choice, PolicyPublished
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import ModelRegistered
 from kit.problems import Problem
-from policy.people import Ballot
+from policy.case import Ballot
 
 # One loop for all: the shared service must go on running during the other tests.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]

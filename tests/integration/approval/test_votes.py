@@ -11,7 +11,7 @@ from tests.support.waiting import until
 from approval import domain
 from contracts.approval import Choice, VoteRefused
 from kit.problems import Problem
-from policy.people import Ballot
+from policy.case import Ballot
 
 # One loop for all: the shared service must go on running during the other tests.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

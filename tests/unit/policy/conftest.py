@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts.approval import BreakGlass, Choice, GateAnswered, PolicyRef, Vote, Waiver
+from policy.case import Ballot, Case, Person, Refusal
 from policy.document import digest_of, parse
-from policy.needs import InForce, Needs, applicable, needs_of
+from policy.matching import InForce, applicable
+from policy.needs import Needs, needs_of
 from policy.outlook import Outlook, outlook
-from policy.people import Ballot, Case, Person, Refusal, judged
+from policy.people import judged
 
 AT = datetime(2026, 1, 14, 12, tzinfo=UTC)  # a Wednesday
 OPENED = AT - timedelta(hours=2)

@@ -31,13 +31,15 @@ from contracts.canonical import canonical_json
 from contracts.lifecycle import TransitionKind
 from contracts.registry import Transition
 from policy.binding import digest_of_transition
+from policy.case import Case, Members, Person, nobody
 from policy.document import digest_of
 from policy.findings import Judgement
 from policy.holding import holds_until
 from policy.judge import judge
-from policy.needs import InForce, applicable, needs_of
+from policy.matching import InForce, applicable
+from policy.needs import needs_of
 from policy.outlook import holding, not_in_time, outlook
-from policy.people import Case, Members, Person, counted, nobody
+from policy.people import counted
 
 KEY = OKPKey.generate_key("Ed25519", auto_kid=True)
 STRANGER = OKPKey.generate_key("Ed25519", auto_kid=True)

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from contracts.approval import PolicyRef
 from contracts.canonical import canonical_json
 from policy.bounds import EVALUATIONS_BYTES, EVIDENCE_BYTES, VERSION_BYTES, frozen, heard
+from policy.case import Case
 from policy.document import Policy, parse
 from policy.gates import evaluate, variables_of
 from policy.needs import needs_of
-from policy.people import Case, excluded
+from policy.people import excluded
 from policy.situation import NOON, Asked, Attested, Situation, Version
 
 WIDE = "x" * 60_000

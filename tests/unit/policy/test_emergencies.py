@@ -35,9 +35,9 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import BreakGlass, Verdict
+from policy.case import Case, Member, Person, Refusal
 from policy.glass import broken
 from policy.outlook import gates_of, unskippable
-from policy.people import Case, Member, Person, Refusal
 
 
 def approved(case: Case | None = None) -> Case:

@@ -20,8 +20,8 @@ from tests.unit.policy.conftest import (
     with_votes,
 )
 
+from policy.case import Case, Member
 from policy.holding import holds_until
-from policy.people import Case, Member
 
 DAY = timedelta(days=1)
 FREEZE = {"name": "f", "tz": "UTC", "from": "2026-01-14T12:30", "to": "2026-01-20"}

@@ -28,8 +28,9 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import Choice
+from policy.case import Case, Member, Person
 from policy.needs import Needs
-from policy.people import Case, Member, Person, approvals, counted, denial, judged, owners, why_not
+from policy.people import approvals, counted, denial, judged, owners, why_not
 
 LENT = {"allowed": True, "max": "14d"}
 EXCLUDE = {"exclude": ["requester", "version.author", "version.committers"]}

@@ -52,9 +52,9 @@ from tests.unit.policy.records import (
 )
 
 from contracts.approval import RequestDecided, Verdict
+from policy.case import Member
 from policy.judge import judge
-from policy.needs import InForce
-from policy.people import Member
+from policy.matching import InForce
 
 
 def test_an_approval_holds() -> None:

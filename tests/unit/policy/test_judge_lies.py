@@ -49,10 +49,10 @@ from tests.unit.policy.records import (
 
 from contracts.approval import Choice, Verdict
 from contracts.lifecycle import TransitionKind
+from policy.case import Case
 from policy.glass import broken
 from policy.judge import judge
-from policy.needs import InForce
-from policy.people import Case
+from policy.matching import InForce
 
 SECOND = timedelta(seconds=1)
 

@@ -27,9 +27,9 @@ from tests.unit.policy.records import (
 )
 
 from contracts.approval import Verdict
+from policy.case import Case
 from policy.judge import judge
-from policy.needs import InForce
-from policy.people import Case
+from policy.matching import InForce
 
 REJECTED = {"verdict": Verdict.REJECTED}
 

@@ -22,7 +22,8 @@ from tests.unit.policy.conftest import (
 
 from contracts.lifecycle import REGISTRY
 from policy.document import parse
-from policy.needs import UNSAFE_GATE, Emergency, Needs, applicable, names_now, needs_of
+from policy.matching import applicable, names_now
+from policy.needs import UNSAFE_GATE, Emergency, Needs, needs_of
 
 
 def names(*texts: str, **changes: Any) -> list[str]:

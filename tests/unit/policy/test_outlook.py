@@ -40,7 +40,7 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import Choice, Verdict
-from policy.people import Case, Member
+from policy.case import Case, Member
 
 
 def approved(case: Case | None = None) -> Case:

@@ -30,8 +30,8 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import Verdict
+from policy.case import Member
 from policy.outlook import gates_of, may_waive
-from policy.people import Member
 
 # -- waivers ------------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,9 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import Choice, Vote
+from policy.case import Ballot, Member, Person, Refusal
 from policy.needs import Needs
-from policy.people import Ballot, Member, Person, Refusal, approvals, denial, excluded, judged, tally, why_not
+from policy.people import approvals, denial, excluded, judged, tally, why_not
 
 STRICTEST = {"exclude": ["requester", "version.author", "version.committers", "policy.last_editor"]}
 

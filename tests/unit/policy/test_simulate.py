@@ -26,7 +26,7 @@ from tests.unit.policy.conftest import (
 )
 
 from contracts.approval import Choice
-from policy.people import Case
+from policy.case import Case
 from policy.reader import PolicyError
 from policy.simulate import Decided, Past, Simulated, simulate
 

@@ -11,7 +11,7 @@ from typing import Any
 from contracts.canonical import canonical_json
 from policy.evidence import VERSIONS, Whose, marked, shown
 from policy.gates import AHEAD
-from policy.needs import InForce, applicable
+from policy.matching import InForce, applicable
 
 # Bytes of canonical JSON. The registry takes versions of 500,000 bytes.
 VERSION_BYTES = 550_000

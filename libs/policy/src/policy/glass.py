@@ -3,8 +3,9 @@
 from datetime import datetime
 
 from contracts.approval import BreakGlass
+from policy.case import Members, Person, Refusal
 from policy.needs import Emergency, Needs
-from policy.people import Members, Person, Refusal, step_up
+from policy.people import step_up
 
 
 def broken(needs: Needs, person: Person, reason: str, at: datetime, request_digest: str) -> BreakGlass | Refusal:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from contracts.approval import BreakGlass
+from policy.case import Case, Members, nobody
 from policy.needs import Needs
-from policy.people import Case, Members, approvals, nobody
+from policy.people import approvals
 from policy.schedule import open_until
 
 

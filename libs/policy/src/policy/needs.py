@@ -1,36 +1,30 @@
-"""Which policies apply to a request, and what they ask together: every match applies, the union holds, strictest wins.
+"""What the policies that apply to a request ask together: every match applies, the union holds, strictest wins.
 
-A policy whose `when` cannot be evaluated applies as well, to be safe, but does not count as the match that lets a
-request through. Rules and gates carry their policy's name: two policies that both ask are asked apart.
+A policy of which nobody can tell whether it applies does not count as the match that lets a request through. Rules and
+gates carry their policy's name: two policies that both ask are asked apart.
 """
 
-import fnmatch
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from contracts.approval import PolicyRef
-from contracts.lifecycle import REGISTRY
 from contracts.registry import Criterion
 from policy.document import (
     ALWAYS_EXCLUDED,
     BreakGlassSpec,
     GateSpec,
-    Match,
-    Policy,
     StepSpec,
     digest_of,
     optional,
     timeout,
 )
-from policy.evidence import counts
-from policy.gates import GateError, compiled, fits, holds, variables_of
+from policy.form import evidence_missing, mistakes_of, way_back
+from policy.gates import holds, variables_of
+from policy.matching import InForce, Inputs, absent_of, when_of
 from policy.schedule import BusinessHours, Schedule, add_business, duration
 
-InForce = Sequence[tuple[PolicyRef, Policy]]
-Inputs = Mapping[str, Any]
 UNSAFE_GATE = "registry/unsafe-artifact"
 UNSAFE_WAIVER = "unsafe-artifact"
 
@@ -143,17 +137,6 @@ class Needs:
         return next((gate for gate in self.gates if gate.id == gate_id), None)
 
 
-def applicable(current: InForce, inputs: Inputs, now: datetime) -> InForce:
-    """Those of the policies in force that a request with these inputs is bound to."""
-    variables = variables_of(inputs, now)
-    return [
-        (ref, policy)
-        for ref, policy in current
-        if _about(policy.spec.match, inputs)
-        and (policy.spec.match.when is None or holds(policy.spec.match.when, variables, unless=True))
-    ]
-
-
 def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: datetime) -> Needs:
     """What the policies that a request is bound to ask together."""
     if not policies:
@@ -161,7 +144,7 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
     variables = variables_of(inputs, now)
     specs = [policy.spec for _, policy in policies]
     preapproved = inputs["request"].get("preapproved")
-    said = [_when(ref, policy, inputs, variables) for ref, policy in policies]
+    said = [when_of(ref, policy, inputs, variables) for ref, policy in policies]
     doubts = [one for one in said if isinstance(one, Criterion)]
     approvals = [spec.approvals for spec in specs]
     rules = tuple(
@@ -177,8 +160,8 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
         policies=tuple(ref for ref, _ in policies),
         matched=any(one is True for one in said),
         doubts=(*doubts, *_left_out(inputs)),
-        mistakes=() if preapproved else _mistakes(policies, inputs),
-        missing_evidence=_missing_evidence(policies, inputs),
+        mistakes=() if preapproved else mistakes_of(policies, inputs),
+        missing_evidence=evidence_missing(policies, inputs),
         gates=_gates(policies, inputs),
         rules=rules,
         denials=tuple(
@@ -195,17 +178,10 @@ def needs_of(policies: InForce, inputs: Inputs, *, opened_at: datetime, now: dat
         expires_after=_least(optional(spec.request.expires_after) for spec in specs),
         valid_for=_least(optional(one.valid_for) for one in approvals),
         reapprove_every=_least(duration(s.validity.reapprove_every) for s in specs if s.validity),
-        rollback_to=_rollback_to(inputs),
+        rollback_to=way_back(inputs),
         preapproved=preapproved,
         emergency=_emergency(policies),
     )
-
-
-def names_now(policy: Policy) -> bool:
-    """Whether time alone may change what an expression of the policy says: as far as its text tells."""
-    spec = policy.spec
-    texts = [spec.match.when, *(gate.cel for gate in spec.gates), *(rule.when for rule in spec.approvals.rules)]
-    return any(re.search(r"\bnow\b", text) for text in texts if text is not None)
 
 
 def added_by(needs: Needs, at: datetime | None) -> dict[str, frozenset[str]]:
@@ -222,98 +198,13 @@ def plain(groups: Sequence[str]) -> frozenset[str]:
     return frozenset(group.removeprefix("group:") for group in groups)
 
 
-def _about(match: Match, inputs: Inputs) -> bool:
-    request, model = inputs["request"], inputs["model"]
-    transition, kind = match.transition, request["kind"]
-    return (
-        (transition.kind == kind or (transition.kind == "any" and kind != "policy"))
-        and _same(transition.to, request["to"])
-        and _same(transition.from_stage, request["from"])
-        and (not match.workspaces or _fits(model["workspace"], match.workspaces))
-        and (not match.models or _fits(model["name"], match.models))
-        and ("tags" in _absent(model) or all(model["tags"].get(name) == value for name, value in match.tags.items()))
-    )
-
-
-def _same(asked: str | None, stage: str) -> bool:
-    """As the registry finds stages, and the aliases that it protects: capitals do not matter."""
-    return asked is None or asked.lower() == stage.lower()
-
-
-def _fits(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _when(ref: PolicyRef, policy: Policy, inputs: Inputs, variables: Mapping[str, Any]) -> bool | Criterion:
-    """Whether the policy says that it applies; the doubt, where it cannot tell."""
-    text, when = "cannot tell whether this policy applies, so it does: ", policy.spec.match.when
-    if policy.spec.match.tags and "tags" in _absent(inputs["model"]):
-        text += "the tags of the model are too large"
-        return Criterion(gate=f"{ref.name}/tags", expression="", result="error", message=text)
-    try:
-        return when is None or compiled(when).holds(variables)
-    except GateError as error:
-        return Criterion(gate=f"{ref.name}/when", expression=when or "", result="error", message=f"{text}{error}")
-
-
-def _absent(whole: Mapping[str, Any] | None) -> Sequence[str]:
-    """What of a version, a model or a request was too large to be frozen (`policy.bounds`)."""
-    return (whole or {}).get("left_out") or ()
-
-
 def _left_out(inputs: Inputs) -> list[Criterion]:
     """Says why every expression is an error that looks at it."""
     return [
         Criterion(gate=f"{name}/left-out", expression="", result="error", message=f"too large: {', '.join(absent)}")
         for name in ("candidate", "baseline", "model")
-        if (absent := _absent(inputs.get(name)))
+        if (absent := absent_of(inputs.get(name)))
     ]
-
-
-def _mistakes(policies: InForce, inputs: Inputs) -> tuple[str, ...]:
-    """The registry, which asks on its own for a revoked version to be replaced, has nobody to fill in a form."""
-    if inputs["request"]["requested_by"] == REGISTRY:
-        return ()
-    if absent := _absent(inputs["request"]):
-        return (f"the {' and '.join(absent)} of the request are too large",)
-    return tuple(mistake for ref, policy in policies for mistake in _mistaken(ref, policy, inputs))
-
-
-def _mistaken(ref: PolicyRef, policy: Policy, inputs: Inputs) -> list[str]:
-    asked, spec = inputs["request"], policy.spec.request
-    found = []
-    reason = asked["reason"].strip()
-    if (reason or spec.reason.required) and len(reason) < spec.reason.min_length:
-        found.append(f"{ref.name}: the reason must have at least {spec.reason.min_length} characters")
-    given = asked.get("fields") or {}
-    for name, field in spec.fields.items():
-        value = given.get(name)
-        if value is None or value == "":
-            if field.required:
-                found.append(f"{ref.name}: the field {name} is missing")
-        elif field.pattern is not None and not fits(field.pattern, value):
-            found.append(f"{ref.name}: the field {name} is not like {field.pattern}")
-        elif field.type == "model_version" and not _is_version(value):
-            found.append(f"{ref.name}: the field {name} is not the number of a version")
-        elif field.type == "url" and not value.startswith(("http://", "https://")):
-            found.append(f"{ref.name}: the field {name} is not an http address")
-    return found
-
-
-def _missing_evidence(policies: InForce, inputs: Inputs) -> tuple[str, ...]:
-    found = (inputs.get("candidate") or {}).get("evidence") or {}
-    have = {kind for kind, one in found.items() if counts(one)}
-    wanted = (kind for _, policy in policies for kind in policy.spec.request.evidence)
-    return tuple(dict.fromkeys(kind for kind in wanted if kind not in have))
-
-
-def _is_version(value: str) -> bool:
-    return value.isascii() and value.isdecimal() and 0 < int(value) <= 2_147_483_647
-
-
-def _rollback_to(inputs: Inputs) -> int | None:
-    value = (inputs["request"].get("fields") or {}).get("rollback_to", "")
-    return int(value) if _is_version(value) else None
 
 
 def _gates(policies: InForce, inputs: Inputs) -> tuple[Gate, ...]:

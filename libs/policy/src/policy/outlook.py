@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from contracts.approval import GateAnswered, Verdict, Waiver
 from contracts.registry import Criterion
+from policy.case import Case, Members, nobody
 from policy.evidence import impartial
 from policy.gates import evaluate, variables_of
 from policy.glass import void
 from policy.needs import UNSAFE_GATE, UNSAFE_WAIVER, Gate, Needs
-from policy.people import Case, Members, approvals, barred, denial, nobody, tally
+from policy.people import approvals, barred, denial, tally
 from policy.schedule import next_open
 
 Phase = Literal["gates", "people", "settling", "schedule", "frozen", "decided"]

@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from contracts.approval import Choice, Vote
+from policy.case import Ballot, Case, Person, Refusal
 from policy.needs import Needs
-from policy.people import Ballot, Case, Person, Refusal, electorate, judged
+from policy.people import electorate, judged
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 

@@ -5,11 +5,13 @@ from typing import Any, get_args
 
 from contracts.approval import Answer, BreakGlass, Choice, Decision, GateAnswered, Verdict, Vote, Waiver
 from contracts.registry import Criterion
+from policy.case import Case, Person, Refusal
 from policy.findings import Findings
 from policy.glass import broken
-from policy.needs import Gate, InForce, Needs, added_by, applicable, needs_of
+from policy.matching import InForce, applicable
+from policy.needs import Gate, Needs, added_by, needs_of
 from policy.outlook import before_waiver, gates_of, outlook, unskippable
-from policy.people import Case, Person, Refusal, approvals, barred, denial, signed_by, tally, why_not
+from policy.people import approvals, barred, denial, signed_by, tally, why_not
 from policy.recast import cast_again
 from policy.times import expired, in_time, ordered
 

@@ -14,11 +14,12 @@ from functools import partial
 from typing import Literal
 
 from contracts.approval import PolicyRef, Verdict
+from policy.case import Case, Person, Refusal
 from policy.document import Policy, parse
 from policy.glass import broken
-from policy.needs import InForce, Inputs, Needs, added_by, applicable, needs_of
+from policy.matching import InForce, Inputs, applicable
+from policy.needs import Needs, added_by, needs_of
 from policy.outlook import Outlook, Phase, outlook
-from policy.people import Case, Person, Refusal
 from policy.recast import cast_again, rule_of
 
 Decided = Literal["open", "approved", "rejected", "expired", "cancelled"]

@@ -9,9 +9,9 @@ from pydantic import AwareDatetime, Field, field_validator, model_validator
 from contracts.approval import Answer, Choice, PolicyRef, Waiver
 from contracts.canonical import canonical_json
 from contracts.payload import Digest, Key, Line, Metrics, Payload, Scalar, StageName, Target, Text
+from policy.case import Case
 from policy.document import digest_of
 from policy.evidence import verified
-from policy.people import Case
 from policy.schedule import Duration
 
 NOON = datetime(2026, 1, 14, 12, tzinfo=UTC)  # a Wednesday, in office hours of Europe

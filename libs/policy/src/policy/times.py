@@ -3,11 +3,11 @@
 from datetime import datetime, timedelta
 
 from contracts.approval import Decision
+from policy.case import Case
 from policy.findings import Findings
 from policy.holding import holds_until
 from policy.needs import Needs
 from policy.outlook import not_in_time
-from policy.people import Case
 from policy.schedule import next_open
 
 

@@ -52,11 +52,13 @@ from functools import partial
 from pathlib import Path
 
 from contracts.approval import Choice, GateAnswered
+from policy.case import Ballot, Case, Person, Refusal
 from policy.document import parse
 from policy.glass import broken
-from policy.needs import UNSAFE_GATE, InForce, Needs, added_by, applicable, needs_of
+from policy.matching import InForce, applicable
+from policy.needs import UNSAFE_GATE, Needs, added_by, needs_of
 from policy.outlook import Outlook, not_in_time, outlook
-from policy.people import Ballot, Case, Person, Refusal, judged
+from policy.people import judged
 from policy.reader import Mistake, PolicyError, Reader, checked
 from policy.schedule import duration
 from policy.situation import Act, Expected, Situation, TrialFile, refs

@@ -17,7 +17,8 @@ from contracts.registry import StageRequested, Transition
 from policy.binding import digest_of_proposal, digest_of_transition
 from policy.bounds import frozen
 from policy.document import digest_of
-from policy.needs import InForce, Step, applicable, names_now, needs_of
+from policy.matching import InForce, applicable, names_now
+from policy.needs import Step, needs_of
 from policy.people import electorate, excluded, heard_of, tally, why_not
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from contracts.envelope import new_id
 from contracts.payload import Message
 from kit.events import Cause, New
 from kit.problems import Problem
+from policy.case import Person, Refusal
 from policy.needs import Needs
-from policy.people import Person, Refusal
 
 LONGEST = timedelta(days=90)
 MOST_GROUPS = 500  # as in the events

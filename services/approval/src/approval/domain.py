@@ -32,7 +32,8 @@ from contracts.approval import (
 from contracts.lifecycle import stream_of, subject_of
 from contracts.payload import Message, Payload
 from contracts.registry import Criterion
-from policy.people import Case, owners
+from policy.case import Case
+from policy.people import owners
 
 # Streams of policies begin with it; it is also the lock of all changes of policies, which are made one by one.
 POLICIES = "policy:"

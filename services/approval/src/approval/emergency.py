@@ -14,9 +14,10 @@ from approval.sight import Glance, Sight
 from contracts.access import Action
 from contracts.approval import BreakGlass, GlassBroken, ReviewGiven
 from kit.events import Cause
+from policy.case import Member, Person, Refusal, names
 from policy.glass import broken, void
 from policy.outlook import unskippable
-from policy.people import Member, Person, Refusal, barred, names, step_up
+from policy.people import barred, step_up
 
 
 class Emergencies:

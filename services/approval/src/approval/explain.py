@@ -12,9 +12,11 @@ from contracts.approval import PolicyRef
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import Criterion, StageRequested
 from kit.problems import Problem
-from policy.needs import InForce, needs_of
+from policy.case import Case
+from policy.matching import InForce
+from policy.needs import needs_of
 from policy.outlook import Outlook, outlook
-from policy.people import Case, excluded
+from policy.people import excluded
 from policy.schedule import next_open
 
 ASSUMED = timedelta(days=7)  # how long the registry waits for an answer

@@ -21,9 +21,10 @@ from contracts.approval import (
 )
 from kit.events import Cause
 from kit.problems import Problem
+from policy.case import Ballot, Person, Refusal
 from policy.needs import Gate
 from policy.outlook import may_waive
-from policy.people import Ballot, Person, Refusal, barred, judged, step_up
+from policy.people import barred, judged, step_up
 
 MOST_COMMENTS = 1_000
 _STATUS = {

@@ -13,10 +13,12 @@ from contracts.access import Action
 from contracts.approval import Decision, GatesEvaluated, RequestOpened, Verdict
 from contracts.envelope import new_id
 from kit.auth import Access, Principal
+from policy.case import Member, Members, Person
 from policy.holding import holds_until
-from policy.needs import InForce, Needs, needs_of
+from policy.matching import InForce
+from policy.needs import Needs, needs_of
 from policy.outlook import Outlook, Phase, holding, outlook
-from policy.people import Member, Members, Person, counted
+from policy.people import counted
 
 
 @dataclass(frozen=True)

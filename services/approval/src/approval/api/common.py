@@ -13,7 +13,7 @@ from contracts.payload import Identifier, Reason, Text
 from kit.auth import Principal
 from kit.problems import Problem
 from kit.web import Guard
-from policy.people import Person
+from policy.case import Person
 
 LOOK_AGAIN_SECONDS = 1.0
 

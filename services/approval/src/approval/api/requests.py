@@ -23,7 +23,7 @@ from contracts.approval import Choice, RequestDecided, Vote
 from contracts.payload import Digest, Key, Line
 from kit.auth import Principal
 from kit.problems import Problem
-from policy.people import Ballot, Person, Refusal
+from policy.case import Ballot, Person, Refusal
 
 MOST_DELEGATORS = 20  # for whom somebody votes at the same time; of more, those who delegated last
 
