@@ -100,6 +100,7 @@ async def test_no_token(verifier: Verifier, header: str | None) -> None:
         ({"sub": 5}, "token-invalid"),
         ({"sub": "a\nb"}, "token-invalid"),
         ({"sub": "x" * 201}, "token-invalid"),
+        ({"sub": "Hallmark/registry"}, "token-invalid"),
         ({"groups": "ml-engineers"}, "token-invalid"),
         ({"groups": {"admin": 1}}, "token-invalid"),
         ({"groups": [1]}, "token-invalid"),
