@@ -96,9 +96,25 @@ def approve(system: System, identity: str) -> None:
             raise
 
 
+def on(broker: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("running", [broker], indirect=True, scope="module")
+
+
+@on("tansu")  # which forgets all when it dies
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_kill_nine(system: System, victim: str, tmp_path: Path) -> None:
+    promoted_while_it_dies(system, victim, tmp_path)
+
+
+@on("apache")
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("victim", ["postgres", "kafka"])
+def test_kill_nine_of_what_holds_the_events(system: System, victim: str, tmp_path: Path) -> None:
+    promoted_while_it_dies(system, victim, tmp_path)
+
+
+def promoted_while_it_dies(system: System, victim: str, tmp_path: Path) -> None:
     assert system.stack is not None
     insist(lambda: system.ana.subscribe("webhook", system.receivers.hook_url, secret=system.receivers.secret))
     for n in (1, 2):

@@ -17,6 +17,8 @@ from tests.support.waiting import until_now
 from hallmark import HallmarkError, VersionRevoked
 from hallmark.decisions import verify_record
 
+pytestmark = pytest.mark.one_broker
+
 Artifact = Callable[[str], Path]
 README = (Path(__file__).parents[2] / "README.md").read_text()
 RULES = """

@@ -29,7 +29,7 @@ from .test_catalogue import code_of, put
 from .test_lifecycle_changes import FINDING, in_production
 from .test_registry import DIGEST, decide, promote, rejection_of, signed
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 REGISTRY = "hallmark/registry"
 
 

@@ -27,7 +27,7 @@ from registry.settings import RegistrySettings
 from .artifact_support import digest_of, directory, single
 from .conftest import Harness, new_settings, running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 PICKLE = b"cos\nsystem\n(S'echo owned'\ntR."
 
 
