@@ -82,7 +82,7 @@ class Harness:
 
     def log(self, views: Views | None = None, db: Database | None = None) -> Log:
         """Another writer of the same log, with views of its own."""
-        return Log(db or self.db, self.archive, views or Views(Inbox(tables.mechanism)))
+        return Log(db or self.db, self.archive, views or Views(Inbox(tables.mechanism), archive=self.archive))
 
     def client(self, subject: str = "aud", *groups: str) -> httpx2.AsyncClient:
         token = make_token(ensure_key(self.directory, "auth"), subject, list(groups or ("auditors",)))
@@ -110,7 +110,9 @@ class Harness:
             return [dict(row) for row in found.mappings()]
 
     async def entries(self) -> list[dict[str, Any]]:
-        return await self.rows(tables.entry)
+        """The log, each entry with what was found to be wrong with it (`problem`)."""
+        found = {row["index"]: f"{row['code']}: {row['detail']}" for row in await self.rows(tables.finding)}
+        return [row | {"problem": found.get(row["index"])} for row in await self.rows(tables.entry)]
 
     async def execute(self, *statements: str) -> None:
         """As the owner of the tables, who may do what the service may not."""
@@ -184,7 +186,7 @@ def settings(migrated: str, infra_s3: S3, bucket: str, tmp_path: Path) -> AuditS
 async def audit(settings: AuditSettings, migrated: str, tmp_path: Path) -> AsyncIterator[Harness]:
     db = Database(settings.database_url.get_secret_value(), name="test")
     archive = audit_app.archive_of(settings)
-    log = Log(db, archive, Views(Inbox(tables.mechanism)))
+    log = Log(db, archive, Views(Inbox(tables.mechanism), archive=archive))
     try:
         yield Harness(settings, migrated, db, archive, log, audit_app.build(settings), tmp_path)
     finally:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from audit.note import Checkpoint, NoteError, open_note
 from audit.tables import checkpoint, entry, mechanism, tree_head
 from audit.tlog import tiles
-from audit.tlog.archive import TEXT, Archive, Contradiction
+from audit.tlog.archive import TEXT, Archive, Contradiction, Damage
 from audit.tlog.proofs import Proofs
 from audit.tlog.signing import CheckpointSigner
 from audit.tlog.tiles import Tile
@@ -109,9 +109,11 @@ class Publisher:
         while True:
             try:
                 await self.announce(await self.current())
-            except Contradiction as error:
+            except Damage as error:
                 SPLIT.set(1)
-                log.critical("the log contradicts its own checkpoints", error=error.detail)
+                log.critical(
+                    "the log is damaged, or contradicts its checkpoints; nothing is signed", error=error.detail
+                )
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -178,7 +180,7 @@ class Publisher:
         async with self._db.transaction() as tx:
             leaves = list(await tx.scalars(query))
         if len(leaves) != tile.width:
-            raise Contradiction(f"entries between {start} and {stop} are missing")
+            raise Damage(f"entries between {start} and {stop} are missing")
         return tiles.bundle(leaves)
 
     async def _signed(self, head: Checkpoint, old: int) -> Published:
