@@ -93,7 +93,7 @@ async def logged(audit: Harness, wanted: int) -> None:
     """Waits for so many entries, not counting those of the audit service itself."""
 
     async def reached() -> bool:
-        return sum(entry["topic"] != AUDIT_EVENTS.name for entry in await audit.rows(tables.entry)) >= wanted
+        return bool(sum(e["topic"] != AUDIT_EVENTS.name for e in await audit.rows(tables.entry)) >= wanted)
 
     await until(reached, 60)
 
@@ -104,7 +104,7 @@ async def projected(audit: Harness) -> None:
     async def reached() -> bool:
         (head,) = await audit.rows(tables.tree_head)
         follower = {row["name"]: row["next"] for row in await audit.rows(tables.follower)}
-        return follower["views"] == int(head["size"])
+        return bool(follower["views"] == head["size"])
 
     await until(reached, 60)
 
