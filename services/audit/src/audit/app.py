@@ -29,6 +29,8 @@ VERSION = version("hallmark-service-audit")
 def build(settings: AuditSettings) -> FastAPI:
     db = Database(settings.database_url.get_secret_value(), name=SERVICE, pool=settings.database_pool)
     events = EventLog(mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
+    if settings.checkpoint_key is None:
+        raise ValueError("HALLMARK_CHECKPOINT_KEY is needed")
     private = load_key(settings.checkpoint_key).private_key
     if not isinstance(private, Ed25519PrivateKey):
         raise ValueError(f"{settings.checkpoint_key} is no private Ed25519 key")

@@ -261,9 +261,7 @@ def read_checkpoint(text: str) -> Checkpoint:
 def cosigned_message(name: str, stamp: bytes, checkpoint: Checkpoint) -> bytes:
     """What an ML-DSA-44 key signs; `stamp` is the time, seconds as 8 bytes big-endian. Raises NoteError."""
     end = checkpoint.size.to_bytes(8, "big")
-    return b"".join(
-        [b"subtree/v1\n\0", _field(name), stamp, _field(checkpoint.origin), bytes(8), end, checkpoint.root]
-    )
+    return b"".join([b"subtree/v1\n\0", _field(name), stamp, _field(checkpoint.origin), bytes(8), end, checkpoint.root])
 
 
 def _field(text: str) -> bytes:
