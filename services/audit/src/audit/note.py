@@ -7,7 +7,6 @@ line. A verifier key line is `NAME+hex key id+base64(kind || public key)`.
 
 import re
 import time
-import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from audit.note import MAX_NAME_BYTES, NoteError, parse_vkey
+from audit.note import ED25519, MAX_NAME_BYTES, NoteError, parse_vkey
 from kit.settings import ProcessSettings, Settings
 
 
@@ -25,11 +25,14 @@ def _address(url: str) -> str:
     raise ValueError("must be unix:/path, http://host:port or https://host:port")
 
 
-def _vkey(line: str) -> str:
+def _cosigner(line: str) -> str:
     try:
-        return parse_vkey(line).vkey
+        key = parse_vkey(line)
     except NoteError as error:
         raise ValueError(str(error)) from error
+    if key.kind == ED25519:
+        raise ValueError("must be the key of a witness (kind 0x04 or 0x06)")
+    return key.vkey
 
 
 # The rules for a signed-note key name (C2SP signed-note): no white space, no plus.
@@ -41,7 +44,7 @@ class WitnessAddress(BaseModel):
     """`url`: the witness's submission prefix. `vkey`: its verifier key line."""
 
     url: str
-    vkey: Annotated[str, AfterValidator(_vkey)]
+    vkey: Annotated[str, AfterValidator(_cosigner)]
 
 
 class AuditSettings(Settings):

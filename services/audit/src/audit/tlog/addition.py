@@ -8,8 +8,6 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx2
-
 from audit.note import NoteError
 
 SIZE_TYPE = "text/x.tlog.size"  # of an answer that holds the size that was seen last
@@ -51,11 +49,12 @@ def read_size(text: str) -> int | None:
     return int(text) if _SIZE.fullmatch(text) else None
 
 
-def conflict(answer: httpx2.Response) -> int | None:
-    """The size that was seen last, from an answer that refuses since the proof begins elsewhere."""
-    if answer.status_code != 409 or answer.headers.get("content-type", "").partition(";")[0].strip() != SIZE_TYPE:
+def conflict(status: int, kind: str, body: bytes) -> int | None:
+    """The size that was seen last, from an answer that refuses since the proof begins elsewhere. `kind`: its media
+    type."""
+    if status != 409 or kind != SIZE_TYPE:
         return None
-    return read_size(answer.text.removesuffix("\n"))
+    return read_size(body.decode(errors="replace").removesuffix("\n"))
 
 
 def _hash(line: str) -> bytes:

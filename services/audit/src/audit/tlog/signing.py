@@ -172,7 +172,7 @@ class RemoteSigner:
         answer = await self._call("POST", "/add-checkpoint", body)
         if answer.status_code == 200:
             return await self._checked(checkpoint, answer.text)
-        if (size := addition.conflict(answer)) is not None:
+        if (size := addition.conflict(answer.status_code, _kind(answer), answer.content)) is not None:
             raise Behind(size) if size <= checkpoint.size else Overtaken(checkpoint.size, size)
         if answer.status_code in (409, 422):
             raise Contradiction(f"the signer refuses: {_said(answer)}")
@@ -236,6 +236,10 @@ def signer_of(settings: AuditSettings) -> CheckpointSigner:
         return RemoteSigner(origin, settings.checkpoint_signer, read_token(settings.checkpoint_signer_token))
     assert settings.checkpoint_key is not None
     return LocalSigner(keys_of(origin, settings.checkpoint_key, settings.checkpoint_mldsa_key), origin)
+
+
+def _kind(answer: httpx2.Response) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip()
 
 
 def _said(answer: httpx2.Response) -> str:
