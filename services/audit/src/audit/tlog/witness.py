@@ -36,6 +36,12 @@ class SplitView(WitnessError):
     outcome = "split"
 
 
+class Ahead(WitnessError):
+    """The witness has cosigned a larger tree: another process was faster, or our database has lost entries."""
+
+    outcome = "ahead"
+
+
 class NoQuorum(Transient):
     """Too few witnesses cosigned; the checkpoint must not be published yet."""
 
@@ -64,6 +70,7 @@ class Witness:
 
         Raises:
             SplitView: it has seen another tree.
+            Ahead: it has seen a larger one.
             WitnessAway: it was not reached.
             WitnessError: it refuses for another reason, or its signature does not verify.
         """
@@ -83,7 +90,7 @@ class Witness:
                 return line
             if size > checkpoint.size:
                 self._size = size
-                raise WitnessError(f"it has cosigned {size} entries, more than the {checkpoint.size} of the checkpoint")
+                raise Ahead(f"it has cosigned {size} entries, more than the {checkpoint.size} of the checkpoint")
             old = size
         raise WitnessError("somebody else adds checkpoints all the time")
 
@@ -128,7 +135,9 @@ class Witnesses:
         unsigned = {witness.name for witness, line in zip(missing, lines, strict=True) if not line}
         names = {witness.name for witness in self._witnesses}
         if len(names - unsigned) < self._quorum:
-            raise NoQuorum(f"{len(names - unsigned)} of {self._quorum} witnesses cosigned; not {', '.join(unsigned)}")
+            raise NoQuorum(
+                f"{len(names - unsigned)} of {self._quorum} witnesses cosigned; not {', '.join(sorted(unsigned))}"
+            )
         return note + "".join(lines)
 
     async def close(self) -> None:
@@ -143,7 +152,7 @@ class Witnesses:
             line = await witness.cosign(note, proof_for)
         except WitnessError as error:
             COSIGNED.labels(witness.name, error.outcome).inc()
-            tell = log.critical if isinstance(error, SplitView) else log.warning
+            tell = {SplitView: log.critical, Ahead: log.error}.get(type(error), log.warning)
             tell("a witness did not cosign", witness=witness.name, outcome=error.outcome, error=str(error))
             rest = min(2 * rest, LONGEST_REST)
             self._rests[witness] = (self._clock() + rest, rest)
