@@ -7,10 +7,9 @@ from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from tests.support.receiver import Answer, Hit, Receiver
 from tlog_scales.signing import MLDSA44CosignatureSigner, Vkey, VkeySet
 from tlog_scales.tlog import Checkpoint, ConsistencyProof, ConsistencyProofInvalid
-
-from tests.support.receiver import Answer, Hit, Receiver
 
 REQUEST = re.compile(r"old (0|[1-9][0-9]*)\n((?:[A-Za-z0-9+/]{43}=\n){0,63})\n((?:[^\n]+\n){3,}\n(?:— [^\n]+\n)+)")
 

@@ -4,21 +4,25 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
-
-from audit.merkle import EMPTY_ROOT
-from audit.note import Checkpoint, open_note
-from audit.tlog.signing import Behind, Contradiction, Overtaken, RemoteSigner, SignerUnavailable, sign_extension
-from embedded.ports import free_port
-from kit.keys import ensure_key, ensure_mldsa44
 from tests.support.foreign import scales_check
 from tests.support.growing import Growing
 from tests.support.signing import ORIGIN, SignerProcess
+from tests.support.waiting import until_now
+
+from audit.merkle import EMPTY_ROOT
+from audit.note import Checkpoint, open_note
+from audit.tlog.signer import State
+from audit.tlog.signing import Behind, Contradiction, Overtaken, RemoteSigner, SignerUnavailable, sign_extension
+from embedded.ports import free_port
+from kit.keys import ensure_key, ensure_mldsa44
 
 LOG = Growing(ORIGIN)
 FORGED = Growing(ORIGIN, fork=8)
@@ -36,10 +40,9 @@ IN_THE_MIDDLE = f"import os, signal, kit.ring as r\nr.os.fsync = lambda *a: {DIE
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[SignerProcess]:
     process = SignerProcess(tmp_path)
-    assert process.run("--init").returncode == 0
+    State(process.state, ORIGIN).create()
     yield process
-    if process.process is not None:
-        process.kill()
+    process.stop()
 
 
 @asynccontextmanager
@@ -161,7 +164,7 @@ async def test_two_processes_on_one_state_take_turns(process: SignerProcess, tmp
     try:
         await asyncio.gather(race(process, LOG), race(other, LOG), race(process, FORGED), race(other, FORGED))
     finally:
-        other.kill()
+        other.stop()
     assert max(signed) == 60
     assert all(len(roots) == 1 for roots in signed.values())
     winner = LOG if signed[60] == {LOG.checkpoint(60).root} else FORGED
@@ -169,8 +172,6 @@ async def test_two_processes_on_one_state_take_turns(process: SignerProcess, tmp
 
 
 async def test_without_its_state_or_with_another_it_does_not_start(process: SignerProcess) -> None:
-    again = process.run("--init")
-    assert (again.returncode, again.stdout) == (0, "the state is there already\n")
     whole = process.state.read_text()
     for text in (None, "", "{}", whole[:-5], whole.replace(ORIGIN, "elsewhere.example"), whole.replace("0,", "-1,")):
         process.state.unlink(missing_ok=True)
@@ -178,7 +179,7 @@ async def test_without_its_state_or_with_another_it_does_not_start(process: Sign
             process.state.write_text(text)
         ended = process.run()
         assert ended.returncode == 2
-        assert "cannot sign: cannot read the signer's state" in ended.stderr
+        assert "cannot sign: cannot read the signer's state" in ended.output
 
 
 async def test_a_state_lost_while_it_runs_stops_it_from_signing(process: SignerProcess) -> None:
@@ -195,11 +196,11 @@ async def test_over_tcp_a_token_is_needed(tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     without = SignerProcess(tmp_path, address).run()
     assert without.returncode == 2
-    assert "HALLMARK_CHECKPOINT_SIGNER_TOKEN is needed" in without.stderr
+    assert "HALLMARK_CHECKPOINT_SIGNER_TOKEN is needed" in without.output
     process = SignerProcess(tmp_path, address, token="a secret of the operator")
     process.environment["HALLMARK_CHECKPOINT_SIGNER_TOKEN"] = str(tmp_path / "missing")
     assert process.run("--init").returncode == 0
-    assert "cannot read the token" in process.run().stderr
+    assert "cannot read the token" in process.run().output
     token = "a-secret-of-the-operator"
     process = SignerProcess(tmp_path, address, token=token)
     process.start()
@@ -213,7 +214,7 @@ async def test_over_tcp_a_token_is_needed(tmp_path: Path) -> None:
             for path, method in (("/vkeys", "GET"), ("/add-checkpoint", "POST")):
                 assert (await http.request(method, path)).status_code == 401
     finally:
-        process.kill()
+        process.stop()
     assert saved(process) == 5
 
 
@@ -240,14 +241,14 @@ async def test_bad_requests_change_nothing(process: SignerProcess) -> None:
 
 async def test_the_socket_is_for_the_owner_and_the_group_and_a_dead_one_is_replaced(process: SignerProcess) -> None:
     process.start()
-    path = Path(process.address.removeprefix("unix:"))
-    assert path.stat().st_mode & 0o777 == 0o660
-    assert process.state.stat().st_mode & 0o777 == 0o600
+    path = process.address.removeprefix("unix:")
+    assert os.stat(path).st_mode & 0o777 == 0o660
+    assert os.stat(process.state).st_mode & 0o777 == 0o600
     second = process.run()
     assert second.returncode == 2
-    assert "in use" in second.stderr
+    assert "in use" in second.output
     process.kill()
-    assert path.exists()
+    assert os.access(path, os.F_OK)
     process.start()
     async with client(process) as signer:
         assert await grow(signer, 0, 1)
@@ -283,11 +284,31 @@ async def test_a_signer_that_is_away_is_said_so(tmp_path: Path) -> None:
     await signer.close()
 
 
+def test_as_an_operator_starts_it(tmp_path: Path) -> None:
+    process = SignerProcess(tmp_path)
+
+    def command(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "audit", "sign", *arguments],
+            env=process.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    init = command("--init")
+    assert (init.communicate(timeout=60)[0], init.returncode) == ("a new state\n", 0)
+    assert saved(process) == 0
+    running = command()
+    until_now(lambda: Path(process.address.removeprefix("unix:")).exists() or running.poll() is not None, 60)
+    running.terminate()
+    assert (running.wait(30), process.run("--init").output) == (-signal.SIGTERM, "the state is there already\n")
+
+
 def test_the_settings_of_the_service_are_not_needed(process: SignerProcess) -> None:
     """The process must know neither the database nor Kafka; what it lacks is named."""
     assert not {"HALLMARK_DATABASE_URL", "HALLMARK_KAFKA_BOOTSTRAP"} & set(process.environment)
     del process.environment["HALLMARK_CHECKPOINT_SIGNER_STATE"]
     ended = process.run()
     assert ended.returncode == 2
-    assert "HALLMARK_CHECKPOINT_SIGNER_STATE" in ended.stderr
+    assert "HALLMARK_CHECKPOINT_SIGNER_STATE" in ended.output
     assert os.environ.get("HALLMARK_CHECKPOINT_SIGNER_STATE") is None

@@ -8,6 +8,7 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from tests.support.foreign import go_check, scales_check
 from tlog_scales.signing import MLDSA44CosignatureSigner
 from tlog_scales.tlog import Checkpoint as ForeignCheckpoint
 
@@ -23,7 +24,6 @@ from audit.note import (
     split_note,
     verify_note,
 )
-from tests.support.foreign import go_check, scales_check
 
 ORIGIN = "hallmark.example/log/test"
 ROOT = sha256(b"root").digest()
@@ -32,13 +32,13 @@ PLAIN = Signer(ORIGIN, Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 QUANTUM = MldsaSigner(ORIGIN, MLDSA44PrivateKey.from_seed_bytes(bytes(range(32))))
 NOTE = f"{TEXT}\n{PLAIN.line(TEXT)}{QUANTUM.line(TEXT)}"
 # The example of C2SP tlog-cosignature.
-WITNESSED = """example.com/behind-the-sofa
-20852163
-CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
-
-— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=
-— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==
-"""
+WITNESSED = (
+    "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
+    "— example.com/behind-the-sofa "
+    "Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
+    "— witness.example.com/w1 "
+    "jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n"
+)
 
 
 def cosigned(name: str, key: Ed25519PrivateKey, at: int, text: str = TEXT) -> tuple[str, str]:

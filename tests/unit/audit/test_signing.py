@@ -3,12 +3,12 @@
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from tests.support.growing import Growing
 
 from audit.note import Checkpoint, MldsaSigner, NoteError, Signer, open_note
 from audit.tlog import addition
 from audit.tlog.addition import Addition
 from audit.tlog.signing import Behind, Contradiction, Head, LocalSigner, Overtaken, check_extension, sign_extension
-from tests.support.growing import Growing
 
 ORIGIN = "hallmark.example/log/test"
 LOG = Growing(ORIGIN)
