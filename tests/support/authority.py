@@ -32,14 +32,14 @@ ess_cert_id_alg = sha256
 class LocalAuthority:
     """`roots`: the PEM file to believe it by. `answer`: what it says instead of an honest answer, when it is set."""
 
-    def __init__(self, directory: Path, *, stamps: bool = True) -> None:
+    def __init__(self, directory: Path) -> None:
         if shutil.which("openssl") is None:
             pytest.skip("openssl is not installed")
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._lock = directory, threading.Lock()
         self.roots = directory / "roots.pem"
         self.answer: Answer | None = None
-        _certificates(directory, stamps)
+        _certificates(directory)
         (directory / "serial").write_text("01\n")
         (directory / "tsa.cnf").write_text(CONFIGURATION.format(directory=directory))
         self.receiver = Receiver(self._reply)
@@ -63,14 +63,13 @@ class LocalAuthority:
         return 200, {"content-type": "application/timestamp-reply"}, self.stamp(hit.body)
 
 
-def _certificates(directory: Path, stamps: bool) -> None:
-    """A root, and under it a certificate for time stamps, or with `stamps` false one for servers."""
+def _certificates(directory: Path) -> None:
+    """A root, and under it a certificate for time stamps."""
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root_name, name = (
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("Root", "Time stamping authority")
     )
     now = datetime.now(UTC)
-    usage = ExtendedKeyUsageOID.TIME_STAMPING if stamps else ExtendedKeyUsageOID.SERVER_AUTH
 
     def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         return (
@@ -88,7 +87,7 @@ def _certificates(directory: Path, stamps: bool) -> None:
     own = (
         builder(name, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), critical=True)
         .sign(root_key, SHA256())
     )
     (directory / "roots.pem").write_bytes(root.public_bytes(Encoding.PEM))

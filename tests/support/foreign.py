@@ -74,3 +74,8 @@ def scales_check(note: str, vkey: str) -> tuple[str, int, bytes]:
     checkpoint = ForeignCheckpoint.from_text(note)
     checkpoint.verify(Vkey.from_string(vkey))
     return checkpoint.origin, checkpoint.size, checkpoint.root_hash
+
+
+def scales_vkey(vkey: Vkey) -> str:
+    """The verifier key line, as tlog-scales writes it."""
+    return str(vkey.serialize())  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from tests.support.foreign import scales_vkey
 from tests.support.receiver import Answer, Hit, Receiver
 from tlog_scales.signing import MLDSA44CosignatureSigner, Vkey, VkeySet
 from tlog_scales.tlog import Checkpoint, ConsistencyProof, ConsistencyProofInvalid
@@ -35,12 +36,12 @@ class LocalWitness:
 
     @property
     def vkey(self) -> str:
-        return Vkey(self.name, None, 4, self._key.public_key().public_bytes_raw()).serialize()
+        return scales_vkey(Vkey(self.name, None, 4, self._key.public_key().public_bytes_raw()))
 
     @property
     def quantum_vkey(self) -> str:
         assert self._quantum is not None
-        return MLDSA44CosignatureSigner(self.name, self._quantum).vkey.serialize()
+        return scales_vkey(MLDSA44CosignatureSigner(self.name, self._quantum).vkey)
 
     def size(self, origin: str) -> int:
         return self._seen.get(origin, (0, b""))[0]

@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
-from tests.support.foreign import go_check, scales_check
+from tests.support.foreign import go_check, scales_check, scales_vkey
 from tlog_scales.signing import MLDSA44CosignatureSigner
 from tlog_scales.tlog import Checkpoint as ForeignCheckpoint
 
@@ -89,7 +89,7 @@ def test_the_signature_has_the_shape_of_the_specification() -> None:
 
 def test_a_foreign_ml_dsa_signature_opens() -> None:
     foreign = MLDSA44CosignatureSigner(ORIGIN, bytes(range(32)))
-    assert foreign.vkey.serialize() == QUANTUM.vkey
+    assert scales_vkey(foreign.vkey) == QUANTUM.vkey
     note = ForeignCheckpoint.make_signed(ORIGIN, 7, ROOT, [foreign]).serialize()
     assert open_note(note, QUANTUM.vkey) == Checkpoint(ORIGIN, 7, ROOT)
 

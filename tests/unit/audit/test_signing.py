@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from tests.support.growing import Growing
 
-from audit.note import Checkpoint, MldsaSigner, NoteError, Signer, open_note
+from audit.note import Checkpoint, MldsaSigner, NoteError, NoteSigner, Signer, open_note
 from audit.tlog import addition
 from audit.tlog.addition import Addition
 from audit.tlog.signing import Behind, Contradiction, Head, LocalSigner, Overtaken, check_extension, sign_extension
@@ -17,7 +17,10 @@ CHECKPOINT = LOG.checkpoint(20)
 
 
 def local() -> LocalSigner:
-    keys = [Signer(ORIGIN, Ed25519PrivateKey.generate()), MldsaSigner(ORIGIN, MLDSA44PrivateKey.generate())]
+    keys: list[NoteSigner] = [
+        Signer(ORIGIN, Ed25519PrivateKey.generate()),
+        MldsaSigner(ORIGIN, MLDSA44PrivateKey.generate()),
+    ]
     return LocalSigner(keys, ORIGIN)
 
 
