@@ -19,8 +19,9 @@ from tests.support.waiting import until_now
 
 from audit.merkle import EMPTY_ROOT
 from audit.note import Checkpoint, open_note
+from audit.tlog.archive import Contradiction
 from audit.tlog.signer import State
-from audit.tlog.signing import Behind, Contradiction, Overtaken, RemoteSigner, SignerUnavailable, sign_extension
+from audit.tlog.signing import Behind, Overtaken, RemoteSigner, SignerUnavailable, sign_extension
 from embedded.ports import free_port
 from kit.keys import ensure_key, ensure_mldsa44
 

@@ -22,6 +22,9 @@ REQUIRED = {
     "HALLMARK_KAFKA_BOOTSTRAP": "127.0.0.1:1",
     "HALLMARK_AUTH_JWKS": "none.json",
     "HALLMARK_ACCESS_FILE": "access.yaml",
+    "HALLMARK_S3_ENDPOINT": "http://127.0.0.1:1",
+    "HALLMARK_S3_ACCESS_KEY": "key",
+    "HALLMARK_S3_SECRET_KEY": "secret",
     "HALLMARK_CHECKPOINT_KEY": "checkpoint.jwk",
 }
 PUBLIC = Ed25519PrivateKey.generate().public_key().public_bytes_raw()

@@ -8,7 +8,8 @@ from tests.support.growing import Growing
 from audit.note import Checkpoint, MldsaSigner, NoteError, NoteSigner, Signer, open_note
 from audit.tlog import addition
 from audit.tlog.addition import Addition
-from audit.tlog.signing import Behind, Contradiction, Head, LocalSigner, Overtaken, check_extension, sign_extension
+from audit.tlog.archive import Contradiction
+from audit.tlog.signing import Behind, Head, LocalSigner, Overtaken, check_extension, sign_extension
 
 ORIGIN = "hallmark.example/log/test"
 LOG = Growing(ORIGIN)

@@ -5,4 +5,10 @@ from audit.settings import AuditSettings
 from audit.tlog import signer
 from kit.main import run
 
-run("audit", AuditSettings, build, append_only=("entry", "checkpoint"), commands=[signer.COMMAND])
+run(
+    "audit",
+    AuditSettings,
+    build,
+    append_only=("entry", "node", "finding", "checkpoint"),
+    commands=[signer.COMMAND],
+)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from audit.note import ED25519, MAX_NAME_BYTES, NoteError, parse_vkey
@@ -50,7 +50,8 @@ class WitnessAddress(BaseModel):
 class AuditSettings(Settings):
     """`checkpoint_origin` names the log for ever: two logs must not share it.
 
-    With `decision_jwks` (path or URL) the views believe only changes whose signed decision verifies.
+    With `decision_jwks` (path or URL) the views believe only changes whose signed decision verifies. With `log_public`
+    anybody may read tiles and bundles, as C2SP tlog-tiles means it; without, auditors only.
     """
 
     port: int = 8803
@@ -58,6 +59,16 @@ class AuditSettings(Settings):
     checkpoint_origin: Origin = "hallmark.example/log/audit"
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_publish_seconds: Annotated[float, Field(ge=0)] = 30.0
+    log_public: bool = False
+
+    # Tiles, bundles, checkpoints and archives. The bucket should be audit's alone. What is in it is locked for so many
+    # days (S3 Object Lock, COMPLIANCE) where the store can: half a year is the EU AI Act's floor (articles 19 and 26).
+    s3_endpoint: str
+    s3_access_key: SecretStr
+    s3_secret_key: SecretStr
+    s3_bucket: str = "hallmark-audit"
+    s3_region: str = "us-east-1"
+    archive_lock_days: Annotated[int, Field(ge=0, le=36_500)] = 184
 
     # The log's keys (a JWK, and PKCS#8 PEM of ML-DSA-44), or the process that holds them: unix:/path or http://host:port
     # with a token in a file.

@@ -25,7 +25,8 @@ from fastapi import FastAPI, Request, Response
 from audit.note import Checkpoint, NoteError, NoteSigner, read_checkpoint
 from audit.settings import SignerSettings, read_token
 from audit.tlog import addition
-from audit.tlog.signing import UNIX, Behind, Contradiction, Head, Overtaken, check_extension, keys_of
+from audit.tlog.archive import Contradiction
+from audit.tlog.signing import UNIX, Behind, Head, Overtaken, check_extension, keys_of
 from kit import problems
 from kit.main import Command
 from kit.problems import Problem

@@ -12,20 +12,13 @@ from audit.merkle import EMPTY_ROOT, verify_consistency
 from audit.note import Checkpoint, MldsaSigner, NoteError, NoteSigner, Signer, parse_vkey, verify_note
 from audit.settings import AuditSettings, read_token
 from audit.tlog import addition
+from audit.tlog.archive import Contradiction
 from kit.errors import Transient
 from kit.keys import load_key, load_mldsa44
-from kit.problems import Problem
 
 ProofFor = Callable[[int], Awaitable[list[bytes]]]
 UNIX = "unix:"
 TRIES = 3
-
-
-class Contradiction(Problem):
-    """The tree is no extension of what was signed before: nothing is signed until somebody finds out why."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(500, "split-log", detail)
 
 
 class Overtaken(Contradiction):
