@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from audit import app as audit_app
 from audit import merkle, tables
 from audit.note import open_note
 from audit.tlog.archive import Contradiction
 from audit.tlog.publisher import Publisher
+from audit.tlog.signing import signer_of
 from audit.verify import Report, verify_export
 from contracts.audit import AccessRecorded, CheckpointPublished
 from contracts.envelope import Envelope
@@ -204,7 +204,7 @@ async def test_two_roots_are_never_signed_for_one_size(log: Harness, change: str
 def publisher(log: Harness, publish_seconds: float = 0) -> Publisher:
     """Another process's."""
     events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
-    signer = audit_app.signer_of(log.settings)
+    signer = signer_of(log.settings)
     return Publisher(log.db, events, log.archive, signer, every_seconds=0.1, publish_seconds=publish_seconds)
 
 

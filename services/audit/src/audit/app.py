@@ -14,6 +14,7 @@ from audit.settings import AuditSettings
 from audit.tables import mechanism
 from audit.tlog import routes as tlog
 from audit.tlog.archive import Archive
+from audit.tlog.attesting import attestation_of
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import signer_of
 from audit.views import views_of
@@ -43,6 +44,7 @@ def build(settings: AuditSettings) -> FastAPI:
         signer_of(settings),
         every_seconds=settings.checkpoint_seconds,
         publish_seconds=settings.checkpoint_publish_seconds,
+        attestation=attestation_of(settings, archive),
     )
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, ledger)

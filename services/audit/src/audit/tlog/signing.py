@@ -82,7 +82,7 @@ class CheckpointSigner(Protocol):
         """Raises SignerUnavailable until `load` has succeeded once."""
 
     async def load(self) -> None:
-        """Learns the keys. Raises SignerUnavailable."""
+        """Learns the keys, where they are not known yet. Raises SignerUnavailable."""
 
     async def sign(self, checkpoint: Checkpoint, old: int, proof: Sequence[bytes]) -> str:
         """The signature lines: Ed25519, then ML-DSA-44 where the log has such a key.
@@ -148,6 +148,10 @@ class RemoteSigner:
         return list(self._vkeys)
 
     async def load(self) -> None:
+        if not self._vkeys:
+            await self._learn()
+
+    async def _learn(self) -> None:
         answer = await self._call("GET", "/vkeys")
         lines = answer.text.splitlines() if answer.status_code == 200 else []
         try:
@@ -159,8 +163,7 @@ class RemoteSigner:
         self._vkeys = lines
 
     async def sign(self, checkpoint: Checkpoint, old: int, proof: Sequence[bytes]) -> str:
-        if not self._vkeys:
-            await self.load()
+        await self.load()
         body = addition.write(old, proof, checkpoint.text())
         answer = await self._call("POST", "/add-checkpoint", body)
         if answer.status_code == 200:
@@ -178,7 +181,7 @@ class RemoteSigner:
         """The lines, each known to verify. A key that is new to us is learnt once."""
         for again in (False, True):
             if again:
-                await self.load()
+                await self._learn()
             try:
                 keys = [parse_vkey(vkey) for vkey in self._vkeys]
                 opened = verify_note(f"{checkpoint.text()}\n{lines}", keys)
