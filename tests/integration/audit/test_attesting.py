@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.audit.conftest import Harness, record, story
 from tests.support.authority import LocalAuthority
 from tests.support.foreign import go_check, scales_check
 from tests.support.growing import Growing
@@ -23,6 +22,8 @@ from audit.tlog.stamps import Authority, Stamper, read_stamp
 from audit.tlog.witness import NoQuorum, Witness, Witnesses
 from contracts.topics import AUDIT_EVENTS
 from kit.events import EventLog
+
+from .conftest import Harness, record, story
 
 
 @pytest.fixture
