@@ -74,7 +74,7 @@ async def test_a_batch_is_appended_in_order(audit: Harness) -> None:
 
 async def books(audit: Harness) -> list[tuple[int, int, int, int, int]]:
     names = ("epoch", "lowest", "next", "entries", "since")
-    return [tuple(row[name] for name in names) for row in await audit.rows(tables.kafka_offset)]  # type: ignore[misc]
+    return [tuple(row[name] for name in names) for row in await audit.rows(tables.kafka_offset)]
 
 
 async def test_what_kafka_delivers_again_is_one_entry(audit: Harness) -> None:
@@ -239,7 +239,7 @@ async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> N
         driver = (await connection.get_raw_connection()).driver_connection
         zombie._state = stale
         items = await zombie._prepare([record(event(registered(3), 3), offset=3)])
-        assert await zombie._try(driver, items) is False  # type: ignore[arg-type]
+        assert await zombie._try(driver, items) is False
     assert await audit.entries() == before
     zombie._state = old
     assert await zombie.append([record(event(registered(3), 3), offset=3)]) == [2]
@@ -303,7 +303,7 @@ async def test_all_or_nothing(audit: Harness, monkeypatch: pytest.MonkeyPatch, s
     async def trying(self: Ledger, driver: asyncpg.Connection, items: list[Any]) -> bool:
         if killed:
             return await attempt(self, driver, items)
-        return await attempt(self, Struck(driver, hit, step), items)  # type: ignore[arg-type]
+        return await attempt(self, Struck(driver, hit, step), items)
 
     monkeypatch.setattr(Ledger, "_try", trying)
     rest = [record(e, offset=n) for n, e in enumerate(story()[1:], 1)]
