@@ -31,7 +31,7 @@ from embedded.fixtures import S3, run
 from kit.bus import Record
 from kit.db import Database
 from kit.inbox import Inbox
-from kit.keys import ensure_key, make_token
+from kit.keys import ensure_key, ensure_mldsa44, make_token
 from kit.migrations import migrate
 
 ACCESS = """
@@ -173,6 +173,7 @@ def settings(migrated: str, infra_s3: S3, bucket: str, tmp_path: Path) -> AuditS
         auth_jwks=str(tmp_path / "auth.jwks.json"),
         access_file=tmp_path / "access.yaml",
         checkpoint_key=tmp_path / "checkpoint.jwk",
+        checkpoint_mldsa_key=ensure_mldsa44(tmp_path, "checkpoint"),
         checkpoint_seconds=0.1,
         graceful_seconds=3,
         s3_endpoint=infra_s3.endpoint,

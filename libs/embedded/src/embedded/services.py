@@ -59,6 +59,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_DECISION_JWKS": str(keys / "decision.jwks.json"),
         "HALLMARK_SERVING_KEY": str(keys / "serving.jwk"),
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
+        "HALLMARK_CHECKPOINT_MLDSA_KEY": str(keys / "checkpoint.mldsa44.pem"),
         "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),
         "PYTHONUNBUFFERED": "1",
     }

@@ -20,7 +20,7 @@ from audit.tables import checkpoint, entry, mechanism, tree_head
 from audit.tlog import tiles
 from audit.tlog.archive import TEXT, Archive, Contradiction, Damage
 from audit.tlog.proofs import Proofs
-from audit.tlog.signing import CheckpointSigner
+from audit.tlog.signing import CheckpointSigner, sign_extension
 from audit.tlog.tiles import Tile
 from contracts.audit import CheckpointPublished
 from contracts.envelope import now
@@ -89,6 +89,7 @@ class Publisher:
             Transient: the store, the signer or too many witnesses are away.
         """
         async with self._busy:
+            await self._signer.load()
             newest, head = await self.newest(), await self._head()
             if newest is not None and newest.checkpoint == head and self._found:
                 return newest
@@ -188,8 +189,8 @@ class Publisher:
         stored = await self._noted(head)
         if stored is not None:
             return stored
-        proof = await self._proofs.consistency(old, head.size)
-        note = f"{head.text()}\n{await self._signer.sign(head, old, proof)}"
+        lines = await sign_extension(self._signer, head, old, lambda size: self._proofs.consistency(size, head.size))
+        note = f"{head.text()}\n{lines}"
         if self._attestation is not None:
             note = await self._attestation.cosign(note, self._proofs)
         row = {"size": head.size, "root": head.root, "note": note, "at": now()}
