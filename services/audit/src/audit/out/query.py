@@ -1,0 +1,98 @@
+"""What is asked for, and its entries from the database: pages by index, never an open cursor, never everything."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from audit.out.rows import Row, Stored, plain, row_of, with_body
+from audit.tables import entry, timeline
+from kit.db import Database
+
+PAGE = 500
+BATCH_BYTES = 8 << 20
+Inline = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Entries from index `start` up to but without `end`, narrowed by what the timeline knows; None is anything.
+
+    `since` and `until` are of the instant when it happened: from, and up to but without.
+    """
+
+    start: int
+    end: int
+    workspace: str | None = None
+    model: str | None = None
+    version: int | None = None
+    type: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the timeline is asked: the range must be under what the views have read by then."""
+        return any(value is not None for name, value in vars(self).items() if name not in ("start", "end"))
+
+    def document(self) -> dict[str, Any]:
+        return {name: plain(value) for name, value in asdict(self).items() if value is not None}
+
+
+class Source(Protocol):
+    def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
+        """The rows in order of their index, some at a time."""
+
+
+class Entries:
+    """The log in the database. `inline` gives the whole leaf of one that only names its digest."""
+
+    def __init__(self, db: Database, inline: Inline) -> None:
+        self._db, self._inline = db, inline
+
+    async def batches(self, query: Query, *, page: int = PAGE) -> AsyncIterator[Sequence[Row]]:
+        start = query.start
+        while start < query.end:
+            async with self._db.transaction() as tx:
+                found = (await tx.execute(_page(query, start).limit(page))).all()
+            held: list[Row] = []
+            size = 0
+            for index, leaf, leaf_hash, problem in found:
+                stored = Stored(index, leaf, leaf_hash)
+                row = row_of(with_body(stored, await self._inline(leaf)), problem)
+                held.append(row)
+                size += len(row.stored.leaf) + len(row.stored.body or b"")
+                if size > BATCH_BYTES:
+                    yield held
+                    held, size = [], 0
+            if held:
+                yield held
+            if len(found) < page:
+                return
+            start = found[-1][0] + 1
+
+    async def known(self) -> int:
+        """How many entries the timeline has read: entries below that are in it."""
+        async with self._db.transaction() as tx:
+            return int(await tx.scalar(sa.select(sa.func.coalesce(sa.func.max(timeline.c.index) + 1, 0))) or 0)
+
+
+def _page(query: Query, start: int) -> sa.Select[Any]:
+    t, e = timeline.c, entry.c
+    columns = (e.index, e.leaf, e.leaf_hash, t.problem)
+    if not query.narrowed:
+        joined = entry.outerjoin(timeline, t.index == e.index)
+        return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < query.end).order_by(e.index)
+    wanted = sa.select(*columns).join_from(timeline, entry, t.index == e.index)
+    for name in ("workspace", "model", "version", "type", "actor"):
+        value = getattr(query, name)
+        if value is not None:
+            wanted = wanted.where(t[name] == value)
+    if query.since is not None:
+        wanted = wanted.where(t.at >= query.since)
+    if query.until is not None:
+        wanted = wanted.where(t.at < query.until)
+    return wanted.where(t.index >= start, t.index < query.end).order_by(t.index)
