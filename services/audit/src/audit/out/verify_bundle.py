@@ -16,7 +16,6 @@ import re
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
@@ -29,11 +28,8 @@ def check(good: object, problem: str) -> None:
     if not good:
         raise ValueError(problem)
 
-def sha(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-def node(left: bytes, right: bytes) -> bytes:
-    return sha(b"\1" + left + right)
+def sha(*data: bytes) -> bytes:
+    return hashlib.sha256(b"".join(data)).digest()
 
 def unbase64(text: str) -> bytes:
     data = base64.b64decode(text, validate=True)
@@ -51,15 +47,13 @@ def parse_key(line: str) -> Key:
     check(sha(name.encode() + b"\n" + data)[:4].hex() == key_id, f"key {name}: its id does not fit it")
     return name, bytes.fromhex(key_id), data
 
-def verified(key: Key, signature: bytes, ed25519: bytes, mldsa: bytes) -> bool:
+def verified(key: Key, signature: bytes, text: bytes) -> bool:
     try:
-        if key[2][0] == 1:
-            Ed25519PublicKey.from_public_bytes(key[2][1:]).verify(signature, ed25519)
-        else:
-            MLDSA44PublicKey.from_public_bytes(key[2][1:]).verify(signature[8:], mldsa)
+        kind = Ed25519PublicKey if key[2][0] == 1 else MLDSA44PublicKey
+        kind.from_public_bytes(key[2][1:]).verify(signature, text)
+        return True
     except Exception:
         return False
-    return True
 
 def open_checkpoint(note: str, keys: list[Key], what: str = "the checkpoint") -> Head:
     """C2SP signed-note, tlog-checkpoint and, for ML-DSA-44, tlog-cosignature."""
@@ -76,7 +70,8 @@ def open_checkpoint(note: str, keys: list[Key], what: str = "the checkpoint") ->
         for signature in mine:
             cosigned = b"subtree/v1\n\0" + bytes([len(name)]) + name + signature[:8] + bytes([len(origin.encode())])
             cosigned += origin.encode() + bytes(8) + size.to_bytes(8, "big") + root
-            good = verified(key, signature, (text + "\n").encode(), cosigned)
+            ed25519 = verified(key, signature, (text + "\n").encode())
+            good = ed25519 if key[2][0] == 1 else verified(key, signature[8:], cosigned)
             check(good, f"{what}: the signature of {key[0]}, key {key[1].hex()}, is wrong")
     return origin, size, root
 
@@ -88,10 +83,9 @@ def verify_bundle(path: Path, keys: list[Key], since: Head | None) -> str:
         signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
         for key in keys:
             signatures = [unbase64(one["sig"]) for one in envelope["signatures"]]
-            good = key[2][0] != 1 or any(verified(key, one, signed, b"") for one in signatures)
+            good = key[2][0] != 1 or any(verified(key, one, signed) for one in signatures)
             check(good and any(one[2][0] == 1 for one in keys), f"manifest.json is not signed by {key[0]}")
-        manifest = json.loads(payload)
-        files = manifest["files"]
+        files = (manifest := json.loads(payload))["files"]
         check(sorted([*files, "manifest.json"]) == names, "the files are not those of the manifest")
         content: dict[str, bytes] = {}
         for name, told in files.items():
@@ -100,24 +94,20 @@ def verify_bundle(path: Path, keys: list[Key], since: Head | None) -> str:
             content |= {name: data} if name in ("checkpoint", "events.ndjson") or name.startswith("proofs/") else {}
     note, proofs, last = content.pop("checkpoint").decode(), {name for name in content if name != "events.ndjson"}, -1
     origin, size, root = open_checkpoint(note, keys)
-    check(
-        manifest["checkpoint"] == {"origin": origin, "size": size, "root": root.hex()}, "another checkpoint is told of"
-    )
+    check(manifest["checkpoint"] == {"origin": origin, "size": size, "root": root.hex()}, "another checkpoint is named")
     check(not since or since[1] < size or since[1:] == (size, root), "the checkpoint is older than yours, or another")
     for line in content["events.ndjson"].splitlines():
         event = json.loads(line)
         index, leaf = event["index"], unbase64(event["leaf"])
         check(type(index) is int and last < index < size, f"entry {index} is out of order")
-        check(sha(b"\0" + leaf).hex() == event["leaf_hash"], f"entry {index}: its bytes do not fit its hash")
+        check(sha(b"\0", leaf).hex() == event["leaf_hash"], f"entry {index}: its bytes do not fit its hash")
         if "body" in event:
             check(sha(unbase64(event["body"])).hex().encode() in leaf, f"entry {index}: its body is another")
         proof, last = f"proofs/{index:012d}.tlog-proof", index
-        check(proof in proofs, f"entry {index} has no proof")
         proofs.remove(proof)
-        verify_proof(content[proof].decode(), index, sha(b"\0" + leaf), note, size, root)
-    count = len(content) - 1
-    check(manifest["entries"] == count and not proofs, "the events are not as many as the manifest says")
-    return f"{count} entries of {manifest['subject']}, {len(files)} files, log {origin} of {size} entries"
+        verify_proof(content[proof].decode(), index, sha(b"\0", leaf), note, size, root)
+    check(manifest["entries"] == len(content) - 1 and not proofs, "the events are not as many as the manifest says")
+    return f"{len(content) - 1} entries of {manifest['subject']}, {len(files)} files, log {origin} of {size} entries"
 
 def verify_proof(text: str, index: int, leaf: bytes, note: str, size: int, root: bytes) -> None:
     """C2SP tlog-proof, by RFC 9162 section 2.1.3.2."""
@@ -128,26 +118,25 @@ def verify_proof(text: str, index: int, leaf: bytes, note: str, size: int, root:
     for sibling in map(unbase64, lines[2:]):
         check(last > 0 and len(sibling) == 32, f"entry {index}: its proof is too long")
         if at & 1 or at == last:
-            leaf = node(sibling, leaf)
+            leaf = sha(b"\1", sibling, leaf)
             while not at & 1 and at:
                 at, last = at >> 1, last >> 1
         else:
-            leaf = node(leaf, sibling)
+            leaf = sha(b"\1", leaf, sibling)
         at, last = at >> 1, last >> 1
     check(last == 0 and leaf == root, f"entry {index}: its proof does not lead to the signed root")
 
 def root_of(hashes: list[bytes]) -> bytes:
     while len(hashes) > 1:
-        last = hashes[-1:] if len(hashes) & 1 else []
-        hashes = [node(hashes[n], hashes[n + 1]) for n in range(0, len(hashes) - 1, 2)] + last
+        pairs = range(0, len(hashes) - 1, 2)
+        hashes = [sha(b"\1", *hashes[n : n + 2]) for n in pairs] + hashes[2 * len(pairs) :]
     return hashes[0] if hashes else sha(b"")
 
 def tiles(directory: Path, level: str, number: int, width: int, seen: set[Path]) -> list[tuple[str, int, bytes]]:
     """What lies there of a tile: itself, and narrower ones from when it was not full."""
-    parts, rest = [f"{number % 1000:03d}"], number
-    while rest := rest // 1000:
-        parts.insert(0, f"x{rest % 1000:03d}")
-    path = Path(directory, "tile", level, *parts)
+    digits = f"{number:0{-(-len(str(number)) // 3) * 3}d}"
+    parts = [f"x{digits[n : n + 3]}" for n in range(0, len(digits), 3)]
+    path = Path(directory, "tile", level, *parts[:-1], parts[-1][1:])
     partial = path.with_name(path.name + ".p")
     wide = [n for n in range(255, 0, -1) if (partial / str(n)).exists()] if partial.is_dir() else []
     found = [(path, 256)] * path.exists() + [(partial / str(n), n) for n in wide]
@@ -156,18 +145,17 @@ def tiles(directory: Path, level: str, number: int, width: int, seen: set[Path])
     return [(str(file), wide, read(file)) for file, wide in found]
 
 def entries(directory: Path, number: int, width: int, seen: set[Path]) -> list[bytes]:
+    """The hashes of a bundle's leaves; none where one is cut or too long."""
     kept: list[bytes] = []
     for file, wide, data in tiles(directory, "entries", number, width, seen):
-        leaves, at = list[bytes](), 0
-        while at < len(data) and len(leaves) < wide:
+        found, at = list[bytes](), 0
+        while at < len(data) and len(found) < wide:
             at, start = at + 2 + int.from_bytes(data[at : at + 2], "big"), at + 2
-            check(at <= len(data), f"entry {number * 256 + len(leaves)}: {file} ends within it")
-            leaves.append(data[start:at])
-        kept = kept or leaves
-        bad = next((n for n, leaf in enumerate(leaves) if leaf != kept[n]), len(leaves))
-        check(
-            bad == wide and at == len(data), f"entry {number * 256 + bad}: {file} is cut, too long, or says otherwise"
-        )
+            found.append(sha(b"\0", data[start:at]) if at <= len(data) else b"")
+        found = found[: wide - (at < len(data))] + [b""] * max(at < len(data), wide - len(found))
+        kept = kept or found
+        bad = next((n for n in range(wide) if found[n] != kept[n]), wide)
+        check(bad == wide, f"entry {number * 256 + bad}: {file} says otherwise")
     return kept
 
 def verify_log(directory: Path, keys: list[Key], since: Head | None) -> str:
@@ -175,8 +163,7 @@ def verify_log(directory: Path, keys: list[Key], since: Head | None) -> str:
     seen, level, hashes, old = set[Path](), 0, list[bytes](), since or (origin, 0, sha(b""))
     check(old[1] <= size, f"entry {size} is missing: your checkpoint has {old[1]} entries")
     for number in range((size + 255) // 256):
-        leaves = entries(directory, number, min(256, size - number * 256), seen)
-        hashes += [sha(b"\0" + leaf) for leaf in leaves]
+        hashes += entries(directory, number, min(256, size - number * 256), seen)
     good = root_of(hashes) == root, root_of(hashes[: old[1]]) == old[2]
     while hashes:
         for n in range(0, len(hashes), 256):
@@ -193,22 +180,20 @@ def verify_log(directory: Path, keys: list[Key], since: Head | None) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("bundle", nargs="?", type=Path)
+    (what := parser.add_mutually_exclusive_group(required=True)).add_argument("bundle", nargs="?", type=Path)
     what.add_argument("--log", type=Path)
     parser.add_argument("--key", required=True)
     parser.add_argument("--since", type=Path)
-    given: Any = parser.parse_args()
+    given = parser.parse_args()
     try:
         lines = Path(given.key).read_text() if len(given.key) < 200 and Path(given.key).is_file() else given.key
         keys = [parse_key(line) for line in lines.split("\n") if line.strip()]
         old = open_checkpoint(read(given.since).decode(), keys, "your checkpoint") if given.since else None
-        done = verify_log(given.log, keys, old) if given.log else verify_bundle(given.bundle, keys, old)
+        done = "OK: " + (verify_log(given.log, keys, old) if given.log else verify_bundle(given.bundle, keys, old))
     except Exception as error:  # whatever it is, nothing is verified
-        print(f"NOT VERIFIED: {error if type(error) is ValueError else repr(error)}"[:2_000])
-        return 1
-    print(f"OK: {done}")
-    return 0
+        done = f"NOT VERIFIED: {error if type(error) is ValueError else repr(error)}"[:2_000]
+    print(done)
+    return int(not done.startswith("OK: "))
 
 if __name__ == "__main__":
     sys.exit(main())
