@@ -74,7 +74,6 @@ def ml_bom(of: Dossier) -> bytes | None:
         group=of.workspace,
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model",
-        mime_type=content.artifact.media_type if "/" in content.artifact.media_type else None,
         description=of.described.description if of.described and of.described.description else None,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=_hex(content.artifact.digest))],
         authors=[OrganizationalContact(name=content.owner)] if content.owner else [],
@@ -112,6 +111,7 @@ def _properties(of: Dossier) -> list[Property]:
     facts = {"hallmark:digest": of.registered.digest, "hallmark:registered_by": of.registered.registered_by}
     facts |= {f"hallmark:parameter:{k}": json.dumps(v) for k, v in of.registered.content.parameters.items()}
     facts |= {f"hallmark:tag:{k}": v for k, v in of.registered.content.tags.items()}
+    facts["hallmark:media_type"] = of.registered.content.artifact.media_type
     lineage = of.registered.content.lineage
     facts |= {"hallmark:git_commit": lineage.git_commit} if lineage.git_commit else {}
     return [Property(name=name, value=value) for name, value in sorted(facts.items())]
