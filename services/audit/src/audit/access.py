@@ -1,6 +1,8 @@
 """The audit of the audit: whoever reads the log leaves a record, also when the reading was denied."""
 
-from audit.checkpoints import ACTOR
+import time
+
+from audit.tlog.publisher import ACTOR
 from contracts.access import Action
 from contracts.audit import AccessRecorded
 from kit.auth import Principal
@@ -10,6 +12,8 @@ from kit.problems import Problem
 from kit.web import Guard
 
 ALL = "*"
+TILES = "GET /tile/... (and more of them within a minute)"
+TILES_SECONDS = 60.0
 
 
 class AccessLog:
@@ -18,6 +22,7 @@ class AccessLog:
     def __init__(self, db: Database, events: EventLog, guard: Guard, origin: str) -> None:
         self._db, self._events, self._guard = db, events, guard
         self._stream = f"access:{origin}"
+        self._tiles: dict[str, float] = {}
 
     async def admit(self, principal: Principal, query: str) -> None:
         """Raises Problem 403."""
@@ -27,6 +32,17 @@ class AccessLog:
             await self._record(principal, query, "denied")
             raise
         await self._record(principal, query, "allowed")
+
+    async def admit_to_tiles(self, principal: Principal) -> None:
+        """As `admit`. Whoever fetches the log tile by tile leaves one record a minute, not one each: the records are
+        entries themselves. Raises Problem 403."""
+        now = time.monotonic()
+        if now < self._tiles.get(principal.subject, 0):
+            self._guard.require(principal, Action.AUDIT, ALL)
+            return
+        await self.admit(principal, TILES)
+        self._tiles = {who: until for who, until in self._tiles.items() if until > now}
+        self._tiles[principal.subject] = now + TILES_SECONDS
 
     async def _record(self, principal: Principal, query: str, outcome: str) -> None:
         message = AccessRecorded(principal=principal.subject, query=query[:2_000], outcome=outcome)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims
-from audit.tables import alias_interval, entry, kafka_offset, model_name, revoked, stage_interval, timeline
+from audit.tables import alias_interval, model_name, revoked, stage_interval, timeline
 from kit.problems import Problem
 
 Document = dict[str, Any]
@@ -122,21 +122,3 @@ async def _present(tx: AsyncConnection, table: sa.Table, at: datetime, *of: sa.C
         | {"revoked": {name: row[column] for name, column in told.items()} if row[r.index] is not None else None}
         for row in found.mappings()
     ]
-
-
-async def completeness(tx: AsyncConnection) -> Document:
-    """The books of each partition, and whether they agree with the log itself."""
-    logged = {
-        (topic, partition): count
-        for topic, partition, count in await tx.execute(
-            sa.select(entry.c.topic, entry.c.partition, sa.func.count()).group_by(entry.c.topic, entry.c.partition)
-        )
-    }
-    items = []
-    rows = await tx.execute(sa.select(kafka_offset).order_by(kafka_offset.c.topic, kafka_offset.c.partition))
-    for row in rows.mappings():
-        missing = row["highest"] - row["lowest"] + 1 - row["entries"] - row["duplicates"]
-        in_log = logged.pop((row["topic"], row["partition"]), 0)
-        complete = missing == 0 and in_log == row["entries"] + row["rewound"]
-        items.append({**row, "missing": missing, "logged": in_log, "complete": complete})
-    return {"items": items, "complete": not logged and all(item["complete"] for item in items)}

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 
+from audit.app import archive_of
 from audit.settings import AuditSettings
 from audit.views import rebuild, views_of
 from kit.db import Database
@@ -13,7 +14,7 @@ async def main() -> None:
     db = Database(settings.database_url.get_secret_value(), name="audit-rebuild", pool=1)
     try:
         async with db.transaction() as tx:
-            count = await rebuild(tx, views_of(settings))
+            count = await rebuild(tx, views_of(settings, archive_of(settings)))
     finally:
         await db.close()
     sys.stdout.write(f"audit: views rebuilt from {count} entries\n")

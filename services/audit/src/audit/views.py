@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import claims, intervals
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, decided, move_of, read, signed, target_of
-from audit.leaf import Leaf
+from audit.leaf import Leaf, decode
 from audit.settings import AuditSettings
 from audit.summary import summarise
-from audit.tables import VIEWS, alias_interval, claim, entry, mechanism, stage_interval, timeline, tree_head
+from audit.tables import VIEWS, alias_interval, claim, entry, finding, follower, mechanism, stage_interval, timeline
+from audit.tlog.archive import Archive
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
 from contracts.registry import (
@@ -31,6 +32,7 @@ from kit.inbox import Admission, Inbox
 
 log = structlog.get_logger()
 STAGES = "stages"
+FOLLOWER = "views"
 PAGE = 500
 
 
@@ -40,8 +42,15 @@ class Views:
     Without `decisions` every change and revocation is believed, but for those that did not verify once.
     """
 
-    def __init__(self, inbox: Inbox, decisions: Decisions | None = None) -> None:
-        self._inbox, self._decisions = inbox, decisions
+    def __init__(self, inbox: Inbox, decisions: Decisions | None = None, archive: Archive | None = None) -> None:
+        self._inbox, self._decisions, self._archive = inbox, decisions, archive
+
+    async def leaf(self, data: bytes) -> Leaf:
+        """The record in an entry, also when it is too large to stand in the log itself."""
+        leaf = decode(data if self._archive is None else await self._archive.inline(data))
+        if not isinstance(leaf, Leaf):
+            raise ValueError("the leaf is in the object store, which was not given")
+        return leaf
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
         """The reading with what its signature says. `doubted`: it did not verify before, so nothing else clears it.
@@ -142,7 +151,7 @@ class Views:
         while rows := (await tx.execute(page.where(t.index > last))).mappings().all():
             last = rows[-1]["index"]
             for row in rows:
-                leaf = Leaf.decode(row["leaf"])
+                leaf = await self.leaf(row["leaf"])
                 reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
                 if row["judged"]:
                     reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
@@ -186,10 +195,10 @@ class Views:
         await intervals.enter(tx, index, move)
 
 
-def views_of(settings: AuditSettings) -> Views:
+def views_of(settings: AuditSettings, archive: Archive) -> Views:
     """The views as the settings want them."""
     keys = settings.decision_jwks
-    return Views(Inbox(mechanism), Decisions(KeySource(keys)) if keys else None)
+    return Views(Inbox(mechanism), Decisions(KeySource(keys)) if keys else None, archive)
 
 
 def _told(reading: Reading) -> dict[str, str | None]:
@@ -205,25 +214,32 @@ async def _first_with_id(tx: AsyncConnection, topic: str, event_id: str) -> int 
 
 
 async def rebuild(tx: AsyncConnection, views: Views) -> int:
-    """Drops the views and folds every entry again, while writers wait. Returns the number of entries."""
-    await tx.execute(sa.select(tree_head).with_for_update())
+    """Drops the views and folds every entry again; those that come meanwhile wait. Returns the number of entries."""
+    mine = follower.c.name == FOLLOWER
+    await tx.execute(sa.select(follower).where(mine).with_for_update())
     for table in VIEWS:
         await tx.execute(sa.delete(table))
     for table in (mechanism.progress, mechanism.early):
         await tx.execute(sa.delete(table).where(table.c.consumer == STAGES))
     count = 0
-    page = sa.select(entry.c.index, entry.c.leaf, entry.c.problem).order_by(entry.c.index).limit(PAGE)
+    page = (
+        sa.select(entry.c.index, entry.c.leaf, finding.c.code)
+        .outerjoin(finding, finding.c.index == entry.c.index)
+        .order_by(entry.c.index)
+        .limit(PAGE)
+    )
     while rows := (await tx.execute(page.where(entry.c.index >= count))).mappings().all():
         for row in rows:
-            await _refold(tx, views, row["index"], row["leaf"], doubted=(row["problem"] or "").startswith(NOT_VERIFIED))
+            await _refold(tx, views, row["index"], row["leaf"], doubted=row["code"] == NOT_VERIFIED)
         count = rows[-1]["index"] + 1
+    await tx.execute(sa.update(follower).where(mine).values(next=count))
     return count
 
 
 async def _refold(tx: AsyncConnection, views: Views, index: int, data: bytes, *, doubted: bool) -> None:
     try:
         async with tx.begin_nested():
-            leaf = Leaf.decode(data)
+            leaf = await views.leaf(data)
             reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
             # What verified once stays verified: keys come and go. What did not may, with the keys of today.
             reading = await views.check(reading, doubted=True) if doubted else reading
