@@ -1,14 +1,16 @@
 """What is asked for, and its entries from the database: pages by index, never an open cursor, never everything."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from audit.out.rows import Row, Stored, plain, row_of, with_body
+from audit.out.rows import Row, Stored, plain, row_of
+from audit.projector import position
 from audit.tables import entry, timeline
+from audit.views import FOLLOWER as VIEWS
 from kit.db import Database
 
 PAGE = 500
@@ -61,8 +63,7 @@ class Entries:
             held: list[Row] = []
             size = 0
             for index, leaf, leaf_hash, problem in found:
-                stored = Stored(index, leaf, leaf_hash)
-                row = row_of(with_body(stored, await self._inline(leaf)), problem)
+                row = row_of(await self._whole(Stored(index, leaf, leaf_hash)), problem)
                 held.append(row)
                 size += len(row.stored.leaf) + len(row.stored.body or b"")
                 if size > BATCH_BYTES:
@@ -74,10 +75,18 @@ class Entries:
                 return
             start = found[-1][0] + 1
 
+    async def _whole(self, stored: Stored) -> Stored:
+        """With its body where that lies elsewhere. What is no leaf has none: an export shows it as it is."""
+        try:
+            body = await self._inline(stored.leaf)
+        except ValueError:
+            return stored
+        return stored if body == stored.leaf else replace(stored, body=body)
+
     async def known(self) -> int:
         """How many entries the timeline has read: entries below that are in it."""
         async with self._db.transaction() as tx:
-            return int(await tx.scalar(sa.select(sa.func.coalesce(sa.func.max(timeline.c.index) + 1, 0))) or 0)
+            return await position(tx, VIEWS)
 
 
 def _page(query: Query, start: int) -> sa.Select[Any]:

@@ -1,12 +1,12 @@
 """One entry of the log as an export shows it: the exact bytes, and what they say in fields for people. Pure."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from audit.domain import Reading, about, read
-from audit.leaf import Leaf
+from audit.leaf import Detached, Leaf, decode
 from audit.summary import summarise
 from contracts.payload import Payload
 
@@ -49,7 +49,7 @@ def row_of(stored: Stored, problem: str | None = None) -> Row:
     fields: dict[str, Any] = dict.fromkeys(FIELDS)
     fields |= {"index": stored.index, "leaf_hash": stored.leaf_hash.hex(), "problem": problem}
     try:
-        leaf = Leaf.decode(stored.full)
+        leaf = decode(stored.full)
     except ValueError as error:
         return Row(stored, fields | {"problem": problem or f"bad-leaf: {error}"}, Reading(), None)
     fields |= {
@@ -58,6 +58,8 @@ def row_of(stored: Stored, problem: str | None = None) -> Row:
         "partition": leaf.partition,
         "offset": leaf.offset,
     }
+    if isinstance(leaf, Detached):
+        return Row(stored, fields | {"problem": problem or "no-body: the bytes are not at hand"}, Reading(), None)
     reading = reading_of(leaf)
     if reading.flaw is not None:
         fields["problem"] = problem or f"{reading.flaw.code}: {reading.flaw.detail}"
@@ -112,7 +114,3 @@ def guarded(text: str) -> str:
 def plain(value: Any) -> Any:
     """The value as JSON has it: an instant is its ISO form in UTC."""
     return value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
-
-
-def with_body(stored: Stored, body: bytes) -> Stored:
-    return stored if body == stored.leaf else replace(stored, body=body)
