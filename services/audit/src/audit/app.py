@@ -10,6 +10,8 @@ from audit.access import AccessLog
 from audit.completeness import Completeness
 from audit.ledger import Ledger
 from audit.note import Signer
+from audit.out.dsse import LocalBytesSigner
+from audit.out.parts import out_of
 from audit.parking import DeadLetters
 from audit.projector import Projector
 from audit.settings import AuditSettings
@@ -52,6 +54,7 @@ def build(settings: AuditSettings) -> FastAPI:
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     completeness = Completeness(db, settings)
+    out = out_of(settings, db, guard, access, archive, publisher, bytes_signer_of(settings), projector.projected)
     return make_app(
         settings,
         service=SERVICE,
@@ -61,6 +64,7 @@ def build(settings: AuditSettings) -> FastAPI:
         routers=[
             api.router(db, guard),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
+            out.router,
         ],
         background=[
             Relay.of(db, events, settings).run,
@@ -68,6 +72,7 @@ def build(settings: AuditSettings) -> FastAPI:
             publisher.run,
             completeness.run,
             DeadLetters(db, bus, views, projector.projected).run,
+            *out.background,
         ],
     )
 
@@ -85,7 +90,15 @@ def archive_of(settings: AuditSettings) -> Archive:
 
 
 def signer_of(settings: AuditSettings) -> LocalSigner:
+    return LocalSigner(Signer(settings.checkpoint_origin, _private(settings)))
+
+
+def bytes_signer_of(settings: AuditSettings) -> LocalBytesSigner:
+    return LocalBytesSigner(settings.checkpoint_origin, _private(settings))
+
+
+def _private(settings: AuditSettings) -> Ed25519PrivateKey:
     private = load_key(settings.checkpoint_key).private_key
     if not isinstance(private, Ed25519PrivateKey):
         raise ValueError(f"{settings.checkpoint_key} is no private Ed25519 key")
-    return LocalSigner(Signer(settings.checkpoint_origin, private))
+    return private

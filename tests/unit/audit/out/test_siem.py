@@ -52,7 +52,7 @@ def unread(data: bytes) -> Row:
 
 
 def check(event: dict[str, Any]) -> None:
-    schema = SCHEMA.get_class_schema(NAMES[event["class_uid"]], event["metadata"].get("profiles", []))
+    schema = SCHEMA.get_class_schema(NAMES[event["class_uid"]], event.get("metadata", {}).get("profiles", []))
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(json.loads(json.dumps(event))))
     assert not errors, [error.message[:200] for error in errors]
 

@@ -15,6 +15,7 @@ from kit.db import Database
 
 PAGE = 500
 BATCH_BYTES = 8 << 20
+NARROWING = ("workspace", "model", "version", "type", "actor", "since", "until")
 Inline = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -22,7 +23,8 @@ Inline = Callable[[bytes], Awaitable[bytes]]
 class Query:
     """Entries from index `start` up to but without `end`, narrowed by what the timeline knows; None is anything.
 
-    `since` and `until` are of the instant when it happened: from, and up to but without.
+    `since` and `until` are of the instant when it happened: from, and up to but without. `of_model`: with those of a
+    `version` come those of its model that are about no version.
     """
 
     start: int
@@ -34,14 +36,15 @@ class Query:
     actor: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    of_model: bool = False
 
     @property
     def narrowed(self) -> bool:
         """Whether the timeline is asked: the range must be under what the views have read by then."""
-        return any(value is not None for name, value in vars(self).items() if name not in ("start", "end"))
+        return any(getattr(self, name) is not None for name in NARROWING)
 
     def document(self) -> dict[str, Any]:
-        return {name: plain(value) for name, value in asdict(self).items() if value is not None}
+        return {name: plain(value) for name, value in asdict(self).items() if value is not None and value is not False}
 
 
 class Source(Protocol):
@@ -96,10 +99,11 @@ def _page(query: Query, start: int) -> sa.Select[Any]:
         joined = entry.outerjoin(timeline, t.index == e.index)
         return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < query.end).order_by(e.index)
     wanted = sa.select(*columns).join_from(timeline, entry, t.index == e.index)
-    for name in ("workspace", "model", "version", "type", "actor"):
+    for name in NARROWING[:5]:
         value = getattr(query, name)
         if value is not None:
-            wanted = wanted.where(t[name] == value)
+            alike = t[name] == value
+            wanted = wanted.where(alike | t.version.is_(None) if name == "version" and query.of_model else alike)
     if query.since is not None:
         wanted = wanted.where(t.at >= query.since)
     if query.until is not None:
