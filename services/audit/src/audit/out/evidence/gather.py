@@ -32,7 +32,8 @@ async def no_token(size: int) -> bytes | None:
 
 @dataclass(frozen=True)
 class Bundles:
-    """`projected` fires when the views have read more. `keys`: those that decisions are signed with; without them no decision can be verified, and each says so."""
+    """`projected` fires when the views have read more. `keys`: those that decisions are signed with; without them no
+    decision can be verified, and each says so."""
 
     entries: Entries
     proofs: Proofs
