@@ -190,6 +190,7 @@ class DayArchive:
             following = int(last) + 1
             part = {"name": item.key, "first": int(first), "last": int(last), "count": following - int(first)}
             parts.append({**part, "bytes": found[1], "sha256": found[0].removeprefix("sha256:")})
+        await self._whole(day, parts)
         head = published.checkpoint
         return {
             "manifest": KIND,
@@ -198,6 +199,16 @@ class DayArchive:
             "checkpoint": {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": published.note},
             "parts": parts,
         }
+
+    async def _whole(self, day: date, parts: Sequence[dict[str, Any]]) -> None:
+        """Raises Contradiction: the day has entries before the first part or behind the last."""
+        if not parts:
+            raise Contradiction(f"the archive of {day} has no part")
+        before, behind = parts[0]["first"] - 1, parts[-1]["last"] + 1
+        async with self._db.transaction() as tx:
+            days = await _days(tx, before, behind)
+        if days.get(before) == day or days.get(behind) == day:
+            raise Contradiction(f"the archive of {day} lacks parts before {before + 1} or from {behind} on")
 
 
 async def _days(tx: AsyncConnection, *indexes: int) -> dict[int, date]:
