@@ -14,10 +14,12 @@ import httpx2
 import pytest
 from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
+from tests.unit.policy.records import KEY, good, keys
 
 from audit import app as audit_app
 from audit import tables
 from audit.leaf import Detached, decode
+from audit.out.evidence.bundle import VERIFIER
 from audit.out.manifest import verify_manifest
 from audit.out.query import Entries, Query
 from audit.out.siem.feed import Feed
@@ -25,8 +27,9 @@ from audit.out.siem.push import Pusher, Sink
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import LocalSigner
 from audit.views import Views
+from contracts.approval import RequestDecided
 from contracts.registry import ModelDeleted, VersionNoted
-from contracts.topics import AUDIT_EVENTS
+from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS
 from kit.events import EventLog
 from kit.inbox import Inbox
 
@@ -102,9 +105,12 @@ async def test_a_query_exports_what_it_asks_for(log: Harness, query: str, indexe
 
 async def test_pages_are_as_one(log: Harness) -> None:
     source = Entries(log.db, log.archive.inline)
+    ones = Query(0, 11, workspace="default", version=1)
     for page in (1, 2, 3, 11, 50):
-        found = [row.stored.index async for rows in source.batches(Query(0, 11), page=page) for row in rows]
-        assert found == list(range(11))
+        for window in (1, 3, 100):
+            for query, indexes in ((Query(0, 11), list(range(11))), (ones, [0, 1, 2, 5, 8, 9])):
+                pages = source.batches(query, page=page, window=window)
+                assert [row.stored.index async for rows in pages for row in rows] == indexes
 
 
 async def test_a_narrowed_export_tells_how_far_the_views_are(log: Harness) -> None:
@@ -213,6 +219,28 @@ async def test_an_event_that_lies_elsewhere_is_whole_in_the_evidence(log: Harnes
         assert b"nnnn" in archive.read("model-card.md")
 
 
+@pytest.mark.parametrize(("members", "verified"), [({}, True), ({"revoked": "2026-01-01T00:00:00Z"}, False)])
+async def test_decisions_are_judged_with_the_keys_of_the_service(
+    log: Harness, tmp_path: Path, members: dict[str, Any], verified: bool
+) -> None:
+    (tmp_path / "decision.jwks.json").write_text(json.dumps(keys(**members)))
+    decided = RequestDecided.model_validate_json(json.dumps(good()))
+    one = event(decided, 1, at=hours(8), source="hallmark/approval", subject="default/fraud/2", key="default/fraud")
+    await log.ledger.append([record(one, topic=APPROVAL_EVENTS.name)])
+    settings = log.settings.model_copy(update={"decision_jwks": str(tmp_path / "decision.jwks.json")})
+    log.app = audit_app.build(settings)
+    data = (await fetch(log, "/v1/models/fraud/versions/2/evidence")).content
+    code, said = await asyncio.to_thread(verify, data, await log.get("/keys"), tmp_path)
+    assert code == 0, said
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".verification.json")]
+        checks = json.loads(archive.read(name))
+        assert checks["verified"] is verified, checks
+        assert [key["kid"] for key in json.loads(archive.read("keys/decisions.jwks.json"))["keys"]] == [KEY.kid]
+        assert "21 CFR 11.50" in (page := archive.read("index.html").decode())
+        assert "<bdi>I reviewed it (approve)</bdi>" in page
+
+
 async def test_there_is_no_evidence_of_what_nobody_logged(log: Harness) -> None:
     for path in ("/v1/models/fraud/versions/9/evidence", "/v1/models/nothing/versions/1/evidence"):
         assert await log.status(path, "auditors") == 404
@@ -280,3 +308,32 @@ async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) ->
         assert taken == list(range(11))
     finally:
         receiver.stop()
+
+
+# -- a copy of the log -------------------------------------------------------------------------------------------------
+
+
+async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: Harness, tmp_path: Path) -> None:
+    """What lies in the store is a C2SP tlog-tiles log as it is: copied, checked, bent, found."""
+    await log.get("/checkpoint")
+    old = str(await log.get("/checkpoint"))
+    await log.ledger.append([record(event(registered(n), n)) for n in range(100, 700)])
+    async with log.client() as client:
+        assert (await client.get("/v1/log/inclusion?index=0")).status_code == 200  # publishes
+    copy = tmp_path / "copy"
+    async for item in log.archive.store.objects(""):
+        if item.key == "checkpoint" or item.key.startswith("tile/"):
+            (copy / item.key).parent.mkdir(parents=True, exist_ok=True)
+            (copy / item.key).write_bytes(await log.archive.read(item.key) or b"")
+    (tmp_path / "keys").write_text(await log.get("/keys"))
+    (tmp_path / "old").write_text(old, encoding="utf-8")
+    (tmp_path / "verifier.py").write_bytes(VERIFIER.read_bytes())
+    command = [sys.executable, "-I", "verifier.py", "--log", "copy", "--key", "keys", "--since", "old"]
+
+    def run() -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    assert await asyncio.to_thread(run) == "OK: log hallmark.example/log/audit of 611 entries\n"
+    bundle = copy / "tile" / "entries" / "001"
+    bundle.write_bytes(bundle.read_bytes()[:-1] + b"X")
+    assert "NOT VERIFIED: entry 511:" in await asyncio.to_thread(run)

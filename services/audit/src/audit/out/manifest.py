@@ -142,7 +142,6 @@ def _of_ndjson(archive: zipfile.ZipFile) -> Read:
 
 
 def _of_csv(archive: zipfile.ZipFile) -> Read:
-    csv.field_size_limit(BLOCK)
     with archive.open(Csv.NAME) as file:
         for row in csv.DictReader(io.TextIOWrapper(file, "utf-8", newline="")):
             yield int(row["index"]), None, None

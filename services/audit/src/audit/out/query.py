@@ -14,6 +14,8 @@ from audit.views import FOLLOWER as VIEWS
 from kit.db import Database
 
 PAGE = 500
+# How many indexes one statement looks at: where hardly any fit, it must end all the same.
+WINDOW = 100_000
 BATCH_BYTES = 8 << 20
 NARROWING = ("workspace", "model", "version", "type", "actor", "since", "until")
 Inline = Callable[[bytes], Awaitable[bytes]]
@@ -58,11 +60,12 @@ class Entries:
     def __init__(self, db: Database, inline: Inline) -> None:
         self._db, self._inline = db, inline
 
-    async def batches(self, query: Query, *, page: int = PAGE) -> AsyncIterator[Sequence[Row]]:
+    async def batches(self, query: Query, *, page: int = PAGE, window: int = WINDOW) -> AsyncIterator[Sequence[Row]]:
         start = query.start
         while start < query.end:
+            stop = min(start + window, query.end)
             async with self._db.transaction() as tx:
-                found = (await tx.execute(_page(query, start).limit(page))).all()
+                found = (await tx.execute(_page(query, start, stop).limit(page))).all()
             held: list[Row] = []
             size = 0
             for index, leaf, leaf_hash, problem in found:
@@ -74,9 +77,7 @@ class Entries:
                     held, size = [], 0
             if held:
                 yield held
-            if len(found) < page:
-                return
-            start = found[-1][0] + 1
+            start = found[-1][0] + 1 if len(found) == page else stop
 
     async def _whole(self, stored: Stored) -> Stored:
         """With its body where that lies elsewhere. What is no leaf has none: an export shows it as it is."""
@@ -92,12 +93,12 @@ class Entries:
             return await position(tx, VIEWS)
 
 
-def _page(query: Query, start: int) -> sa.Select[Any]:
+def _page(query: Query, start: int, stop: int) -> sa.Select[Any]:
     t, e = timeline.c, entry.c
     columns = (e.index, e.leaf, e.leaf_hash, t.problem)
     if not query.narrowed:
         joined = entry.outerjoin(timeline, t.index == e.index)
-        return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < query.end).order_by(e.index)
+        return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < stop).order_by(e.index)
     wanted = sa.select(*columns).join_from(timeline, entry, t.index == e.index)
     for name in NARROWING[:5]:
         value = getattr(query, name)
@@ -108,4 +109,4 @@ def _page(query: Query, start: int) -> sa.Select[Any]:
         wanted = wanted.where(t.at >= query.since)
     if query.until is not None:
         wanted = wanted.where(t.at < query.until)
-    return wanted.where(t.index >= start, t.index < query.end).order_by(t.index)
+    return wanted.where(t.index >= start, t.index < stop).order_by(t.index)
