@@ -8,10 +8,10 @@ from tests.support.tlog_copy import ED25519, ORIGIN, leaf_hash, note_of, root_of
 
 from audit.leaf import Leaf
 from audit.merkle import inclusion_proof
-from audit.note import Checkpoint
-from audit.out.dsse import LocalBytesSigner
+from audit.note import Checkpoint, Signer
 from audit.out.query import Query
 from audit.out.rows import Row, Stored, row_of
+from audit.tlog.signing import LocalSigner
 from contracts import approval, audit, notifier
 from contracts.envelope import Envelope
 from contracts.model import Artifact, ArtifactFile, Dataset, Environment, Lineage, VersionContent, manifest_digest
@@ -21,7 +21,7 @@ from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, NOTIFIER_EVENTS, REG
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DIGEST = f"sha256:{'1' * 64}"
-SIGNER = LocalBytesSigner(ORIGIN, ED25519)
+SIGNER = LocalSigner([Signer(ORIGIN, ED25519)], ORIGIN)
 
 
 def topic_of(message: Message) -> str:

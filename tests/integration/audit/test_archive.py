@@ -11,13 +11,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from audit import app as audit_app
 from audit import ledger, tables
 from audit.note import open_note
 from audit.out.archive import DayArchive
 from audit.out.dsse import ARCHIVE, unseal
 from audit.tlog.archive import Archive, Contradiction
 from audit.tlog.publisher import Publisher
+from audit.tlog.signing import signer_of
 from contracts.topics import AUDIT_EVENTS
 from kit.db import Database
 from kit.events import EventLog
@@ -39,19 +39,18 @@ class Parts:
 
     def __init__(self, audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
         self.audit, self._patch, self._next = audit, monkeypatch, 0
+        self.signer = signer_of(audit.settings)
         self.publisher = self.publisher_of(audit.db, audit.archive)
         self.vkey = self.publisher.vkeys[0]
 
     def publisher_of(self, db: Database, archive: Archive) -> Publisher:
         events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
-        signer = audit_app.signer_of(self.audit.settings)
-        return Publisher(db, events, archive, signer, every_seconds=1, publish_seconds=1)
+        return Publisher(db, events, archive, self.signer, every_seconds=1, publish_seconds=1)
 
     def job(self, db: Any = None, archive: Any = None, **options: Any) -> DayArchive:
-        signer = audit_app.bytes_signer_of(self.audit.settings)
-        given = {"vkey": self.vkey, "part_rows": 4, **options}
+        given = {"part_rows": 4, **options}
         db, archive = db or self.audit.db, archive or self.audit.archive
-        return DayArchive(db, archive, self.publisher, signer, **given)
+        return DayArchive(db, archive, self.publisher, self.signer, **given)
 
     async def log(self, day: int, count: int) -> None:
         """So many more entries on that day."""
@@ -89,10 +88,16 @@ async def drain(job: DayArchive, **options: Any) -> int:
     return total
 
 
+def query(text: str) -> list[Any]:
+    found = duckdb.sql(text)
+    assert found is not None
+    return found.fetchall()
+
+
 def leaves(directory: Path) -> list[tuple[int, bytes]]:
     """The archive's own leaves, in order, as DuckDB reads them."""
     files = f"{directory}/archive/day=*/part-*.parquet"
-    return duckdb.sql(f"select index, leaf from read_parquet('{files}') order by index").fetchall()
+    return query(f"select index, leaf from read_parquet('{files}') order by index")
 
 
 async def test_complete_days_are_written_and_signed(parts: Parts, tmp_path: Path) -> None:
@@ -122,7 +127,7 @@ async def test_the_query_of_the_readme_works_on_the_files(parts: Parts, tmp_path
     await drain(parts.job(), at_once=True)
     await parts.download(tmp_path)
     kind = "hallmark.version.registered.v1"
-    assert duckdb.sql(QUERY.format(files=tmp_path)).fetchall() == [
+    assert query(QUERY.format(files=tmp_path)) == [
         (DAY.date(), kind, 5, 3),
         ((DAY + timedelta(days=1)).date(), kind, 2, 2),
     ]
@@ -132,10 +137,10 @@ async def test_anybody_can_hash_the_leaves_again(parts: Parts, tmp_path: Path) -
     await parts.log(0, 5)
     await drain(parts.job(), at_once=True)
     await parts.download(tmp_path)
-    found = duckdb.sql(
+    found = query(
         f"select count(*), count(*) filter (where sha256(from_hex('00') || leaf) = lower(hex(leaf_hash))) "
         f"from read_parquet('{tmp_path}/archive/day=*/part-*.parquet')"
-    ).fetchall()
+    )
     assert found == [(5, 5)]
 
 

@@ -13,7 +13,6 @@ from approval.decision import sign
 from audit import tables
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED
-from audit.ledger import Ledger
 from audit.views import Views, rebuild, views_of
 from contracts.approval import Verdict
 from contracts.lifecycle import TransitionKind
@@ -117,14 +116,17 @@ async def test_a_decision_is_good_once(signed: Signed) -> None:
     assert await signed.production() == 2
 
 
-async def test_without_keys_nothing_is_logged_yet_and_the_record_is_tried_again(signed: Signed) -> None:
+async def test_without_keys_nothing_is_read_yet_and_nothing_is_missing(signed: Signed) -> None:
+    """The log does not wait for keys; what stands in it is judged once they are there."""
     aside = signed.jwks.rename(signed.jwks.with_suffix(".aside"))
     staging = signed.first()[:2]
     with pytest.raises(Transient, match="cannot read keys"):
         await signed.tell(*staging)
-    assert await signed.audit.entries() == []
+    assert len(await signed.audit.entries()) == 2
+    assert await signed.audit.rows(tables.timeline) == []
     aside.rename(signed.jwks)
-    assert await signed.tell(*staging) == [None, None]
+    await signed.ledger.projector.catch_up()
+    assert [row["problem"] for row in await signed.audit.rows(tables.timeline)] == [None, None]
 
 
 async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(signed: Signed, tmp_path: Path) -> None:
@@ -173,8 +175,8 @@ async def test_the_service_takes_the_keys_from_its_settings(audit: Harness, tmp_
     ensure_key(tmp_path, "decision")
     given = audit.settings.model_copy(update={"decision_jwks": str(tmp_path / "decision.jwks.json")})
     forged = record(event(changed(1, DEV, STAGING), 1))
-    (outcome,) = await Ledger(audit.db, views_of(given)).append([forged])
-    assert outcome.flaw is not None
-    assert outcome.flaw.code == NOT_VERIFIED
-    (outcome,) = await Ledger(audit.db, views_of(audit.settings)).append([replace(forged, offset=forged.offset + 1)])
+    (outcome,) = await audit.log(views_of(given, audit.archive)).append([forged])
+    assert outcome.flaw == NOT_VERIFIED
+    trusting = audit.log(views_of(audit.settings, audit.archive))
+    (outcome,) = await trusting.append([replace(forged, offset=forged.offset + 1)])
     assert outcome.flaw is None

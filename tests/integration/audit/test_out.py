@@ -25,7 +25,7 @@ from audit.out.query import Entries, Query
 from audit.out.siem.feed import Feed
 from audit.out.siem.push import Pusher, Sink
 from audit.tlog.publisher import Publisher
-from audit.tlog.signing import LocalSigner
+from audit.tlog.signing import signer_of
 from audit.views import Views
 from contracts.approval import RequestDecided
 from contracts.registry import ModelDeleted, VersionNoted
@@ -278,7 +278,7 @@ async def test_what_is_not_published_is_not_fed(log: Harness) -> None:
 async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) -> None:
     """It refuses every other page; each comes again until it is taken, and none is lost."""
     events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
-    signer: LocalSigner = audit_app.signer_of(log.settings)
+    signer = signer_of(log.settings)
     publisher = Publisher(log.db, events, log.archive, signer, every_seconds=1, publish_seconds=1)
     await publisher.current()
     count = 0

@@ -2,15 +2,12 @@
 
 from importlib.metadata import version
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
 from audit import api, consumers
 from audit.access import AccessLog
 from audit.completeness import Completeness
 from audit.ledger import Ledger
-from audit.note import Signer
-from audit.out.dsse import LocalBytesSigner
 from audit.out.parts import out_of
 from audit.parking import DeadLetters
 from audit.projector import Projector
@@ -18,15 +15,15 @@ from audit.settings import AuditSettings
 from audit.tables import mechanism
 from audit.tlog import routes as tlog
 from audit.tlog.archive import Archive
+from audit.tlog.attesting import attestation_of
 from audit.tlog.publisher import Publisher
-from audit.tlog.signing import LocalSigner
+from audit.tlog.signing import signer_of
 from audit.views import views_of
 from contracts.topics import AUDIT_EVENTS
 from kit.blobs import BlobStore
 from kit.bus import Bus
 from kit.db import Database
 from kit.events import EventLog
-from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 
@@ -39,22 +36,24 @@ def build(settings: AuditSettings) -> FastAPI:
     events = EventLog(mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
     archive = archive_of(settings)
     ledger = Ledger(db, archive)
+    signer = signer_of(settings)
     views = views_of(settings, archive)
     projector = Projector(db, views, ledger.appended)
     publisher = Publisher(
         db,
         events,
         archive,
-        signer_of(settings),
+        signer,
         every_seconds=settings.checkpoint_seconds,
         publish_seconds=settings.checkpoint_publish_seconds,
+        attestation=attestation_of(settings, archive),
     )
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, ledger)
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     completeness = Completeness(db, settings)
-    out = out_of(settings, db, guard, access, archive, publisher, bytes_signer_of(settings), projector.projected)
+    out = out_of(settings, db, guard, access, archive, publisher, signer, projector.projected)
     return make_app(
         settings,
         service=SERVICE,
@@ -87,18 +86,3 @@ def archive_of(settings: AuditSettings) -> Archive:
         region=settings.s3_region,
     )
     return Archive(store, lock_days=settings.archive_lock_days)
-
-
-def signer_of(settings: AuditSettings) -> LocalSigner:
-    return LocalSigner(Signer(settings.checkpoint_origin, _private(settings)))
-
-
-def bytes_signer_of(settings: AuditSettings) -> LocalBytesSigner:
-    return LocalBytesSigner(settings.checkpoint_origin, _private(settings))
-
-
-def _private(settings: AuditSettings) -> Ed25519PrivateKey:
-    private = load_key(settings.checkpoint_key).private_key
-    if not isinstance(private, Ed25519PrivateKey):
-        raise ValueError(f"{settings.checkpoint_key} is no private Ed25519 key")
-    return private

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit.domain import Flaw, Reading, clean, read
 from audit.leaf import Leaf
 from audit.tables import entry, finding, follower
+from audit.tlog.archive import Contradiction
 from audit.views import FOLLOWER as VIEWS
 from audit.views import Views
 from kit.db import Database, Signal
@@ -28,10 +29,10 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Item:
-    """An entry about to be folded."""
+    """An entry about to be folded. Without a leaf there is nothing to fold: it is damaged, or the store lost it."""
 
     index: int
-    leaf: Leaf
+    leaf: Leaf | None
     reading: Reading
 
 
@@ -79,7 +80,10 @@ class Projector:
         return len(rows)
 
     async def _item(self, index: int, data: bytes) -> Item:
-        leaf = await self._views.leaf(data)
+        try:
+            leaf = await self._views.leaf(data)
+        except (ValueError, Contradiction) as error:
+            return Item(index, None, Reading(flaw=Flaw("leaf-lost", clean(repr(error)))))
         return Item(index, leaf, await self._views.check(read(leaf.topic, leaf.key, leaf.headers, leaf.value)))
 
     async def _fold(self, tx: AsyncConnection, items: Sequence[Item]) -> None:
@@ -91,6 +95,8 @@ class Projector:
 
     async def _project(self, tx: AsyncConnection, item: Item) -> Flaw | None:
         """A view that fails must not keep the entries after it away; the views can be rebuilt."""
+        if item.leaf is None:
+            return item.reading.flaw
         try:
             async with tx.begin_nested():
                 return (await self._views.project(tx, item.index, item.leaf, item.reading)).flaw

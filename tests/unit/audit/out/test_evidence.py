@@ -398,7 +398,7 @@ async def test_the_model_card_is_harmless() -> None:
 def _said(html: str) -> str:
     text: list[str] = []
     parser = HTMLParser()
-    parser.handle_data = text.append  # type: ignore[method-assign]
+    parser.handle_data = text.append  # type: ignore[assignment]
     parser.feed(html)
     return "".join(text)
 

@@ -15,7 +15,7 @@ from tests.support.audit_rows import SIGNER, Listed, head_of, registration, row,
 from tests.support.tlog_copy import leaf_hash, vkeys
 
 from audit.note import Checkpoint
-from audit.out.dsse import EXPORT, IN_TOTO, LocalBytesSigner, ManifestError, pae, seal, unseal
+from audit.out.dsse import EXPORT, IN_TOTO, ManifestError, pae, seal, unseal
 from audit.out.export import export, zip_entry
 from audit.out.formats import SCHEMA
 from audit.out.manifest import verify_manifest
@@ -256,4 +256,4 @@ async def test_a_signature_is_good_for_one_type_only() -> None:
 
 async def test_the_key_signs_nothing_but_envelopes() -> None:
     with pytest.raises(ValueError, match="envelope"):
-        await LocalBytesSigner("x", Ed25519PrivateKey.generate()).sign_bytes(b"hallmark.example/log\n1\n")
+        await SIGNER.sign_bytes(b"hallmark.example/log\n1\n")

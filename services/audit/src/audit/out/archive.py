@@ -71,12 +71,11 @@ class DayArchive:
         publisher: Publisher,
         signer: BytesSigner,
         *,
-        vkey: str,
         every_seconds: float = 300,
         running_day: bool = False,
         part_rows: int = PART_ROWS,
     ) -> None:
-        self._db, self._archive, self._publisher, self._signer, self._vkey = db, archive, publisher, signer, vkey
+        self._db, self._archive, self._publisher, self._signer = db, archive, publisher, signer
         self._entries = Entries(db, archive.inline)
         self._every, self._running, self._rows = every_seconds, running_day, part_rows
 
@@ -164,7 +163,7 @@ class DayArchive:
         key = f"{prefix_of(day)}_manifest.json"
         if (there := await self._archive.read(key)) is not None:
             try:
-                unseal(there, ARCHIVE, self._vkey)
+                unseal(there, ARCHIVE, self._signer.vkeys[0])
             except ManifestError as error:
                 raise Contradiction(f"{key} is no manifest of this log's: {error}") from error
             return
@@ -174,7 +173,7 @@ class DayArchive:
         except Contradiction:
             # Another replica was faster; its checkpoint may be another.
             there = await self._archive.read(key)
-            if there is None or unseal(there, ARCHIVE, self._vkey)["parts"] != document["parts"]:
+            if there is None or unseal(there, ARCHIVE, self._signer.vkeys[0])["parts"] != document["parts"]:
                 raise
 
     async def _document(self, day: date, published: Published) -> dict[str, Any]:

@@ -9,10 +9,9 @@ from base64 import b64decode, b64encode
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from audit.note import NoteError, key_id, parse_vkey
+from audit.note import ED25519, NoteError, parse_vkey
 
 EXPORT = "application/vnd.hallmark.export+json"
 ARCHIVE = "application/vnd.hallmark.archive+json"
@@ -26,28 +25,14 @@ class ManifestError(ValueError):
 
 
 class BytesSigner(Protocol):
-    """The log's Ed25519 key, wherever it is. `key_id` is the first part of its key line: `NAME+HEX`."""
+    """The log's Ed25519 key, wherever it is: a `CheckpointSigner` is one."""
 
     @property
-    def key_id(self) -> str: ...
+    def vkeys(self) -> list[str]:
+        """The key lines, the Ed25519 one first; known once something was signed."""
 
     async def sign_bytes(self, data: bytes) -> bytes:
         """The Ed25519 signature over exactly these bytes, which begin with `DSSEv1 `."""
-
-
-class LocalBytesSigner:
-    """A key in this process. Signs envelopes only."""
-
-    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
-        self._private = private
-        public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        self.key_id = f"{name}+{key_id(name, public).hex()}"
-
-    async def sign_bytes(self, data: bytes) -> bytes:
-        """Raises ValueError: the bytes are no envelope's."""
-        if not data.startswith(b"DSSEv1 "):
-            raise ValueError("only the encoding of an envelope is signed here")
-        return self._private.sign(data)
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -63,9 +48,14 @@ async def seal(payload_type: str, document: dict[str, Any], signer: BytesSigner)
     envelope = {
         "payloadType": payload_type,
         "payload": b64encode(payload).decode(),
-        "signatures": [{"keyid": signer.key_id, "sig": b64encode(signature).decode()}],
+        "signatures": [{"keyid": key_id_of(signer.vkeys[0]), "sig": b64encode(signature).decode()}],
     }
     return json.dumps(envelope, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def key_id_of(vkey: str) -> str:
+    """The first two parts of a key line, `NAME+HEX`."""
+    return "+".join(vkey.split("+", 2)[:2])
 
 
 def unseal(envelope: bytes, payload_type: str, vkey: str) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def unseal(envelope: bytes, payload_type: str, vkey: str) -> dict[str, Any]:
     if len(envelope) > MAX_ENVELOPE:
         raise ManifestError("the envelope is too large")
     try:
-        _, public = parse_vkey(vkey)
+        public = _public(vkey)
         found = json.loads(envelope)
         kind, payload = found["payloadType"], b64decode(found["payload"], validate=True)
         signatures = [b64decode(one["sig"], validate=True) for one in found["signatures"]]
@@ -100,3 +90,10 @@ def unseal(envelope: bytes, payload_type: str, vkey: str) -> dict[str, Any]:
             raise ManifestError("the payload is no JSON object")
         return document
     raise ManifestError("the key has not signed this envelope")
+
+
+def _public(vkey: str) -> Ed25519PublicKey:
+    """Raises NoteError when the line is not that of an Ed25519 key."""
+    if parse_vkey(vkey).kind != ED25519:
+        raise NoteError("envelopes are signed with the log's Ed25519 key")
+    return Ed25519PublicKey.from_public_bytes(b64decode(vkey.strip().split("+", 2)[2])[1:])

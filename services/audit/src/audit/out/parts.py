@@ -10,12 +10,13 @@ from audit.access import AccessLog
 from audit.out import routes
 from audit.out.archive import DayArchive
 from audit.out.dsse import BytesSigner
-from audit.out.evidence.gather import Bundles, Token, no_token
+from audit.out.evidence.gather import Bundles
 from audit.out.query import Entries
 from audit.out.siem.feed import Feed
 from audit.out.siem.push import Pusher, Sink
 from audit.settings import AuditSettings
 from audit.tlog.archive import Archive
+from audit.tlog.attesting import stamp_key
 from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
 from kit.auth import KeySource
@@ -38,9 +39,12 @@ def out_of(
     publisher: Publisher,
     signer: BytesSigner,
     projected: Signal,
-    token: Token = no_token,
 ) -> Out:
-    """`signer`: the checkpoint key, for envelopes. `projected`: the projector's. `token`: where time stamps are."""
+    """`signer`: the checkpoint's, which signs envelopes too. `projected`: the projector's."""
+
+    async def token(size: int) -> bytes | None:
+        return await archive.read(stamp_key(size))
+
     entries = Entries(db, archive.inline)
     feed = Feed(entries, settings.checkpoint_origin)
     keys = KeySource(settings.decision_jwks) if settings.decision_jwks else None
@@ -50,7 +54,6 @@ def out_of(
         archive,
         publisher,
         signer,
-        vkey=publisher.vkeys[0],
         every_seconds=settings.archive_seconds,
         running_day=settings.archive_running_day,
     )
