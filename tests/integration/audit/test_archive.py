@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
+from pyarrow import dataset, fs
 
 from audit import ledger, tables
 from audit.note import open_note
@@ -131,6 +133,49 @@ async def test_the_query_of_the_readme_works_on_the_files(parts: Parts, tmp_path
         (DAY.date(), kind, 5, 3),
         ((DAY + timedelta(days=1)).date(), kind, 2, 2),
     ]
+
+
+async def test_the_query_works_on_the_store_itself(parts: Parts) -> None:
+    """By Arrow, which brings S3 along: DuckDB's own extension `httpfs` has to be fetched first."""
+    await parts.log(0, 5)
+    await parts.log(1, 2)
+    await drain(parts.job(), at_once=True)
+    s = parts.audit.settings
+
+    def ask() -> list[Any]:
+        store = fs.S3FileSystem(
+            access_key=s.s3_access_key.get_secret_value(),
+            secret_key=s.s3_secret_key.get_secret_value(),
+            endpoint_override=s.s3_endpoint,
+            region=s.s3_region,
+        )
+        days = dataset.partitioning(pa.schema([("day", pa.date32())]), flavor="hive")
+        found = dataset.dataset(f"{s.s3_bucket}/archive", filesystem=store, format="parquet", partitioning=days)
+        with duckdb.connect() as connection:
+            connection.register("archive", found)
+            return connection.sql("select day, count(*) from archive group by day order by day").fetchall()
+
+    assert await asyncio.to_thread(ask) == [(DAY.date(), 5), ((DAY + timedelta(days=1)).date(), 2)]
+
+
+async def test_the_query_of_the_readme_works_on_the_store_where_duckdb_reaches_it(parts: Parts) -> None:
+    try:
+        duckdb.sql("load httpfs")
+    except duckdb.IOException:
+        pytest.skip("DuckDB's extension httpfs is not installed here")
+    await parts.log(0, 5)
+    await drain(parts.job(), at_once=True)
+    s = parts.audit.settings
+    secret = f"""create secret (type s3, key_id '{s.s3_access_key.get_secret_value()}',
+        secret '{s.s3_secret_key.get_secret_value()}', endpoint '{s.s3_endpoint.split("://")[1]}',
+        region '{s.s3_region}', url_style 'path', use_ssl false)"""
+
+    def ask() -> list[Any]:
+        with duckdb.connect() as connection:
+            connection.sql(secret)
+            return connection.sql(QUERY.format(files=f"s3://{s.s3_bucket}")).fetchall()
+
+    assert await asyncio.to_thread(ask) == [(DAY.date(), "hallmark.version.registered.v1", 5, 3)]
 
 
 async def test_anybody_can_hash_the_leaves_again(parts: Parts, tmp_path: Path) -> None:
