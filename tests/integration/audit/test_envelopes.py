@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.audit_rows import proofs_of, registration, row
@@ -24,7 +25,7 @@ LOG = Growing(ORIGIN)
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[SignerProcess]:
-    process = SignerProcess(tmp_path)
+    process = SignerProcess(tmp_path, token="a-secret-of-the-operator")
     State(process.state, ORIGIN).create()
     process.start()
     yield process
@@ -62,7 +63,7 @@ async def test_a_bundle_with_both_keys_of_the_process_is_verified(process: Signe
         note = f"{head.text()}\n{await signer.sign(head, 0, [])}"
         target = io.BytesIO()
         of = dossier_of("default", "fraud", 2, log, {"keys": []})
-        given = {"proofs": proofs_of(log), "vkeys": signer.vkeys, "jwks": {"keys": []}}
+        given: dict[str, Any] = {"proofs": proofs_of(log), "vkeys": signer.vkeys, "jwks": {"keys": []}}
         await write_bundle(target, of, head=head, note=note, signer=signer, **given)
         keys = signer.vkeys
     finally:

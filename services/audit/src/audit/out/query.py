@@ -1,5 +1,6 @@
 """What is asked for, and its entries from the database: pages by index, never an open cursor, never everything."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -66,17 +67,17 @@ class Entries:
             stop = min(start + window, query.end)
             async with self._db.transaction() as tx:
                 found = (await tx.execute(_page(query, start, stop).limit(page))).all()
-            held: list[Row] = []
+            held: list[tuple[Stored, str | None]] = []
             size = 0
             for index, leaf, leaf_hash, problem in found:
-                row = row_of(await self._whole(Stored(index, leaf, leaf_hash)), problem)
-                held.append(row)
-                size += len(row.stored.leaf) + len(row.stored.body or b"")
+                stored = await self._whole(Stored(index, leaf, leaf_hash))
+                held.append((stored, problem))
+                size += len(stored.leaf) + len(stored.body or b"")
                 if size > BATCH_BYTES:
-                    yield held
+                    yield await asyncio.to_thread(_rows, held)
                     held, size = [], 0
             if held:
-                yield held
+                yield await asyncio.to_thread(_rows, held)
             start = found[-1][0] + 1 if len(found) == page else stop
 
     async def _whole(self, stored: Stored) -> Stored:
@@ -91,6 +92,10 @@ class Entries:
         """How many entries the timeline has read: entries below that are in it."""
         async with self._db.transaction() as tx:
             return await position(tx, VIEWS)
+
+
+def _rows(held: Sequence[tuple[Stored, str | None]]) -> list[Row]:
+    return [row_of(stored, problem) for stored, problem in held]
 
 
 def _page(query: Query, start: int, stop: int) -> sa.Select[Any]:
