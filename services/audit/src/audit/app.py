@@ -8,6 +8,7 @@ from audit import api, consumers
 from audit.access import AccessLog
 from audit.completeness import Completeness
 from audit.ledger import Ledger
+from audit.out.parts import out_of
 from audit.parking import DeadLetters
 from audit.projector import Projector
 from audit.settings import AuditSettings
@@ -35,13 +36,14 @@ def build(settings: AuditSettings) -> FastAPI:
     events = EventLog(mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
     archive = archive_of(settings)
     ledger = Ledger(db, archive)
+    signer = signer_of(settings)
     views = views_of(settings, archive)
     projector = Projector(db, views, ledger.appended)
     publisher = Publisher(
         db,
         events,
         archive,
-        signer_of(settings),
+        signer,
         every_seconds=settings.checkpoint_seconds,
         publish_seconds=settings.checkpoint_publish_seconds,
         attestation=attestation_of(settings, archive),
@@ -52,6 +54,7 @@ def build(settings: AuditSettings) -> FastAPI:
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     completeness = Completeness(db, settings)
+    out = out_of(settings, db, guard, access, archive, publisher, signer, projector.projected)
     return make_app(
         settings,
         service=SERVICE,
@@ -61,6 +64,7 @@ def build(settings: AuditSettings) -> FastAPI:
         routers=[
             api.router(db, guard),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
+            out.router,
         ],
         background=[
             Relay.of(db, events, settings).run,
@@ -68,6 +72,7 @@ def build(settings: AuditSettings) -> FastAPI:
             publisher.run,
             completeness.run,
             DeadLetters(db, bus, views, projector.projected).run,
+            *out.background,
         ],
     )
 

@@ -71,6 +71,16 @@ class Signer:
     def line(self, text: str) -> str:
         return _line(self.name, ED25519, self._public, self._private.sign(text.encode()))
 
+    def envelope(self, data: bytes) -> bytes:
+        """The signature over the pre-authentication encoding of a DSSE envelope, which no checkpoint looks like.
+
+        Raises:
+            NoteError: the bytes are no such encoding.
+        """
+        if not data.startswith(b"DSSEv1 "):
+            raise NoteError("only checkpoints and envelopes are signed with this key")
+        return self._private.sign(data)
+
     def sign(self, size: int, root: bytes) -> str:
         """The checkpoint of a tree with this one signature."""
         text = Checkpoint(self.name, size, root).text()

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, StringConstraints, field_validator, model_validator
@@ -76,6 +76,16 @@ class AuditSettings(Settings):
     s3_bucket: str = "hallmark-audit"
     s3_region: str = "us-east-1"
     archive_lock_days: Annotated[int, Field(ge=0, le=36_500)] = 184
+
+    # The Parquet archive by day: how often it is looked after, and whether the day that is not over is written too.
+    archive_seconds: Annotated[float, Field(gt=0)] = 300.0
+    archive_running_day: bool = False
+
+    # A SIEM that the feed is sent to. Without, it may come and fetch it (GET /v1/siem).
+    siem_url: Annotated[str, StringConstraints(pattern=r"^https?://[\x21-\x7e]+$")] | None = None
+    siem_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")] = "siem"
+    siem_format: Literal["ocsf", "cloudevents"] = "ocsf"
+    siem_authorization: SecretStr | None = None
 
     # The log's keys (a JWK, and PKCS#8 PEM of ML-DSA-44), or the process that holds them: unix:/path or http://host:port
     # with a token in a file.

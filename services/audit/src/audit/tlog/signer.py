@@ -26,13 +26,14 @@ from audit.note import Checkpoint, NoteError, NoteSigner, read_checkpoint
 from audit.settings import SignerSettings, read_token
 from audit.tlog import addition
 from audit.tlog.archive import Contradiction
-from audit.tlog.signing import UNIX, Behind, Head, Overtaken, check_extension, keys_of
+from audit.tlog.signing import UNIX, Behind, Head, Overtaken, check_extension, envelope_key, keys_of
 from kit import problems
 from kit.main import Command
 from kit.problems import Problem
 from kit.ring import held, replace_file
 
 log = structlog.get_logger()
+MAX_ENVELOPE = 64 << 20
 
 
 class State:
@@ -118,6 +119,16 @@ def build(keys: Sequence[NoteSigner], origin: str, state: State, token: str | No
             raise Problem(422, "split-log", error.detail) from error
         return _lines("".join(key.line(wanted.checkpoint) for key in keys))
 
+    @app.post("/sign-envelope")
+    async def sign_envelope(request: Request) -> Response:
+        """Manifests of exports and the like. An envelope says nothing of the tree, so no state is asked."""
+        admit(request)
+        try:
+            signature = envelope_key(keys).envelope(await _body(request, MAX_ENVELOPE))
+        except NoteError as error:
+            raise Problem(400, "invalid-request", str(error)) from error
+        return Response(signature, media_type="application/octet-stream")
+
     return app
 
 
@@ -157,12 +168,12 @@ def _lines(text: str) -> Response:
     return Response(text, media_type="text/plain; charset=utf-8")
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, limit: int = addition.MAX_BYTES) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > addition.MAX_BYTES:
-            raise Problem(413, "too-large", f"a request has at most {addition.MAX_BYTES} bytes")
+        if len(body) > limit:
+            raise Problem(413, "too-large", f"a request has at most {limit} bytes")
     return body
 
 

@@ -19,6 +19,7 @@ from kit.keys import load_key, load_mldsa44
 ProofFor = Callable[[int], Awaitable[list[bytes]]]
 UNIX = "unix:"
 TRIES = 3
+ED25519_SIGNATURE = 64
 
 
 class Overtaken(Contradiction):
@@ -95,6 +96,14 @@ class CheckpointSigner(Protocol):
             SignerUnavailable: try again.
         """
 
+    async def sign_bytes(self, data: bytes) -> bytes:
+        """The Ed25519 signature over the pre-authentication encoding of a DSSE envelope.
+
+        Raises:
+            NoteError: the bytes are no such encoding.
+            SignerUnavailable: try again.
+        """
+
     async def close(self) -> None: ...
 
 
@@ -121,6 +130,9 @@ class LocalSigner:
         lines = "".join(key.line(checkpoint.text()) for key in self._keys)
         self._last = Head(checkpoint.size, checkpoint.root)
         return lines
+
+    async def sign_bytes(self, data: bytes) -> bytes:
+        return envelope_key(self._keys).envelope(data)
 
     async def close(self) -> None:
         """Nothing to do."""
@@ -174,6 +186,13 @@ class RemoteSigner:
             raise Contradiction(f"the signer refuses: {_said(answer)}")
         raise SignerUnavailable(f"the signer does not sign: {_said(answer)}")
 
+    async def sign_bytes(self, data: bytes) -> bytes:
+        await self.load()
+        answer = await self._call("POST", "/sign-envelope", data)
+        if answer.status_code != 200 or len(answer.content) != ED25519_SIGNATURE:
+            raise SignerUnavailable(f"the signer does not sign an envelope: {_said(answer)}")
+        return bytes(answer.content)
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -223,6 +242,11 @@ def keys_of(name: str, key: Path, mldsa_key: Path | None) -> list[NoteSigner]:
     if mldsa_key is not None:
         keys.append(MldsaSigner(name, load_mldsa44(mldsa_key)))
     return keys
+
+
+def envelope_key(keys: Sequence[NoteSigner]) -> Signer:
+    """The Ed25519 key, which also signs envelopes."""
+    return next(key for key in keys if isinstance(key, Signer))
 
 
 def signer_of(settings: AuditSettings) -> CheckpointSigner:

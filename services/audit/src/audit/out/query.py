@@ -1,0 +1,117 @@
+"""What is asked for, and its entries from the database: pages by index, never an open cursor, never everything."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from audit.out.rows import Row, Stored, plain, row_of
+from audit.projector import position
+from audit.tables import entry, timeline
+from audit.views import FOLLOWER as VIEWS
+from kit.db import Database
+
+PAGE = 500
+# How many indexes one statement looks at: where hardly any fit, it must end all the same.
+WINDOW = 100_000
+BATCH_BYTES = 8 << 20
+NARROWING = ("workspace", "model", "version", "type", "actor", "since", "until")
+Inline = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Entries from index `start` up to but without `end`, narrowed by what the timeline knows; None is anything.
+
+    `since` and `until` are of the instant when it happened: from, and up to but without. `of_model`: with those of a
+    `version` come those of its model that are about no version.
+    """
+
+    start: int
+    end: int
+    workspace: str | None = None
+    model: str | None = None
+    version: int | None = None
+    type: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    of_model: bool = False
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the timeline is asked: the range must be under what the views have read by then."""
+        return any(getattr(self, name) is not None for name in NARROWING)
+
+    def document(self) -> dict[str, Any]:
+        return {name: plain(value) for name, value in asdict(self).items() if value is not None and value is not False}
+
+
+class Source(Protocol):
+    def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
+        """The rows in order of their index, some at a time."""
+
+
+class Entries:
+    """The log in the database. `inline` gives the whole leaf of one that only names its digest."""
+
+    def __init__(self, db: Database, inline: Inline) -> None:
+        self._db, self._inline = db, inline
+
+    async def batches(self, query: Query, *, page: int = PAGE, window: int = WINDOW) -> AsyncIterator[Sequence[Row]]:
+        start = query.start
+        while start < query.end:
+            stop = min(start + window, query.end)
+            async with self._db.transaction() as tx:
+                found = (await tx.execute(_page(query, start, stop).limit(page))).all()
+            held: list[tuple[Stored, str | None]] = []
+            size = 0
+            for index, leaf, leaf_hash, problem in found:
+                stored = await self._whole(Stored(index, leaf, leaf_hash))
+                held.append((stored, problem))
+                size += len(stored.leaf) + len(stored.body or b"")
+                if size > BATCH_BYTES:
+                    yield await asyncio.to_thread(_rows, held)
+                    held, size = [], 0
+            if held:
+                yield await asyncio.to_thread(_rows, held)
+            start = found[-1][0] + 1 if len(found) == page else stop
+
+    async def _whole(self, stored: Stored) -> Stored:
+        """With its body where that lies elsewhere. What is no leaf has none: an export shows it as it is."""
+        try:
+            body = await self._inline(stored.leaf)
+        except ValueError:
+            return stored
+        return stored if body == stored.leaf else replace(stored, body=body)
+
+    async def known(self) -> int:
+        """How many entries the timeline has read: entries below that are in it."""
+        async with self._db.transaction() as tx:
+            return await position(tx, VIEWS)
+
+
+def _rows(held: Sequence[tuple[Stored, str | None]]) -> list[Row]:
+    return [row_of(stored, problem) for stored, problem in held]
+
+
+def _page(query: Query, start: int, stop: int) -> sa.Select[Any]:
+    t, e = timeline.c, entry.c
+    columns = (e.index, e.leaf, e.leaf_hash, t.problem)
+    if not query.narrowed:
+        joined = entry.outerjoin(timeline, t.index == e.index)
+        return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < stop).order_by(e.index)
+    wanted = sa.select(*columns).join_from(timeline, entry, t.index == e.index)
+    for name in NARROWING[:5]:
+        value = getattr(query, name)
+        if value is not None:
+            alike = t[name] == value
+            wanted = wanted.where(alike | t.version.is_(None) if name == "version" and query.of_model else alike)
+    if query.since is not None:
+        wanted = wanted.where(t.at >= query.since)
+    if query.until is not None:
+        wanted = wanted.where(t.at < query.until)
+    return wanted.where(t.index >= start, t.index < stop).order_by(t.index)

@@ -1,0 +1,339 @@
+"""What leaves the service, over HTTP, from the real log: exports, evidence bundles, the feed of a SIEM."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.support.receiver import Hit, Receiver
+from tests.support.waiting import until
+from tests.unit.policy.records import KEY, good, keys
+
+from audit import app as audit_app
+from audit import tables
+from audit.leaf import Detached, decode
+from audit.out.evidence.bundle import VERIFIER
+from audit.out.manifest import verify_manifest
+from audit.out.query import Entries, Query
+from audit.out.siem.feed import Feed
+from audit.out.siem.push import Pusher, Sink
+from audit.tlog.publisher import Publisher
+from audit.tlog.signing import signer_of
+from audit.views import Views
+from contracts.approval import RequestDecided
+from contracts.registry import ModelDeleted, VersionNoted
+from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS
+from kit.events import EventLog
+from kit.inbox import Inbox
+
+from .conftest import Harness, event, hours, record, registered, story
+
+EVIL = "=cmd()|<script>alert(1)</script>\n\"'"
+PATHS = ("/v1/export", "/v1/models/fraud/versions/1/evidence", "/v1/siem")
+
+
+@pytest.fixture
+async def log(audit: Harness) -> Harness:
+    """Eleven entries: the story of two versions, a note by a stranger, and one that is no event."""
+    noted = VersionNoted(workspace="default", model="fraud", version=1, text=EVIL)
+    records = [record(one) for one in [*story(), event(noted, 10, at=hours(7))]]
+    await audit.ledger.append([*records, record(story()[0], value=b"\xff", key=None, headers=())])
+    return audit
+
+
+async def fetch(audit: Harness, path: str, *groups: str) -> httpx2.Response:
+    async with audit.client("aud", *groups) as client:
+        response = await client.get(path)
+    assert response.status_code == 200, response.text
+    return response
+
+
+async def vkey(audit: Harness) -> str:
+    return str(await audit.get("/keys")).split("\n")[0]
+
+
+def entries(data: bytes) -> list[dict[str, Any]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return [json.loads(line) for line in archive.read("entries.ndjson").splitlines()]
+
+
+async def accesses(audit: Harness) -> list[dict[str, Any]]:
+    return [json.loads(row["data"]) for row in await audit.rows(tables.mechanism.event) if "access" in row["type"]]
+
+
+# -- exports -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_whole_log_is_exported_with_a_manifest_that_reconciles(log: Harness) -> None:
+    data = (await fetch(log, "/v1/export?format=ndjson&format=csv&format=parquet")).content
+    manifest = verify_manifest(io.BytesIO(data), await vkey(log))
+    stored = await log.entries()
+    assert manifest["indexes"]["count"] == len(stored) == 11
+    assert [b64decode(one["leaf"]) for one in entries(data)] == [row["leaf"] for row in stored]
+    assert manifest["checkpoint"]["note"] == await log.get("/checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("query", "indexes"),
+    [
+        ("workspace=default&model=fraud&version=1", [0, 1, 2, 5, 8, 9]),
+        ("workspace=default&model=fraud&version=2", [3, 4, 6, 7]),
+        ("type=hallmark.version.registered.v1", [0, 3]),
+        ("since=2026-11-20T18:00:00Z&workspace=default", [7, 8, 9]),
+        ("since=2026-11-20T14:00:00Z&until=2026-11-20T15:00:00Z", [2, 3]),
+        ("actor=ana&start=2&end=5", [2, 3, 4]),
+        ("start=2&end=5", [2, 3, 4]),
+        ("start=5&end=2", []),
+        ("start=10&end=999", [10]),
+        ("workspace=other", []),
+        ("actor=nobody", []),
+    ],
+)
+async def test_a_query_exports_what_it_asks_for(log: Harness, query: str, indexes: list[int]) -> None:
+    query += "&format=csv&format=ndjson&format=parquet"
+    data = (await fetch(log, f"/v1/export?{query}")).content
+    assert [one["index"] for one in entries(data)] == indexes
+    assert verify_manifest(io.BytesIO(data), await vkey(log))["indexes"]["count"] == len(indexes)
+
+
+async def test_pages_are_as_one(log: Harness) -> None:
+    source = Entries(log.db, log.archive.inline)
+    ones = Query(0, 11, workspace="default", version=1)
+    for page in (1, 2, 3, 11, 50):
+        for window in (1, 3, 100):
+            for query, indexes in ((Query(0, 11), list(range(11))), (ones, [0, 1, 2, 5, 8, 9])):
+                pages = source.batches(query, page=page, window=window)
+                assert [row.stored.index async for rows in pages for row in rows] == indexes
+
+
+async def test_a_narrowed_export_tells_how_far_the_views_are(log: Harness) -> None:
+    """What the timeline has not read is in no narrowed export, and the manifest says so."""
+    await log.ledger.ledger.append([record(event(registered(3), 11, at=hours(8)))])
+    data = (await fetch(log, "/v1/export?workspace=default")).content
+    manifest = verify_manifest(io.BytesIO(data), await vkey(log))
+    assert (manifest["query"]["end"], manifest["checkpoint"]["size"]) == (11, 12)
+    assert (await fetch(log, "/v1/export?start=11")).content
+    assert entries((await fetch(log, "/v1/export?start=11")).content)[0]["version"] == 3
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["format=pdf", "model=fraud", "start=-1", "since=yesterday", "version=0", "end=99999999999999999999", "type=%00"],
+)
+async def test_a_bad_question_is_refused(log: Harness, query: str) -> None:
+    assert await log.status(f"/v1/export?{query}", "auditors") == 422
+
+
+# -- who may read ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_strangers_read_nothing_and_leave_a_record(log: Harness, path: str) -> None:
+    assert await log.status(path, "strangers") == 403
+    (told,) = await accesses(log)
+    assert (told["principal"], told["outcome"]) == ("eve", "denied")
+    assert told["query"].startswith(f"GET {path}")
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(log.app), base_url="http://audit") as client:
+        assert (await client.get(path)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/export", "/v1/siem"])
+async def test_readers_of_a_workspace_do_not_read_the_log(log: Harness, path: str) -> None:
+    assert await log.status(path, "ml-engineers") == 403
+    assert await log.status(path, "local-auditors") == 403
+
+
+async def test_whoever_may_read_the_model_gets_its_evidence_and_leaves_a_record(log: Harness) -> None:
+    await fetch(log, PATHS[1], "ml-engineers")
+    (told,) = await accesses(log)
+    assert (told["principal"], told["outcome"], told["query"]) == ("aud", "allowed", f"GET {PATHS[1]}")
+    assert await log.status(f"{PATHS[1]}?workspace=other", "ml-engineers") == 403
+
+
+async def test_a_feed_that_is_asked_often_leaves_one_record_a_minute(log: Harness) -> None:
+    for after in (-1, 3, 5):
+        await fetch(log, f"/v1/siem?after={after}")
+    assert len(await accesses(log)) == 1
+
+
+# -- evidence ----------------------------------------------------------------------------------------------------------
+
+
+def verify(data: bytes, keys: str, directory: Path) -> tuple[int, str]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (directory / "verify_bundle.py").write_bytes(archive.read("verify_bundle.py"))
+    (directory / "bundle.zip").write_bytes(data)
+    (directory / "keys").write_text(keys)
+    command = [sys.executable, "-I", "verify_bundle.py", "bundle.zip", "--key", "keys"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+async def test_the_evidence_of_a_version_is_verified_without_the_service(log: Harness, tmp_path: Path) -> None:
+    data = (await fetch(log, PATHS[1])).content
+    code, said = await asyncio.to_thread(verify, data, await log.get("/keys"), tmp_path)
+    assert code == 0, said
+    assert "6 entries of default/fraud/1" in said
+    assert "of 11 entries" in said
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert b"<script>alert" not in archive.read("index.html")
+        assert archive.read("checkpoint").decode() == await log.get("/checkpoint")
+
+
+async def test_the_evidence_is_the_same_while_the_log_is(log: Harness) -> None:
+    assert (await fetch(log, PATHS[1])).content == (await fetch(log, PATHS[1])).content
+
+
+async def test_events_of_the_model_are_in_the_evidence_and_those_of_others_are_not(log: Harness) -> None:
+    gone = ModelDeleted(workspace="default", model="fraud", reason="obsolete")
+    other = registered(1, model="churn")
+    await log.ledger.append([record(event(gone, 11, at=hours(8))), record(event(other, 1, at=hours(8)))])
+    data = (await fetch(log, PATHS[1])).content
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        found = [json.loads(line)["index"] for line in archive.read("events.ndjson").splitlines()]
+    assert found == [0, 1, 2, 5, 8, 9, 11]
+
+
+async def test_an_event_that_lies_elsewhere_is_whole_in_the_evidence(log: Harness, tmp_path: Path) -> None:
+    content = registered(3).content.model_copy(
+        update={"notes": "n" * 9_000, "tags": {f"t{n}": "x" * 9_000 for n in range(8)}}
+    )
+    large = registered(3).model_copy(update={"content": content})
+    views = Views(Inbox(tables.mechanism), None, log.archive)
+    await log.log(views).append([record(event(large, 11, at=hours(8)))])
+    stored = (await log.entries())[-1]
+    assert isinstance(decode(stored["leaf"]), Detached)
+    data = (await fetch(log, "/v1/models/fraud/versions/3/evidence")).content
+    code, said = await asyncio.to_thread(verify, data, await log.get("/keys"), tmp_path)
+    assert code == 0, said
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (line,) = archive.read("events.ndjson").splitlines()
+        assert decode(b64decode(json.loads(line)["body"])).topic == stored["topic"]
+        assert b"nnnn" in archive.read("model-card.md")
+
+
+@pytest.mark.parametrize(("members", "verified"), [({}, True), ({"revoked": "2026-01-01T00:00:00Z"}, False)])
+async def test_decisions_are_judged_with_the_keys_of_the_service(
+    log: Harness, tmp_path: Path, members: dict[str, Any], verified: bool
+) -> None:
+    (tmp_path / "decision.jwks.json").write_text(json.dumps(keys(**members)))
+    decided = RequestDecided.model_validate_json(json.dumps(good()))
+    one = event(decided, 1, at=hours(8), source="hallmark/approval", subject="default/fraud/2", key="default/fraud")
+    await log.ledger.append([record(one, topic=APPROVAL_EVENTS.name)])
+    settings = log.settings.model_copy(update={"decision_jwks": str(tmp_path / "decision.jwks.json")})
+    log.app = audit_app.build(settings)
+    data = (await fetch(log, "/v1/models/fraud/versions/2/evidence")).content
+    code, said = await asyncio.to_thread(verify, data, await log.get("/keys"), tmp_path)
+    assert code == 0, said
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".verification.json")]
+        checks = json.loads(archive.read(name))
+        assert checks["verified"] is verified, checks
+        assert [key["kid"] for key in json.loads(archive.read("keys/decisions.jwks.json"))["keys"]] == [KEY.kid]
+        assert "21 CFR 11.50" in (page := archive.read("index.html").decode())
+        assert "<bdi>I reviewed it (approve)</bdi>" in page
+
+
+async def test_there_is_no_evidence_of_what_nobody_logged(log: Harness) -> None:
+    for path in ("/v1/models/fraud/versions/9/evidence", "/v1/models/nothing/versions/1/evidence"):
+        assert await log.status(path, "auditors") == 404
+
+
+# -- the feed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["ocsf", "cloudevents"])
+async def test_the_feed_gives_every_entry_once_a_cursor_is_followed(log: Harness, form: str) -> None:
+    await log.get("/checkpoint")
+    after, seen, lag = "-1", [], None
+    while True:
+        response = await fetch(log, f"/v1/siem?after={after}&format={form}&limit=4")
+        records = response.json()
+        if not records:
+            break
+        seen += [r["unmapped"]["index"] if form == "ocsf" else int(r["logindex"]) for r in records]
+        after, lag = response.headers["hallmark-after"], response.headers["hallmark-lag"]
+    assert seen == list(range(11))
+    assert (after, lag) == ("10", "0")
+    assert (
+        response.headers["content-type"]
+        == {
+            "ocsf": "application/json",
+            "cloudevents": "application/cloudevents-batch+json",
+        }[form]
+    )
+
+
+async def test_what_is_not_published_is_not_fed(log: Harness) -> None:
+    assert (await fetch(log, "/v1/siem")).json() == []
+
+
+async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) -> None:
+    """It refuses every other page; each comes again until it is taken, and none is lost."""
+    events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
+    signer = signer_of(log.settings)
+    publisher = Publisher(log.db, events, log.archive, signer, every_seconds=1, publish_seconds=1)
+    await publisher.current()
+    count = 0
+
+    def answer(hit: Hit) -> int:
+        nonlocal count
+        count += 1
+        return 200 if count % 2 == 0 else 500 if count % 3 else 400
+
+    receiver = Receiver(answer)
+    try:
+        sink = Sink("test", f"{receiver.url}/in", headers=(("Authorization", "Bearer x"),), limit=3)
+        feed = Feed(Entries(log.db, log.archive.inline), log.settings.checkpoint_origin)
+        pusher = Pusher(log.db, feed, publisher, sink, every_seconds=0.01, max_pause=0.02)
+        task = asyncio.create_task(pusher.run())
+        taken: list[int] = []
+
+        async def done() -> bool:
+            return any(row["name"] == "siem:test" and row["next"] == 11 for row in await log.rows(tables.follower))
+
+        await until(done)
+        task.cancel()
+        for number, hit in enumerate(receiver.hits, start=1):
+            assert hit.headers["authorization"] == "Bearer x"
+            if number % 2 == 0:
+                taken += [one["unmapped"]["index"] for one in json.loads(hit.body)]
+        assert taken == list(range(11))
+    finally:
+        receiver.stop()
+
+
+# -- a copy of the log -------------------------------------------------------------------------------------------------
+
+
+async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: Harness, tmp_path: Path) -> None:
+    """What lies in the store is a C2SP tlog-tiles log as it is: copied, checked, bent, found."""
+    await log.get("/checkpoint")
+    old = str(await log.get("/checkpoint"))
+    await log.ledger.append([record(event(registered(n), n)) for n in range(100, 700)])
+    async with log.client() as client:
+        assert (await client.get("/v1/log/inclusion?index=0")).status_code == 200  # publishes
+    copy = tmp_path / "copy"
+    async for item in log.archive.store.objects(""):
+        if item.key == "checkpoint" or item.key.startswith("tile/"):
+            (copy / item.key).parent.mkdir(parents=True, exist_ok=True)
+            (copy / item.key).write_bytes(await log.archive.read(item.key) or b"")
+    (tmp_path / "keys").write_text(await log.get("/keys"))
+    (tmp_path / "old").write_text(old, encoding="utf-8")
+    (tmp_path / "verifier.py").write_bytes(VERIFIER.read_bytes())
+    command = [sys.executable, "-I", "verifier.py", "--log", "copy", "--key", "keys", "--since", "old"]
+
+    def run() -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    assert await asyncio.to_thread(run) == "OK: log hallmark.example/log/audit of 611 entries\n"
+    bundle = copy / "tile" / "entries" / "001"
+    bundle.write_bytes(bundle.read_bytes()[:-1] + b"X")
+    assert "NOT VERIFIED: entry 511:" in await asyncio.to_thread(run)

@@ -1,0 +1,259 @@
+"""Exports: three files that tell of the same entries, a manifest that refuses any other, cells that compute nothing."""
+
+import csv
+import io
+import json
+import zipfile
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support.audit_rows import SIGNER, Listed, head_of, registration, row, rows
+from tests.support.tlog_copy import leaf_hash, vkeys
+
+from audit.note import Checkpoint
+from audit.out.dsse import EXPORT, IN_TOTO, ManifestError, pae, seal, unseal
+from audit.out.export import export, zip_entry
+from audit.out.formats import SCHEMA
+from audit.out.manifest import verify_manifest
+from audit.out.query import Query
+from audit.out.rows import FIELDS, Row, Stored, guarded, row_of
+from contracts.registry import ModelDeleted, VersionNoted
+
+VKEY = vkeys()[0]
+NOTES: dict[int, tuple[Checkpoint, str]] = {}
+NASTY = [
+    "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\u00a0=1", "'=1", '"=1"',
+    "good;=1", "good\n=1", "a\r\n\t@x", "\uff1d1", "\u200b=1", "x;  -1", "<script>alert(1)</script>",
+    'quote " and , comma',
+]  # fmt: skip
+
+
+def deleted(reason: str) -> ModelDeleted:
+    return ModelDeleted(workspace="default", model="fraud", reason=reason)
+
+
+@pytest.fixture
+def log() -> list[Row]:
+    return rows(registration(), *map(deleted, NASTY), registration())
+
+
+async def made(log: list[Row], *formats: str, end: int | None = None) -> bytes:
+    head, note = NOTES.setdefault(len(log), head_of(log))  # a signature of ML-DSA is another each time
+    query = Query(0, len(log) if end is None else end)
+    wanted = formats or ("ndjson", "csv", "parquet")
+    return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER)])
+
+
+def parts(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(files: dict[str, bytes]) -> io.BytesIO:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zip_entry(name), data)
+    target.seek(0)
+    return target
+
+
+async def test_all_three_formats_tell_the_same(log: list[Row]) -> None:
+    files = parts(await made(log))
+    lines = [json.loads(line) for line in files["entries.ndjson"].splitlines()]
+    cells = list(csv.DictReader(io.StringIO(files["entries.csv"].decode(), newline="")))
+    table = pq.read_table(io.BytesIO(files["entries.parquet"]))
+    assert table.schema.equals(SCHEMA)
+    columns = table.to_pylist()
+    assert len(lines) == len(cells) == len(columns) == len(log)
+    for one, line, cell, column in zip(log, lines, cells, columns, strict=True):
+        assert b64decode(line["leaf"]) == column["leaf"] == one.stored.leaf
+        assert line["leaf_hash"] == cell["leaf_hash"] == column["leaf_hash"].hex() == leaf_hash(column["leaf"]).hex()
+        assert line["reason"] == column["reason"] == one.fields["reason"]
+        assert column["at"] == one.fields["at"]
+        assert (str(line["index"]), line["type"]) == (cell["index"], cell["type"])
+        assert set(line) == {*FIELDS, "leaf"}
+
+
+async def test_an_export_is_the_same_each_time(log: list[Row]) -> None:
+    assert await made(log) == await made(log)
+
+
+async def test_the_manifest_reconciles(log: list[Row]) -> None:
+    for wanted in (("ndjson",), ("csv",), ("parquet",), ("csv", "parquet"), ()):
+        manifest = verify_manifest(io.BytesIO(await made(log, *wanted)), VKEY)
+        assert {part["count"] for part in manifest["files"]} == {manifest["indexes"]["count"]} == {len(log)}
+        assert (manifest["indexes"]["first"], manifest["indexes"]["last"]) == (0, len(log) - 1)
+        assert manifest["checkpoint"]["size"] == len(log)
+
+
+async def test_an_export_of_nothing_is_good(log: list[Row]) -> None:
+    assert verify_manifest(io.BytesIO(await made(log, end=0)), VKEY)["indexes"]["count"] == 0
+
+
+def _without_a_line(files: dict[str, bytes]) -> None:
+    files["entries.ndjson"] = b"".join(files["entries.ndjson"].splitlines(keepends=True)[:-1])
+
+
+def _flipped(files: dict[str, bytes]) -> None:
+    files["entries.parquet"] = files["entries.parquet"][:100] + b"X" + files["entries.parquet"][101:]
+
+
+def _cell(files: dict[str, bytes]) -> None:
+    files["entries.csv"] = files["entries.csv"].replace(b"trainer", b"Trainer")
+
+
+def _gone(files: dict[str, bytes]) -> None:
+    del files["entries.csv"]
+
+
+def _more(files: dict[str, bytes]) -> None:
+    files["extra"] = b""
+
+
+def _unsigned(files: dict[str, bytes]) -> None:
+    files["manifest.json"] = files["manifest.json"].replace(b'"sig": "', b'"sig": "A')
+
+
+@pytest.mark.parametrize("change", [_without_a_line, _flipped, _cell, _gone, _more, _unsigned])
+async def test_a_changed_file_is_refused(log: list[Row], change: Callable[[dict[str, bytes]], None]) -> None:
+    files = parts(await made(log))
+    change(files)
+    with pytest.raises(ManifestError):
+        verify_manifest(zipped(files), VKEY)
+
+
+def _less(manifest: dict[str, Any]) -> None:
+    manifest["files"][0]["count"] -= 1
+
+
+def _all_less(manifest: dict[str, Any]) -> None:
+    for part in manifest["files"]:
+        part["count"] -= 1
+    manifest["indexes"]["count"] -= 1
+
+
+def _other_set(manifest: dict[str, Any]) -> None:
+    manifest["indexes"]["sha256"] = "0" * 64
+
+
+def _other_root(manifest: dict[str, Any]) -> None:
+    manifest["checkpoint"]["root"] = "0" * 64
+
+
+def _narrower(manifest: dict[str, Any]) -> None:
+    manifest["query"]["end"] -= 1
+
+
+def _wider(manifest: dict[str, Any]) -> None:
+    manifest["query"]["end"] += 1
+
+
+@pytest.mark.parametrize("change", [_less, _all_less, _other_set, _other_root, _narrower, _wider])
+async def test_a_manifest_that_does_not_reconcile_is_refused_though_it_is_signed(
+    log: list[Row], change: Callable[[dict[str, Any]], None]
+) -> None:
+    files = parts(await made(log))
+    manifest = unseal(files["manifest.json"], EXPORT, VKEY)
+    change(manifest)
+    files["manifest.json"] = await seal(EXPORT, manifest, SIGNER)
+    with pytest.raises(ManifestError):
+        verify_manifest(zipped(files), VKEY)
+
+
+async def test_two_files_of_different_entries_are_refused_though_they_are_signed(log: list[Row]) -> None:
+    """Each file is as its line says, yet one has an entry that the other has not."""
+    files, other = parts(await made(log)), parts(await made(log[:-1]))
+    manifest, told = (unseal(one["manifest.json"], EXPORT, VKEY) for one in (files, other))
+    files["entries.csv"] = other["entries.csv"]
+    manifest["files"] = [
+        next(p for p in told["files"] if p["name"] == part["name"]) if part["name"] == "entries.csv" else part
+        for part in manifest["files"]
+    ]
+    files["manifest.json"] = await seal(EXPORT, manifest, SIGNER)
+    with pytest.raises(ManifestError, match=r"entries\.csv"):
+        verify_manifest(zipped(files), VKEY)
+
+
+async def test_only_the_log_s_own_key_counts(log: list[Row]) -> None:
+    stranger = vkeys(Ed25519PrivateKey.generate())[0]
+    for vkey in (stranger, vkeys()[1], "", "a+b+c"):
+        with pytest.raises(ManifestError):
+            verify_manifest(io.BytesIO(await made(log)), vkey)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x05\x06" + bytes(18), b"no zip", b"PK\x03\x04" * 20])
+def test_what_is_no_export_is_refused(data: bytes) -> None:
+    with pytest.raises(ManifestError):
+        verify_manifest(io.BytesIO(data), VKEY)
+
+
+async def test_a_stream_that_broke_off_is_no_export(log: list[Row]) -> None:
+    data = await made(log)
+    for cut in (len(data) - 1, len(data) - 30, len(data) // 2):
+        with pytest.raises(ManifestError):
+            verify_manifest(io.BytesIO(data[:cut]), VKEY)
+
+
+# -- formulas ---------------------------------------------------------------------------------------------------------
+
+
+def cells_of(text: str, delimiter: str) -> list[str]:
+    """Every cell as a spreadsheet opens the file whose list separator that is; quotes part way count for nothing."""
+    return [cell for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) for cell in line]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+async def test_no_spreadsheet_computes_a_cell(log: list[Row], delimiter: str) -> None:
+    text = parts(await made(log, "csv"))["entries.csv"].decode()
+    for cell in cells_of(text, delimiter):
+        bare = cell.lstrip(' \t\r\n\u00a0\u200b\ufeff"')
+        assert not bare.startswith(("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")), cell
+        assert not cell.startswith(("\t", "\r", "\n")), cell
+
+
+@pytest.mark.parametrize("text", ["fraud", "a-b", "2026-11-20", "a = b", "x, -1", "", "1.5"])
+def test_harmless_text_stays_as_it_is(text: str) -> None:
+    assert guarded(text) == text
+
+
+async def test_lines_of_ndjson_stay_lines(log: list[Row]) -> None:
+    log.append(row(VersionNoted(workspace="default", model="fraud", version=2, text="a\u2028b\nc\x85"), len(log)))
+    data = parts(await made(log, "ndjson"))["entries.ndjson"]
+    assert len(data.decode().splitlines()) == data.count(b"\n") == len(log)
+
+
+def test_an_entry_that_cannot_be_read_has_its_bytes_all_the_same() -> None:
+    for data in (b"", b"no leaf", b"hallmark-leaf/1\n{}\n", b"\xff" * 100):
+        found = row_of(Stored(7, data, leaf_hash(data)))
+        assert (found.stored.leaf, found.fields["index"]) == (data, 7)
+        assert found.fields["problem"].startswith("bad-leaf")
+
+
+# -- envelopes --------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoding_is_that_of_the_specification() -> None:
+    """The example of the DSSE protocol document."""
+    assert pae("http://example.com/HelloWorld", b"hello world") == (
+        b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    )
+
+
+async def test_a_signature_is_good_for_one_type_only() -> None:
+    sealed = json.loads(await seal(EXPORT, {"a": 1}, SIGNER))
+    assert unseal(json.dumps(sealed).encode(), EXPORT, VKEY) == {"a": 1}
+    sealed["payloadType"] = IN_TOTO
+    for wanted in (EXPORT, IN_TOTO):
+        with pytest.raises(ManifestError):
+            unseal(json.dumps(sealed).encode(), wanted, VKEY)
+
+
+async def test_the_key_signs_nothing_but_envelopes() -> None:
+    with pytest.raises(ValueError, match="envelope"):
+        await SIGNER.sign_bytes(b"hallmark.example/log\n1\n")
