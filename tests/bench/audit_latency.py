@@ -34,9 +34,11 @@ async def measure(stack: Stack, times: int) -> list[float]:
     connection = await asyncpg.connect(database_url(stack.infra.infra))
     found = []
     for n in range(times + WARM_UP):
-        await asyncio.to_thread(client.set_tag, "latency", f"n{n}", "v")
+        await asyncio.to_thread(client.tag, "latency", 1, {f"n{n}": "v"})
         at: datetime = await connection.fetchval("select max(at) from registry.event")
-        while not await connection.fetchval("select 1 from audit.timeline where at = $1 and topic like '%registry%'", at):
+        while not await connection.fetchval(
+            "select 1 from audit.timeline where at = $1 and topic like '%registry%'", at
+        ):
             await asyncio.sleep(0.001)
         seen: datetime = await connection.fetchval("select clock_timestamp()")
         found.append((seen - at).total_seconds())
