@@ -28,7 +28,6 @@ from contracts.topics import REGISTRY_EVENTS
 from embedded.fixtures import run
 from kit.bus import Record
 from kit.db import Database
-from kit.inbox import Inbox
 from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 
@@ -148,7 +147,7 @@ def settings(migrated: str, tmp_path: Path) -> AuditSettings:
 @pytest.fixture
 async def audit(settings: AuditSettings, migrated: str, tmp_path: Path) -> AsyncIterator[Harness]:
     db = Database(settings.database_url.get_secret_value(), name="test")
-    ledger = Ledger(db, Views(Inbox(tables.mechanism)))
+    ledger = Ledger(db, Views())
     try:
         yield Harness(settings, migrated, db, ledger, audit_app.build(settings), tmp_path)
     finally:

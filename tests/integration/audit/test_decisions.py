@@ -10,17 +10,16 @@ from joserfc.jwk import OKPKey
 from tests.support.decisions import revocation
 
 from approval.decision import sign
-from audit import tables
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED
 from audit.ledger import Ledger
-from audit.views import Views, rebuild, views_of
+from audit.rebuild import rebuild
+from audit.views import Views, views_of
 from contracts.approval import Verdict
 from contracts.lifecycle import TransitionKind
 from contracts.registry import StageChanged
 from kit.auth import KeySource
 from kit.errors import Transient
-from kit.inbox import Inbox
 from kit.keys import ensure_key, load_key
 
 from .conftest import Harness, changed, digest, event, hours, record, registered
@@ -133,13 +132,13 @@ async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(
     late = event(decided(changed(2, STAGING, PRODUCTION, replaces=1), new), 7, at=hours(5))
     await signed.tell(*signed.first(), signed.swap()[0])
     assert await signed.tell(late) == [NOT_VERIFIED]
-    inbox = Inbox(tables.mechanism)
+
     for decisions, version in (
         (None, None),  # without keys the removal of v1 is believed, but nothing that did not verify once
         (Decisions(KeySource(str(tmp_path / "new" / "decision.jwks.json"))), 2),
     ):
         async with signed.audit.db.transaction() as tx:
-            await rebuild(tx, Views(inbox, decisions))
+            await rebuild(tx, Views(decisions))
         assert await signed.production() == version
 
 

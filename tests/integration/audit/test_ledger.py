@@ -24,7 +24,6 @@ from contracts.lifecycle import Stage
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
 from kit.db import Database
 from kit.errors import is_transient
-from kit.inbox import Inbox
 
 from .conftest import Harness, event, record, registered, story
 
@@ -142,7 +141,7 @@ async def test_many_writers_make_one_gapless_history(audit: Harness) -> None:
     chance = random.Random(7)
 
     async def write(db: Database) -> None:
-        ledger = Ledger(db, Views(Inbox(tables.mechanism)))
+        ledger = Ledger(db, Views())
         mine = chance.sample(records, len(records))
         for start in range(0, len(mine), 7):
             await ledger.append(mine[start : start + 7])
@@ -168,7 +167,7 @@ async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> N
     await audit.ledger.append([record(event(registered(1), 1))])
     before = await audit.entries()
     with pytest.raises(LostRace) as lost:
-        await Zombie(audit.db, Views(Inbox(tables.mechanism))).append([record(event(registered(2), 2))])
+        await Zombie(audit.db, Views()).append([record(event(registered(2), 2))])
     assert is_transient(lost.value)
     assert await audit.entries() == before
     assert len(await assert_sound(audit)) == 1
@@ -187,7 +186,7 @@ async def test_a_writer_that_stops_in_the_middle_is_cut_off(audit: Harness, monk
             await wake.wait()
             return await super().project(tx, index, leaf, reading)
 
-    paused = Ledger(audit.db, Paused(Inbox(tables.mechanism)))
+    paused = Ledger(audit.db, Paused())
     mine = record(event(registered(1), 1))
     attempt = asyncio.create_task(paused.append([mine]))
     await inside.wait()
@@ -212,7 +211,7 @@ async def test_all_or_nothing(audit: Harness) -> None:
                 raise ConnectionError("gone in the middle")
             return judged
 
-    ledger = Ledger(audit.db, Failing(Inbox(tables.mechanism)))
+    ledger = Ledger(audit.db, Failing())
     with pytest.raises(ConnectionError):
         await ledger.append([record(e) for e in story()])
     assert await assert_sound(audit) == []
@@ -229,7 +228,7 @@ async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> Non
                 raise ZeroDivisionError("a bug")
             return await super().project(tx, index, leaf, reading)
 
-    ledger = Ledger(audit.db, Broken(Inbox(tables.mechanism)))
+    ledger = Ledger(audit.db, Broken())
     outcomes = await ledger.append([record(e) for e in story()[:3]])
     assert [o.flaw for o in outcomes] == [None] * 3
     entries = await audit.entries()

@@ -1,8 +1,17 @@
-"""The audit of the audit: whoever reads the log leaves a record, also when the reading was denied."""
+"""The audit of the audit: whoever reads leaves a record before the answer is given, also when it was denied.
 
-from audit.checkpoints import ACTOR
+Records of one moment share a transaction: while one is being written, the next wait and are written together. So a
+read waits for two commits at the most, and the lock of the stream is taken once for all of them.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+
 from contracts.access import Action
 from contracts.audit import AccessRecorded
+from contracts.envelope import now
 from kit.auth import Principal
 from kit.db import Database
 from kit.events import Cause, EventLog, New
@@ -10,27 +19,83 @@ from kit.problems import Problem
 from kit.web import Guard
 
 ALL = "*"
+MAX_QUERY = 2_000
+BATCH = 200
+
+
+@dataclass(eq=False)
+class _Waiting:
+    message: AccessRecorded
+    done: asyncio.Future[None]
 
 
 class AccessLog:
-    """Admits auditors of the whole log, and records each reading before it happens."""
+    """Admits readers, and records each reading before it happens."""
 
     def __init__(self, db: Database, events: EventLog, guard: Guard, origin: str) -> None:
         self._db, self._events, self._guard = db, events, guard
         self._stream = f"access:{origin}"
+        self._waiting: list[_Waiting] = []
+        self._writing: asyncio.Task[None] | None = None
 
-    async def admit(self, principal: Principal, query: str) -> None:
-        """Raises Problem 403."""
+    async def admit(
+        self, principal: Principal, query: str, action: Action = Action.AUDIT, workspace: str = ALL, model: str = ALL
+    ) -> None:
+        """Lets somebody read who may do the action there.
+
+        Raises:
+            Problem: 403, they may not. That was recorded too.
+        """
         try:
-            self._guard.require(principal, Action.AUDIT, ALL)
+            self._guard.require(principal, action, workspace, model)
         except Problem:
-            await self._record(principal, query, "denied")
+            await self.record(principal, query, "denied")
             raise
-        await self._record(principal, query, "allowed")
+        await self.record(principal, query, "allowed")
 
-    async def _record(self, principal: Principal, query: str, outcome: str) -> None:
-        message = AccessRecorded(principal=principal.subject, query=query[:2_000], outcome=outcome)
+    async def record(self, principal: Principal, query: str, outcome: str) -> None:
+        """Returns when the record is durable; raises what kept it from being written."""
+        message = AccessRecorded(principal=principal.subject, query=query[:MAX_QUERY], outcome=outcome)
+        mine = _Waiting(message, asyncio.get_running_loop().create_future())
+        self._waiting.append(mine)
+        if self._writing is None:
+            # A task of its own: a reader who goes away must not take the records of others along.
+            self._writing = asyncio.create_task(self._write())
+        await mine.done
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                try:
+                    await self._append([each.message for each in batch])
+                except BaseException as error:
+                    for each in batch:
+                        _settle(each, error if isinstance(error, Exception) else ConnectionError("the service stops"))
+                    if not isinstance(error, Exception):
+                        raise
+                else:
+                    for each in batch:
+                        _settle(each, None)
+        finally:
+            self._writing = None
+
+    async def _append(self, messages: list[AccessRecorded]) -> None:
+        at = now()
         async with self._db.transaction() as tx:
             last = await self._events.lock(tx, self._stream)
-            new = New(message, subject=self._stream)
-            await self._events.append(tx, self._stream, last, [new], Cause(actor=principal.subject or ACTOR))
+            for principal, of in groupby(sorted(messages, key=_principal), _principal):
+                news = [New(message, subject=self._stream) for message in of]
+                await self._events.append(tx, self._stream, last, news, Cause(actor=principal), at)
+                last += len(news)
+
+
+def _principal(message: AccessRecorded) -> str:
+    return message.principal
+
+
+def _settle(each: _Waiting, error: Exception | None) -> None:
+    if each.done.done():  # its reader has gone
+        return
+    with suppress(asyncio.InvalidStateError):
+        each.done.set_result(None) if error is None else each.done.set_exception(error)

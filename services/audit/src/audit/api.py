@@ -1,109 +1,80 @@
 """HTTP in: the timeline, points in time, and the log with its proofs."""
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path as File
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import AfterValidator, AwareDatetime
 
 from audit import queries
-from audit.access import ALL, AccessLog
-from audit.answers import Completeness, Consistency, EntryPage, Inclusion, Occupant, Pointer, TimelinePage, Verdict
+from audit.access import AccessLog
+from audit.answers import (
+    AliasHistory,
+    Completeness,
+    Consistency,
+    EntryPage,
+    Inclusion,
+    Occupant,
+    Pointer,
+    StageHistory,
+    TimelinePage,
+    Verdict,
+)
 from audit.checkpoints import Checkpoints, SplitLog
+from audit.cursor import MAX
+from audit.outcome import Outcome
+from audit.paging import Document
+from audit.params import (
+    Asked,
+    AsKnown,
+    At,
+    Index,
+    Limit,
+    ModelPath,
+    OneWorkspace,
+    Reader,
+    Readers,
+    Scope,
+    Since,
+    Until,
+    readers,
+)
+from audit.pins import Pins
 from audit.proofs import Proofs
-from contracts.access import Action
+from audit.queries import Place
+from audit.reports import routes as reports
 from contracts.envelope import now
 from contracts.lifecycle import Stage
-from contracts.payload import AliasName, Line, ModelName, StageName, VersionNumber, Workspace
-from kit.auth import Principal
+from contracts.payload import AliasName, Line, StageName, VersionNumber
 from kit.db import Database
 from kit.openapi import NO_TOKEN
 from kit.web import Guard
 
-Document = dict[str, Any]
 PUBLIC: dict[str, Any] = {"tags": ["log"], "response_class": PlainTextResponse, "openapi_extra": NO_TOKEN}
-MAX_INDEX = 2**63 - 1
 VERIFIER = File(__file__).with_name("verify.py")
-Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
-Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
-Cursor = Annotated[str | None, Query(pattern=r"^-?[0-9]{1,18}\.[0-9]{1,19}$", description="`next` of a page")]
-ModelPath = Annotated[ModelName, Path(description="Any name that the model has or had")]
+Text = Annotated[Line | None, Query()]
+Pattern = Annotated[Line | None, Query(description="* and ? stand for anything")]
 
 
-def _utc(at: datetime) -> datetime:
-    try:
-        return at.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("in UTC it is beyond the years 1 to 9999") from error
-
-
-Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
-At = Annotated[Instant | None, Query(description="With its offset; now when absent")]
-
-
-def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, access: AccessLog) -> APIRouter:
+def router(
+    db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints, access: AccessLog, pins: Pins
+) -> APIRouter:
     api = APIRouter()
-    Caller = Annotated[Principal, Depends(guard)]
+    reader = readers(db, guard, access)
 
-    async def auditor(request: Request, caller: Caller) -> Principal:
-        query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        await access.admit(caller, query)
-        return caller
+    async def auditor(who: Annotated[Reader, Depends(reader)]) -> None:
+        await who.everything()
+
+    async def prove(indexes: Sequence[int]) -> Document:
+        head, note = await checkpoints.current()
+        found = [await proofs.inclusion(index, head.size) for index in indexes]
+        items = [{name: each[name] for name in ("index", "leaf_hash", "proof")} for each in found]
+        return {"size": head.size, "checkpoint": note, "items": items}
 
     log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])
-
-    @api.get("/v1/timeline", tags=["views"], summary="Who did what, why: oldest first", response_model=TimelinePage)
-    async def timeline(
-        caller: Caller,
-        workspace: Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")] = "default",
-        model: Annotated[ModelName | None, Query(description="Any name it has or had")] = None,
-        version: Annotated[VersionNumber | None, Query()] = None,
-        event_type: Annotated[Line | None, Query(alias="type")] = None,
-        actor: Annotated[Line | None, Query()] = None,
-        correlationid: Annotated[Line | None, Query()] = None,
-        limit: Limit = 50,
-        after: Cursor = None,
-    ) -> Document:
-        rest = (version, event_type, actor, correlationid)
-        async with db.snapshot() as tx:
-            if workspace == ALL:
-                guard.require(caller, Action.AUDIT, ALL, model or ALL)
-                wanted = queries.Filter(None, model, *rest)
-            else:
-                of = None if model is None else await queries.identity(tx, workspace, model)
-                guard.require(caller, Action.READ, workspace, of or ALL)
-                wanted = queries.Filter(workspace, of, *rest)
-            return await queries.timeline_page(tx, wanted, limit=limit, after=after)
-
-    @api.get("/v1/models/{model}/production", tags=["views"], summary="What was in a stage", response_model=Occupant)
-    async def production(
-        model: ModelPath,
-        caller: Caller,
-        workspace: Annotated[Workspace, Query()] = "default",
-        at: At = None,
-        stage: Annotated[StageName, Query(description="Any stage of the workspace")] = Stage.PRODUCTION.value,
-    ) -> Document:
-        async with db.snapshot() as tx:
-            of = await queries.identity(tx, workspace, model)
-            guard.require(caller, Action.READ, workspace, of)
-            return await queries.occupant(tx, workspace, of, stage, at or now())
-
-    @api.get(
-        "/v1/models/{model}/aliases/{alias}", tags=["views"], summary="Where an alias pointed", response_model=Pointer
-    )
-    async def pointed(
-        model: ModelPath,
-        alias: Annotated[AliasName, Path()],
-        caller: Caller,
-        workspace: Annotated[Workspace, Query()] = "default",
-        at: At = None,
-    ) -> Document:
-        async with db.snapshot() as tx:
-            of = await queries.identity(tx, workspace, model)
-            guard.require(caller, Action.READ, workspace, of)
-            return await queries.pointed(tx, workspace, of, alias, at or now())
+    _views(api, db, reader)
+    api.include_router(reports.router(db, reader, pins, prove))
 
     @api.get("/checkpoint", summary="The signed checkpoint (C2SP)", **PUBLIC)
     async def checkpoint() -> PlainTextResponse:
@@ -129,8 +100,8 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
 
     @log.get("/consistency", summary="Proof that the log only grew between two sizes", response_model=Consistency)
     async def consistency(
-        first: Annotated[int, Query(alias="from", ge=0, le=MAX_INDEX)],
-        second: Annotated[int | None, Query(alias="to", ge=0, le=MAX_INDEX)] = None,
+        first: Annotated[int, Query(alias="from", ge=0, le=MAX)],
+        second: Annotated[int | None, Query(alias="to", ge=0, le=MAX)] = None,
     ) -> Document:
         head, note = await checkpoints.current()
         return {**await proofs.consistency(first, head.size if second is None else second), "checkpoint": note}
@@ -159,3 +130,89 @@ def router(db: Database, guard: Guard, proofs: Proofs, checkpoints: Checkpoints,
 
     api.include_router(log)
     return api
+
+
+def _views(api: APIRouter, db: Database, reader: Readers) -> None:
+    Who = Annotated[Reader, Depends(reader)]
+    view: dict[str, Any] = {"tags": ["views"]}
+
+    @api.get("/v1/timeline", summary="Who did what, why: oldest first", response_model=TimelinePage, **view)
+    async def timeline(
+        who: Who,
+        where: Annotated[Scope, Depends()],
+        ask: Asked,
+        types: Annotated[
+            list[Line] | None, Query(alias="type", max_length=20, description="* and ? stand for anything")
+        ] = None,
+        actor: Text = None,
+        subject: Pattern = None,
+        outcome: Annotated[Outcome | None, Query()] = None,
+        correlationid: Text = None,
+        problem: Annotated[bool | None, Query(description="Only entries with a problem, or without")] = None,
+    ) -> Document:
+        place = await who.place(where)
+        wanted = queries.Filter(place, tuple(types or ()), actor, subject, outcome, correlationid, problem)
+        async with db.snapshot() as tx:
+            return await queries.timeline_page(tx, wanted, ask)
+
+    @api.get("/v1/models/{model}/production", summary="What was in a stage", response_model=Occupant, **view)
+    async def production(
+        model: ModelPath,
+        who: Who,
+        known: AsKnown,
+        workspace: OneWorkspace = "default",
+        at: At = None,
+        stage: Annotated[StageName, Query(description="Any stage of the workspace")] = Stage.PRODUCTION.value,
+    ) -> Document:
+        of = await who.model(workspace, model)
+        async with db.snapshot() as tx:
+            return await queries.occupant(tx, workspace, of, stage, at or now(), known)
+
+    @api.get("/v1/models/{model}/history", summary="Stages as ranges of time", response_model=StageHistory, **view)
+    async def history(
+        model: ModelPath,
+        who: Who,
+        known: AsKnown,
+        ask: Asked,
+        workspace: OneWorkspace = "default",
+        version: Annotated[VersionNumber | None, Query()] = None,
+        stage: Annotated[StageName | None, Query(description="Capitals do not matter")] = None,
+        since: Since = None,
+        until: Until = None,
+    ) -> Document:
+        place = Place(workspace, await who.model(workspace, model), version, since, until)
+        async with db.snapshot() as tx:
+            return await queries.stage_history(tx, place, stage, known, ask)
+
+    @api.get("/v1/models/{model}/aliases/{alias}", summary="Where an alias pointed", response_model=Pointer, **view)
+    async def pointed(
+        model: ModelPath,
+        alias: Annotated[AliasName, Path()],
+        who: Who,
+        known: AsKnown,
+        workspace: OneWorkspace = "default",
+        at: At = None,
+    ) -> Document:
+        of = await who.model(workspace, model)
+        async with db.snapshot() as tx:
+            return await queries.pointed(tx, workspace, of, alias, at or now(), known)
+
+    @api.get(
+        "/v1/models/{model}/aliases/{alias}/history",
+        summary="Where an alias pointed, as ranges of time",
+        response_model=AliasHistory,
+        **view,
+    )
+    async def alias_history(
+        model: ModelPath,
+        alias: Annotated[AliasName, Path()],
+        who: Who,
+        known: AsKnown,
+        ask: Asked,
+        workspace: OneWorkspace = "default",
+        since: Since = None,
+        until: Until = None,
+    ) -> Document:
+        place = Place(workspace, await who.model(workspace, model), None, since, until)
+        async with db.snapshot() as tx:
+            return await queries.alias_history(tx, place, alias, known, ask)

@@ -10,11 +10,14 @@ from audit.access import AccessLog
 from audit.checkpoints import Checkpoints
 from audit.ledger import Ledger
 from audit.note import Signer
+from audit.pins import Pins
 from audit.proofs import Proofs
+from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tables import mechanism
 from audit.views import views_of
 from contracts.topics import AUDIT_EVENTS
+from kit.auth import KeySource
 from kit.bus import Bus
 from kit.db import Database
 from kit.events import EventLog
@@ -43,12 +46,14 @@ def build(settings: AuditSettings) -> FastAPI:
     consumers.subscribe(bus, Ledger(db, views_of(settings)))
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
+    pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
+    search = SearchProjection(db)
     return make_app(
         settings,
         service=SERVICE,
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, guard, Proofs(db), checkpoints, access)],
-        background=[Relay.of(db, events, settings).run, checkpoints.run],
+        routers=[api.router(db, guard, Proofs(db), checkpoints, access, pins)],
+        background=[Relay.of(db, events, settings).run, checkpoints.run, search.run],
     )
