@@ -1,6 +1,6 @@
 """The audit service's parts on real PostgreSQL, and the whole of it on Kafka as well."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,9 @@ from fastapi import FastAPI
 from audit import app as audit_app
 from audit import tables
 from audit.ledger import Ledger
+from audit.projector import Projector
 from audit.settings import AuditSettings
+from audit.tlog.archive import Archive
 from audit.views import Views
 from contracts.envelope import Envelope
 from contracts.lifecycle import Stage, TransitionKind
@@ -25,7 +27,7 @@ from contracts.model import Artifact, VersionContent
 from contracts.payload import Message
 from contracts.registry import Approval, Criterion, StageChanged, VersionRegistered, WorkspaceConfigured
 from contracts.topics import REGISTRY_EVENTS
-from embedded.fixtures import run
+from embedded.fixtures import S3, run
 from kit.bus import Record
 from kit.db import Database
 from kit.keys import ensure_key, make_token
@@ -41,6 +43,30 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 _offsets = iter(range(10**9))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a record: its index (None: it was there already), and what was found to be wrong with it."""
+
+    index: int | None
+    flaw: str | None
+
+
+class Log:
+    """The ledger and what follows it, in one call."""
+
+    def __init__(self, db: Database, archive: Archive, views: Views) -> None:
+        self.db, self.views = db, views
+        self.ledger = Ledger(db, archive)
+        self.projector = Projector(db, views, self.ledger.appended)
+
+    async def append(self, records: Sequence[Record]) -> list[Outcome]:
+        indexes = await self.ledger.append(records)
+        await self.projector.catch_up()
+        async with self.db.snapshot() as tx:
+            found = {row["index"]: row["code"] for row in (await tx.execute(sa.select(tables.finding))).mappings()}
+        return [Outcome(index, None if index is None else found.get(index)) for index in indexes]
+
+
 @dataclass
 class Harness:
     """The service without its consumers, and a way to hand it records."""
@@ -48,9 +74,14 @@ class Harness:
     settings: AuditSettings
     admin_url: str
     db: Database
-    ledger: Ledger
+    archive: Archive
+    ledger: Log
     app: FastAPI
     directory: Path
+
+    def log(self, views: Views | None = None, db: Database | None = None) -> Log:
+        """Another writer of the same log, with views of its own."""
+        return Log(db or self.db, self.archive, views or Views())
 
     def client(self, subject: str = "aud", *groups: str) -> httpx2.AsyncClient:
         token = make_token(ensure_key(self.directory, "auth"), subject, list(groups or ("auditors",)))
@@ -116,7 +147,7 @@ def service_url(admin_url: str) -> str:
 
 def migrate_audit(admin_url: str) -> None:
     scripts = Path(audit_app.__file__).parent / "migrations"
-    guarded = ("entry", "checkpoint")
+    guarded = ("entry", "node", "finding", "checkpoint")
     migrate("audit", scripts, database_url=service_url(admin_url), admin_database_url=admin_url, append_only=guarded)
 
 
@@ -129,7 +160,7 @@ async def _execute(url: str, statement: str) -> None:
 
 
 @pytest.fixture
-def settings(migrated: str, tmp_path: Path) -> AuditSettings:
+def settings(migrated: str, infra_s3: S3, bucket: str, tmp_path: Path) -> AuditSettings:
     for name in ("auth", "checkpoint"):
         ensure_key(tmp_path, name)
     (tmp_path / "access.yaml").write_text(ACCESS)
@@ -141,15 +172,20 @@ def settings(migrated: str, tmp_path: Path) -> AuditSettings:
         checkpoint_key=tmp_path / "checkpoint.jwk",
         checkpoint_seconds=0.1,
         graceful_seconds=3,
+        s3_endpoint=infra_s3.endpoint,
+        s3_access_key=infra_s3.access_key,
+        s3_secret_key=infra_s3.secret_key,
+        s3_bucket=bucket,
     )
 
 
 @pytest.fixture
 async def audit(settings: AuditSettings, migrated: str, tmp_path: Path) -> AsyncIterator[Harness]:
     db = Database(settings.database_url.get_secret_value(), name="test")
-    ledger = Ledger(db, Views())
+    archive = audit_app.archive_of(settings)
+    log = Log(db, archive, Views())
     try:
-        yield Harness(settings, migrated, db, ledger, audit_app.build(settings), tmp_path)
+        yield Harness(settings, migrated, db, archive, log, audit_app.build(settings), tmp_path)
     finally:
         await db.close()
 

@@ -10,7 +10,6 @@ from tests.support.decisions import publish
 from approval.decision import sign
 from audit import tables
 from audit.decisions import Decisions
-from audit.ledger import Ledger
 from audit.rebuild import rebuild
 from audit.views import STAGES, Views
 from contracts.approval import Decision, Verdict
@@ -60,17 +59,17 @@ class Signed:
         self.audit, self.key = audit, load_key(directory / "decision.jwk")
         self.jwks = directory / "decision.jwks.json"
         self.views = Views(Decisions(KeySource(str(self.jwks))))
-        self.ledger = Ledger(audit.db, self.views)
+        self.ledger = audit.log(self.views)
 
     def publish(self, members: dict[str, Any]) -> None:
         """The key with more members; they are read before the next record."""
         publish(self.jwks, (self.key, members))
         self.views = Views(Decisions(KeySource(str(self.jwks))))
-        self.ledger = Ledger(self.audit.db, self.views)
+        self.ledger = self.audit.log(self.views)
 
     async def tell(self, *envelopes: Envelope) -> list[str | None]:
         outcomes = await self.ledger.append([record(envelope) for envelope in envelopes])
-        return [outcome.flaw.code if outcome.flaw else None for outcome in outcomes]
+        return [outcome.flaw for outcome in outcomes]
 
     def first(self) -> list[Envelope]:
         """v1 is in production."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -9,23 +11,25 @@ from typing import Any
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import app as audit_app
+from audit import ledger as module
 from audit import merkle, tables
 from audit.domain import Reading
-from audit.leaf import Leaf
-from audit.ledger import Head, Ledger, LostRace
+from audit.leaf import Detached, Leaf, decode
+from audit.ledger import Ledger, LostRace
 from audit.views import Views
 from contracts.lifecycle import Stage
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
+from kit.bus import Record
 from kit.db import Database
-from kit.errors import is_transient
+from kit.inbox import Inbox
 
-from .conftest import Harness, event, record, registered, story
+from .conftest import NOON, Harness, event, record, registered, story
 
 
 async def assert_sound(audit: Harness) -> list[dict[str, Any]]:
@@ -51,12 +55,13 @@ async def test_an_entry_holds_the_exact_bytes(audit: Harness) -> None:
     (outcome,) = await audit.ledger.append([sent])
     assert (outcome.index, outcome.flaw) == (0, None)
     (entry,) = await assert_sound(audit)
-    leaf = Leaf.decode(entry["leaf"])
+    leaf = decode(entry["leaf"])
+    assert isinstance(leaf, Leaf)
     assert (leaf.topic, leaf.partition, leaf.offset) == (sent.topic, 4, sent.offset)
     assert (leaf.key, leaf.value, leaf.timestamp) == (sent.key, sent.value, sent.timestamp_ms)
     assert dict(leaf.headers) == {**dict(headers), "authorization": sha256(b"Bearer secret").digest()}
     assert b"secret" not in entry["leaf"]
-    assert (entry["dedupe"], entry["recorded_at"]) == (leaf.dedupe(), leaf.recorded_at)
+    assert entry["recorded_at"] == leaf.recorded_at
 
 
 async def test_a_batch_is_appended_in_order(audit: Harness) -> None:
@@ -64,41 +69,83 @@ async def test_a_batch_is_appended_in_order(audit: Harness) -> None:
     outcomes = await audit.ledger.append(records)
     assert [o.index for o in outcomes] == list(range(len(records)))
     entries = await assert_sound(audit)
-    assert [Leaf.decode(e["leaf"]).offset for e in entries] == [r.offset for r in records]
+    assert [decode(e["leaf"]).offset for e in entries] == [r.offset for r in records]
 
 
-async def test_what_comes_twice_is_one_entry(audit: Harness) -> None:
+async def books(audit: Harness) -> list[tuple[int, int, int, int, int]]:
+    names = ("epoch", "lowest", "next", "entries", "since")
+    return [tuple(row[name] for name in names) for row in await audit.rows(tables.kafka_offset)]  # type: ignore[misc]
+
+
+async def test_what_kafka_delivers_again_is_one_entry(audit: Harness) -> None:
     one, two, three = (record(envelope, offset=n) for n, envelope in enumerate(story()[:3]))
-    await audit.ledger.append([one])
-    await audit.ledger.append([replace(one, offset=1)])  # the relay sent it twice
-    await audit.ledger.append([replace(two, offset=2), replace(two, offset=3)])  # within one batch
-    await audit.ledger.append([replace(one, offset=0)])  # Kafka delivered it again
-    await audit.ledger.append([replace(three, offset=4)])
+    assert [o.index for o in await audit.ledger.append([one])] == [0]
+    assert [o.index for o in await audit.ledger.append([one, two])] == [None, 1]
+    assert [o.index for o in await audit.ledger.append([two, two, one, three, three])] == [None, None, None, 2, None]
+    assert [o.index for o in await audit.log().append([three])] == [None]  # another process
     assert len(await assert_sound(audit)) == 3
-    (books,) = await audit.rows(tables.kafka_offset)
-    assert (books["lowest"], books["highest"]) == (0, 4)
-    assert (books["entries"], books["duplicates"], books["redelivered"], books["rewound"]) == (3, 2, 1, 0)
-    complete = await audit.get("/v1/log/completeness")
-    assert complete["complete"] is True
-    assert complete["items"][0]["missing"] == 0
+    assert await books(audit) == [(0, 0, 3, 3, 0)]
+
+
+async def test_what_is_on_the_topic_twice_is_two_entries(audit: Harness) -> None:
+    """A relay that died before it could delete: the second record is as real as the first, and told from it."""
+    one, two = (record(envelope, offset=n) for n, envelope in enumerate(story()[:2]))
+    await audit.ledger.append([one, replace(one, offset=1), replace(two, offset=2)])
+    assert len(await assert_sound(audit)) == 3
+    assert [row["copy_of"] for row in await audit.rows(tables.timeline)] == [None, 0, None]
+    assert [row["version"] for row in await audit.rows(tables.stage_interval)] == [1, 1]
+    assert await books(audit) == [(0, 0, 3, 3, 0)]
 
 
 async def test_a_broker_that_forgot_is_told_from_a_redelivery(audit: Harness) -> None:
     envelopes = story()
     await audit.ledger.append([record(e, offset=n) for n, e in enumerate(envelopes[:4])])
     # It starts again at 0: the relay publishes all it has, then something new follows.
-    await audit.ledger.append([record(e, offset=n) for n, e in enumerate([*envelopes[1:4], envelopes[4]])])
-    entries = await assert_sound(audit)
-    assert len(entries) == 5
-    (books,) = await audit.rows(tables.kafka_offset)
-    assert (books["entries"], books["redelivered"], books["rewound"]) == (4, 3, 1)
-    assert (await audit.get("/v1/log/completeness"))["complete"] is True
+    again = [record(e, offset=n) for n, e in enumerate([envelopes[0], *envelopes[2:5]])]
+    assert [o.index for o in await audit.ledger.append(again)] == [None, 4, 5, 6]
+    assert [row["copy_of"] for row in await audit.rows(tables.timeline)] == [None] * 4 + [2, 3, None]
+    assert await books(audit) == [(0, 0, 4, 4, 0), (1, 1, 4, 3, 4)]
+    assert [o.index for o in await audit.ledger.append(again)] == [None] * 4
+    assert len(await assert_sound(audit)) == 7
 
 
-async def test_a_missing_offset_is_reported(audit: Harness) -> None:
-    await audit.ledger.append([record(e, offset=o) for e, o in zip(story(), (0, 1, 3), strict=False)])
-    found = await audit.get("/v1/log/completeness")
-    assert (found["complete"], found["items"][0]["missing"]) == (False, 1)
+async def test_a_broker_that_forgets_twice_within_one_batch(audit: Harness) -> None:
+    envelopes = story()
+    lives = [record(e, offset=n % 2) for n, e in enumerate(envelopes[:6])]
+    assert [o.index for o in await audit.ledger.append(lives)] == list(range(6))
+    assert await books(audit) == [(0, 0, 2, 2, 0), (1, 0, 2, 2, 2), (2, 0, 2, 2, 4)]
+    await assert_sound(audit)
+
+
+async def test_a_record_too_large_for_a_tile_lies_in_the_store(audit: Harness) -> None:
+    small, large = record(story()[0], offset=0), record(story()[1], offset=1)
+    large = replace(large, headers=(*large.headers, ("much", b"x" * 70_000)))
+    await audit.ledger.append([small, large])
+    assert [o.index for o in await audit.ledger.append([large])] == [None]
+    first, second = await assert_sound(audit)
+    detached = decode(second["leaf"])
+    assert isinstance(detached, Detached)
+    assert len(second["leaf"]) < 1_000
+    data = await audit.archive.read(f"leaf/{detached.sha256.hex()}")
+    assert data is not None
+    whole = decode(data)
+    assert isinstance(whole, Leaf)
+    assert (whole.key, whole.headers, whole.value) == (large.key, large.headers, large.value)
+    assert (detached.size, detached.sha256) == (len(data), sha256(data).digest())
+    assert await audit.archive.inline(second["leaf"]) == data
+    assert await audit.archive.inline(first["leaf"]) == first["leaf"]
+    # The views read it as any other.
+    assert [row["version"] for row in await audit.rows(tables.stage_interval)] == [1, 1]
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+async def test_the_largest_leaf_that_a_bundle_holds(audit: Harness, extra: int) -> None:
+    sent = record(story()[0])
+    empty = len(module.leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
+    sent = replace(sent, headers=(*sent.headers, ("much", b"x" * (65_535 - empty + extra))))
+    await audit.ledger.append([sent])
+    (entry,) = await assert_sound(audit)
+    assert (len(entry["leaf"]) == 65_535 + extra) == (extra <= 0)
 
 
 async def test_bad_records_are_logged_and_their_neighbours_pass(audit: Harness) -> None:
@@ -120,9 +167,6 @@ async def test_bad_records_are_logged_and_their_neighbours_pass(audit: Harness) 
     entries = await assert_sound(audit)
     assert [bool(e["problem"]) for e in entries] == [True] * len(bad) + [False, False]
     assert {i["version"] for i in await audit.rows(tables.stage_interval)} == {1, 2}
-    # A repetition is no new entry, but its flaw is told again: the first may have died before it was parked.
-    (again,) = await audit.ledger.append([bad[0]])
-    assert (again.index, bool(again.flaw)) == (None, True)
 
 
 async def test_commands_have_no_sequence_and_are_logged(audit: Harness) -> None:
@@ -136,87 +180,185 @@ async def test_commands_have_no_sequence_and_are_logged(audit: Harness) -> None:
 
 
 async def test_many_writers_make_one_gapless_history(audit: Harness) -> None:
-    records = [record(event(registered(n, f"model-{n}"), 1), partition=n % 3) for n in range(1, 61)]
-    dbs = [Database(audit.settings.database_url.get_secret_value(), name=f"writer-{n}") for n in range(3)]
+    """Replicas side by side; every record reaches each of them, as after a rebalance that nobody noticed."""
+    url = audit.settings.database_url.get_secret_value()
+    dbs = [Database(url, name=f"writer-{n}") for n in range(3)]
     chance = random.Random(7)
+    by_partition = [
+        [record(event(registered(n, f"model-{p}-{n}"), 1), partition=p, offset=n) for n in range(1, 31)]
+        for p in range(4)
+    ]
 
     async def write(db: Database) -> None:
-        ledger = Ledger(db, Views())
-        mine = chance.sample(records, len(records))
-        for start in range(0, len(mine), 7):
-            await ledger.append(mine[start : start + 7])
+        logs = [audit.log(db=db).ledger for _ in by_partition]
+        await asyncio.gather(*(pour(log, records) for log, records in zip(logs, by_partition, strict=True)))
+
+    async def pour(ledger: Ledger, records: list[Record]) -> None:
+        start = 0
+        while start < len(records):
+            step = chance.randint(1, 7)
+            with suppress(LostRace):
+                await ledger.append(records[start : start + step])
+                start += step
 
     try:
-        await asyncio.gather(*(write(db) for db in dbs), *(write(db) for db in dbs))
+        await asyncio.gather(*(write(db) for db in dbs))
     finally:
         for db in dbs:
             await db.close()
+    await audit.ledger.projector.catch_up()
     entries = await assert_sound(audit)
-    assert len(entries) == len(records)
-    assert {Leaf.decode(e["leaf"]).value for e in entries} == {r.value for r in records}
+    values = [leaf.value for leaf in (decode(e["leaf"]) for e in entries) if isinstance(leaf, Leaf)]
+    assert sorted(map(str, values)) == sorted(str(r.value) for records in by_partition for r in records)
+    for partition in range(4):
+        assert [e["kafka_offset"] for e in entries if e["partition"] == partition] == list(range(1, 31))
+
+
+async def test_one_writer_takes_what_comes_together_into_one_transaction(audit: Harness) -> None:
+    records = [record(event(registered(n, f"m{n}"), 1), partition=n % 5, offset=n) for n in range(1, 51)]
+    found = await asyncio.gather(*(audit.ledger.ledger.append([r]) for r in records))
+    assert [index for (index,) in found] == list(range(50))
+    await audit.ledger.projector.catch_up()
+    entries = await assert_sound(audit)
+    assert len({e["recorded_at"] for e in entries}) > 1
+    async with audit.db.snapshot() as tx:
+        transactions = await tx.scalar(sa.text("select count(distinct xmin::text) from audit.entry"))
+    assert transactions < 10
 
 
 async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> None:
-    """The compare-and-set is the guarantee also where the row lock is not."""
-
-    class Zombie(Ledger):
-        async def _lock_head(self, tx: AsyncConnection) -> Head:
-            head = await super()._lock_head(tx)
-            return replace(head, size=head.size - 1, frontier=b"")
-
-    await audit.ledger.append([record(event(registered(1), 1))])
+    """The compare-and-set is the guarantee: this one believes in an old head, and in nothing else."""
+    zombie = audit.log().ledger
+    await zombie.append([record(event(registered(1), 1), offset=1)])
+    old = zombie._state
+    assert old is not None
+    stale = replace(old, tree=merkle.Frontier.load(old.tree.size, old.tree.dump()), places=dict(old.places))
+    await audit.ledger.append([record(event(registered(2), 2), offset=2)])
     before = await audit.entries()
-    with pytest.raises(LostRace) as lost:
-        await Zombie(audit.db, Views()).append([record(event(registered(2), 2))])
-    assert is_transient(lost.value)
+    async with audit.db.engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        zombie._state = stale
+        items = await zombie._prepare([record(event(registered(3), 3), offset=3)])
+        assert await zombie._try(driver, items) is False  # type: ignore[arg-type]
     assert await audit.entries() == before
-    assert len(await assert_sound(audit)) == 1
+    zombie._state = old
+    assert await zombie.append([record(event(registered(3), 3), offset=3)]) == [2]
+    await audit.ledger.projector.catch_up()
+    assert len(await assert_sound(audit)) == 3
+
+
+async def test_an_old_offset_loses_the_race_too(audit: Harness) -> None:
+    """Two writers of one partition: the head alone would not tell that the record is in."""
+    one, two = audit.log().ledger, audit.log().ledger
+    sent = [record(event(registered(n, f"m{n}"), 1), offset=n) for n in range(1, 5)]
+    await one.append(sent[:2])
+    await two.append(sent[:3])  # learns of the first two
+    assert await one.append(sent[2:]) == [None, 3]
+    await audit.ledger.projector.catch_up()
+    assert len(await assert_sound(audit)) == 4
 
 
 async def test_a_writer_that_stops_in_the_middle_is_cut_off(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A paused process holds the head; the database ends its session, and what it wakes up to do fails."""
-    monkeypatch.setattr("audit.ledger.IDLE_LIMIT", "200ms")
+    """A paused writer holds the head; the database ends its session, and what it wakes up to do fails."""
+    monkeypatch.setattr("audit.ledger.LIMIT", "200ms")
     inside, wake = asyncio.Event(), asyncio.Event()
+    move = Ledger._move
 
-    class Paused(Views):
-        async def project(
-            self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
-        ) -> Reading:
-            inside.set()
-            await wake.wait()
-            return await super().project(tx, index, leaf, reading)
+    async def pausing(self: Ledger, *given: Any) -> bool:
+        moved = await move(self, *given)
+        inside.set()
+        await wake.wait()
+        return moved
 
-    paused = Ledger(audit.db, Paused())
+    paused = audit.log().ledger
+    monkeypatch.setattr(paused, "_move", pausing.__get__(paused))
     mine = record(event(registered(1), 1))
     attempt = asyncio.create_task(paused.append([mine]))
     await inside.wait()
-    monkeypatch.undo()  # the others keep their time, however busy the machine is
+    monkeypatch.setattr("audit.ledger.LIMIT", "30s")  # the others keep their time, however busy the machine is
     await audit.ledger.append([record(event(registered(2, "other"), 1))])
     wake.set()
-    with pytest.raises(DBAPIError) as cut:
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
         await attempt
-    assert is_transient(cut.value)
     assert len(await assert_sound(audit)) == 1
+    monkeypatch.undo()
     await paused.append([mine])
+    await audit.ledger.projector.catch_up()
     assert len(await assert_sound(audit)) == 2
 
 
-async def test_all_or_nothing(audit: Harness) -> None:
-    class Failing(Views):
-        async def project(
-            self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
-        ) -> Reading:
-            judged = await super().project(tx, index, leaf, reading)
-            if index == 2:
-                raise ConnectionError("gone in the middle")
-            return judged
+@pytest.mark.parametrize("step", ["_move", "_ensure_month", "copy", "commit"])
+async def test_all_or_nothing(audit: Harness, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """PostgreSQL is killed under the writer at any step; tried again, all is in, once."""
+    ledger = audit.ledger.ledger
+    await ledger.append([record(story()[0], offset=0)])
+    attempt = Ledger._try
+    killed = 0
 
-    ledger = Ledger(audit.db, Failing())
-    with pytest.raises(ConnectionError):
-        await ledger.append([record(e) for e in story()])
-    assert await assert_sound(audit) == []
-    for table in (tables.kafka_offset, tables.timeline, tables.stage_interval, tables.mechanism.progress):
-        assert await audit.rows(table) == []
+    async def hit(driver: asyncpg.Connection) -> None:
+        nonlocal killed
+        killed += 1
+        await audit.execute(f"select pg_terminate_backend({driver.get_server_pid()})")
+
+    async def trying(self: Ledger, driver: asyncpg.Connection, items: list[Any]) -> bool:
+        if killed:
+            return await attempt(self, driver, items)
+        return await attempt(self, Struck(driver, hit, step), items)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Ledger, "_try", trying)
+    rest = [record(e, offset=n) for n, e in enumerate(story()[1:], 1)]
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await ledger.append(rest)
+    assert killed == 1
+    assert len(await audit.rows(tables.entry)) == 1
+    await ledger.append(rest)
+    await audit.ledger.projector.catch_up()
+    assert len(await assert_sound(audit)) == 9
+    assert await books(audit) == [(0, 0, 9, 9, 0)]
+
+
+class Struck:
+    """A connection whose server is struck just before a step."""
+
+    def __init__(self, driver: asyncpg.Connection, hit: Callable[[asyncpg.Connection], Awaitable[None]], step: str):
+        self._driver, self._hit, self._step = driver, hit, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    async def _maybe(self, step: str) -> None:
+        if step == self._step:
+            await self._hit(self._driver)
+
+    async def execute(self, statement: str, *given: Any) -> Any:
+        await self._maybe("_ensure_month" if "ensure_partition" in statement or "begin" in statement else statement)
+        return await self._driver.execute(statement, *given)
+
+    async def fetchrow(self, *given: Any) -> Any:
+        await self._maybe("_move")
+        return await self._driver.fetchrow(*given)
+
+    async def copy_records_to_table(self, *given: Any, **more: Any) -> Any:
+        await self._maybe("copy")
+        return await self._driver.copy_records_to_table(*given, **more)
+
+
+async def test_an_answer_that_is_lost_makes_no_second_entry(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit is through, the writer does not know."""
+    attempt = Ledger._try
+
+    async def losing(self: Ledger, driver: asyncpg.Connection, items: list[Any]) -> bool:
+        await attempt(self, driver, items)
+        self._state = None
+        raise ConnectionResetError("the answer was lost")
+
+    records = [record(e, offset=n) for n, e in enumerate(story())]
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "_try", losing)
+        with pytest.raises(ConnectionResetError):
+            await audit.ledger.ledger.append(records)
+    assert [o.index for o in await audit.ledger.append(records)] == [None] * len(records)
+    assert len(await assert_sound(audit)) == len(records)
 
 
 async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> None:
@@ -228,9 +370,9 @@ async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> Non
                 raise ZeroDivisionError("a bug")
             return await super().project(tx, index, leaf, reading)
 
-    ledger = Ledger(audit.db, Broken())
-    outcomes = await ledger.append([record(e) for e in story()[:3]])
-    assert [o.flaw for o in outcomes] == [None] * 3
+    log = audit.log(Broken(Inbox(tables.mechanism)))
+    outcomes = await log.append([record(e) for e in story()[:3]])
+    assert [o.flaw for o in outcomes] == [None, "view-failed", None]
     entries = await audit.entries()
     assert [e["problem"] for e in entries] == [None, "view-failed: ZeroDivisionError('a bug')", None]
     assert [r["index"] for r in await audit.rows(tables.timeline)] == [0, 2]
@@ -254,12 +396,13 @@ ATTACKS = [
     "truncate audit.{table}",
     "truncate audit.{table} cascade",
 ]
-COLUMN = {"entry": "leaf", "checkpoint": "note", "event": "data"}
+COLUMN = {"entry": "leaf", "node": "hash", "finding": "code", "checkpoint": "note", "event": "data"}
 
 
 @pytest.mark.parametrize("role", ["service", "owner", "owner as replica"])
 async def test_what_was_written_stays(audit: Harness, role: str) -> None:
-    await audit.ledger.append([record(story()[0])])
+    await audit.ledger.append([record(event(registered(n, f"m{n}"), 1), offset=n) for n in range(1, 257)])
+    await audit.ledger.append([record(story()[0], value=b"bad")])
     await audit.get("/v1/log/entries")
     await audit.get("/checkpoint")
     before = [await audit.rows(tables.Table.metadata.tables[f"audit.{table}"]) for table in COLUMN]

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from audit import app as audit_app
 from audit import merkle, tables
-from audit.checkpoints import Checkpoints, SplitLog
-from audit.note import Signer, open_note
+from audit.note import open_note
+from audit.tlog.archive import Contradiction
+from audit.tlog.publisher import Publisher
 from audit.verify import Report, verify_export
 from contracts.audit import AccessRecorded, CheckpointPublished
+from contracts.envelope import Envelope
 from contracts.topics import AUDIT_EVENTS
 from kit.events import EventLog
 
@@ -25,9 +27,9 @@ LOG_PATHS = ["entries", "inclusion?index=0", "consistency?from=0", "export", "ve
 async def log(audit: Harness) -> Harness:
     """Nine entries, signed at five and at nine."""
     await audit.ledger.append([record(e) for e in story()[:5]])
-    await audit.get("/checkpoint")
+    await publisher(audit).current()
     await audit.ledger.append([record(e) for e in story()[5:]])
-    await audit.get("/checkpoint")
+    await publisher(audit).current()
     return audit
 
 
@@ -111,7 +113,7 @@ async def test_the_export_is_verified_offline_and_a_changed_copy_is_not(log: Har
 
 
 async def test_an_export_longer_than_a_page(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.proofs.PAGE", 3)
+    monkeypatch.setattr("audit.tlog.proofs.PAGE", 3)
     for size in range(1, 8):
         await audit.ledger.append([record(event(registered(size, f"m{size}"), 1))])
         report = await exported(audit)
@@ -188,42 +190,52 @@ async def test_a_changed_checkpoint_is_found(log: Harness) -> None:
     ],
 )
 async def test_two_roots_are_never_signed_for_one_size(log: Harness, change: str) -> None:
-    checkpoints = make_checkpoints(log)
-    await checkpoints.current()
+    note = await log.get("/checkpoint")
     await log.execute("alter table audit.tree_head disable trigger all", f"update audit.tree_head {change}")
-    with pytest.raises(SplitLog):
-        await checkpoints.current()
-    assert await log.status("/checkpoint") == 500
+    with pytest.raises(Contradiction):
+        await publisher(log).current()
+    assert await log.status("/v1/log/inclusion?index=0", "auditors") == 500
+    assert (await log.get("/v1/log/verify"))["ok"] is False
+    # What was published stays published, and nothing else is.
+    assert await log.get("/checkpoint") == note
     assert len(await log.rows(tables.checkpoint)) == 2
 
 
-def make_checkpoints(log: Harness, signer: Signer | None = None, publish_seconds: float = 0) -> Checkpoints:
+def publisher(log: Harness, publish_seconds: float = 0) -> Publisher:
+    """Another process's."""
     events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
-    signer = signer or Signer("hallmark.example/log/audit", Ed25519PrivateKey.generate())
-    return Checkpoints(log.db, events, signer, every_seconds=0.1, publish_seconds=publish_seconds)
+    signer = audit_app.signer_of(log.settings)
+    return Publisher(log.db, events, log.archive, signer, every_seconds=0.1, publish_seconds=publish_seconds)
 
 
-async def test_a_new_key_signs_beside_the_old_one(log: Harness) -> None:
-    old = (await log.get("/keys")).strip()
-    checkpoints = make_checkpoints(log)
-    head, note = await checkpoints.current()
-    assert open_note(note, checkpoints.vkey) == open_note(note, old) == head
-
-
-async def test_checkpoints_are_published_at_most_once_per_interval(audit: Harness) -> None:
-    slow, fast = make_checkpoints(audit, publish_seconds=3600), make_checkpoints(audit)
-    for envelope in story()[:3]:
+async def test_checkpoints_are_announced_at_most_once_per_interval(audit: Harness) -> None:
+    slow, fast = publisher(audit, publish_seconds=3600), publisher(audit)
+    for envelope in story()[:4]:
         await audit.ledger.append([record(envelope)])
-        _, note = await slow.current()
-        await slow.publish(note)
-        await slow.publish(note)
+        for _ in range(2):
+            await slow.announce(await slow.current())
     assert [p.size for p in await published(audit)] == [1]
-    _, note = await fast.current()
-    await fast.publish(note)
-    await fast.publish(note)
+    for _ in range(2):
+        await fast.announce(await fast.current())
     sizes = await published(audit)
-    assert [p.size for p in sizes] == [1, 3]
+    assert [p.size for p in sizes] == [1, 4]
     assert b64decode(sizes[1].root) == (await audit.rows(tables.tree_head))[0]["root"]
+
+
+async def test_the_log_does_not_feed_itself(audit: Harness) -> None:
+    """The event that announces a checkpoint becomes an entry: that alone is nothing to announce."""
+    await audit.ledger.append([record(story()[0])])
+    one = publisher(audit)
+    await one.announce(await one.current())
+    (row,) = [row for row in await audit.rows(tables.mechanism.outbox) if row["topic"] == AUDIT_EVENTS.name]
+    headers = tuple((name, value.encode()) for name, value in row["headers"])
+    own = Envelope.from_kafka(row["key"], headers, row["value"])
+    assert (await audit.ledger.append([record(own, topic=AUDIT_EVENTS.name)]))[0].flaw is None
+    await one.announce(await one.current())
+    assert [p.size for p in await published(audit)] == [1]
+    await audit.ledger.append([record(story()[1])])
+    await one.announce(await one.current())
+    assert [p.size for p in await published(audit)] == [1, 3]
 
 
 async def published(audit: Harness) -> list[CheckpointPublished]:

@@ -86,16 +86,28 @@ class BlobStore:
                 return None
             raise
 
-    async def ensure_bucket(self) -> None:
+    async def ensure_bucket(self, *, object_lock: bool = False) -> None:
+        """Makes the bucket where it is not there. `object_lock`: the objects of a new one can be locked."""
+
         def work(client: Minio) -> None:
-            if not client.bucket_exists(self.bucket):
-                try:
-                    client.make_bucket(self.bucket)
-                except S3Error as error:
-                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                        raise
+            if client.bucket_exists(self.bucket):
+                return
+            try:
+                client.make_bucket(self.bucket, object_lock=object_lock)
+            except S3Error as error:
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
 
         await self._call(work)
+
+    async def can_lock(self) -> bool:
+        """Whether objects of the bucket can be locked (S3 Object Lock)."""
+
+        def work(client: Minio) -> bool:
+            client.get_object_lock_config(self.bucket)
+            return True
+
+        return bool(await self._unless_gone(work, "ObjectLockConfigurationNotFoundError", "NotImplemented"))
 
     # -- objects -------------------------------------------------------------------------------------------------
 
@@ -116,6 +128,27 @@ class BlobStore:
         while page := await self._call(lambda _: tuple(itertools.islice(objects, PAGE))):
             for item in page:
                 yield item
+
+    async def put(self, key: str, data: bytes, headers: dict[str, str]) -> str | None:
+        """Writes a small object and gives its ETag; None when a condition in the headers does not hold (412)."""
+
+        def work(client: Minio) -> str | None:
+            return client._put_object(self.bucket, key, data, dict(headers)).etag
+
+        return await self._unless_gone(work, "PreconditionFailed", "ConditionalRequestConflict")
+
+    async def read(self, key: str) -> tuple[bytes, str] | None:
+        """The bytes of a small object and its ETag; None when there is no such object."""
+
+        def work(client: Minio) -> tuple[bytes, str]:
+            response = client.get_object(self.bucket, key)
+            try:
+                return response.data, response.headers.get("etag", "").strip('"')
+            finally:
+                response.close()
+                response.release_conn()
+
+        return await self._unless_gone(work)
 
     async def digest(self, key: str) -> tuple[str, int] | None:
         """The digest (`sha256:...`) and the bytes of what really lies there, read piece by piece; None: no object."""

@@ -4,4 +4,4 @@ from audit.app import build
 from audit.settings import AuditSettings
 from kit.main import run
 
-run("audit", AuditSettings, build, append_only=("entry", "checkpoint"))
+run("audit", AuditSettings, build, append_only=("entry", "node", "finding", "checkpoint"))

@@ -5,6 +5,7 @@ read waits for two commits at the most, and the lock of the stream is taken once
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +20,8 @@ from kit.problems import Problem
 from kit.web import Guard
 
 ALL = "*"
+TILES = "GET /tile/... (and more of them within a minute)"
+TILES_SECONDS = 60.0
 MAX_QUERY = 2_000
 BATCH = 200
 
@@ -35,6 +38,7 @@ class AccessLog:
     def __init__(self, db: Database, events: EventLog, guard: Guard, origin: str) -> None:
         self._db, self._events, self._guard = db, events, guard
         self._stream = f"access:{origin}"
+        self._tiles: dict[str, float] = {}
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -52,6 +56,17 @@ class AccessLog:
             await self.record(principal, query, "denied")
             raise
         await self.record(principal, query, "allowed")
+
+    async def admit_to_tiles(self, principal: Principal) -> None:
+        """As `admit`. Whoever fetches the log tile by tile leaves one record a minute, not one each: the records are
+        entries themselves. Raises Problem 403."""
+        now = time.monotonic()
+        if now < self._tiles.get(principal.subject, 0):
+            self._guard.require(principal, Action.AUDIT, ALL)
+            return
+        await self.admit(principal, TILES)
+        self._tiles = {who: until for who, until in self._tiles.items() if until > now}
+        self._tiles[principal.subject] = now + TILES_SECONDS
 
     async def record(self, principal: Principal, query: str, outcome: str) -> None:
         """Returns when the record is durable; raises what kept it from being written."""

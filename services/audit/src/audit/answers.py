@@ -3,11 +3,9 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from contracts.registry import Approval, Criterion
-
-BASE64 = "base64"
 
 
 class Answer(BaseModel):
@@ -174,86 +172,3 @@ class AliasHistory(Page):
 
     items: list[Pointed]
     known_size: int
-
-
-class Entry(Answer):
-    """`leaf` is the exact bytes that `leaf_hash` (hex) is over: SHA-256(0x00 || leaf)."""
-
-    index: int
-    recorded_at: datetime
-    topic: str
-    partition: int
-    offset: int
-    event_id: str | None
-    type: str | None
-    problem: str | None
-    leaf: str = Field(json_schema_extra={"contentEncoding": BASE64})
-    leaf_hash: str
-
-
-class EntryPage(Answer):
-    """`next` is the `start` of the next page."""
-
-    items: list[Entry]
-    next: str | None
-
-
-class Inclusion(Answer):
-    """Hashes in base64, `leaf_hash` in hex; `checkpoint` signs `root` for `size`."""
-
-    index: int
-    size: int
-    root: str
-    leaf_hash: str
-    proof: list[str]
-    checkpoint: str
-
-
-class Consistency(Answer):
-    """Hashes in base64. `checkpoint` is the newest."""
-
-    first: int = Field(alias="from")
-    second: int = Field(alias="to")
-    from_root: str
-    to_root: str
-    proof: list[str]
-    checkpoint: str
-
-
-class Bad(Answer):
-    """`index` is the first bad entry, or the first after the last good checkpoint, or null when it is about none."""
-
-    index: int | None
-    problem: str
-
-
-class Verdict(Answer):
-    """What came of hashing the whole log again."""
-
-    ok: bool
-    first_bad: Bad | None
-    size: int | None = None
-    root: str | None = None
-    checked: int | None = None
-    checkpoint: str | None = None
-
-
-class Books(Answer):
-    """One partition: complete while entries + duplicates = highest - lowest + 1, and all of it is in the log."""
-
-    topic: str
-    partition: int
-    lowest: int
-    highest: int
-    entries: int
-    duplicates: int
-    redelivered: int
-    rewound: int
-    missing: int
-    logged: int
-    complete: bool
-
-
-class Completeness(Answer):
-    items: list[Books]
-    complete: bool

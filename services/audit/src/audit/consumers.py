@@ -1,33 +1,38 @@
 """Kafka in: every record of every topic, good or bad, goes into the log before anything else is said about it."""
 
+from collections.abc import Sequence
+
 from audit.domain import LOGGED
 from audit.ledger import Ledger
 from kit.bus import Bus, Record
 from kit.errors import Permanent, Transient, is_transient
 
+BATCH = 1_000
+
 
 class Ingest:
-    """Appends a record; one that is no good event is parked on the dead-letter topic as well, afterwards."""
+    """Appends records. What is wrong with one is found when it is read, afterwards."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     async def __call__(self, record: Record) -> None:
+        await self.many([record])
+
+    async def many(self, records: Sequence[Record]) -> None:
         try:
-            (outcome,) = await self._ledger.append([record])
+            await self._ledger.append(records)
         except Exception as error:
             if is_transient(error):
                 raise
             # The log must not miss a record: rather stop at it, loudly, than park it unlogged.
             raise Transient(f"cannot append: {error!r}") from error
-        if outcome.flaw is not None:
-            raise Permanent(outcome.flaw.code, outcome.flaw.detail)
 
     async def parked(self, record: Record, error: Permanent) -> None:
-        """Nothing is left to do: the record is in the log."""
+        """Of a record that Kafka's client cannot decode the log knows the place only: its offset is no hole."""
+        await self.many([record])
 
 
 def subscribe(bus: Bus, ledger: Ledger) -> None:
-    """Not the audit topic: the log would feed itself."""
     for topic in LOGGED:
-        bus.subscribe(topic, Ingest(ledger))
+        bus.subscribe_batch(topic, Ingest(ledger), BATCH)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from contracts import approval, notifier, registry
+from contracts import approval, audit, notifier, registry
 from contracts.envelope import Envelope, EnvelopeError
 from contracts.lifecycle import TransitionKind, parse_subject, stream_of
 from contracts.payload import Message
-from contracts.topics import APPROVAL_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
+from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_COMMANDS, REGISTRY_EVENTS
 
-LOGGED = (REGISTRY_COMMANDS, REGISTRY_EVENTS, APPROVAL_EVENTS, NOTIFIER_EVENTS)
+LOGGED = (REGISTRY_COMMANDS, REGISTRY_EVENTS, APPROVAL_EVENTS, NOTIFIER_EVENTS, AUDIT_EVENTS)
 _KINDS: dict[str, dict[str, type[Message]]] = {
     topic.name: {kind.TYPE: kind for kind in kinds}
     for topic, kinds in (
@@ -17,6 +17,7 @@ _KINDS: dict[str, dict[str, type[Message]]] = {
         (REGISTRY_EVENTS, registry.EVENTS),
         (APPROVAL_EVENTS, approval.EVENTS),
         (NOTIFIER_EVENTS, notifier.EVENTS),
+        (AUDIT_EVENTS, audit.EVENTS),
     )
 }
 MAX_PROBLEM = 2_000

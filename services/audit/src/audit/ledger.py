@@ -1,154 +1,315 @@
-"""Append to the log: leaves, hashes, tree head, offsets and views in one transaction (law 6).
+"""Append to the log: leaves, hashes, tree head and offsets in one transaction (law 6).
 
 The index of an entry is not a sequence of the database, which would leave gaps: it is the size of the tree that the
-compare-and-set on `tree_head` replaces. A writer that lost its place (a zombie) loses that and changes nothing.
+compare-and-set on `tree_head` replaces. A writer that lost its place (a zombie) loses that and changes nothing. The
+same statement moves the Kafka offsets, so a record is an entry exactly once, whatever Kafka's groups believe.
+
+Callers that come while another transaction runs are written together in the next one. They prepare their leaves
+meanwhile: PostgreSQL and this process work side by side.
 """
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
+import asyncpg
 import structlog
 from prometheus_client import Counter, Gauge
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import merkle
-from audit.domain import Flaw, Reading, clean, read
-from audit.leaf import Leaf, redact
-from audit.tables import entry, kafka_offset, tree_head
-from audit.views import Views
+from audit.leaf import MAX_LEAF, Detached, Leaf, decode, redact
+from audit.tlog.archive import Archive
 from contracts.envelope import now
-from contracts.registry import WorkspaceConfigured
 from kit.bus import Record
-from kit.db import Database
-from kit.errors import Transient, is_transient
+from kit.db import Database, Signal
+from kit.errors import Transient
 
 log = structlog.get_logger()
 SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
 APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what became of them", ["topic", "outcome"])
-# A writer that stops inside its transaction must not hold the head for ever.
-IDLE_LIMIT = "15s"
+EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
+# A writer that stops inside its transaction must not hold the head for ever; within COPY it counts as busy.
+BEGIN = "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'"
+LIMIT = "15s"
+MAX_BATCH = 5_000
+SLICE = 32  # leaves that are prepared before others get a turn
+TRIES = 5
+COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
+MOVE = """
+with head as (
+  update audit.tree_head set size = $2, root = $3, frontier = $4, at = $5 where id = 1 and size = $1 returning 1
+), moved as (
+  update audit.kafka_offset o set next = n.next, entries = o.entries + n.entries
+  from unnest($6::text[], $7::int[], $8::int[], $9::bigint[], $10::bigint[], $11::bigint[])
+    as n (topic, partition, epoch, was, next, entries)
+  where o.topic = n.topic and o.partition = n.partition and o.epoch = n.epoch and o.next = n.was returning 1
+)
+select (select count(*) from head) as heads, (select count(*) from moved) as moved
+"""
+NEW_PLACES = """
+insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
+select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+on conflict do nothing returning 1
+"""
+KNOWN = "select leaf from audit.entry where topic = $1 and partition = $2 and kafka_offset = $3"
+Place = tuple[str, int]
 
 
 class LostRace(Transient):
     """Another writer appended first."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """`index` is None for a duplicate; `flaw` says what is wrong with the record, also at a repetition."""
+@dataclass
+class _Item:
+    """A record on its way: its leaf and hash, and in the end its index (None: it was in the log already)."""
 
-    index: int | None
-    flaw: Flaw | None
+    record: Record
+    leaf: Leaf
+    data: bytes
+    hash: bytes
+    index: int | None = None
 
 
-@dataclass(frozen=True)
-class Head:
-    size: int
-    root: bytes
-    frontier: bytes
+@dataclass
+class _Read:
+    """How far a partition was read in an epoch, and what is to be written of it."""
+
+    place: Place
+    epoch: int
+    next: int
+    was: int | None = None  # None: the row is new
+    lowest: int = 0
+    since: int = 0
+    entries: int = 0
+
+
+@dataclass
+class _State:
+    """What this writer believes of the log; the compare-and-set finds out when it is wrong."""
+
+    tree: merkle.Frontier
     at: datetime
+    places: dict[Place, _Read]
+
+
+@dataclass
+class _Work:
+    items: list[_Item]
+    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Ledger:
-    """The one writer of the log."""
+    """The writer of the log; of several, in several processes, each append finds its place. `appended` fires after
+    each commit."""
 
-    def __init__(self, db: Database, views: Views) -> None:
-        self._db = db
-        self._views = views
+    def __init__(self, db: Database, archive: Archive) -> None:
+        self._db, self._archive = db, archive
+        self.appended = Signal()
+        self._preparing, self._writing = asyncio.Lock(), asyncio.Lock()
+        self._waiting: list[_Work] = []
+        self._state: _State | None = None
+        self._months: set[str] = set()
 
-    async def append(self, records: Sequence[Record]) -> list[Outcome]:
-        """Appends what is new, in order. All of it or nothing is done when this raises.
+    async def append(self, records: Sequence[Record]) -> list[int | None]:
+        """Appends what is new, in order, and gives the indexes; None for a record that Kafka delivered again.
 
         Raises:
-            LostRace: another writer was faster; append again.
+            LostRace: others were faster several times; append again.
         """
-        readings = [await self._read(record) for record in records]
-        async with self._db.transaction() as tx:
-            head = await self._lock_head(tx)
-            outcomes = await self._append(tx, head, records, readings)
-        for record, outcome in zip(records, outcomes, strict=True):
-            what = "duplicate" if outcome.index is None else "flawed" if outcome.flaw else "entry"
-            APPENDED.labels(record.topic, what).inc()
-        return outcomes
+        if not records:
+            return []
+        async with self._preparing:
+            work = _Work(await self._prepare(records))
+            self._waiting.append(work)
+        async with self._writing:
+            if not work.done.done():
+                await self._write_all()
+        await work.done
+        for item in work.items:
+            APPENDED.labels(item.record.topic, "redelivered" if item.index is None else "entry").inc()
+        return [item.index for item in work.items]
 
-    async def _read(self, record: Record) -> Reading:
-        """Before the transaction: keys may come from far away, and the head must not wait for them."""
-        return await self._views.check(read(record.topic, record.key, redact(record.headers), record.value))
+    async def _prepare(self, records: Sequence[Record]) -> list[_Item]:
+        at, items = now(), []
+        for n, record in enumerate(records, 1):
+            items.append(await self._item(record, at))
+            if n % SLICE == 0:
+                await asyncio.sleep(0)
+        return items
 
-    async def _append(
-        self, tx: AsyncConnection, head: Head, records: Sequence[Record], readings: Sequence[Reading]
-    ) -> list[Outcome]:
-        at = max(now(), head.at)
-        leaves = [leaf_of(record, at) for record in records]
-        indexes, rows, tree = await self._grow(tx, head, leaves)
-        if rows:
-            await self._move_head(tx, head, tree, at)
-        outcomes = []
-        waiting: list[dict[str, Any]] = []
-        for index, leaf, reading in zip(indexes, leaves, readings, strict=True):
-            if index is None:
-                judged = await self._views.judge(tx, reading)
-            else:
-                if isinstance(reading.message, WorkspaceConfigured):
-                    await _insert(tx, waiting)  # rules may fold the entries before them again
-                judged, failed = await self._project(tx, index, leaf, reading)
-                waiting.append({**rows[index - head.size], "problem": _problem(judged.flaw or failed)})
-            outcomes.append(Outcome(index, judged.flaw))
-        await _insert(tx, waiting)
-        await _count(tx, leaves, outcomes)
-        return outcomes
+    async def _item(self, record: Record, at: datetime) -> _Item:
+        leaf = leaf_of(record, at)
+        data = leaf.encode()
+        if len(data) > MAX_LEAF:
+            data = await self._detach(leaf, data)
+        return _Item(record, leaf, data, merkle.leaf_hash(data))
 
-    async def _grow(
-        self, tx: AsyncConnection, head: Head, leaves: Sequence[Leaf]
-    ) -> tuple[list[int | None], list[dict[str, Any]], merkle.Frontier]:
-        """The index of each leaf (None: known already), the rows of the new ones, and the tree with them in it."""
-        tree = merkle.Frontier.load(head.size, head.frontier)
-        keys = [leaf.dedupe() for leaf in leaves]
-        known = set(await tx.scalars(sa.select(entry.c.dedupe).where(entry.c.dedupe.in_(keys))))
-        indexes: list[int | None] = []
-        rows = []
-        for leaf, key in zip(leaves, keys, strict=True):
-            if key in known:
-                indexes.append(None)
-                continue
-            known.add(key)
-            indexes.append(tree.size)
-            rows.append(_row(tree.size, key, leaf))
-            tree.append(rows[-1]["leaf_hash"])
-        return indexes, rows, tree
+    async def _detach(self, leaf: Leaf, data: bytes) -> bytes:
+        """Before the transaction: an entry never names what is not in the store."""
+        detached = Detached.of(leaf, data)
+        await self._archive.keep_leaf(detached.sha256, data)
+        return detached.encode()
 
-    async def _lock_head(self, tx: AsyncConnection) -> Head:
-        """Writers take turns here; the compare-and-set in `_move_head` remains the guarantee."""
-        limit = sa.func.set_config("idle_in_transaction_session_timeout", IDLE_LIMIT, True)
-        row = (await tx.execute(sa.select(tree_head, limit).with_for_update())).one()
-        return Head(row.size, row.root, row.frontier, row.at)
-
-    async def _move_head(self, tx: AsyncConnection, head: Head, tree: merkle.Frontier, at: datetime) -> None:
-        moved = await tx.execute(
-            sa.update(tree_head)
-            .where(tree_head.c.size == head.size)
-            .values(size=tree.size, root=tree.root(), frontier=tree.dump(), at=at)
-        )
-        if moved.rowcount != 1:
-            raise LostRace(f"the log has grown beyond {head.size}")
-        SIZE.set(tree.size)
-
-    async def _project(
-        self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading
-    ) -> tuple[Reading, Flaw | None]:
-        """A view that fails must not keep a record out of the log; the views can be rebuilt."""
+    async def _write_all(self) -> None:
+        """Writes what waits, in the order in which it was prepared. One that fails fails alone."""
+        batch: list[_Work] = []
+        while self._waiting and sum(len(work.items) for work in batch) + len(self._waiting[0].items) <= MAX_BATCH:
+            batch.append(self._waiting.pop(0))
+        if not batch:
+            batch.append(self._waiting.pop(0))
         try:
-            async with tx.begin_nested():
-                return await self._views.project(tx, index, leaf, reading), None
-        except Exception as error:
-            if is_transient(error):
+            await self._write([item for work in batch for item in work.items])
+        except BaseException as error:
+            stopped = not isinstance(error, Exception)
+            for work in batch:
+                work.done.set_exception(Transient("the writer was stopped") if stopped else error)
+                work.done.exception()  # nobody may be left to ask for it
+            if stopped:
                 raise
-            log.exception("a view failed", index=index)
-            return reading, Flaw("view-failed", clean(repr(error)))
+            return
+        for work in batch:
+            work.done.set_result(None)
+        self.appended.set()
+
+    async def _write(self, items: list[_Item]) -> None:
+        for _ in range(TRIES):
+            async with self._db.engine.connect() as connection:
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                if await self._try(driver, items):
+                    return
+            self._state = None
+        raise LostRace("others appended first, several times")
+
+    async def _try(self, driver: asyncpg.Connection, items: list[_Item]) -> bool:
+        """One transaction. False: the log was not as this writer believed, and nothing was written."""
+        state = self._state or await load(driver)
+        self._state = None  # until the commit is through
+        if state.at > items[0].leaf.recorded_at:
+            await self._redate(items, state.at)
+        new, reads = await self._sort(driver, items, state)
+        if not new:
+            self._state = state
+            return True
+        at, before = items[-1].leaf.recorded_at, state.tree.size
+        nodes = state.tree.extend([item.hash for item in new])
+        rows = [
+            (index, i.leaf.recorded_at, i.leaf.topic, i.leaf.partition, i.leaf.offset, i.data, i.hash)
+            for index, i in enumerate(new, before)
+        ]
+        await self._ensure_month(driver, rows[0][1], at)
+        await driver.execute(BEGIN.format(limit=LIMIT))
+        try:
+            if not await self._move(driver, before, state.tree, at, reads):
+                await driver.execute("rollback")
+                return False
+            await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=rows)
+            if nodes:
+                columns = ("level", "index", "hash")
+                await driver.copy_records_to_table("node", schema_name="audit", columns=columns, records=nodes)
+            await driver.execute("commit")
+        except BaseException:
+            # Whatever state the session is in: the next one begins anew.
+            driver.terminate()
+            raise
+        for index, item in enumerate(new, before):
+            item.index = index
+        state.at = at
+        state.places.update({read.place: _Read(read.place, read.epoch, read.next) for read in reads})
+        self._state = state
+        SIZE.set(state.tree.size)
+        return True
+
+    async def _redate(self, items: list[_Item], at: datetime) -> None:
+        """Another writer's clock was ahead: time never runs backwards in the log."""
+        for item in items:
+            fresh = await self._item(item.record, max(at, item.leaf.recorded_at))
+            item.leaf, item.data, item.hash = fresh.leaf, fresh.data, fresh.hash
+
+    async def _sort(
+        self, driver: asyncpg.Connection, items: list[_Item], state: _State
+    ) -> tuple[list[_Item], list[_Read]]:
+        """What is new, and how far each partition is read with it, epoch after epoch."""
+        new: list[_Item] = []
+        reads: list[_Read] = []
+        newest: dict[Place, _Read] = {}
+        for item in items:
+            place, offset = (item.leaf.topic, item.leaf.partition), item.leaf.offset
+            index = state.tree.size + len(new)
+            read = newest.get(place)
+            if read is None:
+                known = state.places.get(place)
+                read = _Read(place, known.epoch, known.next, was=known.next) if known else None
+            if read is not None and offset < read.next:
+                if await self._is_known(driver, item.leaf, new):
+                    continue
+                EPOCHS.labels(item.leaf.topic).inc()
+                log.warning("the broker forgot its log", topic=place[0], partition=place[1], offset=offset)
+                read = _Read(place, read.epoch + 1, offset, lowest=offset, since=index)
+            elif read is None:
+                read = _Read(place, 0, offset, lowest=offset, since=index)
+            if newest.get(place) is not read:
+                newest[place] = read
+                reads.append(read)
+            read.next = offset + 1
+            read.entries += 1
+            new.append(item)
+        return new, reads
+
+    async def _is_known(self, driver: asyncpg.Connection, leaf: Leaf, new: list[_Item]) -> bool:
+        """Whether the same record from the same place is in the log, or about to be."""
+        place, mine = (leaf.topic, leaf.partition, leaf.offset), leaf.content_digest()
+        if any((i.leaf.topic, i.leaf.partition, i.leaf.offset) == place and _same(i.leaf, mine) for i in new):
+            return True
+        rows = await driver.fetch(KNOWN, *place)
+        return any(_same(decode(row["leaf"]), mine) for row in rows)
+
+    async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
+        for at in (first, last):
+            month = f"{at:%Y-%m}"
+            if month not in self._months:
+                await driver.execute("select audit.ensure_partition($1)", at)
+                self._months.add(month)
+
+    async def _move(
+        self,
+        driver: asyncpg.Connection,
+        size: int,
+        tree: merkle.Frontier,
+        at: datetime,
+        reads: list[_Read],
+    ) -> bool:
+        """The compare-and-set on the head and on every offset."""
+        # In one order: the rows of several writers are locked alike.
+        known = sorted((*r.place, r.epoch, r.was, r.next, r.entries) for r in reads if r.was is not None)
+        fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
+        found = await driver.fetchrow(MOVE, size, tree.size, tree.root(), tree.dump(), at, *_columns(known, 6))
+        if found["heads"] != 1 or found["moved"] != len(known):
+            return False
+        return not fresh or len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) == len(fresh)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [[row[n] for row in rows] for n in range(width)]
+
+
+def _same(one: Leaf | Detached, digest: bytes) -> bool:
+    return one.content_digest() == digest
+
+
+async def load(driver: asyncpg.Connection) -> _State:
+    """What the log is now."""
+    async with driver.transaction(isolation="repeatable_read", readonly=True):
+        head = await driver.fetchrow("select size, frontier, at from audit.tree_head")
+        rows = await driver.fetch(
+            "select distinct on (topic, partition) topic, partition, epoch, next from audit.kafka_offset "
+            "order by topic, partition, epoch desc"
+        )
+    reads = [_Read((row["topic"], row["partition"]), row["epoch"], row["next"]) for row in rows]
+    tree = merkle.Frontier.load(head["size"], head["frontier"])
+    return _State(tree, head["at"], {read.place: read for read in reads})
 
 
 def leaf_of(record: Record, at: datetime) -> Leaf:
@@ -162,52 +323,3 @@ def leaf_of(record: Record, at: datetime) -> Leaf:
         headers=redact(record.headers),
         value=record.value,
     )
-
-
-def _row(index: int, key: bytes, leaf: Leaf) -> dict[str, Any]:
-    data = leaf.encode()
-    return {
-        "index": index,
-        "dedupe": key,
-        "leaf": data,
-        "leaf_hash": merkle.leaf_hash(data),
-        "topic": leaf.topic,
-        "partition": leaf.partition,
-        "kafka_offset": leaf.offset,
-        "recorded_at": leaf.recorded_at,
-        "problem": None,
-    }
-
-
-async def _insert(tx: AsyncConnection, rows: list[dict[str, Any]]) -> None:
-    """Inserts the rows and empties the list."""
-    if rows:
-        await tx.execute(sa.insert(entry), rows)
-        rows.clear()
-
-
-def _problem(flaw: Flaw | None) -> str | None:
-    return f"{flaw.code}: {flaw.detail}" if flaw else None
-
-
-async def _count(tx: AsyncConnection, leaves: Sequence[Leaf], outcomes: Sequence[Outcome]) -> None:
-    """Keeps the books of each partition: every offset seen is an entry or a duplicate."""
-    for leaf, outcome in zip(leaves, outcomes, strict=True):
-        new = outcome.index is not None
-        t = kafka_offset.c
-        fresh = leaf.offset > t.highest
-        first = {"entries": int(new), "duplicates": int(not new), "redelivered": 0, "rewound": 0}
-        await tx.execute(
-            insert(kafka_offset)
-            .values(topic=leaf.topic, partition=leaf.partition, lowest=leaf.offset, highest=leaf.offset, **first)
-            .on_conflict_do_update(
-                index_elements=["topic", "partition"],
-                set_={
-                    "highest": sa.func.greatest(t.highest, leaf.offset),
-                    "entries": t.entries + sa.case((sa.and_(fresh, sa.literal(new)), 1), else_=0),
-                    "duplicates": t.duplicates + sa.case((sa.and_(fresh, sa.literal(not new)), 1), else_=0),
-                    "redelivered": t.redelivered + sa.case((sa.and_(~fresh, sa.literal(not new)), 1), else_=0),
-                    "rewound": t.rewound + sa.case((sa.and_(~fresh, sa.literal(new)), 1), else_=0),
-                },
-            )
-        )

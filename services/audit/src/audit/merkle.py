@@ -5,6 +5,7 @@ Source: RFC 6962 section 2.1; the verification algorithms are RFC 9162 sections 
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import NamedTuple
 
 HASH_SIZE = 32
 EMPTY_ROOT = sha256(b"").digest()
@@ -16,6 +17,14 @@ def leaf_hash(leaf: bytes) -> bytes:
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
+
+
+class Node(NamedTuple):
+    """The root over the leaves from `number * 256**level` on, `256**level` of them."""
+
+    level: int
+    number: int
+    hash: bytes
 
 
 class Frontier:
@@ -37,74 +46,113 @@ class Frontier:
 
     def append(self, leaf: bytes) -> None:
         """Adds a leaf hash."""
-        node, size = leaf, self.size
-        while size & 1:
-            node = node_hash(self._nodes.pop(), node)
-            size >>= 1
-        self._nodes.append(node)
-        self.size += 1
+        self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> list[Node]:
+        """Adds leaf hashes. Gives the roots of the full tiles (256 wide) that they complete, at any level."""
+        nodes, size, done = self._nodes, self.size, []
+        for leaf in leaves:
+            node, above, height = leaf, size, 0
+            while above & 1:
+                node = sha256(b"\x01" + nodes.pop() + node).digest()
+                above >>= 1
+                height += 1
+                if not height & 7:
+                    done.append(Node(height >> 3, size >> height, node))
+            nodes.append(node)
+            size += 1
+        self.size = size
+        return done
 
     def root(self) -> bytes:
-        if not self._nodes:
-            return EMPTY_ROOT
-        root = self._nodes[-1]
-        for node in reversed(self._nodes[:-1]):
-            root = node_hash(node, root)
-        return root
+        return joined(self._nodes) if self._nodes else EMPTY_ROOT
 
 
 def root_of(hashes: Sequence[bytes]) -> bytes:
     """The root over leaf hashes."""
     frontier = Frontier()
-    for leaf in hashes:
-        frontier.append(leaf)
+    frontier.extend(hashes)
     return frontier.root()
 
 
-def inclusion_proof(hashes: Sequence[bytes], index: int) -> list[bytes]:
-    """The audit path of leaf `index` in the tree of all `hashes`.
+Range = tuple[int, int]
+
+
+def inclusion_ranges(index: int, size: int) -> list[Range]:
+    """Over which leaves (from, until) the hashes of the audit path of leaf `index` go, from the leaf up.
 
     Raises:
         ValueError: there is no such leaf.
     """
-    if not 0 <= index < len(hashes):
-        raise ValueError(f"no leaf {index} in a tree of {len(hashes)}")
-    proof = []
-    level = list(hashes)
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            proof.append(level[sibling])
-        above = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-        # A last node without a sibling is its own parent.
-        level = above + level[len(above) * 2 :]
-        index >>= 1
-    return proof
+    if not 0 <= index < size:
+        raise ValueError(f"no leaf {index} in a tree of {size}")
+    low, high, ranges = 0, size, list[Range]()
+    while high - low > 1:
+        split = low + _left(high - low)
+        if index < split:
+            ranges.append((split, high))
+            high = split
+        else:
+            ranges.append((low, split))
+            low = split
+    return ranges[::-1]
 
 
-def consistency_proof(hashes: Sequence[bytes], first: int) -> list[bytes]:
-    """What shows that the tree of all `hashes` begins with the tree of its first `first`.
+def consistency_ranges(first: int, second: int) -> list[Range]:
+    """Over which leaves the hashes go that show that the tree of `second` begins with the tree of `first`.
 
     Raises:
         ValueError: the first tree is the larger one.
     """
-    if not 0 <= first <= len(hashes):
-        raise ValueError(f"no tree of {first} in a tree of {len(hashes)}")
-    if first in (0, len(hashes)):
+    if not 0 <= first <= second:
+        raise ValueError(f"no tree of {first} in a tree of {second}")
+    if first in (0, second):
         return []
-    proof: list[bytes] = []
-    low, high, known = 0, len(hashes), True
-    while first - low != high - low:
-        split = 1 << (high - low - 1).bit_length() - 1
-        if first - low <= split:
-            proof.append(root_of(hashes[low + split : high]))
-            high = low + split
+    low, high, known, ranges = 0, second, True, list[Range]()
+    while first != high:
+        split = low + _left(high - low)
+        if first <= split:
+            ranges.append((split, high))
+            high = split
         else:
-            proof.append(root_of(hashes[low : low + split]))
-            low, known = low + split, False
+            ranges.append((low, split))
+            low, known = split, False
     if not known:
-        proof.append(root_of(hashes[low:high]))
-    return proof[::-1]
+        ranges.append((low, high))
+    return ranges[::-1]
+
+
+def full_subtrees(low: int, high: int) -> list[tuple[int, int]]:
+    """The full subtrees (height, index among those of its height) that make up a range of a proof, largest first."""
+    found = []
+    while low < high:
+        height = (high - low).bit_length() - 1
+        found.append((height, low >> height))
+        low += 1 << height
+    return found
+
+
+def joined(roots: Sequence[bytes]) -> bytes:
+    """The root over full subtrees, given largest first. Raises IndexError when there are none."""
+    root = roots[-1]
+    for node in reversed(roots[:-1]):
+        root = node_hash(node, root)
+    return root
+
+
+def inclusion_proof(hashes: Sequence[bytes], index: int) -> list[bytes]:
+    """The audit path of leaf `index` in the tree of all leaf `hashes`. Raises ValueError."""
+    return [root_of(hashes[low:high]) for low, high in inclusion_ranges(index, len(hashes))]
+
+
+def consistency_proof(hashes: Sequence[bytes], first: int) -> list[bytes]:
+    """What shows that the tree of all `hashes` begins with the tree of its first `first`. Raises ValueError."""
+    return [root_of(hashes[low:high]) for low, high in consistency_ranges(first, len(hashes))]
+
+
+def _left(size: int) -> int:
+    """How many leaves of a tree of two or more are to the left: the largest power of two that leaves some."""
+    return 1 << ((size - 1).bit_length() - 1)
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.cursor import Cursor, decode
-from audit.tables import follower, timeline, tree_head
+from audit.tables import follower, timeline
 from kit.problems import Problem
 
 Document = dict[str, Any]
@@ -42,10 +42,7 @@ class Known:
 
 async def told(tx: AsyncConnection) -> int:
     """How many entries the views tell of."""
-    following = sa.select(follower.c.next).where(follower.c.name == "views").scalar_subquery()
-    return int(
-        await tx.scalar(sa.select(sa.func.coalesce(following, sa.select(tree_head.c.size).scalar_subquery()))) or 0
-    )
+    return int(await tx.scalar(sa.select(follower.c.next).where(follower.c.name == "views")) or 0)
 
 
 async def begin(tx: AsyncConnection, ask: Ask, kinds: Sequence[type]) -> Cursor:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims, paging
 from audit.paging import Ask, Document, Known, known_with
-from audit.tables import alias_interval, entry, kafka_offset, model_name, revoked, stage_interval, timeline
+from audit.tables import alias_interval, model_name, revoked, stage_interval, timeline
 
 NOW = Known()
 
@@ -223,21 +223,3 @@ def _shape(table: sa.Table) -> Any:
         return {name: row[name] for name in names} | {"revoked": word if word["index"] is not None else None}
 
     return shape
-
-
-async def completeness(tx: AsyncConnection) -> Document:
-    """The books of each partition, and whether they agree with the log itself."""
-    logged = {
-        (topic, partition): count
-        for topic, partition, count in await tx.execute(
-            sa.select(entry.c.topic, entry.c.partition, sa.func.count()).group_by(entry.c.topic, entry.c.partition)
-        )
-    }
-    items = []
-    rows = await tx.execute(sa.select(kafka_offset).order_by(kafka_offset.c.topic, kafka_offset.c.partition))
-    for row in rows.mappings():
-        missing = row["highest"] - row["lowest"] + 1 - row["entries"] - row["duplicates"]
-        in_log = logged.pop((row["topic"], row["partition"]), 0)
-        complete = missing == 0 and in_log == row["entries"] + row["rewound"]
-        items.append({**row, "missing": missing, "logged": in_log, "complete": complete})
-    return {"items": items, "complete": not logged and all(item["complete"] for item in items)}

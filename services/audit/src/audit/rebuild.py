@@ -8,40 +8,48 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import search
+from audit.app import archive_of
 from audit.domain import NOT_VERIFIED, read
 from audit.settings import AuditSettings
-from audit.tables import VIEWS, entry, mechanism, tree_head
-from audit.views import PAGE, STAGES, Item, Views, views_of
+from audit.tables import VIEWS, entry, finding, follower, mechanism
+from audit.views import FOLLOWER, PAGE, STAGES, Item, Views, views_of
 from kit.db import Database
 
 log = structlog.get_logger()
 
 
 async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None) -> int:
-    """Drops the views and folds every entry again, or the first `size`, while writers wait. Returns how many.
+    """Drops the views and folds every entry again, or the first `size`; the projector waits. Returns how many.
 
     What was known at each size comes out as it was. Only the keys of decisions are those of today: an entry that did
     not verify when it came, and does now, counts from its own place on.
     """
-    await tx.execute(sa.select(tree_head).with_for_update())
+    mine = follower.c.name == FOLLOWER
+    await tx.execute(sa.select(follower).where(mine).with_for_update())
     for table in VIEWS:
         await tx.execute(sa.delete(table))
     for table in (mechanism.progress, mechanism.early):
         await tx.execute(sa.delete(table).where(table.c.consumer == STAGES))
     await search.reset(tx)
     count = 0
-    page = sa.select(entry.c.index, entry.c.leaf, entry.c.problem).order_by(entry.c.index).limit(PAGE)
+    page = (
+        sa.select(entry.c.index, entry.c.leaf, finding.c.code)
+        .outerjoin(finding, finding.c.index == entry.c.index)
+        .order_by(entry.c.index)
+        .limit(PAGE)
+    )
     if size is not None:
         page = page.where(entry.c.index < size)
     while rows := (await tx.execute(page.where(entry.c.index >= count))).mappings().all():
         items = [await _item(views, row) for row in rows]
         await views.project_page(tx, [item for item in items if item is not None])
         count = rows[-1]["index"] + 1
+    await tx.execute(sa.update(follower).where(mine).values(next=count))
     return count
 
 
 async def _item(views: Views, row: sa.RowMapping) -> Item | None:
-    doubted = (row["problem"] or "").startswith(NOT_VERIFIED)
+    doubted = row["code"] == NOT_VERIFIED
     try:
         leaf = await views.leaf(row["leaf"])
     except ValueError:
@@ -59,7 +67,7 @@ async def main() -> None:
     db = Database(settings.database_url.get_secret_value(), name="audit-rebuild", pool=1)
     try:
         async with db.transaction() as tx:
-            count = await rebuild(tx, views_of(settings))
+            count = await rebuild(tx, views_of(settings, archive_of(settings)))
     finally:
         await db.close()
     sys.stdout.write(f"audit: views rebuilt from {count} entries\n")

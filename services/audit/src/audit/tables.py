@@ -1,7 +1,7 @@
 """The tables of the schema `audit`, beside the mechanism's own (`kit.db`).
 
-`entry` and `checkpoint` are append-only; `tree_head` only grows; `timeline` and all that follows it are views that can
-be rebuilt from `entry`.
+`entry`, `node`, `finding` and `checkpoint` are append-only; `tree_head` only grows; `timeline` and all that follows it
+are views that can be rebuilt from `entry` and `finding`.
 """
 
 from datetime import datetime
@@ -35,36 +35,75 @@ class TreeHead(Table, table=True):
 
 
 class Entry(Table, table=True):
-    """One leaf. `leaf` holds the exact bytes that `leaf_hash` commits to; the other columns repeat what it says."""
+    """One leaf. `leaf` holds the exact bytes that `leaf_hash` commits to; the other columns repeat what it says.
+
+    A partition a month; `recorded_at` never decreases with `index`, so that each is a range of the log.
+    """
 
     __tablename__ = "entry"
+    __table_args__ = (
+        sa.Index(None, "topic", "partition", "kafka_offset"),
+        sa.Index(None, "recorded_at", postgresql_using="brin"),
+        {"postgresql_partition_by": "RANGE (recorded_at)"},
+    )
     index: int = Field(sa_column=_big(primary_key=True))
-    dedupe: bytes = Field(unique=True)
-    leaf: bytes
-    leaf_hash: bytes
+    recorded_at: datetime = Field(sa_column=timestamp(primary_key=True))
     topic: str = Field(sa_type=sa.Text)
     partition: int
     kafka_offset: int = Field(sa_column=_big())
-    recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
-    problem: str | None = Field(default=None, sa_type=sa.Text)
+    leaf: bytes
+    leaf_hash: bytes
+
+
+class Node(Table, table=True):
+    """The root over `256**level` leaves from `index * 256**level` on: what a tile of that level holds."""
+
+    __tablename__ = "node"
+    level: int = Field(sa_column=sa.Column(sa.SmallInteger, primary_key=True, autoincrement=False))
+    index: int = Field(sa_column=_big(primary_key=True))
+    hash: bytes
+
+
+class Finding(Table, table=True):
+    """What was wrong with an entry when it was read for the first time."""
+
+    __tablename__ = "finding"
+    index: int = Field(sa_column=_big(primary_key=True))
+    code: str = Field(sa_type=sa.Text)
+    detail: str = Field(sa_type=sa.Text)
 
 
 class KafkaOffset(Table, table=True):
-    """What was seen of a partition. The log is complete while entries + duplicates = highest - lowest + 1.
-
-    `redelivered` counts records at or below `highest` that were known; `rewound` counts those that were not, which
-    happens only when the broker forgot its log.
-    """
+    """How far a partition was read. A new `epoch` begins when the broker forgot its log and gave offsets anew; the
+    entries of the epoch have an index from `since` on."""
 
     __tablename__ = "kafka_offset"
     topic: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
     partition: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
+    epoch: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
     lowest: int = Field(sa_column=_big())
-    highest: int = Field(sa_column=_big())
+    next: int = Field(sa_column=_big())
     entries: int = Field(sa_column=_big())
-    duplicates: int = Field(sa_column=_big())
-    redelivered: int = Field(sa_column=_big())
-    rewound: int = Field(sa_column=_big())
+    since: int = Field(sa_column=_big())
+
+
+class OffsetGap(Table, table=True):
+    """Offsets, from `first` up to but without `until`, of which the broker said that it has no record."""
+
+    __tablename__ = "offset_gap"
+    topic: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    partition: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
+    epoch: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
+    first: int = Field(sa_column=_big(primary_key=True))
+    until: int = Field(sa_column=_big(primary_key=True))
+
+
+class Follower(Table, table=True):
+    """How far an asynchronous reader of the log has come: `next` is the first index that it has not taken."""
+
+    __tablename__ = "follower"
+    name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    next: int = Field(sa_column=_big())
 
 
 class Checkpoint(Table, table=True):
@@ -75,14 +114,6 @@ class Checkpoint(Table, table=True):
     root: bytes
     note: str = Field(sa_type=sa.Text)
     at: datetime = Field(sa_column=timestamp(nullable=False))
-
-
-class Follower(Table, table=True):
-    """How far an asynchronous projection has come: the index of the entry that it takes next."""
-
-    __tablename__ = "follower"
-    name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    next: int = Field(sa_column=_big())
 
 
 class Timeline(Table, table=True):
@@ -301,9 +332,12 @@ def table_of(model: type[SQLModel]) -> sa.Table:
 
 tree_head = table_of(TreeHead)
 entry = table_of(Entry)
+node = table_of(Node)
+finding = table_of(Finding)
 kafka_offset = table_of(KafkaOffset)
-checkpoint = table_of(Checkpoint)
+offset_gap = table_of(OffsetGap)
 follower = table_of(Follower)
+checkpoint = table_of(Checkpoint)
 timeline = table_of(Timeline)
 stage_interval = table_of(StageInterval)
 alias_interval = table_of(AliasInterval)

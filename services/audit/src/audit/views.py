@@ -1,6 +1,6 @@
 """Views of the past: a timeline for people, and stages, aliases and names over time. Folds of the log (law 2)."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +12,13 @@ from audit import claims, intervals
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, clean, decided, move_of, read, signed
 from audit.facts import fact_of
-from audit.leaf import Leaf
+from audit.leaf import Leaf, decode
 from audit.outcome import outcome_of
 from audit.page import Page
 from audit.settings import AuditSettings
 from audit.summary import summarise
 from audit.tables import claim, entry, timeline
+from audit.tlog.archive import Archive
 from audit.turns import STAGES
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
@@ -36,11 +37,11 @@ from kit.auth import KeySource
 from kit.errors import is_transient
 from kit.inbox import Admission
 
-__all__ = ["PAGE", "STAGES", "Item", "Views", "views_of"]
+__all__ = ["FOLLOWER", "PAGE", "STAGES", "Item", "Views", "views_of"]
 log = structlog.get_logger()
+FOLLOWER = "views"
 PAGE = 500
 VIEW_FAILED = "view-failed"
-Inline = Callable[[bytes], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Item:
 class Views:
     """The folds, entry after entry in the order of the log.
 
-    Without `decisions` every change and revocation is believed, but for those that did not verify once. `inline` gives
-    the whole leaf of stored leaf bytes, should these only name it.
+    Without `decisions` every change and revocation is believed, but for those that did not verify once. `archive` has
+    what is too large to stand in the log.
     """
 
-    def __init__(self, decisions: Decisions | None = None, inline: Inline | None = None) -> None:
-        self._decisions, self._inline = decisions, inline
+    def __init__(self, decisions: Decisions | None = None, archive: Archive | None = None) -> None:
+        self._decisions, self._archive = decisions, archive
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
         """The reading with what its signature says. `doubted`: it did not verify before, so nothing else clears it.
@@ -204,7 +205,7 @@ class Views:
         t, last = timeline.c, -1
         query = (
             sa.select(t.index, t.problem, t.copy_of, entry.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
-            .join(entry, entry.c.index == t.index)
+            .join(entry, sa.and_(entry.c.index == t.index, entry.c.recorded_at == t.recorded_at))
             .outerjoin(claim, claim.c.index == t.index)
             .where(t.topic == REGISTRY_EVENTS.name, t.stream == stream, t.sequence.is_not(None))
             .order_by(t.index)
@@ -231,9 +232,16 @@ class Views:
         if row["copy_of"] is None and reading.envelope is not None:
             await self._moves(page, row["index"], reading, reading.envelope)
 
-    async def leaf(self, stored: bytes) -> Leaf:
-        """The whole leaf of stored leaf bytes. Raises ValueError when they are none."""
-        return Leaf.decode(stored if self._inline is None else await self._inline(stored))
+    async def leaf(self, data: bytes) -> Leaf:
+        """The record in an entry, also when it is too large to stand in the log itself.
+
+        Raises:
+            ValueError: it is none, or no archive was given.
+        """
+        leaf = decode(data if self._archive is None else await self._archive.inline(data))
+        if not isinstance(leaf, Leaf):
+            raise ValueError("the leaf is in the object store, which was not given")
+        return leaf
 
     async def _moves(self, page: Page, index: int, reading: Reading, envelope: Envelope) -> None:
         """Entries are in order of arrival, stages in order of the stream: what came early waits for its turn.
@@ -270,10 +278,10 @@ class Views:
         await intervals.enter(page, index, move)
 
 
-def views_of(settings: AuditSettings, inline: Inline | None = None) -> Views:
+def views_of(settings: AuditSettings, archive: Archive) -> Views:
     """The views as the settings want them."""
     keys = settings.decision_jwks
-    return Views(Decisions(KeySource(keys)) if keys else None, inline)
+    return Views(Decisions(KeySource(keys)) if keys else None, archive)
 
 
 def _told(reading: Reading) -> dict[str, Any]:

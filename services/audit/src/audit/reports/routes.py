@@ -1,6 +1,5 @@
 """HTTP in: reports, search, and the explanation of a decision."""
 
-from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -12,14 +11,13 @@ from audit.paging import Document
 from audit.params import Asked, AsKnown, At, OneWorkspace, Reader, Readers, Scope
 from audit.pins import MAX_PIN, PinClaims, Pins
 from audit.reports import answers, events, foureyes, leads, people
+from audit.reports.proving import Prove
 from contracts.envelope import now
 from contracts.lifecycle import Stage
 from contracts.payload import Line, ModelName, StageName, Target, VersionNumber
 from kit.db import Database
 from kit.problems import Problem
 
-# The proofs of some entries: {size, checkpoint, items: [{index, leaf_hash, proof}]}.
-Prove = Callable[[Sequence[int]], Awaitable[Document]]
 Where = Annotated[Scope, Depends()]
 StageQuery = Annotated[StageName, Query(description="Any stage; capitals do not matter")]
 MOMENT = timedelta(seconds=1) - timedelta(microseconds=1)

@@ -1,11 +1,17 @@
 """One sentence per event for people: who did what, why, on which evidence. Pure."""
 
 from audit.domain import Reading, clean
-from audit.summary import approval, notifier, registry
+from audit.summary import approval, audit, notifier, registry
 from audit.summary.common import say
 from contracts.registry import COMMANDS
 
-__all__ = ["approval", "notifier", "registry", "summarise"]  # importing the modules adds their sentences to `say`
+__all__ = [
+    "approval",
+    "audit",
+    "notifier",
+    "registry",
+    "summarise",
+]  # importing the modules adds their sentences to `say`
 
 
 def summarise(reading: Reading) -> str:

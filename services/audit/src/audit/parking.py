@@ -1,0 +1,69 @@
+"""Bad records go to the dead-letter topic as well, after they are in the log and were read."""
+
+import sqlalchemy as sa
+import structlog
+
+from audit.domain import LOGGED
+from audit.leaf import Leaf
+from audit.projector import move, position
+from audit.tables import entry, finding
+from audit.views import FOLLOWER as VIEWS
+from audit.views import Views
+from kit.bus import Bus, Record
+from kit.db import Database, Signal
+from kit.errors import Permanent, is_transient
+
+log = structlog.get_logger()
+PARKED = "parked"
+OWN_FAULT = "view-failed"  # nothing is wrong with the record
+PAGE = 100
+POLL_SECONDS = 1.0
+_TOPICS = {topic.name: topic for topic in LOGGED}
+
+
+class DeadLetters:
+    """Parks what has a finding, at least once, in the log's order."""
+
+    def __init__(self, db: Database, bus: Bus, views: Views, projected: Signal) -> None:
+        self._db, self._bus, self._views, self._projected = db, bus, views, projected
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                if await self.step():
+                    continue
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("cannot park now; trying again", error=repr(error))
+            await self._projected.wait(POLL_SECONDS)
+
+    async def step(self) -> int:
+        """Parks a page of them. Gives how many."""
+        async with self._db.transaction() as tx:
+            # Held to the end: another replica would park the same.
+            start, until = await position(tx, PARKED, lock=True), await position(tx, VIEWS)
+            found = (
+                sa.select(finding, entry.c.leaf)
+                .join(entry, entry.c.index == finding.c.index)
+                .where(finding.c.index >= start, finding.c.index < until, finding.c.code != OWN_FAULT)
+            )
+            rows = (await tx.execute(found.order_by(finding.c.index).limit(PAGE))).mappings().all()
+            for row in rows:
+                record = _record(await self._views.leaf(row["leaf"]))
+                if record != _undecodable(record):
+                    await self._bus.park(_TOPICS[record.topic], record, Permanent(row["code"], row["detail"]), 1)
+            after = rows[-1]["index"] + 1 if len(rows) == PAGE else until
+            if after > start:
+                await move(tx, PARKED, after)
+        return len(rows)
+
+
+def _record(leaf: Leaf) -> Record:
+    return Record(leaf.topic, leaf.partition, leaf.offset, leaf.timestamp, leaf.key, leaf.headers, leaf.value)
+
+
+def _undecodable(record: Record) -> Record:
+    """What the log has of a record that Kafka's client cannot decode. The bus has parked it itself."""
+    return Record(record.topic, record.partition, record.offset, 0, None, (), None)

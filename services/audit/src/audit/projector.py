@@ -1,0 +1,92 @@
+"""The views follow the log by index, a page in a transaction. Ingest never waits for them (law 2).
+
+What is wrong with a record is found here, when it is read for the first time, and kept in `finding`: a rebuild years
+later must not judge anew what was judged with the keys of its day.
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+import structlog
+from prometheus_client import Gauge
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit.domain import read
+from audit.tables import entry, finding, follower
+from audit.views import FOLLOWER as VIEWS
+from audit.views import Item, Views
+from kit.db import Database, Signal
+from kit.errors import is_transient
+
+log = structlog.get_logger()
+PROJECTED = Gauge("hallmark_audit_projected_size", "Entries in the views")
+PAGE = 500
+POLL_SECONDS = 0.5
+
+
+class Projector:
+    """Several may run: each page is taken by one. `projected` fires after each."""
+
+    def __init__(self, db: Database, views: Views, appended: Signal) -> None:
+        self._db, self._views, self._appended = db, views, appended
+        self.projected = Signal()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                if await self.step():
+                    continue
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("the views cannot follow now; trying again", error=repr(error))
+            await self._appended.wait(POLL_SECONDS)
+
+    async def catch_up(self) -> None:
+        while await self.step():
+            pass
+
+    async def step(self) -> int:
+        """Folds the next page. Gives how many entries it had."""
+        async with self._db.transaction() as tx:
+            start = await position(tx, VIEWS)
+            query = sa.select(entry.c.index, entry.c.leaf).where(entry.c.index >= start)
+            rows = (await tx.execute(query.order_by(entry.c.index).limit(PAGE))).mappings().all()
+        if not rows:
+            return 0
+        following = rows[-1]["index"] + 1
+        # Before the transaction: keys and large leaves may come from far away.
+        items = [await self._item(row["index"], row["leaf"]) for row in rows]
+        async with self._db.transaction() as tx:
+            if await position(tx, VIEWS, lock=True) != start:
+                return len(rows)  # another replica took the page
+            await self._fold(tx, items)
+            await move(tx, VIEWS, following)
+        PROJECTED.set(following)
+        self.projected.set()
+        return len(rows)
+
+    async def _item(self, index: int, data: bytes) -> Item:
+        leaf = await self._views.leaf(data)
+        return Item(index, leaf, await self._views.check(read(leaf.topic, leaf.key, leaf.headers, leaf.value)))
+
+    async def _fold(self, tx: AsyncConnection, items: Sequence[Item]) -> None:
+        told = await self._views.project_page(tx, items)
+        found = [
+            {"index": item.index, "code": reading.flaw.code, "detail": reading.flaw.detail}
+            for item, reading in zip(items, told, strict=True)
+            if reading.flaw is not None
+        ]
+        if found:
+            await tx.execute(sa.insert(finding), found)
+
+
+async def position(tx: AsyncConnection, name: str, *, lock: bool = False) -> int:
+    """The first index that a follower has not taken. `lock`: nobody else moves it until this transaction ends."""
+    query = sa.select(follower.c.next).where(follower.c.name == name)
+    return int(await tx.scalar(query.with_for_update() if lock else query) or 0)
+
+
+async def move(tx: AsyncConnection, name: str, following: int) -> None:
+    await tx.execute(sa.update(follower).where(follower.c.name == name).values(next=following))

@@ -1,0 +1,97 @@
+"""The log's objects in the S3 store: written once, locked against change where the store can, read back as they are.
+
+Layout of the bucket: `tile/...` as C2SP tlog-tiles has it, `checkpoint` (the only object that changes),
+`checkpoints/<size>`, `leaf/<sha256>` (leaves too large for a bundle).
+"""
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+from audit.leaf import Detached, decode
+from kit.blobs import BlobStore
+from kit.problems import Problem
+
+CHECKPOINT = "checkpoint"
+TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
+
+
+class Contradiction(Problem):
+    """The log contradicts what was published: nothing more is, until somebody finds out why."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(500, "split-log", detail)
+
+
+class Archive:
+    """`lock_days`: how long objects that are never to change are locked (COMPLIANCE: nobody can unlock them)."""
+
+    def __init__(self, store: BlobStore, *, lock_days: int = 0) -> None:
+        self.store = store
+        self._lock_days = lock_days
+        self._locks: bool | None = None
+
+    async def ready(self) -> None:
+        """Makes the bucket where it is not there, with object lock where the store has it."""
+        await self.store.ensure_bucket(object_lock=True)
+
+    async def keep(self, key: str, data: bytes, *, content_type: str = BYTES, lock: bool = True) -> None:
+        """Writes an object that never changes. The same bytes again are no error.
+
+        Raises:
+            Contradiction: other bytes lie there.
+        """
+        headers = {"Content-Type": content_type, "If-None-Match": "*", **(await self._lock() if lock else {})}
+        if await self.store.put(key, data, headers) is not None:
+            return
+        found = await self.store.read(key)
+        if found is None:  # deleted meanwhile, or another writer was in the middle of it: the caller comes again
+            raise ConnectionError(f"{key} was there and is not")
+        if found[0] != data:
+            raise Contradiction(f"the object store holds other bytes under {key}")
+
+    async def read(self, key: str) -> bytes | None:
+        found = await self.store.read(key)
+        return None if found is None else found[0]
+
+    async def checkpoint(self) -> tuple[str, str] | None:
+        """The newest published note and its ETag, or None before the first."""
+        found = await self.store.read(CHECKPOINT)
+        return None if found is None else (found[0].decode(), found[1])
+
+    async def replace_checkpoint(self, note: str, etag: str | None) -> bool:
+        """Puts the note in the place of the one with that ETag. False: another was put there meanwhile."""
+        condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
+        headers = {"Content-Type": TEXT, "Cache-Control": "no-cache", **condition}
+        return await self.store.put(CHECKPOINT, note.encode(), headers) is not None
+
+    async def delete_under(self, prefix: str) -> None:
+        await self.store.delete(*[item.key async for item in self.store.objects(prefix)])
+
+    async def keep_leaf(self, digest: bytes, data: bytes) -> None:
+        """A leaf too large for a bundle, under its SHA-256."""
+        await self.keep(f"leaf/{digest.hex()}", data)
+
+    async def inline(self, data: bytes) -> bytes:
+        """The full bytes of a leaf, also of a detached one.
+
+        Raises:
+            Contradiction: the store has lost or changed them.
+        """
+        leaf = decode(data)
+        if not isinstance(leaf, Detached):
+            return data
+        found = await self.read(f"leaf/{leaf.sha256.hex()}")
+        if found is None or sha256(found).digest() != leaf.sha256:
+            raise Contradiction(f"the large leaf {leaf.sha256.hex()} is not in the object store, or was changed")
+        return found
+
+    async def _lock(self) -> dict[str, str]:
+        if self._locks is None:
+            self._locks = self._lock_days > 0 and await self.store.can_lock()
+        if not self._locks:
+            return {}
+        until = datetime.now(UTC) + timedelta(days=self._lock_days)
+        return {
+            "x-amz-object-lock-mode": "COMPLIANCE",
+            "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }

@@ -1,0 +1,233 @@
+"""From the database to the world: tiles and bundles first, then the signed checkpoint. Never two roots for one size.
+
+Every step can be done again, so a publisher that dies anywhere leaves nothing that the next one cannot finish; two
+that work side by side write the same bytes. What was published binds: a tree that does not extend it (a database that
+was restored from an older backup, say) is not signed.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+import structlog
+from prometheus_client import Gauge
+from sqlalchemy.dialects.postgresql import insert
+
+from audit.note import Checkpoint, NoteError, open_note
+from audit.tables import checkpoint, entry, mechanism, tree_head
+from audit.tlog import tiles
+from audit.tlog.archive import TEXT, Archive, Contradiction
+from audit.tlog.proofs import Proofs
+from audit.tlog.signing import CheckpointSigner
+from audit.tlog.tiles import Tile
+from contracts.audit import CheckpointPublished
+from contracts.envelope import now
+from kit.db import Database
+from kit.errors import is_transient
+from kit.events import Cause, EventLog, New
+
+log = structlog.get_logger()
+PUBLISHED = Gauge("hallmark_audit_checkpoint_size", "Entries under the newest signed checkpoint")
+SPLIT = Gauge("hallmark_audit_log_contradicted", "1 while the log contradicts what was published; nothing is signed")
+ACTOR = "service:audit"
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint and its signed note."""
+
+    checkpoint: Checkpoint
+    note: str
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What others add to a note: `cosign` gives it back with their lines, `stamp` is told of it once it is out."""
+
+    cosign: Callable[[str, Proofs], Awaitable[str]]
+    stamp: Callable[[Published], Awaitable[None]]
+
+
+class Publisher:
+    def __init__(
+        self,
+        db: Database,
+        events: EventLog,
+        archive: Archive,
+        signer: CheckpointSigner,
+        *,
+        every_seconds: float,
+        publish_seconds: float,
+        attestation: Attestation | None = None,
+    ) -> None:
+        self._db, self._events, self._archive, self._signer = db, events, archive, signer
+        self._proofs = Proofs(db)
+        self._every, self._publish_every = every_seconds, publish_seconds
+        self._attestation = attestation
+        self._busy = asyncio.Lock()
+        self._found = False  # whether what was published before has been looked at
+        self.stream = f"checkpoint:{signer.name}"
+
+    @property
+    def vkeys(self) -> list[str]:
+        return self._signer.vkeys
+
+    async def newest(self) -> Published | None:
+        """The newest checkpoint, or None before the first."""
+        async with self._db.transaction() as tx:
+            row = (await tx.execute(sa.select(checkpoint).order_by(checkpoint.c.size.desc()).limit(1))).first()
+        return None if row is None else Published(Checkpoint(self._signer.name, row.size, row.root), row.note)
+
+    async def current(self) -> Published:
+        """The head of the tree, published.
+
+        Raises:
+            Contradiction: the tree does not extend what was published.
+            Transient: the store, the signer or too many witnesses are away.
+        """
+        async with self._busy:
+            newest, head = await self.newest(), await self._head()
+            if newest is not None and newest.checkpoint == head and self._found:
+                return newest
+            while True:
+                if newest is not None:
+                    self._extends(newest.checkpoint, head, newest.checkpoint.root)
+                found = await self._publish(head)
+                if found is not None:
+                    self._found = True
+                    PUBLISHED.set(head.size)
+                    SPLIT.set(0)
+                    return found
+                newest, head = await self.newest(), await self._head()
+
+    async def run(self) -> None:
+        """Publishes the tree as it grows, until cancelled."""
+        await self._archive.ready()
+        while True:
+            try:
+                await self.announce(await self.current())
+            except Contradiction as error:
+                SPLIT.set(1)
+                log.critical("the log contradicts its own checkpoints", error=error.detail)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("cannot publish now; trying again", error=repr(error))
+            await asyncio.sleep(self._every)
+
+    async def _head(self) -> Checkpoint:
+        async with self._db.transaction() as tx:
+            row = (await tx.execute(sa.select(tree_head.c.size, tree_head.c.root))).one()
+        return Checkpoint(self._signer.name, row.size, row.root)
+
+    async def _publish(self, head: Checkpoint) -> Published | None:
+        """None: another publisher was faster, or the tree has grown beyond `head` there."""
+        stored = await self._archive.checkpoint()
+        out = self._opened(stored[0]) if stored else None
+        old = out.size if out else 0
+        if out is not None:
+            self._extends(out, head, await self._proofs.root(old) if old <= head.size else b"")
+        await self._put(tiles.grown(old, head.size))
+        published = await self._signed(head, old)
+        await self._archive.keep(f"checkpoints/{head.size}", published.note.encode(), content_type=TEXT)
+        if stored and stored[0] == published.note:
+            return published
+        if not await self._archive.replace_checkpoint(published.note, stored[1] if stored else None):
+            return None
+        await self._tidy(old, head.size)
+        if self._attestation is not None:
+            await self._attestation.stamp(published)
+        return published
+
+    def _opened(self, note: str) -> Checkpoint:
+        try:
+            return open_note(note, self.vkeys[0])
+        except NoteError as error:
+            raise Contradiction(f"the published checkpoint is none of this log's: {error}") from error
+
+    def _extends(self, out: Checkpoint, head: Checkpoint, root: bytes) -> None:
+        """`root`: that of the present log for the size of `out`."""
+        if out.size > head.size:
+            raise Contradiction(
+                f"the database holds {head.size} entries, but {out.size} were published before: "
+                "was it restored from an older backup?"
+            )
+        if out.root != (head.root if out.size == head.size else root):
+            raise Contradiction(f"another root was published for {out.size} entries")
+
+    async def _put(self, wanted: Iterable[Tile]) -> None:
+        """Puts tiles and bundles, several at a time. All are durable when this returns."""
+        rest = iter(wanted)
+
+        async def work() -> None:
+            for tile in rest:
+                await self._archive.keep(tile.path, await self._made(tile), lock=tile.is_full)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(work())
+
+    async def _made(self, tile: Tile) -> bytes:
+        start, stop = tile.start, tile.start + tile.width
+        if tile.level >= 0:
+            return b"".join(await self._proofs.hashes(tile.level, start, stop))
+        query = sa.select(entry.c.leaf).where(entry.c.index >= start, entry.c.index < stop).order_by(entry.c.index)
+        async with self._db.transaction() as tx:
+            leaves = list(await tx.scalars(query))
+        if len(leaves) != tile.width:
+            raise Contradiction(f"entries between {start} and {stop} are missing")
+        return tiles.bundle(leaves)
+
+    async def _signed(self, head: Checkpoint, old: int) -> Published:
+        """Signs, has it witnessed, and writes it down; what was written down first for that size counts."""
+        stored = await self._noted(head)
+        if stored is not None:
+            return stored
+        proof = await self._proofs.consistency(old, head.size)
+        note = f"{head.text()}\n{await self._signer.sign(head, old, proof)}"
+        if self._attestation is not None:
+            note = await self._attestation.cosign(note, self._proofs)
+        row = {"size": head.size, "root": head.root, "note": note, "at": now()}
+        async with self._db.transaction() as tx:
+            await tx.execute(insert(checkpoint).values(row).on_conflict_do_nothing())
+        stored = await self._noted(head)
+        assert stored is not None
+        return stored
+
+    async def _noted(self, head: Checkpoint) -> Published | None:
+        query = sa.select(checkpoint.c.root, checkpoint.c.note).where(checkpoint.c.size == head.size)
+        async with self._db.transaction() as tx:
+            row = (await tx.execute(query)).first()
+        if row is None:
+            return None
+        if row.root != head.root:
+            raise Contradiction(f"another root was signed for {head.size} entries")
+        return Published(head, row.note)
+
+    async def _tidy(self, old: int, new: int) -> None:
+        """Deletes partial tiles whose full tile is there now."""
+        full = [tile for tile in tiles.grown(old, new) if tile.is_full and tile.start < old >> (max(tile.level, 0) * 8)]
+        for tile in full:
+            await self._archive.delete_under(f"{tile.path}.p/")
+
+    async def announce(self, published: Published) -> None:
+        """Appends `checkpoint.published` when the tree has grown by more than the last such event, and that is old
+        enough."""
+        async with self._db.transaction() as tx:
+            last = await self._events.lock(tx, self.stream)
+            if last:
+                event = mechanism.event.c
+                row = (
+                    await tx.execute(
+                        sa.select(event.at, event.data).where(event.stream == self.stream, event.sequence == last)
+                    )
+                ).one()
+                recent = (now() - row.at).total_seconds() < self._publish_every
+                if recent or published.checkpoint.size <= json.loads(row.data)["size"] + 1:
+                    return
+            size, root = published.note.split("\n")[1:3]
+            message = CheckpointPublished(origin=self._signer.name, size=int(size), root=root, note=published.note)
+            await self._events.append(tx, self.stream, last, [New(message, subject=self.stream)], Cause(actor=ACTOR))
