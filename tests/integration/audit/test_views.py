@@ -117,7 +117,7 @@ async def test_clocks_that_disagree_never_end_an_interval_before_it_began(audit:
         event(changed(1, Stage.STAGING, Stage.ARCHIVED, TransitionKind.RETIREMENT), 3, at=hours(3)),
     ]
     await audit.ledger.append([record(e) for e in back])
-    rows = await audit.rows(tables.stage_interval)
+    rows = [r for r in await audit.rows(tables.stage_interval) if r["known_until"] is None]
     assert [(r["since"], r["until"]) for r in rows] == [
         (hours(2), hours(2)),
         (hours(2), hours(3)),

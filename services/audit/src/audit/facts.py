@@ -7,7 +7,7 @@ from typing import Any
 
 from audit.domain import Reading
 from contracts import approval, registry
-from contracts.payload import Message
+from contracts.payload import Message, Payload
 
 BULKY: dict[type[Message], Any] = {
     registry.VersionRegistered: {"content": {"artifact": {"files"}}},
@@ -36,7 +36,7 @@ def fact_of(reading: Reading) -> dict[str, Any] | None:
     message = reading.message
     if not isinstance(message, registry.EVENTS + approval.EVENTS) or isinstance(message, NOT_TOLD):
         return None
-    parts = [part for name in _INNER if hasattr(part := getattr(message, name, None), "model_fields")]
+    parts = [part for name in _INNER if isinstance(part := getattr(message, name, None), Payload)]
     return {
         "person": _first([message, *parts], _DOERS),
         "request": _first([message, *parts], ("request_id", "transition_id")),

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import paging
@@ -38,7 +39,7 @@ def _leads(place: Place, stage: str, size: int) -> sa.Subquery:
     key = ("workspace", "model", "version")
     first = (
         sa.select(reached)
-        .distinct(*(reached.c[name] for name in key))
+        .ext(distinct_on(*(reached.c[name] for name in key)))
         .where(known_with(reached, size), sa.func.lower(reached.c.stage) == stage.lower())
         .order_by(*(reached.c[name] for name in key), reached.c.since, reached.c.index)
         .subquery()

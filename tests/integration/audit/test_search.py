@@ -1,0 +1,103 @@
+"""Full text, which follows the timeline and is never in the way of it."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from audit import tables
+from audit.search import SearchProjection
+from contracts.registry import VersionNoted
+
+from .conftest import Harness, event, hours, record, registered, story
+from .signed import Signed
+from .test_lifecycles import configured, custom, entering
+from .test_pages import walk
+
+
+async def found(audit: Harness, query: str) -> list[int]:
+    return [item["index"] for item in (await audit.get(f"/v1/search?{query}"))["items"]]
+
+
+async def catch_up(audit: Harness, page: int = 1_000) -> int:
+    projection, steps = SearchProjection(audit.db, page=page), 0
+    while await projection.step():
+        steps += 1
+    return steps
+
+
+async def test_words_and_parts_of_ids(audit: Harness) -> None:
+    envelopes = story()
+    await audit.ledger.append([record(e) for e in envelopes])
+    noted = VersionNoted(workspace="default", model="churn-eu", version=3, text="drift in Köln, 100% sure_ly")
+    await audit.ledger.append([record(event(noted, 1))])
+    page = await audit.get("/v1/search?q=olga")
+    assert (page["items"], page["behind"]) == ([], 10)
+    await catch_up(audit)
+    assert await found(audit, "q=olga") == [8]
+    assert await found(audit, "q=rolled back") == [8]
+    assert await found(audit, "q=köln drift") == [9]
+    assert await found(audit, "q=drift -köln") == []
+    assert await found(audit, f"q={envelopes[3].id[3:20]}") == [3]
+    assert await found(audit, "q=hurn-e") == [9]
+    assert await found(audit, "q=churn-eu&model=fraud") == []
+    assert await found(audit, "q=%25%25") == []
+    assert await found(audit, "q=fraud&since=2026-11-20T18:00:00Z") == [8, 7]
+    assert (await audit.get("/v1/search?q=fraud"))["behind"] == 0
+
+
+async def test_pages_go_from_the_newest_back_in_one_tree(audit: Harness) -> None:
+    await audit.ledger.append([record(e) for e in story()])
+    await catch_up(audit)
+    new = iter(range(10, 1_000))
+
+    async def grow() -> None:
+        n = next(new)
+        await audit.ledger.append([record(event(registered(n), n, at=hours(n)))])
+        await catch_up(audit)
+
+    items, sizes = await walk(audit, "/v1/search?q=fraud", grow)
+    assert [item["index"] for item in items] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert sizes == {9}
+
+
+async def test_what_is_told_anew_is_found_anew(audit: Harness, tmp_path: Path) -> None:
+    signed = Signed(audit, tmp_path)
+    mistaken = event(entering(3, "QA", start="Live")[0], 10, at=hours(6))
+    await signed.tell(*custom(signed), mistaken)
+    await catch_up(audit, page=3)
+    assert 10 in await found(audit, "q=moved QA Live")
+    await signed.tell(event(configured(qa_gated=True), 2, at=hours(5)))
+    await catch_up(audit, page=3)
+    assert 10 not in await found(audit, "q=moved QA Live")
+    assert await found(audit, "q=signed decision open") == [10]
+
+
+async def test_pages_of_any_size_and_two_followers_give_the_same(audit: Harness) -> None:
+    await audit.ledger.append([record(e) for e in story()])
+    await catch_up(audit)
+    whole = await audit.rows(tables.search_entry)
+    assert len(whole) == 9
+    async with audit.db.transaction() as tx:
+        await tx.execute(sa.delete(tables.search_entry))
+        await tx.execute(sa.update(tables.follower).where(tables.follower.c.name == "search").values(next=0))
+    followers = [SearchProjection(audit.db, page=2) for _ in range(3)]
+
+    async def follow(projection: SearchProjection) -> None:
+        while await projection.step():
+            pass
+
+    await asyncio.gather(*map(follow, followers))
+    assert await audit.rows(tables.search_entry) == whole
+    assert await followers[0].lag() == 0
+
+
+async def test_rights_and_bad_questions(audit: Harness) -> None:
+    assert await audit.status("/v1/search?q=fraud&workspace=*", "ml-engineers") == 403
+    assert await audit.status("/v1/search?q=fraud", "strangers") == 403
+    for query in ("", "q=a", "q=%00%00", "q=ab&limit=0", "q=ab&after=x", f"q={'x' * 201}"):
+        assert await audit.status(f"/v1/search?{query}", "auditors") == 422
+    hard: list[Any] = ["'\"&|!():*", "%25_\\", "a" * 200]
+    for text in hard:
+        assert await audit.status(f"/v1/search?q={text.replace('&', '%26')}", "auditors") == 200
