@@ -9,7 +9,7 @@ import pytest
 
 from audit import app as audit_app
 from audit import merkle
-from audit.note import parse
+from audit.note import open_note
 from contracts.approval import Choice, PolicyPublished, PolicyRef, VoteCast
 from contracts.envelope import Envelope
 from contracts.lifecycle import Stage
@@ -100,7 +100,7 @@ async def test_every_fact_is_proven(audit: Harness) -> None:
     await told(audit)
     answer = await audit.get(f"/v1/explain?model=fraud&at={quote(hours(5).isoformat())}")
     proofs = answer["proofs"]
-    head = parse(proofs["checkpoint"])
+    head = open_note(proofs["checkpoint"], (await audit.get("/keys")).splitlines()[0])
     assert head.size == proofs["size"] == 10
     leaves = {row["index"]: row["leaf"] for row in await audit.entries()}
     assert [p["index"] for p in proofs["items"]] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
