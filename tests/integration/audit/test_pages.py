@@ -10,11 +10,13 @@ import sqlalchemy as sa
 
 from audit import intervals, tables
 from audit.domain import read
+from audit.leaf import Leaf
 from audit.views import Item, Views
-from contracts.registry import ModelRegistered
-from contracts.topics import NOTIFIER_EVENTS
+from contracts.notifier import DeliveryFailed, DeliverySucceeded
+from contracts.registry import ModelRegistered, VersionNoted
+from contracts.topics import NOTIFIER_EVENTS, REGISTRY_EVENTS
 
-from .conftest import Harness, event, hours, record, registered, story
+from .conftest import NOON, Harness, event, hours, record, registered, story
 from .signed import Signed
 from .test_knowledge import everything
 
@@ -131,8 +133,6 @@ async def test_a_cursor_of_another_answer_is_refused(audit: Harness) -> None:
 
 
 async def test_filters_of_the_timeline(audit: Harness) -> None:
-    from contracts.notifier import DeliveryFailed
-
     await audit.ledger.append([record(e) for e in story()])
     failed = DeliveryFailed(
         delivery_id="d", subscription_id="s", event_id="e", event_type="t", attempt=1, latency_ms=1, detail="500",
@@ -157,3 +157,29 @@ async def test_filters_of_the_timeline(audit: Harness) -> None:
     assert await found("subject=s") == [9]
     assert await found("actor=notifier") == [9]
     assert await found("outcome=refused") == []
+
+
+@pytest.mark.parametrize(("kind", "most"), [("plain", 4), ("noted", 8), ("registered", 10)])
+async def test_a_page_costs_few_statements(audit: Harness, kind: str, most: int) -> None:
+    """However many entries it has: with 500, a statement each would be 500."""
+    messages: dict[str, Any] = {
+        "plain": lambda n: DeliverySucceeded(
+            delivery_id=f"d{n}", subscription_id="s", event_id="e", event_type="t", attempt=1, latency_ms=1
+        ),
+        "noted": lambda n: VersionNoted(workspace="default", model=f"m{n % 9}", version=1, text="x"),
+        "registered": lambda n: registered(n // 9 + 1, f"m{n % 9}"),
+    }
+    topic = NOTIFIER_EVENTS.name if kind == "plain" else REGISTRY_EVENTS.name
+    stream = "subscription:s" if kind == "plain" else None
+    items = []
+    for n in range(500):
+        envelope = event(messages[kind](n), n // 9 + 1, **({"key": stream} if stream else {}))
+        given = record(envelope, topic=topic)
+        leaf = Leaf(topic, 0, n, 0, NOON, given.key, given.headers, given.value)
+        items.append(Item(n, leaf, read(topic, given.key, given.headers, given.value)))
+    statements: list[str] = []
+    sa.event.listen(audit.db.engine.sync_engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    async with audit.db.transaction() as tx:
+        await audit.ledger.views.project_page(tx, items)
+    assert len(statements) <= most, statements
+    assert len(await audit.rows(tables.timeline)) == 500

@@ -6,15 +6,14 @@ read waits for two commits at the most, and the lock of the stream is taken once
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 
+from audit.tlog.publisher import ACTOR
 from contracts.access import Action
 from contracts.audit import AccessRecorded
-from contracts.envelope import now
 from kit.auth import Principal
 from kit.db import Database
+from kit.errors import Transient
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from kit.web import Guard
@@ -79,38 +78,32 @@ class AccessLog:
         await mine.done
 
     async def _write(self) -> None:
+        batch: list[_Waiting] = []
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 try:
                     await self._append([each.message for each in batch])
-                except BaseException as error:
-                    for each in batch:
-                        _settle(each, error if isinstance(error, Exception) else ConnectionError("the service stops"))
-                    if not isinstance(error, Exception):
-                        raise
+                except Exception as error:
+                    _settle(batch, error)
                 else:
-                    for each in batch:
-                        _settle(each, None)
+                    _settle(batch, None)
         finally:
             self._writing = None
+            _settle([*batch, *self._waiting], Transient("the service stops"))
 
     async def _append(self, messages: list[AccessRecorded]) -> None:
-        at = now()
+        news = [New(message, subject=self._stream, actor=message.principal) for message in messages]
         async with self._db.transaction() as tx:
             last = await self._events.lock(tx, self._stream)
-            for principal, of in groupby(sorted(messages, key=_principal), _principal):
-                news = [New(message, subject=self._stream) for message in of]
-                await self._events.append(tx, self._stream, last, news, Cause(actor=principal), at)
-                last += len(news)
+            await self._events.append(tx, self._stream, last, news, Cause(actor=ACTOR))
 
 
-def _principal(message: AccessRecorded) -> str:
-    return message.principal
-
-
-def _settle(each: _Waiting, error: Exception | None) -> None:
-    if each.done.done():  # its reader has gone
-        return
-    with suppress(asyncio.InvalidStateError):
-        each.done.set_result(None) if error is None else each.done.set_exception(error)
+def _settle(batch: list[_Waiting], error: Exception | None) -> None:
+    for each in batch:
+        if each.done.done():  # settled, or its reader has gone
+            continue
+        if error is None:
+            each.done.set_result(None)
+        else:
+            each.done.set_exception(error)

@@ -54,7 +54,8 @@ class Known:
         await self._read(among if self._wanted is None else sa.and_(among, self._wanted))
 
     async def of(self, key: Key) -> list[Row]:
-        await self.load([key])
+        if key not in self._rows:
+            await self.load([key])
         return [row.values for row in self._rows.get(key, [])]
 
     async def any(self, model: Key, *conditions: tuple[str, Any]) -> bool:

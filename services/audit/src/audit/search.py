@@ -3,6 +3,7 @@
 import asyncio
 
 import sqlalchemy as sa
+import structlog
 from prometheus_client import Gauge
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +13,9 @@ from audit.paging import Ask, Document
 from audit.queries import Place
 from audit.tables import follower, search_entry, timeline
 from kit.db import Database
+from kit.errors import is_transient
 
+log = structlog.get_logger()
 NAME = "search"
 PAGE = 1_000
 IDLE_SECONDS = 0.5
@@ -57,12 +60,18 @@ class SearchProjection:
             return following - first
 
     async def run(self) -> None:
-        """Follows for ever."""
+        """Until cancelled."""
         while True:
-            went = await self.step()
-            BEHIND.set(await self.lag())
-            if went == 0:
-                await asyncio.sleep(IDLE_SECONDS)
+            try:
+                went = await self.step()
+                BEHIND.set(await self.lag())
+                if went:
+                    continue
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("search cannot follow now; trying again", error=repr(error))
+            await asyncio.sleep(IDLE_SECONDS)
 
     async def lag(self) -> int:
         """How many entries of the timeline cannot be found yet."""
