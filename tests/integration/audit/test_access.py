@@ -1,6 +1,7 @@
 """Whoever reads leaves a record before the answer, cheaply, also when they were denied."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -25,8 +26,6 @@ ROUTES = (
 
 
 async def records(audit: Harness) -> list[tuple[str, str, str]]:
-    import json
-
     rows = await audit.rows(tables.mechanism.event)
     told = [json.loads(row["data"]) for row in rows if row["type"] == "hallmark.access.recorded.v1"]
     return [(each["principal"], each["query"], each["outcome"]) for each in told]

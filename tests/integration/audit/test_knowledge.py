@@ -4,6 +4,7 @@ Two naive oracles: a fold in plain Python of the entries recorded by then, and t
 the first entries only.
 """
 
+import json
 import random
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +17,12 @@ from audit import tables
 from audit.rebuild import rebuild
 from contracts.envelope import Envelope
 from contracts.lifecycle import Stage
-from contracts.registry import AliasChanged, AliasRemoved, StageChanged
+from contracts.registry import AliasChanged, AliasRemoved, StageChanged, VersionRevoked
 
 from .conftest import Harness, digest, event, hours, record, registered, story
 from .signed import Signed
 from .test_lifecycles import configured, custom, entering, told
+from .test_revocations import ORDER
 
 HOURS = (0.5, 1.5, 2, 3.5, 4, 5, 7)
 INTERVALS = (tables.stage_interval, tables.alias_interval)
@@ -38,17 +40,15 @@ def oracle(known: list[Envelope], stage: str, at: datetime) -> int | None:
         by_sequence.setdefault(envelope.sequence, envelope)
     where: dict[int, tuple[str, datetime]] = {}
     sequence = 1
-    while (envelope := by_sequence.get(sequence)) is not None and envelope.time <= at:
-        body = _body(envelope)
-        where[body["version"]] = (body.get("to_stage") or body["stage"], envelope.time)
+    while (found := by_sequence.get(sequence)) is not None and found.time <= at:
+        body = _body(found)
+        where[body["version"]] = (body.get("to_stage") or body["stage"], found.time)
         sequence += 1
     inside = [(since, version) for version, (held, since) in where.items() if held == stage]
     return max(inside)[1] if inside else None
 
 
 def _body(envelope: Envelope) -> dict[str, Any]:
-    import json
-
     body: dict[str, Any] = json.loads(envelope.value)
     return body
 
@@ -147,8 +147,6 @@ async def test_a_row_that_comes_out_the_same_stays_known_since_it_was(signed: Si
 
 
 async def test_a_revocation_is_told_from_when_it_was_known(audit: Harness) -> None:
-    from .test_revocations import ORDER, VersionRevoked
-
     told = [event(registered(2, stage="Production"), 1), event(VersionRevoked(**ORDER, revocation="a.b.c"), 2)]
     for envelope in told:
         await audit.ledger.append([record(envelope)])

@@ -170,10 +170,10 @@ async def test_a_page_costs_few_statements(audit: Harness, kind: str, most: int)
         "registered": lambda n: registered(n // 9 + 1, f"m{n % 9}"),
     }
     topic = NOTIFIER_EVENTS.name if kind == "plain" else REGISTRY_EVENTS.name
-    stream = "subscription:s" if kind == "plain" else None
+    more: dict[str, Any] = {"key": "subscription:s"} if kind == "plain" else {}
     items = []
     for n in range(500):
-        envelope = event(messages[kind](n), n // 9 + 1, **({"key": stream} if stream else {}))
+        envelope = event(messages[kind](n), n // 9 + 1, **more)
         given = record(envelope, topic=topic)
         leaf = Leaf(topic, 0, n, 0, NOON, given.key, given.headers, given.value)
         items.append(Item(n, leaf, read(topic, given.key, given.headers, given.value)))

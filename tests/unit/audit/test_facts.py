@@ -13,6 +13,10 @@ from contracts.payload import Message
 from .approvals import APPROVALS
 
 
+def with_fields(kind: type[Message], **fields: Any) -> Message:
+    return kind.model_construct(**fields)
+
+
 def told() -> dict[str, Message]:
     return {message.TYPE: message for message, _ in APPROVALS}
 
@@ -61,11 +65,7 @@ def test_commands_and_the_notifier_are_no_facts() -> None:
     assert fact_of(Reading(message=registry.RegisterModel(model="m"))) is None
     assert fact_of(Reading()) is None
     for kind in NOT_TOLD:
-        assert fact_of(Reading(message=kind.model_construct())) is None
-
-
-def with_fields(kind: type[Message], **fields: Any) -> Message:
-    return kind.model_construct(**fields)
+        assert fact_of(Reading(message=with_fields(kind))) is None
 
 
 OUTCOMES: list[tuple[Message, str]] = [

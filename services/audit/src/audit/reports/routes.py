@@ -11,6 +11,7 @@ from audit.paging import Document
 from audit.params import Asked, AsKnown, At, OneWorkspace, Reader, Readers, Scope
 from audit.pins import MAX_PIN, PinClaims, Pins
 from audit.reports import answers, events, foureyes, leads, people
+from audit.reports.explained import Explanation
 from audit.reports.proving import Prove
 from contracts.envelope import now
 from contracts.lifecycle import Stage
@@ -162,7 +163,7 @@ def _questions(api: APIRouter, db: Database, reader: Readers, pins: Pins, prove:
         "/v1/explain",
         tags=["views"],
         summary="Which model made this decision? By model and instant, or by a pin that a server logged",
-        response_model=answers.Explanation,
+        response_model=Explanation,
     )
     async def explained(
         who: Who,
