@@ -23,7 +23,8 @@ def test_writers_and_readers_are_services() -> None:
         if topic.writer is not None:
             assert topic.writer in SERVICES
             assert topic.name == f"hallmark.{topic.writer}.events", "one event topic per writer"
-            assert topic.writer not in topic.readers, "a service knows its own events from its own table"
+            if topic.writer != "audit":  # its log holds every topic, its own too
+                assert topic.writer not in topic.readers, "a service knows its own events from its own table"
 
 
 def test_every_service_writes_exactly_one_event_topic() -> None:

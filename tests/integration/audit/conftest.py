@@ -30,7 +30,7 @@ from contracts.topics import REGISTRY_EVENTS
 from embedded.fixtures import S3, run
 from kit.bus import Record
 from kit.db import Database
-from kit.keys import ensure_key, make_token
+from kit.keys import ensure_key, ensure_mldsa44, make_token
 from kit.migrations import migrate
 
 ACCESS = """
@@ -81,7 +81,7 @@ class Harness:
 
     def log(self, views: Views | None = None, db: Database | None = None) -> Log:
         """Another writer of the same log, with views of its own."""
-        return Log(db or self.db, self.archive, views or Views())
+        return Log(db or self.db, self.archive, views or Views(archive=self.archive))
 
     def client(self, subject: str = "aud", *groups: str) -> httpx2.AsyncClient:
         token = make_token(ensure_key(self.directory, "auth"), subject, list(groups or ("auditors",)))
@@ -109,7 +109,9 @@ class Harness:
             return [dict(row) for row in found.mappings()]
 
     async def entries(self) -> list[dict[str, Any]]:
-        return await self.rows(tables.entry)
+        """The log, each entry with what was found to be wrong with it (`problem`)."""
+        found = {row["index"]: f"{row['code']}: {row['detail']}" for row in await self.rows(tables.finding)}
+        return [row | {"problem": found.get(row["index"])} for row in await self.rows(tables.entry)]
 
     async def execute(self, *statements: str) -> None:
         """As the owner of the tables, who may do what the service may not."""
@@ -170,6 +172,7 @@ def settings(migrated: str, infra_s3: S3, bucket: str, tmp_path: Path) -> AuditS
         auth_jwks=str(tmp_path / "auth.jwks.json"),
         access_file=tmp_path / "access.yaml",
         checkpoint_key=tmp_path / "checkpoint.jwk",
+        checkpoint_mldsa_key=ensure_mldsa44(tmp_path, "checkpoint"),
         checkpoint_seconds=0.1,
         graceful_seconds=3,
         s3_endpoint=infra_s3.endpoint,
@@ -183,7 +186,7 @@ def settings(migrated: str, infra_s3: S3, bucket: str, tmp_path: Path) -> AuditS
 async def audit(settings: AuditSettings, migrated: str, tmp_path: Path) -> AsyncIterator[Harness]:
     db = Database(settings.database_url.get_secret_value(), name="test")
     archive = audit_app.archive_of(settings)
-    log = Log(db, archive, Views())
+    log = Log(db, archive, Views(archive=archive))
     try:
         yield Harness(settings, migrated, db, archive, log, audit_app.build(settings), tmp_path)
     finally:

@@ -7,7 +7,7 @@ import pytest
 
 from audit.domain import LOGGED, About, about, move_of, read
 from audit.summary import summarise
-from contracts import approval, notifier, registry
+from contracts import approval, audit, notifier, registry
 from contracts.envelope import Envelope
 from contracts.lifecycle import DEFAULT_LIFECYCLE, Stage
 from contracts.model import Artifact, Dataset, Evaluation, Finding, Inspection, Severity, VersionContent
@@ -58,6 +58,16 @@ CHANGED = registry.StageChanged(
 )
 # Every message that the log may meet, and what its sentence must name.
 MESSAGES: list[tuple[str, Message, list[str]]] = [
+    (
+        AUDIT_EVENTS.name,
+        audit.CheckpointPublished(origin="example.org/log", size=12, root="cm9vdA==", note="note"),
+        ["12 entries", "cm9vdA=="],
+    ),
+    (
+        AUDIT_EVENTS.name,
+        audit.AccessRecorded(principal="aud", query="GET /v1/log/entries", outcome="denied"),
+        ["aud", "denied", "GET /v1/log/entries"],
+    ),
     (REGISTRY_COMMANDS.name, registry.RegisterModel(model="fraud"), ["command", "register", "fraud", "eve"]),
     (REGISTRY_COMMANDS.name, registry.RegisterVersion(model="fraud", content=CONTENT), ["version", "fraud", "sha256:"]),
     (
@@ -244,8 +254,7 @@ def test_every_message_is_read_and_told(topic: str, message: Message, named: lis
 
 def test_no_message_of_a_logged_topic_is_forgotten() -> None:
     known = {type(message) for _, message, _ in MESSAGES}
-    assert known == {*registry.COMMANDS, *registry.EVENTS, *approval.EVENTS, *notifier.EVENTS}
-    assert AUDIT_EVENTS not in LOGGED
+    assert known == {*registry.COMMANDS, *registry.EVENTS, *approval.EVENTS, *notifier.EVENTS, *audit.EVENTS}
 
 
 @pytest.mark.parametrize(("topic", "message", "_"), MESSAGES, ids=lambda given: getattr(given, "TYPE", None))
@@ -323,7 +332,9 @@ def test_whom_an_event_is_about() -> None:
             assert found == About("default", "fraud", None)
         elif isinstance(message, registry.WorkspaceConfigured):
             assert found == About("default")
-        elif topic == NOTIFIER_EVENTS.name or isinstance(message, (registry.CommandRejected, *OF_NONE)):
+        elif topic in (NOTIFIER_EVENTS.name, AUDIT_EVENTS.name) or isinstance(
+            message, (registry.CommandRejected, *OF_NONE)
+        ):
             assert found == About()
         else:
             assert found == whole, message

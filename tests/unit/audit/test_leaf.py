@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from audit.leaf import Leaf, redact
+from audit.leaf import Leaf, decode, redact
 
 AT = datetime(2026, 11, 20, 12, 0, 0, 5, tzinfo=UTC)
 LEAF = Leaf(
@@ -30,17 +30,17 @@ def test_the_bytes_are_pinned() -> None:
         b'"headers":[["ce_id","1"],["x",null],["x",{"base64":"/w=="}],["na\\u00efve\\n",""]],"size":7}\n'
         b'{"a":1}'
     )
-    assert Leaf.decode(LEAF.encode()) == LEAF
+    assert decode(LEAF.encode()) == LEAF
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\n", b"\x00\xff", b'{"size":null}\n'])
 @pytest.mark.parametrize("key", [None, b"", b"\xff"])
 def test_absent_and_empty_are_told_apart(key: bytes | None, value: bytes | None) -> None:
     leaf = replace(LEAF, key=key, value=value)
-    assert Leaf.decode(leaf.encode()) == leaf
+    assert decode(leaf.encode()) == leaf
     others = [replace(leaf, key=k, value=v) for k in (None, b"", b"\xff") for v in (None, b"", b"\n")]
     assert all(other == leaf or other.encode() != leaf.encode() for other in others)
-    assert all(other == leaf or other.dedupe() != leaf.dedupe() for other in others)
+    assert all(other == leaf or other.content_digest() != leaf.content_digest() for other in others)
 
 
 def test_a_token_never_enters_the_bytes() -> None:
@@ -49,13 +49,13 @@ def test_a_token_never_enters_the_bytes() -> None:
     data = leaf.encode()
     assert b"secret" not in data
     assert sha256(token).hexdigest().encode() in data
-    assert Leaf.decode(data).encode() == data
-    assert Leaf.decode(data).dedupe() == leaf.dedupe()
+    assert decode(data).encode() == data
+    assert decode(data).content_digest() == leaf.content_digest()
 
 
-def test_dedupe_ignores_the_place_and_nothing_else() -> None:
+def test_the_content_digest_ignores_the_place_and_nothing_else() -> None:
     moved = replace(LEAF, partition=1, offset=9, timestamp=0, recorded_at=datetime.now(UTC))
-    assert moved.dedupe() == LEAF.dedupe()
+    assert moved.content_digest() == LEAF.content_digest()
     for other in (
         replace(LEAF, topic="hallmark.approval.events"),
         replace(LEAF, key=b"default/other"),
@@ -63,7 +63,7 @@ def test_dedupe_ignores_the_place_and_nothing_else() -> None:
         replace(LEAF, headers=LEAF.headers[::-1]),
         replace(LEAF, value=b'{"a":2}'),
     ):
-        assert other.dedupe() != LEAF.dedupe()
+        assert other.content_digest() != LEAF.content_digest()
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_dedupe_ignores_the_place_and_nothing_else() -> None:
 )
 def test_bytes_in_any_other_spelling_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="leaf"):
-        Leaf.decode(data)
+        decode(data)

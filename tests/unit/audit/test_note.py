@@ -18,11 +18,11 @@ GO_SIGNATURE = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXg
 
 
 def test_a_foreign_key_and_signature_fit_our_reading_of_the_format() -> None:
-    name, public = parse_vkey(GO_VKEY)
+    key = parse_vkey(GO_VKEY)
     raw = b64decode(GO_SIGNATURE)
-    assert name == "PeterNeumann"
-    assert raw[:4].hex() == "c74f20a3"
-    public.verify(raw[4:], GO_TEXT.encode())
+    assert key.name == "PeterNeumann"
+    assert raw[:4] == key.key_id == bytes.fromhex("c74f20a3")
+    key.verify(raw[4:], GO_TEXT)
 
 
 def test_a_note_has_the_shape_of_the_specification() -> None:

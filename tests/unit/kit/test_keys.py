@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.auth import KeySource, Verifier
-from kit.keys import ensure_key, load_key, seconds
+from kit.keys import ensure_key, ensure_mldsa44, load_key, load_mldsa44, seconds
 from kit.ring import read_ring, write_ring
 
 
@@ -43,6 +45,32 @@ def test_two_at_a_time_agree(tmp_path: Path) -> None:
     key = load_key(tmp_path / "auth.jwk")
     assert json.loads((tmp_path / "auth.jwks.json").read_text())["keys"][0]["kid"] == key.kid
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_an_ml_dsa_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "kit.keys", "mldsa44", str(tmp_path / "new"), "checkpoint"]
+    with ThreadPoolExecutor(3) as pool:
+        for done in pool.map(lambda _: subprocess.run(program, capture_output=True, check=False), range(3)):
+            assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "new").iterdir()
+    assert path == ensure_mldsa44(tmp_path / "new", "checkpoint")
+    assert path.name == "checkpoint.mldsa44.pem"
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_bytes()
+    ensure_mldsa44(tmp_path / "new", "checkpoint")
+    assert path.read_bytes() == before
+    key = load_mldsa44(path)
+    key.public_key().verify(key.sign(b"text"), b"text")
+
+
+@pytest.mark.parametrize("text", [None, "", "not PEM", "an Ed25519 key"])
+def test_a_bad_ml_dsa_key_file_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "checkpoint.mldsa44.pem"
+    if text is not None:
+        other = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path.write_bytes(other if "Ed25519" in text else text.encode())
+    with pytest.raises(ValueError, match=r"checkpoint\.mldsa44\.pem"):
+        load_mldsa44(path)
 
 
 def test_the_token_command(tmp_path: Path) -> None:

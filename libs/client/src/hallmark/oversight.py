@@ -32,8 +32,12 @@ class Oversight(Connection):
         return self._get("audit", "/checkpoint").text
 
     def verifier_key(self) -> str:
-        """The line that names and holds the log's public key; keep it outside, it is what you verify with."""
-        return self._get("audit", "/keys").text.strip()
+        """The line that names and holds the log's Ed25519 key; keep it outside, it is what you verify with."""
+        return self.verifier_keys()[0]
+
+    def verifier_keys(self) -> list[str]:
+        """The lines of all of the log's keys: Ed25519, then ML-DSA-44 where it has one."""
+        return self._get("audit", "/keys").text.splitlines()
 
     def export_log(self, target: str | Path) -> Path:
         """Writes the whole log, with its checkpoint, for `hallmark audit verify`."""

@@ -25,7 +25,7 @@ class Infra:
     s3_endpoint: str
     s3_access_key: str
     s3_secret_key: str
-    s3_evidence_secret: str  # opens the bucket of evidence alone
+    s3_own: dict[str, str]  # bucket -> the secret of the key, called as the bucket, that opens it alone
 
 
 @dataclass
@@ -70,7 +70,8 @@ def prepare_infra(
     data.mkdir(parents=True, exist_ok=True)
     kind = kafka_.choose(kafka, say)
     port = remembered(data / "ports.json", ["postgres", *kafka_.PORTS, *s3_.PORTS], ports)
-    passwords = secret(data, "postgres", "s3", s3_.EVIDENCE)
+    passwords = secret(data, "postgres", "s3", s3_.EVIDENCE, s3_.LOG)
+    own = {bucket: passwords[bucket] for bucket in (s3_.EVIDENCE, s3_.LOG)}
     s3_ports = {name: port[name] for name in s3_.PORTS}
     logs = data / "logs"
     return RunningInfra(
@@ -81,13 +82,13 @@ def prepare_infra(
             s3_endpoint=s3_.endpoint(s3_ports),
             s3_access_key=s3_.ACCESS_KEY,
             s3_secret_key=passwords["s3"],
-            s3_evidence_secret=passwords[s3_.EVIDENCE],
+            s3_own=own,
         ),
         postgres=postgres_.postgres(
             data / "postgres", port["postgres"], passwords["postgres"], logs / "postgres.log", fsync=fsync
         ),
         kafka=kafka_.kafka(kind, data / "kafka", port, logs / "kafka.log"),
-        s3=s3_.s3(data / "s3", s3_ports, passwords["s3"], logs / "s3.log", passwords[s3_.EVIDENCE]),
+        s3=s3_.s3(data / "s3", s3_ports, passwords["s3"], logs / "s3.log", own),
     )
 
 

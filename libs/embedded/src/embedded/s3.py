@@ -4,7 +4,9 @@ import contextlib
 import io
 import shutil
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import urllib3
@@ -17,14 +19,16 @@ ACCESS_KEY = "hallmark"
 REGION = "us-east-1"
 BUCKET = "hallmark"
 EVIDENCE = "hallmark-evidence"  # approval's bucket, and the name of the key that opens it alone
+LOG = "hallmark-audit"  # likewise audit's
+NOTHING: Mapping[str, str] = MappingProxyType({})
 # Every port is given: the defaults are fixed numbers, two stacks would meet.
 PORTS = [f"s3_{name}" for name in ("master", "volume", "filer", "gateway", "admin")]
 PORTS += [f"{name}_grpc" for name in PORTS]
 
 
-def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path, evidence_secret: str | None = None) -> Child:
+def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path, own: Mapping[str, str] = NOTHING) -> Child:
     """The store over the directory `data`; `ports` has one for each of PORTS. One access key for everything, and one
-    for the bucket of evidence."""
+    for each bucket in `own`, called as the bucket, with that secret."""
     identity = data.parent / "s3.json"
     return Child(
         name="s3",
@@ -32,7 +36,7 @@ def s3(data: Path, ports: dict[str, int], secret_key: str, log: Path, evidence_s
         log=log,
         port=ports["s3_gateway"],
         ready=lambda _: _is_ready(ports["s3_gateway"], secret_key),
-        before=lambda: _prepare(data, identity, secret_key, evidence_secret, ports),
+        before=lambda: _prepare(data, identity, secret_key, own, ports),
         after=lambda: _remove_sockets(ports),
         cwd=data,
         grace=3.0,  # it sometimes takes half a minute to stop; killed, it loses nothing
@@ -81,11 +85,10 @@ def _weed() -> str:
     return found
 
 
-def _prepare(data: Path, identity: Path, secret_key: str, evidence_secret: str | None, ports: dict[str, int]) -> None:
+def _prepare(data: Path, identity: Path, secret_key: str, own: Mapping[str, str], ports: dict[str, int]) -> None:
     data.mkdir(parents=True, exist_ok=True)
     identities = [_identity(ACCESS_KEY, secret_key, "Admin", "Read", "Write", "List", "Tagging")]
-    if evidence_secret is not None:
-        identities.append(_identity(EVIDENCE, evidence_secret, f"Admin:{EVIDENCE}"))
+    identities += [_identity(bucket, secret, f"Admin:{bucket}") for bucket, secret in own.items()]
     write_json(identity, {"identities": identities})
     (data / "mini.options").unlink(missing_ok=True)  # it remembers the flags of the last start
     _remove_sockets(ports)

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 from embedded.infra import Infra
 from embedded.ports import HOST
 from embedded.process import Child, http_ready
-from embedded.s3 import BUCKET, EVIDENCE, REGION
+from embedded.s3 import BUCKET, EVIDENCE, LOG, REGION
 
 PORTS = {"registry": 8801, "approval": 8802, "audit": 8803, "notifier": 8804}
 CONSOLE_PORT = 8800
+BUCKETS = {"approval": EVIDENCE, "audit": LOG}  # of their own
 VAULT_KEY = "subscriptions.key"  # encrypts the secrets of subscriptions at rest
 DATABASE = "hallmark"
 LOG_NAME = "log"  # two logs must not share a name, so that their checkpoints cannot be confused
@@ -40,6 +41,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
         "HALLMARK_GATE_ALLOW": "127.0.0.0/8",
         "HALLMARK_CHECKPOINT_ORIGIN": f"hallmark.local/{kept[LOG_NAME]}",
+        "HALLMARK_LOG_PUBLIC": "true",  # to this machine
     }
     fixed = {
         "HALLMARK_DATABASE_URL": database_url(infra, f"hallmark_{service}", kept[service]),
@@ -57,14 +59,15 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_DECISION_JWKS": str(keys / "decision.jwks.json"),
         "HALLMARK_SERVING_KEY": str(keys / "serving.jwk"),
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
+        "HALLMARK_CHECKPOINT_MLDSA_KEY": str(keys / "checkpoint.mldsa44.pem"),
         "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),
         "PYTHONUNBUFFERED": "1",
     }
-    if service == "approval":  # it can neither read nor overwrite artifacts
+    if bucket := BUCKETS.get(service):  # it can neither read nor overwrite what lies in another
         fixed |= {
-            "HALLMARK_S3_ACCESS_KEY": EVIDENCE,
-            "HALLMARK_S3_SECRET_KEY": infra.s3_evidence_secret,
-            "HALLMARK_S3_BUCKET": EVIDENCE,
+            "HALLMARK_S3_ACCESS_KEY": bucket,
+            "HALLMARK_S3_SECRET_KEY": infra.s3_own[bucket],
+            "HALLMARK_S3_BUCKET": bucket,
         }
     if infra.kafka_kind == "tansu":
         fixed |= TANSU

@@ -23,10 +23,11 @@ from embedded.infra import RunningInfra, prepare_infra, secret
 from embedded.kafka import Choice
 from embedded.ports import HOST, is_free
 from embedded.process import Child, StartError
-from kit.keys import ensure_key, load_key, make_token
+from kit.keys import ensure_key, ensure_mldsa44, load_key, make_token
 from kit.topics import apply_topics
 
 KEYS = ["auth", "decision", "checkpoint", "serving"]
+POST_QUANTUM_KEYS = ["checkpoint"]
 ACCESS_FILE = Path(__file__).with_name("access.yaml")  # in the repository a link to deploy/access.yaml
 STEADY = 60.0  # seconds after which a restart counts as a first one again
 MAX_BACKOFF = 30.0
@@ -126,6 +127,8 @@ class Stack:
     def _files(self) -> None:
         for name in KEYS:
             ensure_key(self.data / "keys", name)
+        for name in POST_QUANTUM_KEYS:
+            ensure_mldsa44(self.data / "keys", name)
         vault_key = self.data / "keys" / services.VAULT_KEY
         if not vault_key.exists():
             scratch = vault_key.with_suffix(".new")

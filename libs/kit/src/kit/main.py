@@ -16,20 +16,26 @@ from pydantic import ValidationError
 
 from kit.migrations import migrate
 from kit.observe import configure
-from kit.settings import DatabaseSettings, Settings
+from kit.settings import DatabaseSettings, ProcessSettings, Settings
 from kit.web import stopping
 
 S = TypeVar("S", bound=Settings)
+P = TypeVar("P", bound=ProcessSettings)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Command(Generic[S]):
-    """`python -m SERVICE NAME`: `arguments` declares its options, `work` does it and gives the exit status."""
+class Command(Generic[P]):
+    """`python -m SERVICE NAME`: `arguments` declares its options, `work` does it and gives the exit status.
+
+    `settings`: what it reads instead of the service's own settings, for a process that must not know them all.
+    """
 
     name: str
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
-    work: Callable[[S, argparse.Namespace], Coroutine[Any, Any, int]]
+    work: Callable[[P, argparse.Namespace], Coroutine[Any, Any, int]]
+    settings: type[P] | None = None
 
 
 def run(
@@ -38,7 +44,7 @@ def run(
     build: Callable[[S], FastAPI],
     *,
     append_only: tuple[str, ...] = (),
-    commands: Sequence[Command[S]] = (),
+    commands: Sequence[Command[Any]] = (),
 ) -> None:
     """`python -m SERVICE serve|migrate|...`. Bad settings end with status 2 and a line per mistake."""
     parser = argparse.ArgumentParser(prog=f"python -m {service}", description=f"Hallmark's {service} service")
@@ -48,19 +54,25 @@ def run(
     for command in commands:
         command.arguments(parsers.add_parser(command.name, help=command.help))
     given = parser.parse_args()
+    if given.command == "migrate":
+        _migrate(service, build, _read(parser, DatabaseSettings), append_only)
+        return
+    for command in commands:
+        if command.name == given.command:
+            own = _read(parser, command.settings or settings_of)
+            configure(own, service)
+            sys.exit(asyncio.run(command.work(own, given)))
+    settings = _read(parser, settings_of)
+    configure(settings, service)
+    asyncio.run(_serve(settings, build))
+
+
+def _read(parser: argparse.ArgumentParser, settings_of: Callable[[], T]) -> T:
     try:
-        if given.command == "migrate":
-            _migrate(service, build, DatabaseSettings(), append_only)
-            return
-        settings = settings_of()
+        return settings_of()
     except ValidationError as error:
         lines = [f"HALLMARK_{str((e['loc'] or ('SETTINGS',))[0]).upper()}: {e['msg']}" for e in error.errors()]
         parser.exit(2, "\n".join(["settings are wrong:", *lines, ""]))
-    configure(settings, service)
-    for command in commands:
-        if command.name == given.command:
-            sys.exit(asyncio.run(command.work(settings, given)))
-    asyncio.run(_serve(settings, build))
 
 
 def duration(text: str) -> timedelta:

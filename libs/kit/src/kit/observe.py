@@ -10,10 +10,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from kit.settings import Settings
+from kit.settings import ProcessSettings
 
 
-def configure(settings: Settings, service: str) -> None:
+def configure(settings: ProcessSettings, service: str) -> None:
     """structlog to standard error (JSON or for people); OTLP traces when an endpoint is set."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     renderer: structlog.typing.Processor = (

@@ -17,10 +17,18 @@ class DatabaseSettings(BaseSettings):
     admin_database_url: SecretStr | None = None
 
 
-class Settings(BaseSettings):
-    """What every service needs. A service adds its own fields in its `settings.py`."""
+class ProcessSettings(BaseSettings):
+    """What every process needs: where its logs and traces go."""
 
     model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
+
+    log_level: Annotated[str, Field(pattern="^(?i:debug|info|warning|error|critical)$")] = "info"
+    log_format: Literal["console", "json"] = "console"
+    otlp_endpoint: str | None = None
+
+
+class Settings(ProcessSettings):
+    """What every service needs. A service adds its own fields in its `settings.py`."""
 
     database_url: SecretStr
     database_pool: Annotated[int, Field(ge=1)] = 8
@@ -43,9 +51,6 @@ class Settings(BaseSettings):
     auth_audience: str = "hallmark"
     access_file: Path
 
-    log_level: Annotated[str, Field(pattern="^(?i:debug|info|warning|error|critical)$")] = "info"
-    log_format: Literal["console", "json"] = "console"
-    otlp_endpoint: str | None = None
     graceful_seconds: Annotated[float, Field(gt=0)] = 10.0  # 0 would mean "do not wait" to FastStream
 
 

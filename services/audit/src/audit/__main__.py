@@ -1,7 +1,14 @@
-"""`python -m audit serve|migrate`."""
+"""`python -m audit serve|migrate|sign`."""
 
 from audit.app import build
 from audit.settings import AuditSettings
+from audit.tlog import signer
 from kit.main import run
 
-run("audit", AuditSettings, build, append_only=("entry", "node", "finding", "checkpoint"))
+run(
+    "audit",
+    AuditSettings,
+    build,
+    append_only=("entry", "node", "finding", "checkpoint"),
+    commands=[signer.COMMAND],
+)

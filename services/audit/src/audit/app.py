@@ -2,14 +2,12 @@
 
 from importlib.metadata import version
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
 from audit import api, consumers
 from audit.access import AccessLog
 from audit.completeness import Completeness
 from audit.ledger import Ledger
-from audit.note import Signer
 from audit.params import readers
 from audit.parking import DeadLetters
 from audit.pins import Pins
@@ -20,9 +18,10 @@ from audit.settings import AuditSettings
 from audit.tables import mechanism
 from audit.tlog import routes as tlog
 from audit.tlog.archive import Archive
+from audit.tlog.attesting import attestation_of
 from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
-from audit.tlog.signing import LocalSigner
+from audit.tlog.signing import signer_of
 from audit.views import views_of
 from contracts.topics import AUDIT_EVENTS
 from kit.auth import KeySource
@@ -30,7 +29,6 @@ from kit.blobs import BlobStore
 from kit.bus import Bus
 from kit.db import Database
 from kit.events import EventLog
-from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 
@@ -52,6 +50,7 @@ def build(settings: AuditSettings) -> FastAPI:
         signer_of(settings),
         every_seconds=settings.checkpoint_seconds,
         publish_seconds=settings.checkpoint_publish_seconds,
+        attestation=attestation_of(settings, archive),
     )
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, ledger)
@@ -90,10 +89,3 @@ def archive_of(settings: AuditSettings) -> Archive:
         region=settings.s3_region,
     )
     return Archive(store, lock_days=settings.archive_lock_days)
-
-
-def signer_of(settings: AuditSettings) -> LocalSigner:
-    private = load_key(settings.checkpoint_key).private_key
-    if not isinstance(private, Ed25519PrivateKey):
-        raise ValueError(f"{settings.checkpoint_key} is no private Ed25519 key")
-    return LocalSigner(Signer(settings.checkpoint_origin, private))

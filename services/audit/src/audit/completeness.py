@@ -62,10 +62,8 @@ class Completeness:
         """`complete` is None where nothing is known to be missing, but the broker could not be asked."""
         async with self._db.snapshot() as tx:
             k = kafka_offset.c
-            newest = (
-                sa.select(kafka_offset).distinct(k.topic, k.partition).order_by(k.topic, k.partition, k.epoch.desc())
-            )
-            books = {(row["topic"], row["partition"]): dict(row) for row in (await tx.execute(newest)).mappings()}
+            rows = (await tx.execute(sa.select(kafka_offset).order_by(k.epoch))).mappings()
+            books = {(row["topic"], row["partition"]): dict(row) for row in rows}  # of the newest epoch
             streams = [dict(row) for row in (await tx.execute(STREAMS, {"most": MOST})).mappings()]
         problem, items = None, []
         try:

@@ -16,6 +16,7 @@ import json
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
@@ -41,19 +42,13 @@ class Leaf:
     value: bytes | None
 
     def encode(self) -> bytes:
-        value = self.value or b""
-        return b"%b{%b,%b}\n%b" % (VERSION_LINE, _place(self).encode(), self._content().encode(), value)
+        place = (self.topic, self.partition, self.offset, self.timestamp, self.recorded_at)
+        return encode(*place, self.key, self.headers, self.value)
 
     def content_digest(self) -> bytes:
         """Equal for records with the same topic, key, headers and value, wherever they stand in Kafka."""
-        said = f'{{"topic":{_quoted(self.topic)},{self._content()}}}\n'
+        said = f'{{"topic":{_quoted(self.topic)},{_content(self.key, self.headers, self.value)}}}\n'
         return sha256(said.encode() + (self.value or b"")).digest()
-
-    def _content(self) -> str:
-        """Written by hand: the `json` module takes four times as long, and this is the hot path."""
-        headers = ",".join([f"[{_quoted(name)},{_pack(given)}]" for name, given in self.headers])
-        size = "null" if self.value is None else len(self.value)
-        return f'"key":{_pack(self.key)},"headers":[{headers}],"size":{size}'
 
 
 @dataclass(frozen=True)
@@ -76,11 +71,26 @@ class Detached:
         return cls(*place, sha256(data).digest(), len(data), leaf.content_digest())
 
     def encode(self) -> bytes:
+        place = _place(self.topic, self.partition, self.offset, self.timestamp, self.recorded_at)
         said = f'"sha256":"{self.sha256.hex()}","size":{self.size},"content":"{self.content.hex()}"'
-        return b'%b{%b,"detached":{%b}}\n' % (VERSION_LINE, _place(self).encode(), said.encode())
+        return _spelt(place, f'"detached":{{{said}}}', None)
 
     def content_digest(self) -> bytes:
         return self.content
+
+
+def encode(
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp: int,
+    recorded_at: datetime,
+    key: bytes | None,
+    headers: tuple[Header, ...],
+    value: bytes | None,
+) -> bytes:
+    """The bytes of the leaf with these fields. Headers must be redacted."""
+    return _spelt(_place(topic, partition, offset, timestamp, recorded_at), _content(key, headers, value), value)
 
 
 def decode(data: bytes) -> Leaf | Detached:
@@ -113,23 +123,56 @@ def _rest(head: dict[str, Any], place: Place, value: bytes) -> Leaf | Detached:
 
 
 class Digest(bytes):
-    """The SHA-256 that stands for a header's secret value."""
+    """The SHA-256 that stands for a header's secret value. It is no text, even where its bytes could be."""
+
+    def decode(self, encoding: str = "", errors: str = "") -> str:
+        raise UnicodeError("a digest is no text")
 
 
 def redact(headers: tuple[Header, ...]) -> tuple[Header, ...]:
     """The headers with secrets replaced by their digests."""
+    if not _has_secrets(tuple([name for name, _ in headers])):
+        return headers
     return tuple(
-        (name, Digest(sha256(value).digest()) if value is not None and name.lower() in SECRET_HEADERS else value)
+        (name, Digest(sha256(value).digest()) if value is not None and _is_secret(name) else value)
         for name, value in headers
     )
 
 
-def _place(leaf: Leaf | Detached) -> str:
-    at = leaf.recorded_at.astimezone(UTC).isoformat(timespec="microseconds")
+@lru_cache(1_000)
+def _has_secrets(names: tuple[str, ...]) -> bool:
+    return any(_is_secret(name) for name in names)
+
+
+def _is_secret(name: str) -> bool:
+    return name.lower() in SECRET_HEADERS
+
+
+# By hand from here on: this is the hot path of ingest, and the `json` module takes four times as long.
+
+
+def _spelt(place: str, rest: str, value: bytes | None) -> bytes:
+    return b"%b{%b,%b}\n%b" % (VERSION_LINE, place.encode(), rest.encode(), value or b"")
+
+
+def _place(topic: str, partition: int, offset: int, timestamp: int, at: datetime) -> str:
     return (
-        f'"topic":{_quoted(leaf.topic)},"partition":{leaf.partition},"offset":{leaf.offset},'
-        f'"timestamp":{leaf.timestamp},"recorded_at":"{at}"'
+        f'"topic":{_quoted(topic)},"partition":{partition},"offset":{offset},'
+        f'"timestamp":{timestamp},"recorded_at":"{_time(at)}"'
     )
+
+
+@lru_cache(8)  # a batch has one
+def _time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _content(key: bytes | None, headers: tuple[Header, ...], value: bytes | None) -> str:
+    try:
+        said = ",".join([f"[{_quoted(name)},{_quoted(given.decode())}]" for name, given in headers])  # type: ignore[union-attr]
+    except (UnicodeError, AttributeError):  # a value that is no text, or null
+        said = ",".join([f"[{_quoted(name)},{_pack(given)}]" for name, given in headers])
+    return f'"key":{_pack(key)},"headers":[{said}],"size":{"null" if value is None else len(value)}'
 
 
 def _pack(value: bytes | None) -> str:

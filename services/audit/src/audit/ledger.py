@@ -9,6 +9,7 @@ meanwhile: PostgreSQL and this process work side by side.
 """
 
 import asyncio
+from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +20,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from audit import merkle
-from audit.leaf import MAX_LEAF, Detached, Leaf, decode, redact
+from audit.leaf import MAX_LEAF, Detached, Leaf, decode, encode, redact
 from audit.tlog.archive import Archive
 from contracts.envelope import now
 from kit.bus import Record
@@ -61,15 +62,18 @@ class LostRace(Transient):
     """Another writer appended first."""
 
 
-@dataclass
 class _Item:
     """A record on its way: its leaf and hash, and in the end its index (None: it was in the log already)."""
 
-    record: Record
-    leaf: Leaf
-    data: bytes
-    hash: bytes
-    index: int | None = None
+    __slots__ = ("at", "data", "hash", "index", "place", "record")
+
+    def __init__(self, record: Record, at: datetime) -> None:
+        self.record, self.at = record, at
+        self.place = (record.topic, record.partition)
+        place = (record.topic, record.partition, record.offset, record.timestamp_ms, at)
+        self.data = encode(*place, record.key, redact(record.headers), record.value)
+        self.hash = merkle.leaf_hash(self.data)
+        self.index: int | None = None
 
 
 @dataclass
@@ -127,30 +131,27 @@ class Ledger:
             if not work.done.done():
                 await self._write_all()
         await work.done
-        for item in work.items:
-            APPENDED.labels(item.record.topic, "redelivered" if item.index is None else "entry").inc()
+        told = Tally((item.record.topic, "redelivered" if item.index is None else "entry") for item in work.items)
+        for labels, count in told.items():
+            APPENDED.labels(*labels).inc(count)
         return [item.index for item in work.items]
 
     async def _prepare(self, records: Sequence[Record]) -> list[_Item]:
-        at, items = now(), []
-        for n, record in enumerate(records, 1):
-            items.append(await self._item(record, at))
-            if n % SLICE == 0:
-                await asyncio.sleep(0)
+        at, items = now(), list[_Item]()
+        for start in range(0, len(records), SLICE):
+            items += [_Item(record, at) for record in records[start : start + SLICE]]
+            await asyncio.sleep(0)
+        await self._detach(items)
         return items
 
-    async def _item(self, record: Record, at: datetime) -> _Item:
-        leaf = leaf_of(record, at)
-        data = leaf.encode()
-        if len(data) > MAX_LEAF:
-            data = await self._detach(leaf, data)
-        return _Item(record, leaf, data, merkle.leaf_hash(data))
-
-    async def _detach(self, leaf: Leaf, data: bytes) -> bytes:
+    async def _detach(self, items: list[_Item]) -> None:
         """Before the transaction: an entry never names what is not in the store."""
-        detached = Detached.of(leaf, data)
-        await self._archive.keep_leaf(detached.sha256, data)
-        return detached.encode()
+        for item in items:
+            if len(item.data) > MAX_LEAF:
+                detached = Detached.of(leaf_of(item.record, item.at), item.data)
+                await self._archive.keep_leaf(detached.sha256, item.data)
+                item.data = detached.encode()
+                item.hash = merkle.leaf_hash(item.data)
 
     async def _write_all(self) -> None:
         """Writes what waits, in the order in which it was prepared. One that fails fails alone."""
@@ -187,16 +188,16 @@ class Ledger:
         """One transaction. False: the log was not as this writer believed, and nothing was written."""
         state = self._state or await load(driver)
         self._state = None  # until the commit is through
-        if state.at > items[0].leaf.recorded_at:
+        if state.at > items[0].at:
             await self._redate(items, state.at)
         new, reads = await self._sort(driver, items, state)
         if not new:
             self._state = state
             return True
-        at, before = items[-1].leaf.recorded_at, state.tree.size
+        at, before = items[-1].at, state.tree.size
         nodes = state.tree.extend([item.hash for item in new])
         rows = [
-            (index, i.leaf.recorded_at, i.leaf.topic, i.leaf.partition, i.leaf.offset, i.data, i.hash)
+            (index, i.at, i.record.topic, i.record.partition, i.record.offset, i.data, i.hash)
             for index, i in enumerate(new, before)
         ]
         await self._ensure_month(driver, rows[0][1], at)
@@ -225,8 +226,8 @@ class Ledger:
     async def _redate(self, items: list[_Item], at: datetime) -> None:
         """Another writer's clock was ahead: time never runs backwards in the log."""
         for item in items:
-            fresh = await self._item(item.record, max(at, item.leaf.recorded_at))
-            item.leaf, item.data, item.hash = fresh.leaf, fresh.data, fresh.hash
+            item.__init__(item.record, max(at, item.at))  # type: ignore[misc]
+        await self._detach(items)
 
     async def _sort(
         self, driver: asyncpg.Connection, items: list[_Item], state: _State
@@ -235,21 +236,21 @@ class Ledger:
         new: list[_Item] = []
         reads: list[_Read] = []
         newest: dict[Place, _Read] = {}
+        size = state.tree.size
         for item in items:
-            place, offset = (item.leaf.topic, item.leaf.partition), item.leaf.offset
-            index = state.tree.size + len(new)
+            place, offset = item.place, item.record.offset
             read = newest.get(place)
             if read is None:
                 known = state.places.get(place)
                 read = _Read(place, known.epoch, known.next, was=known.next) if known else None
             if read is not None and offset < read.next:
-                if await self._is_known(driver, item.leaf, new):
+                if await self._is_known(driver, item, new):
                     continue
-                EPOCHS.labels(item.leaf.topic).inc()
+                EPOCHS.labels(place[0]).inc()
                 log.warning("the broker forgot its log", topic=place[0], partition=place[1], offset=offset)
-                read = _Read(place, read.epoch + 1, offset, lowest=offset, since=index)
+                read = _Read(place, read.epoch + 1, offset, lowest=offset, since=size + len(new))
             elif read is None:
-                read = _Read(place, 0, offset, lowest=offset, since=index)
+                read = _Read(place, 0, offset, lowest=offset, since=size + len(new))
             if newest.get(place) is not read:
                 newest[place] = read
                 reads.append(read)
@@ -258,13 +259,13 @@ class Ledger:
             new.append(item)
         return new, reads
 
-    async def _is_known(self, driver: asyncpg.Connection, leaf: Leaf, new: list[_Item]) -> bool:
+    async def _is_known(self, driver: asyncpg.Connection, item: _Item, new: list[_Item]) -> bool:
         """Whether the same record from the same place is in the log, or about to be."""
-        place, mine = (leaf.topic, leaf.partition, leaf.offset), leaf.content_digest()
-        if any((i.leaf.topic, i.leaf.partition, i.leaf.offset) == place and _same(i.leaf, mine) for i in new):
+        record, mine = item.record, leaf_of(item.record, item.at).content_digest()
+        if any((i.place, i.record.offset) == (item.place, record.offset) and _same(i.data, mine) for i in new):
             return True
-        rows = await driver.fetch(KNOWN, *place)
-        return any(_same(decode(row["leaf"]), mine) for row in rows)
+        rows = await driver.fetch(KNOWN, record.topic, record.partition, record.offset)
+        return any(_same(row["leaf"], mine) for row in rows)
 
     async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
         for at in (first, last):
@@ -295,8 +296,8 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [[row[n] for row in rows] for n in range(width)]
 
 
-def _same(one: Leaf | Detached, digest: bytes) -> bool:
-    return one.content_digest() == digest
+def _same(leaf: bytes, digest: bytes) -> bool:
+    return decode(leaf).content_digest() == digest
 
 
 async def load(driver: asyncpg.Connection) -> _State:

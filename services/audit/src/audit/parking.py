@@ -15,7 +15,7 @@ from kit.errors import Permanent, is_transient
 
 log = structlog.get_logger()
 PARKED = "parked"
-OWN_FAULT = "view-failed"  # nothing is wrong with the record
+OWN_FAULTS = ("view-failed", "leaf-lost")  # nothing is wrong with the record
 PAGE = 100
 POLL_SECONDS = 1.0
 _TOPICS = {topic.name: topic for topic in LOGGED}
@@ -47,7 +47,7 @@ class DeadLetters:
             found = (
                 sa.select(finding, entry.c.leaf)
                 .join(entry, entry.c.index == finding.c.index)
-                .where(finding.c.index >= start, finding.c.index < until, finding.c.code != OWN_FAULT)
+                .where(finding.c.index >= start, finding.c.index < until, finding.c.code.not_in(OWN_FAULTS))
             )
             rows = (await tx.execute(found.order_by(finding.c.index).limit(PAGE))).mappings().all()
             for row in rows:

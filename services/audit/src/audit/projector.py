@@ -11,8 +11,9 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.domain import read
+from audit.domain import Flaw, Reading, clean, read
 from audit.tables import entry, finding, follower
+from audit.tlog.archive import Contradiction
 from audit.views import FOLLOWER as VIEWS
 from audit.views import Item, Views
 from kit.db import Database, Signal
@@ -68,7 +69,10 @@ class Projector:
         return len(rows)
 
     async def _item(self, index: int, data: bytes) -> Item:
-        leaf = await self._views.leaf(data)
+        try:
+            leaf = await self._views.leaf(data)
+        except (ValueError, Contradiction) as error:
+            return Item(index, None, Reading(flaw=Flaw("leaf-lost", clean(repr(error)))))
         return Item(index, leaf, await self._views.check(read(leaf.topic, leaf.key, leaf.headers, leaf.value)))
 
     async def _fold(self, tx: AsyncConnection, items: Sequence[Item]) -> None:

@@ -46,10 +46,13 @@ VIEW_FAILED = "view-failed"
 
 @dataclass(frozen=True)
 class Item:
-    """An entry to fold. `doubted`: its signature did not verify when it came."""
+    """An entry to fold. Without a leaf there is nothing to fold: it is damaged, or the store lost it.
+
+    `doubted`: its signature did not verify when it came.
+    """
 
     index: int
-    leaf: Leaf
+    leaf: Leaf | None
     reading: Reading
     doubted: bool = False
 
@@ -104,11 +107,11 @@ class Views:
 
     async def _project(self, tx: AsyncConnection, items: Sequence[Item]) -> list[Reading]:
         page = Page(tx)
-        envelopes = [(item.leaf.topic, item.reading.envelope) for item in items]
+        envelopes = [(item.leaf.topic, item.reading.envelope) for item in items if item.leaf is not None]
         await page.load((topic, envelope.id) for topic, envelope in envelopes if envelope is not None)
         of_registry = [e for topic, e in envelopes if topic == REGISTRY_EVENTS.name and e is not None and e.sequence]
         await page.turns.load(envelope.key for envelope in of_registry)
-        moves = [move_of(item.reading.message, item.leaf.recorded_at) for item in items]
+        moves = [move_of(i.reading.message, i.leaf.recorded_at) for i in items if i.leaf is not None]
         await page.stages.load((m.workspace, m.model, m.version) for m in moves if m is not None)
         told = [await self._one(page, item) for item in items]
         await page.flush()
@@ -116,6 +119,8 @@ class Views:
 
     async def _one(self, page: Page, item: Item) -> Reading:
         page.now, leaf, reading = item.index, item.leaf, item.reading
+        if leaf is None:
+            return reading
         envelope = reading.envelope
         copy_of = await page.first(leaf.topic, envelope.id) if envelope else None
         sequenced = leaf.topic == REGISTRY_EVENTS.name and envelope is not None and envelope.sequence is not None
@@ -129,18 +134,18 @@ class Views:
                 page.claims.append(claims.note(item.index, envelope, message, judged=judged, good=good))
             elif isinstance(message, WorkspaceConfigured) and copy_of is None:
                 reading = replace(reading, flaw=await claims.contested(page.tx, envelope, message))
-        self._tell(page, item, reading, copy_of)
+        self._tell(page, item.index, leaf, reading, copy_of)
         if sequenced and envelope is not None and copy_of is None:
             await self._fold(page, item.index, reading, envelope)
         return reading
 
-    def _tell(self, page: Page, item: Item, reading: Reading, copy_of: int | None) -> None:
-        envelope, leaf, whom = reading.envelope, item.leaf, about(reading)
+    def _tell(self, page: Page, index: int, leaf: Leaf, reading: Reading, copy_of: int | None) -> None:
+        envelope, whom = reading.envelope, about(reading)
         of = {"workspace": whom.workspace, "model": whom.model, "version": whom.version}
         at = envelope.time if envelope else leaf.recorded_at
         page.tell(
             {
-                "index": item.index,
+                "index": index,
                 "at": at,
                 "recorded_at": leaf.recorded_at,
                 "topic": leaf.topic,
@@ -160,7 +165,7 @@ class Views:
         )
         fact = fact_of(reading)
         if envelope is not None and fact is not None:
-            page.facts.append({"index": item.index, "at": at, "type": envelope.type, **of, **fact})
+            page.facts.append({"index": index, "at": at, "type": envelope.type, **of, **fact})
 
     def _is_judged(self, reading: Reading, *, doubted: bool) -> bool:
         return not decided(reading.message) and (self._decisions is not None or doubted)

@@ -15,11 +15,18 @@ CHECKPOINT = "checkpoint"
 TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 
 
-class Contradiction(Problem):
+class Damage(Problem):
+    """Part of the log is missing, or not what it was. `GET /v1/log/verify` finds out where."""
+
+    def __init__(self, detail: str, code: str = "log-damaged") -> None:
+        super().__init__(500, code, detail)
+
+
+class Contradiction(Damage):
     """The log contradicts what was published: nothing more is, until somebody finds out why."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__(500, "split-log", detail)
+        super().__init__(detail, "split-log")
 
 
 class Archive:

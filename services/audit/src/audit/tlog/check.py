@@ -4,7 +4,7 @@ Whoever does not trust the service checks the served log with other software; th
 """
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,7 +43,7 @@ class Check:
         try:
             async for rows in self._proofs.pages(0, head.size, WIDTH):
                 leaves = [walk.take(row) for row in rows]
-                await self._compare_store(rows[0]["index"], [row["leaf"] for row in rows], rows, head.size)
+                await self._compare_store(rows, head.size)
                 for leaf in leaves:
                     if isinstance(leaf, Detached):
                         await self._archive.inline(leaf.encode())
@@ -67,19 +67,30 @@ class Check:
         async with self._db.transaction() as tx:
             return dict((await tx.execute(query)).all())
 
-    async def _compare_store(self, start: int, leaves: list[bytes], rows: Any, size: int) -> None:
+    async def _compare_store(self, rows: Sequence[Row], size: int) -> None:
         """The bundle and the tile of these entries, as the store gives them out."""
-        index, width = start // WIDTH, min(size - start, WIDTH)
-        hashes = b"".join(row["leaf_hash"] for row in rows)
-        for tile, wanted in ((Tile(-1, index, width), tiles.bundle(leaves)), (Tile(0, index, width), hashes)):
-            if not await self._holds(tile, wanted):
-                raise Bad(start, f"the object {tile.path} in the store is missing, or was changed")
+        start = rows[0]["index"]
+        number, width = start // WIDTH, min(size - start // WIDTH * WIDTH, WIDTH)
+        for tile, parts in (
+            (Tile(-1, number, width), [tiles.bundle([row["leaf"]]) for row in rows]),
+            (Tile(0, number, width), [row["leaf_hash"] for row in rows]),
+        ):
+            await self._compare(tile, parts, start)
 
-    async def _holds(self, tile: Tile, wanted: bytes) -> bool:
-        found = await self._archive.read(tile.path)
+    async def _compare(self, tile: Tile, parts: Sequence[bytes], start: int, step: int = 1) -> None:
+        """What should be in a tile from its beginning on; a part each `step` entries from entry `start` on."""
+        found, own = await self._archive.read(tile.path), True
         if found is None and not tile.is_full:  # it has become full meanwhile, and the partial one was deleted
-            found = (await self._archive.read(Tile(tile.level, tile.number).path) or b"")[: len(wanted)]
-        return found == wanted
+            found, own = await self._archive.read(Tile(tile.level, tile.number).path), False
+        if found is None:
+            raise Bad(start, f"the object {tile.path} is missing in the store")
+        at = 0
+        for n, part in enumerate(parts):
+            if found[at : at + len(part)] != part:
+                raise Bad(start + n * step, f"the object {tile.path} in the store was changed")
+            at += len(part)
+        if own and len(parts) == tile.width and at != len(found):
+            raise Bad(start, f"the object {tile.path} in the store is longer than it should be")
 
     async def _compare_nodes(self, nodes: list[merkle.Node], size: int) -> None:
         async with self._db.transaction() as tx:
@@ -96,8 +107,7 @@ class Check:
             for start in range(0, len(hashes), WIDTH):
                 part = hashes[start : start + WIDTH]
                 tile = Tile(level, start // WIDTH, len(part))
-                if not await self._holds(tile, b"".join(part)):
-                    raise Bad(start << (8 * level), f"the object {tile.path} in the store is missing, or was changed")
+                await self._compare(tile, part, start << (8 * level), 1 << (8 * level))
 
 
 class _Walk:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import merkle
 from audit.merkle import Range
 from audit.tables import entry, node, tree_head
+from audit.tlog.archive import Damage
 from kit.db import Database
 from kit.problems import Problem
 
@@ -105,5 +106,5 @@ async def _hashes(tx: AsyncConnection, level: int, start: int, stop: int) -> lis
         entries = sa.select(entry.c.leaf_hash).where(entry.c.index >= start, entry.c.index < stop)
         found = list(await tx.scalars(entries.order_by(entry.c.index)))
     if len(found) != stop - start:
-        raise Problem(500, "log-damaged", f"hashes of level {level} are missing between {start} and {stop}")
+        raise Damage(f"hashes of level {level} are missing between {start} and {stop}")
     return found

@@ -18,9 +18,9 @@ from sqlalchemy.dialects.postgresql import insert
 from audit.note import Checkpoint, NoteError, open_note
 from audit.tables import checkpoint, entry, mechanism, tree_head
 from audit.tlog import tiles
-from audit.tlog.archive import TEXT, Archive, Contradiction
+from audit.tlog.archive import TEXT, Archive, Contradiction, Damage
 from audit.tlog.proofs import Proofs
-from audit.tlog.signing import CheckpointSigner
+from audit.tlog.signing import CheckpointSigner, sign_extension
 from audit.tlog.tiles import Tile
 from contracts.audit import CheckpointPublished
 from contracts.envelope import now
@@ -89,6 +89,7 @@ class Publisher:
             Transient: the store, the signer or too many witnesses are away.
         """
         async with self._busy:
+            await self._signer.load()
             newest, head = await self.newest(), await self._head()
             if newest is not None and newest.checkpoint == head and self._found:
                 return newest
@@ -109,9 +110,11 @@ class Publisher:
         while True:
             try:
                 await self.announce(await self.current())
-            except Contradiction as error:
+            except Damage as error:
                 SPLIT.set(1)
-                log.critical("the log contradicts its own checkpoints", error=error.detail)
+                log.critical(
+                    "the log is damaged, or contradicts its checkpoints; nothing is signed", error=error.detail
+                )
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -178,7 +181,7 @@ class Publisher:
         async with self._db.transaction() as tx:
             leaves = list(await tx.scalars(query))
         if len(leaves) != tile.width:
-            raise Contradiction(f"entries between {start} and {stop} are missing")
+            raise Damage(f"entries between {start} and {stop} are missing")
         return tiles.bundle(leaves)
 
     async def _signed(self, head: Checkpoint, old: int) -> Published:
@@ -186,8 +189,8 @@ class Publisher:
         stored = await self._noted(head)
         if stored is not None:
             return stored
-        proof = await self._proofs.consistency(old, head.size)
-        note = f"{head.text()}\n{await self._signer.sign(head, old, proof)}"
+        lines = await sign_extension(self._signer, head, old, lambda size: self._proofs.consistency(size, head.size))
+        note = f"{head.text()}\n{lines}"
         if self._attestation is not None:
             note = await self._attestation.cosign(note, self._proofs)
         row = {"size": head.size, "root": head.root, "note": note, "at": now()}

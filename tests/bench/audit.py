@@ -1,0 +1,167 @@
+"""How fast the log takes records, as a ratio to plain COPY of the same rows into the same table, in one run.
+
+    python -m tests.bench.audit            (or `make bench-audit`)
+
+PostgreSQL as the embedded mode runs it, with fsync. Pairs are interleaved: COPY, log, COPY, log, ... The median of the
+ratios is what counts; rates depend on the machine and on what else it does. Both sides write batches of the same size.
+"""
+
+import argparse
+import asyncio
+import gc
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from audit.ledger import COLUMNS, Ledger, leaf_of
+from audit.merkle import leaf_hash
+from contracts.envelope import Envelope, now
+from contracts.notifier import DeliverySucceeded
+from contracts.topics import NOTIFIER_EVENTS
+from embedded import postgres
+from embedded.ports import free_port
+from kit.bus import Record
+from kit.db import Database
+from kit.migrations import migrate
+
+BODY = DeliverySucceeded(
+    delivery_id="d" * 36,
+    subscription_id="s" * 36,
+    event_id="e" * 36,
+    event_type="hallmark.stage.changed.v1",
+    attempt=1,
+    latency_ms=12.5,
+    detail="x" * 250,
+)
+
+
+def records(count: int) -> list[Record]:
+    """As the notifier writes them: about 600 bytes of value and twelve headers."""
+    found = []
+    for n in range(count):
+        sent = Envelope.of(
+            BODY,
+            source="hallmark/notifier",
+            subject="default/fraud/1",
+            key=f"default/m{n % 100}",
+            sequence=n + 1,
+            actor="service:notifier",
+        )
+        found.append(
+            Record(
+                NOTIFIER_EVENTS.name,
+                n % 6,
+                n // 6,
+                1_763_640_000_000,
+                sent.key.encode(),
+                tuple(sent.headers()),
+                sent.value,
+            )
+        )
+    return found
+
+
+class Bench:
+    def __init__(self, url: str, admin: str, batch: int) -> None:
+        self.url, self.admin, self.batch = url, admin, batch
+        self._next = 0
+        self._plain = 0
+
+    def take(self, sent: Sequence[Record]) -> list[Record]:
+        """The same records at offsets that nobody has seen."""
+        start, self._next = self._next, self._next + len(sent)
+        return [Record(r.topic, r.partition, start + r.offset, r.timestamp_ms, r.key, r.headers, r.value) for r in sent]
+
+    async def copy(self, sent: Sequence[Record]) -> float:
+        """Rows a second of plain COPY, into a table made as `entry` is, by one connection. Rows are made before."""
+        at = now()
+        rows = []
+        for n, r in enumerate(sent):
+            data = leaf_of(r, at).encode()
+            rows.append((self._plain + n, at, r.topic, r.partition, self._plain + r.offset, data, leaf_hash(data)))
+        self._plain += len(sent)
+        connection = await asyncpg.connect(self.admin)
+        try:
+            begun = time.perf_counter()
+            for start in range(0, len(rows), self.batch):
+                await connection.copy_records_to_table(
+                    "plain", columns=COLUMNS, records=rows[start : start + self.batch]
+                )
+            return len(rows) / (time.perf_counter() - begun)
+        finally:
+            await connection.close()
+
+    async def log(self, ledger: Ledger, sent: Sequence[Record]) -> float:
+        """Records a second into the log: leaves, hashes, tree, offsets, committed. Two callers, as consumers are."""
+        given = self.take(sent)
+        batches = [given[start : start + self.batch] for start in range(0, len(given), self.batch)]
+        begun = time.perf_counter()
+
+        async def pour() -> None:
+            while batches:
+                await ledger.append(batches.pop(0))
+
+        await asyncio.gather(pour(), pour())
+        return len(given) / (time.perf_counter() - begun)
+
+
+async def main(pairs: int, count: int, batch: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="hallmark-bench-") as name:
+        directory = Path(name)
+        port = free_port()
+        server = postgres.postgres(directory / "data", port, "bench", directory / "log", fsync=True)
+        server.start()
+        try:
+            admin = postgres.admin_url(port, "bench")
+            url = urlsplit(admin)._replace(netloc=f"hallmark_audit:bench@{urlsplit(admin).hostname}:{port}").geturl()
+            await asyncio.to_thread(
+                migrate,
+                "audit",
+                Path(sys.modules["audit"].__path__[0]) / "migrations",
+                database_url=url,
+                admin_database_url=admin,
+            )
+            await run(Bench(url, admin, batch), pairs, count)
+        finally:
+            server.stop()
+
+
+async def run(bench: Bench, pairs: int, count: int) -> None:
+    connection = await asyncpg.connect(bench.admin)
+    await connection.execute("create table plain (like audit.entry including all) partition by range (recorded_at)")
+    await connection.execute("create table plain_all partition of plain for values from (minvalue) to (maxvalue)")
+    await connection.close()
+    db = Database(bench.url, name="bench")
+    ledger = Ledger(db, None)  # type: ignore[arg-type]  # no leaf is large enough for the store
+    sent = records(count)
+    gc.freeze()
+    await bench.copy(sent[: count // 5])
+    await bench.log(ledger, sent[: count // 5])
+    ratios = []
+    for n in range(pairs):
+        plain, log = await bench.copy(sent), await bench.log(ledger, sent)
+        ratios.append(log / plain)
+        print(
+            f"pair {n + 1}: COPY {plain:9,.0f} rows/s   log {log:9,.0f} records/s   ratio {ratios[-1]:.2f}", flush=True
+        )
+    print(
+        f"batch {bench.batch}, {count} records a run: median ratio {statistics.median(ratios):.2f} "
+        "(must 0.65, goal 0.80)"
+    )
+    await db.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--count", type=int, default=60_000)
+    parser.add_argument("--batch", type=int, default=1_000)
+    given: Any = parser.parse_args()
+    asyncio.run(main(given.pairs, given.count, given.batch))
