@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from audit.domain import NOT_VERIFIED, Flaw, Reading
+from audit.domain import NOT_VERIFIED, Flaw, Reading, about
 from audit.facts import BULKY, NOT_TOLD, fact_of
 from audit.outcome import outcome_of
 from contracts import approval, notifier, registry
+from contracts.envelope import Envelope
 from contracts.payload import Message
 
 from .approvals import APPROVALS
@@ -97,3 +98,11 @@ def test_outcomes_are_those_that_the_events_tell(message: Message, outcome: str)
 def test_a_bad_record_has_failed_and_an_unsigned_change_is_refused() -> None:
     assert outcome_of(Reading(flaw=Flaw("bad-event", ""))) == "failed"
     assert outcome_of(Reading(message=with_fields(registry.StageChanged), flaw=Flaw(NOT_VERIFIED, ""))) == "refused"
+
+
+@pytest.mark.parametrize(("number", "told"), [("2147483647", 2147483647), ("2147483648", None), ("9" * 40, None)])
+def test_a_subject_names_no_version_that_cannot_be(number: str, told: int | None) -> None:
+    comment = approval.RequestCommented(request_id="q", author="ana", text="x")
+    subject = f"default/fraud/{number}"
+    envelope = Envelope.of(comment, source="s", subject=subject, key="default/fraud", sequence=1)
+    assert about(Reading(envelope, message=comment)).version == told

@@ -38,7 +38,7 @@ from contracts.registry import (
 )
 
 f, t = fact.c, timeline.c
-MOST = 500
+MOST = 100
 STAY = (
     "version", "since", "until", "kind", "digest", "artifact_digest", "requested_by", "reason", "approved_by",
     "criteria", "policy", "decision_id", "transition_id", "revoked", "index", "known_from", "closed_by",
@@ -78,7 +78,7 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Documen
     """The version and its facts, each with its entry.
 
     `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
-    `truncated`: there are more than 500 facts of one kind; the timeline has all.
+    `truncated`: there are more than 100 facts of one kind; the timeline has all.
     """
     answer: Document = {}
     stays: list[Document] = []

@@ -79,13 +79,6 @@ class Views:
             return await self._decisions.check(reading)
         return replace(reading, flaw=Flaw(NOT_VERIFIED, "it did not verify when it came")) if doubted else reading
 
-    async def project(
-        self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
-    ) -> Reading:
-        """Folds one entry. Gives the reading with what the rules of its workspace say of it, as known by now."""
-        (told,) = await self._project(tx, [Item(index, leaf, reading, doubted)])
-        return told
-
     async def project_page(self, tx: AsyncConnection, items: Sequence[Item]) -> list[Reading]:
         """Folds entries in order, in few statements, with the same result as one by one.
 
@@ -169,14 +162,6 @@ class Views:
 
     def _is_judged(self, reading: Reading, *, doubted: bool) -> bool:
         return not decided(reading.message) and (self._decisions is not None or doubted)
-
-    async def judge(self, tx: AsyncConnection, reading: Reading, *, doubted: bool = False) -> Reading:
-        """The reading, with a flaw when the rules known by now want a decision that it does not carry."""
-        message, envelope = reading.message, reading.envelope
-        if not isinstance(message, Entering) or envelope is None or not self._is_judged(reading, doubted=doubted):
-            return reading
-        known = await claims.history(tx, message.workspace)
-        return replace(reading, flaw=claims.verdict(known, envelope, message))
 
     async def _fold(self, page: Page, index: int, reading: Reading, envelope: Envelope) -> None:
         message = reading.message

@@ -1,4 +1,4 @@
-"""The proofs that the entries of an answer are under the newest checkpoint."""
+"""The proofs that the entries of an answer are under a checkpoint: the newest, unless it is too small for them."""
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,9 @@ Prove = Callable[[Sequence[int]], Awaitable[Document]]
 
 def prover(proofs: Proofs, publisher: Publisher) -> Prove:
     async def prove(indexes: Sequence[int]) -> Document:
-        published = await publisher.current()
+        published = await publisher.newest()
+        if published is None or published.checkpoint.size <= max(indexes, default=-1):
+            published = await publisher.current()
         size = published.checkpoint.size
         items = [
             {
