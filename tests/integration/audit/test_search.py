@@ -1,16 +1,23 @@
 """Full text, which follows the timeline and is never in the way of it."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
+import asyncpg
+import pytest
 import sqlalchemy as sa
 
+from audit import app as audit_app
 from audit import tables
 from audit.search import SearchProjection
 from contracts.registry import VersionNoted
+from kit.migrations import migrate
 
-from .conftest import Harness, event, hours, record, registered, story
+from .conftest import Harness, event, hours, record, registered, service_url, story
 from .signed import Signed
 from .test_knowledge import mistaken
 from .test_lifecycles import configured, custom
@@ -102,3 +109,27 @@ async def test_rights_and_bad_questions(audit: Harness) -> None:
     hard: list[Any] = ["'\"&|!():*", "%25_\\", "a" * 200]
     for text in hard:
         assert await audit.status(f"/v1/search?q={text.replace('&', '%26')}", "auditors") == 200
+
+
+async def test_without_pg_trgm_the_tables_are_made_all_the_same(
+    infra_postgres: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the extension parts of names are found by reading every row, and the migration says so."""
+    scripts = shutil.copytree(Path(audit_app.__file__).parent / "migrations", tmp_path / "migrations")
+    made = scripts / "versions" / "0006_questions.py"
+    made.write_text(made.read_text().replace("exists pg_trgm", "exists no_such_extension"))
+    name = f"t_{uuid4().hex[:12]}"
+    url = urlsplit(infra_postgres)._replace(path=f"/{name}").geturl()
+    admin = await asyncpg.connect(infra_postgres)
+    try:
+        await admin.execute(f"create database {name}")
+        await asyncio.to_thread(migrate, "audit", scripts, database_url=service_url(url), admin_database_url=url)
+        database = await asyncpg.connect(url)
+        indexes = {row[0] for row in await database.fetch("select indexname from pg_indexes where schemaname='audit'")}
+        await database.close()
+    finally:
+        await admin.execute(f"drop database if exists {name} with (force)")
+        await admin.close()
+    assert "ix_search_entry_words" in indexes
+    assert "ix_search_entry_names" not in indexes
+    assert "pg_trgm is not available" in caplog.text
