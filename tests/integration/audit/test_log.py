@@ -206,7 +206,15 @@ def publisher(log: Harness, publish_seconds: float = 0) -> Publisher:
     """Another process's."""
     events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
     signer = signer_of(log.settings)
-    return Publisher(log.db, events, log.archive, signer, every_seconds=0.1, publish_seconds=publish_seconds)
+    return Publisher(
+        log.db,
+        events,
+        log.archive,
+        signer,
+        every_seconds=0.1,
+        publish_seconds=publish_seconds,
+        former_keys=log.settings.checkpoint_former_keys,
+    )
 
 
 async def test_checkpoints_are_announced_at_most_once_per_interval(audit: Harness) -> None:

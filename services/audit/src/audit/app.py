@@ -51,6 +51,7 @@ def build(settings: AuditSettings) -> FastAPI:
         every_seconds=settings.checkpoint_seconds,
         publish_seconds=settings.checkpoint_publish_seconds,
         attestation=attestation_of(settings, archive),
+        former_keys=settings.checkpoint_former_keys,
     )
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, ledger)

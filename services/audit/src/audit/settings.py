@@ -35,6 +35,13 @@ def _cosigner(line: str) -> str:
     return key.vkey
 
 
+def _log_key(line: str) -> str:
+    try:
+        return parse_vkey(line).vkey
+    except NoteError as error:
+        raise ValueError(str(error)) from error
+
+
 # The rules for a signed-note key name (C2SP signed-note): no white space, no plus.
 Origin = Annotated[str, StringConstraints(pattern=r"^[^\s+\x00-\x20\x7f]{1,200}$"), AfterValidator(_short)]
 Address = Annotated[str, AfterValidator(_address)]
@@ -78,6 +85,8 @@ class AuditSettings(Settings):
     checkpoint_mldsa_key: Path | None = None
     checkpoint_signer: Address | None = None
     checkpoint_signer_token: Path | None = None
+    # Verifier key lines, by commas, of the keys before: what they signed last must be recognised.
+    checkpoint_former_keys: Annotated[tuple[Annotated[str, AfterValidator(_log_key)], ...], NoDecode] = ()
 
     # C2SP tlog-witness: a JSON list of {"url", "vkey"}, and how many must cosign before a checkpoint is published.
     witnesses: Annotated[tuple[WitnessAddress, ...], NoDecode] = ()
@@ -93,7 +102,7 @@ class AuditSettings(Settings):
     # Hosts, addresses and CIDRs of witnesses and authorities that may be private, and may be reached without TLS.
     attestation_allow: Annotated[tuple[str, ...], NoDecode] = ()
 
-    @field_validator("attestation_allow", mode="before")
+    @field_validator("attestation_allow", "checkpoint_former_keys", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

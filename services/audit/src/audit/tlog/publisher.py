@@ -7,7 +7,7 @@ was restored from an older backup, say) is not signed.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -15,12 +15,13 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy.dialects.postgresql import insert
 
+from audit import merkle
 from audit.note import Checkpoint, NoteError, open_note
 from audit.tables import checkpoint, entry, mechanism, tree_head
 from audit.tlog import tiles
 from audit.tlog.archive import TEXT, Archive, Contradiction, Damage
 from audit.tlog.proofs import Proofs
-from audit.tlog.signing import CheckpointSigner, sign_extension
+from audit.tlog.signing import CheckpointSigner, Overtaken, sign_extension
 from audit.tlog.tiles import Tile
 from contracts.audit import CheckpointPublished
 from contracts.envelope import now
@@ -62,11 +63,12 @@ class Publisher:
         every_seconds: float,
         publish_seconds: float,
         attestation: Attestation | None = None,
+        former_keys: Sequence[str] = (),
     ) -> None:
         self._db, self._events, self._archive, self._signer = db, events, archive, signer
         self._proofs = Proofs(db)
         self._every, self._publish_every = every_seconds, publish_seconds
-        self._attestation = attestation
+        self._attestation, self._former_keys = attestation, tuple(former_keys)
         self._busy = asyncio.Lock()
         self._found = False  # whether what was published before has been looked at
         self.stream = f"checkpoint:{signer.name}"
@@ -90,19 +92,26 @@ class Publisher:
         """
         async with self._busy:
             await self._signer.load()
-            newest, head = await self.newest(), await self._head()
-            if newest is not None and newest.checkpoint == head and self._found:
-                return newest
             while True:
+                # What was published is read before the head, so that the head can only be ahead of it.
+                newest = await self.newest()
+                if self._found and newest is not None and newest.checkpoint == await self._head():
+                    return newest
+                stored = await self._archive.checkpoint()
+                head = await self._head()
                 if newest is not None:
-                    self._extends(newest.checkpoint, head, newest.checkpoint.root)
-                found = await self._publish(head)
+                    await self._extends(newest.checkpoint, head)
+                try:
+                    found = await self._publish(head, stored)
+                except Overtaken as error:
+                    if error.size > (await self._head()).size:
+                        raise
+                    found = None
                 if found is not None:
                     self._found = True
                     PUBLISHED.set(head.size)
                     SPLIT.set(0)
                     return found
-                newest, head = await self.newest(), await self._head()
 
     async def run(self) -> None:
         """Publishes the tree as it grows, until cancelled."""
@@ -126,39 +135,35 @@ class Publisher:
             row = (await tx.execute(sa.select(tree_head.c.size, tree_head.c.root))).one()
         return Checkpoint(self._signer.name, row.size, row.root)
 
-    async def _publish(self, head: Checkpoint) -> Published | None:
-        """None: another publisher was faster, or the tree has grown beyond `head` there."""
-        stored = await self._archive.checkpoint()
-        out = self._opened(stored[0]) if stored else None
-        old = out.size if out else 0
-        if out is not None:
-            self._extends(out, head, await self._proofs.root(old) if old <= head.size else b"")
-        await self._put(tiles.grown(old, head.size))
-        published = await self._signed(head, old)
+    async def _publish(self, head: Checkpoint, stored: tuple[str, str] | None) -> Published | None:
+        """None: another publisher was faster. `stored`: the note in the store and its ETag."""
+        note, etag = stored or (None, None)
+        out = self._opened(note) if note else Checkpoint(self._signer.name, 0, merkle.EMPTY_ROOT)
+        await self._extends(out, head)
+        await self._put(tiles.grown(out.size, head.size))
+        published = await self._signed(head, out.size)
         await self._archive.keep(f"checkpoints/{head.size}", published.note.encode(), content_type=TEXT)
-        if stored and stored[0] == published.note:
-            return published
-        if not await self._archive.replace_checkpoint(published.note, stored[1] if stored else None):
+        if note != published.note and not await self._archive.replace_checkpoint(published.note, etag):
             return None
-        await self._tidy(old, head.size)
+        await self._tidy(out.size, head.size)
         if self._attestation is not None:
             await self._attestation.stamp(published)
         return published
 
     def _opened(self, note: str) -> Checkpoint:
         try:
-            return open_note(note, self.vkeys[0])
+            return open_note(note, *self.vkeys, *self._former_keys)
         except NoteError as error:
             raise Contradiction(f"the published checkpoint is none of this log's: {error}") from error
 
-    def _extends(self, out: Checkpoint, head: Checkpoint, root: bytes) -> None:
-        """`root`: that of the present log for the size of `out`."""
+    async def _extends(self, out: Checkpoint, head: Checkpoint) -> None:
+        """Raises Contradiction when the tree does not begin with what was published."""
         if out.size > head.size:
             raise Contradiction(
                 f"the database holds {head.size} entries, but {out.size} were published before: "
                 "was it restored from an older backup?"
             )
-        if out.root != (head.root if out.size == head.size else root):
+        if out.root != (head.root if out.size == head.size else await self._proofs.root(out.size)):
             raise Contradiction(f"another root was published for {out.size} entries")
 
     async def _put(self, wanted: Iterable[Tile]) -> None:
@@ -169,9 +174,9 @@ class Publisher:
             for tile in rest:
                 await self._archive.keep(tile.path, await self._made(tile), lock=tile.is_full)
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(work())
+        ends = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
+        for error in filter(None, ends):
+            raise error
 
     async def _made(self, tile: Tile) -> bytes:
         start, stop = tile.start, tile.start + tile.width
