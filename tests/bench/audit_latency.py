@@ -36,7 +36,7 @@ async def measure(stack: Stack, times: int) -> list[float]:
     for n in range(times + WARM_UP):
         await asyncio.to_thread(client.tag, "latency", 1, {f"n{n}": "v"})
         at: datetime = await connection.fetchval("select max(at) from registry.event")
-        while not await connection.fetchval(
+        while not await connection.fetchval(  # noqa: ASYNC110  # another process
             "select 1 from audit.timeline where at = $1 and topic like '%registry%'", at
         ):
             await asyncio.sleep(0.001)

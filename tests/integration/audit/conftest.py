@@ -30,7 +30,6 @@ from contracts.topics import REGISTRY_EVENTS
 from embedded.fixtures import S3, run
 from kit.bus import Record
 from kit.db import Database
-from kit.inbox import Inbox
 from kit.keys import ensure_key, ensure_mldsa44, make_token
 from kit.migrations import migrate
 
@@ -82,7 +81,7 @@ class Harness:
 
     def log(self, views: Views | None = None, db: Database | None = None) -> Log:
         """Another writer of the same log, with views of its own."""
-        return Log(db or self.db, self.archive, views or Views(Inbox(tables.mechanism), archive=self.archive))
+        return Log(db or self.db, self.archive, views or Views(archive=self.archive))
 
     def client(self, subject: str = "aud", *groups: str) -> httpx2.AsyncClient:
         token = make_token(ensure_key(self.directory, "auth"), subject, list(groups or ("auditors",)))
@@ -187,7 +186,7 @@ def settings(migrated: str, infra_s3: S3, bucket: str, tmp_path: Path) -> AuditS
 async def audit(settings: AuditSettings, migrated: str, tmp_path: Path) -> AsyncIterator[Harness]:
     db = Database(settings.database_url.get_secret_value(), name="test")
     archive = audit_app.archive_of(settings)
-    log = Log(db, archive, Views(Inbox(tables.mechanism), archive=archive))
+    log = Log(db, archive, Views(archive=archive))
     try:
         yield Harness(settings, migrated, db, archive, log, audit_app.build(settings), tmp_path)
     finally:

@@ -10,13 +10,13 @@ from tests.support.decisions import publish
 from approval.decision import sign
 from audit import tables
 from audit.decisions import Decisions
-from audit.views import STAGES, Views, rebuild
+from audit.rebuild import rebuild
+from audit.views import STAGES, Views
 from contracts.approval import Decision, Verdict
 from contracts.envelope import Envelope
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.registry import AliasChanged, StageChanged, Transition
 from kit.auth import KeySource
-from kit.inbox import Inbox
 from kit.keys import ensure_key, load_key
 
 from .conftest import NOON, Harness, changed, digest, event, hours, record, registered
@@ -58,13 +58,13 @@ class Signed:
         ensure_key(directory, "decision")
         self.audit, self.key = audit, load_key(directory / "decision.jwk")
         self.jwks = directory / "decision.jwks.json"
-        self.views = Views(Inbox(tables.mechanism), Decisions(KeySource(str(self.jwks))))
+        self.views = Views(Decisions(KeySource(str(self.jwks))))
         self.ledger = audit.log(self.views)
 
     def publish(self, members: dict[str, Any]) -> None:
         """The key with more members; they are read before the next record."""
         publish(self.jwks, (self.key, members))
-        self.views = Views(Inbox(tables.mechanism), Decisions(KeySource(str(self.jwks))))
+        self.views = Views(Decisions(KeySource(str(self.jwks))))
         self.ledger = self.audit.log(self.views)
 
     async def tell(self, *envelopes: Envelope) -> list[str | None]:

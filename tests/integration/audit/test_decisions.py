@@ -13,13 +13,13 @@ from approval.decision import sign
 from audit import tables
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED
-from audit.views import Views, rebuild, views_of
+from audit.rebuild import rebuild
+from audit.views import Views, views_of
 from contracts.approval import Verdict
 from contracts.lifecycle import TransitionKind
 from contracts.registry import StageChanged
 from kit.auth import KeySource
 from kit.errors import Transient
-from kit.inbox import Inbox
 from kit.keys import ensure_key, load_key
 
 from .conftest import Harness, changed, digest, event, hours, record, registered
@@ -76,7 +76,7 @@ async def test_a_forged_change_is_logged_and_moves_nothing(signed: Signed, how: 
     assert await signed.intervals() == before
     timeline = await signed.audit.get("/v1/timeline?model=fraud&version=2")
     assert timeline["items"][-1]["problem"].startswith(f"{NOT_VERIFIED}: ")
-    assert (await signed.audit.entries())[-1]["problem"].startswith(f"{NOT_VERIFIED}: ")
+    assert (await signed.audit.rows(tables.finding))[-1]["code"] == NOT_VERIFIED
     # And it has not taken the place of the true ones, now or after a rebuild.
     assert await signed.tell(*signed.swap()) == [None, None]
     assert await signed.production() == 2
@@ -94,7 +94,7 @@ async def test_a_forged_removal_waits_for_a_decision_that_never_comes(signed: Si
     # The true pair comes when its first place is taken; the decided change is believed all the same.
     await signed.tell(leaving, entering)
     assert await signed.production() == 2
-    assert [(r["version"], r["stage"]) for r in await signed.intervals() if r["until"] is None] == [
+    assert [(r["version"], r["stage"]) for r in await signed.intervals() if r["until"] is r["known_until"] is None] == [
         (1, "Archived"),
         (2, "Production"),
     ]
@@ -135,13 +135,13 @@ async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(
     late = event(decided(changed(2, STAGING, PRODUCTION, replaces=1), new), 7, at=hours(5))
     await signed.tell(*signed.first(), signed.swap()[0])
     assert await signed.tell(late) == [NOT_VERIFIED]
-    inbox = Inbox(tables.mechanism)
+
     for decisions, version in (
         (None, None),  # without keys the removal of v1 is believed, but nothing that did not verify once
         (Decisions(KeySource(str(tmp_path / "new" / "decision.jwks.json"))), 2),
     ):
         async with signed.audit.db.transaction() as tx:
-            await rebuild(tx, Views(inbox, decisions))
+            await rebuild(tx, Views(decisions))
         assert await signed.production() == version
 
 

@@ -14,7 +14,6 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import app as audit_app
 from audit import ledger as module
@@ -22,13 +21,13 @@ from audit import merkle, tables
 from audit.domain import Reading
 from audit.leaf import Detached, Leaf, decode
 from audit.ledger import Ledger, LostRace
-from audit.views import Views
+from audit.page import Page
+from audit.views import Item, Views
 from contracts.lifecycle import Stage
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
 from kit.bus import Record
 from kit.db import Database
 from kit.errors import is_transient
-from kit.inbox import Inbox
 
 from .conftest import NOON, Harness, event, record, registered, story
 
@@ -365,14 +364,12 @@ async def test_an_answer_that_is_lost_makes_no_second_entry(audit: Harness, monk
 
 async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> None:
     class Broken(Views):
-        async def project(
-            self, tx: AsyncConnection, index: int, leaf: Leaf, reading: Reading, *, doubted: bool = False
-        ) -> Reading:
-            if index == 1:
+        async def _one(self, page: Page, item: Item) -> Reading:
+            if item.index == 1:
                 raise ZeroDivisionError("a bug")
-            return await super().project(tx, index, leaf, reading)
+            return await super()._one(page, item)
 
-    log = audit.log(Broken(Inbox(tables.mechanism)))
+    log = audit.log(Broken())
     outcomes = await log.append([record(e) for e in story()[:3]])
     assert [o.flaw for o in outcomes] == [None, "view-failed", None]
     entries = await audit.entries()

@@ -31,7 +31,6 @@ from contracts.approval import RequestDecided
 from contracts.registry import ModelDeleted, VersionNoted
 from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS
 from kit.events import EventLog
-from kit.inbox import Inbox
 
 from .conftest import Harness, event, hours, record, registered, story
 
@@ -206,7 +205,7 @@ async def test_an_event_that_lies_elsewhere_is_whole_in_the_evidence(log: Harnes
         update={"notes": "n" * 9_000, "tags": {f"t{n}": "x" * 9_000 for n in range(8)}}
     )
     large = registered(3).model_copy(update={"content": content})
-    views = Views(Inbox(tables.mechanism), None, log.archive)
+    views = Views(None, log.archive)
     await log.log(views).append([record(event(large, 11, at=hours(8)))])
     stored = (await log.entries())[-1]
     assert isinstance(decode(stored["leaf"]), Detached)

@@ -58,6 +58,7 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
         "HALLMARK_DECISION_KEY": str(keys / "decision.jwk"),
         "HALLMARK_DECISION_JWKS": str(keys / "decision.jwks.json"),
         "HALLMARK_SERVING_KEY": str(keys / "serving.jwk"),
+        "HALLMARK_SERVING_JWKS": str(keys / "serving.jwks.json"),
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
         "HALLMARK_CHECKPOINT_MLDSA_KEY": str(keys / "checkpoint.mldsa44.pem"),
         "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),

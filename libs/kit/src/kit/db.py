@@ -122,10 +122,15 @@ class Signal:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout: float) -> None:
+    def next(self) -> asyncio.Event:
+        """What the next `set` fires. Take it before you look, and nothing slips between looking and waiting."""
+        return self._event
+
+    async def wait(self, timeout: float, event: asyncio.Event | None = None) -> None:
+        """Until the next `set`, or until `event`, which `next` gave before."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._event.wait()
+                await (event or self._event).wait()
 
 
 class Database:

@@ -42,10 +42,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class New:
-    """An event about to be appended."""
+    """An event about to be appended. `actor`: who did it, when that is not who the cause names."""
 
     message: Message
     subject: str
+    actor: str | None = None
 
 
 class EventLog:
@@ -116,7 +117,7 @@ class EventLog:
                 sequence=expected + n,
                 correlationid=cause.correlationid,
                 causationid=cause.causationid,
-                actor=cause.actor,
+                actor=new.actor or cause.actor,
                 traceparent=carrier.get("traceparent"),
                 time=at,
             )

@@ -1,6 +1,7 @@
 """The shapes of the HTTP answers."""
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,14 +32,25 @@ class TimelineItem(Answer):
     correlationid: str | None
     causationid: str | None
     problem: str | None
+    outcome: Literal["ok", "refused", "failed"]
     copy_of: int | None
 
 
-class TimelinePage(Answer):
-    """`next` is the `after` of the next page."""
+class Page(Answer):
+    """`next` is the `after` of the next page. All pages of one answer see the tree of `size` entries."""
 
-    items: list[TimelineItem]
     next: str | None
+    size: int
+
+
+class TimelinePage(Page):
+    items: list[TimelineItem]
+
+
+class SearchPage(TimelinePage):
+    """`behind`: so many entries cannot be found yet."""
+
+    behind: int
 
 
 class Revoked(Answer):
@@ -52,7 +64,8 @@ class Revoked(Answer):
 
 
 class Tenant(Answer):
-    """One version's stay in a stage. `index` is the entry that let it in, `closed_by` the one that ended it."""
+    """One version's stay in a stage. `index` is the entry that let it in, `closed_by` the one that ended it, and
+    `known_from` the one that made all this known."""
 
     version: int
     since: datetime
@@ -70,7 +83,21 @@ class Tenant(Answer):
     superseded_by: int | None
     revoked: Revoked | None
     index: int
+    known_from: int
     closed_by: int | None
+
+
+class Stay(Tenant):
+    workspace: str
+    model: str
+    stage: str
+
+
+class StageHistory(Page):
+    """As a tree of `known_size` entries knew it."""
+
+    items: list[Stay]
+    known_size: int
 
 
 class Occupant(Answer):
@@ -100,18 +127,19 @@ class Occupant(Answer):
     superseded_by: int | None
     revoked: Revoked | None
     index: int | None
+    known_from: int | None
     closed_by: int | None
     others: list[int]
     occupants: list[Tenant]
+    known_size: int
 
 
-class Pointer(Answer):
-    """Where an alias pointed at `at`. `version` is null when it did not exist; after a removal the rest tells of it."""
+class Pointed(Answer):
+    """Where an alias pointed from `since` to `until`. After a removal `version` is null, and the rest tells of it."""
 
     workspace: str
     model: str
     alias: str
-    at: datetime
     version: int | None
     previous: int | None
     since: datetime | None
@@ -127,4 +155,20 @@ class Pointer(Answer):
     transition_id: str | None
     revoked: Revoked | None
     index: int | None
+    known_from: int | None
     closed_by: int | None
+
+
+class Pointer(Pointed):
+    """Where an alias pointed at `at`, as a tree of `known_size` entries knew it. `version` is null when it did not
+    exist."""
+
+    at: datetime
+    known_size: int
+
+
+class AliasHistory(Page):
+    """As a tree of `known_size` entries knew it."""
+
+    items: list[Pointed]
+    known_size: int

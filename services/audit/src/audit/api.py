@@ -1,92 +1,134 @@
-"""HTTP in: the timeline and points in time. The log itself is in `audit.tlog.routes`."""
+"""HTTP in: the timeline, points in time and histories. The log itself is in `audit.tlog.routes`."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AfterValidator, AwareDatetime
 
 from audit import queries
-from audit.access import ALL
-from audit.answers import Occupant, Pointer, TimelinePage
-from contracts.access import Action
+from audit.answers import (
+    AliasHistory,
+    Occupant,
+    Pointer,
+    StageHistory,
+    TimelinePage,
+)
+from audit.outcome import Outcome
+from audit.paging import Document
+from audit.params import (
+    Asked,
+    AsKnown,
+    At,
+    ModelPath,
+    OneWorkspace,
+    Reader,
+    Readers,
+    Scope,
+    Since,
+    Until,
+)
+from audit.pins import Pins
+from audit.queries import Place
+from audit.reports import routes as reports
+from audit.reports.proving import Prove
 from contracts.envelope import now
 from contracts.lifecycle import Stage
-from contracts.payload import AliasName, Line, ModelName, StageName, VersionNumber, Workspace
-from kit.auth import Principal
+from contracts.payload import AliasName, Line, StageName, VersionNumber
 from kit.db import Database
-from kit.web import Guard
 
-Document = dict[str, Any]
-Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
-Cursor = Annotated[str | None, Query(pattern=r"^-?[0-9]{1,18}\.[0-9]{1,19}$", description="`next` of a page")]
-ModelPath = Annotated[ModelName, Path(description="Any name that the model has or had")]
+Text = Annotated[Line | None, Query()]
+Pattern = Annotated[Line | None, Query(description="* and ? stand for anything")]
 
 
-def _utc(at: datetime) -> datetime:
-    try:
-        return at.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("in UTC it is beyond the years 1 to 9999") from error
-
-
-Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
-At = Annotated[Instant | None, Query(description="With its offset; now when absent")]
-
-
-def router(db: Database, guard: Guard) -> APIRouter:
+def router(db: Database, reader: Readers, pins: Pins, prove: Prove) -> APIRouter:
+    """`reader` is the dependency of `params.readers`."""
     api = APIRouter()
-    Caller = Annotated[Principal, Depends(guard)]
+    _views(api, db, reader)
+    api.include_router(reports.router(db, reader, pins, prove))
+    return api
 
-    @api.get("/v1/timeline", tags=["views"], summary="Who did what, why: oldest first", response_model=TimelinePage)
+
+def _views(api: APIRouter, db: Database, reader: Readers) -> None:
+    Who = Annotated[Reader, Depends(reader)]
+    view: dict[str, Any] = {"tags": ["views"]}
+
+    @api.get("/v1/timeline", summary="Who did what, why: oldest first", response_model=TimelinePage, **view)
     async def timeline(
-        caller: Caller,
-        workspace: Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")] = "default",
-        model: Annotated[ModelName | None, Query(description="Any name it has or had")] = None,
-        version: Annotated[VersionNumber | None, Query()] = None,
-        event_type: Annotated[Line | None, Query(alias="type")] = None,
-        actor: Annotated[Line | None, Query()] = None,
-        correlationid: Annotated[Line | None, Query()] = None,
-        limit: Limit = 50,
-        after: Cursor = None,
+        who: Who,
+        where: Annotated[Scope, Depends()],
+        ask: Asked,
+        types: Annotated[
+            list[Line] | None, Query(alias="type", max_length=20, description="* and ? stand for anything")
+        ] = None,
+        actor: Text = None,
+        subject: Pattern = None,
+        outcome: Annotated[Outcome | None, Query()] = None,
+        correlationid: Text = None,
+        problem: Annotated[bool | None, Query(description="Only entries with a problem, or without")] = None,
+        copies: Annotated[bool, Query(description="Also what a topic held twice")] = False,
     ) -> Document:
-        rest = (version, event_type, actor, correlationid)
+        place = await who.place(where)
+        wanted = queries.Filter(place, tuple(types or ()), actor, subject, outcome, correlationid, problem, copies)
         async with db.snapshot() as tx:
-            if workspace == ALL:
-                guard.require(caller, Action.AUDIT, ALL, model or ALL)
-                wanted = queries.Filter(None, model, *rest)
-            else:
-                of = None if model is None else await queries.identity(tx, workspace, model)
-                guard.require(caller, Action.READ, workspace, of or ALL)
-                wanted = queries.Filter(workspace, of, *rest)
-            return await queries.timeline_page(tx, wanted, limit=limit, after=after)
+            return await queries.timeline_page(tx, wanted, ask)
 
-    @api.get("/v1/models/{model}/production", tags=["views"], summary="What was in a stage", response_model=Occupant)
+    @api.get("/v1/models/{model}/production", summary="What was in a stage", response_model=Occupant, **view)
     async def production(
         model: ModelPath,
-        caller: Caller,
-        workspace: Annotated[Workspace, Query()] = "default",
+        who: Who,
+        known: AsKnown,
+        workspace: OneWorkspace = "default",
         at: At = None,
         stage: Annotated[StageName, Query(description="Any stage of the workspace")] = Stage.PRODUCTION.value,
     ) -> Document:
+        of = await who.model(workspace, model)
         async with db.snapshot() as tx:
-            of = await queries.identity(tx, workspace, model)
-            guard.require(caller, Action.READ, workspace, of)
-            return await queries.occupant(tx, workspace, of, stage, at or now())
+            return await queries.occupant(tx, workspace, of, stage, at or now(), known)
 
-    @api.get(
-        "/v1/models/{model}/aliases/{alias}", tags=["views"], summary="Where an alias pointed", response_model=Pointer
-    )
+    @api.get("/v1/models/{model}/history", summary="Stages as ranges of time", response_model=StageHistory, **view)
+    async def history(
+        model: ModelPath,
+        who: Who,
+        known: AsKnown,
+        ask: Asked,
+        workspace: OneWorkspace = "default",
+        version: Annotated[VersionNumber | None, Query()] = None,
+        stage: Annotated[StageName | None, Query(description="Capitals do not matter")] = None,
+        since: Since = None,
+        until: Until = None,
+    ) -> Document:
+        place = Place(workspace, await who.model(workspace, model), version, since, until)
+        async with db.snapshot() as tx:
+            return await queries.stage_history(tx, place, stage, known, ask)
+
+    @api.get("/v1/models/{model}/aliases/{alias}", summary="Where an alias pointed", response_model=Pointer, **view)
     async def pointed(
         model: ModelPath,
         alias: Annotated[AliasName, Path()],
-        caller: Caller,
-        workspace: Annotated[Workspace, Query()] = "default",
+        who: Who,
+        known: AsKnown,
+        workspace: OneWorkspace = "default",
         at: At = None,
     ) -> Document:
+        of = await who.model(workspace, model)
         async with db.snapshot() as tx:
-            of = await queries.identity(tx, workspace, model)
-            guard.require(caller, Action.READ, workspace, of)
-            return await queries.pointed(tx, workspace, of, alias, at or now())
+            return await queries.pointed(tx, workspace, of, alias, at or now(), known)
 
-    return api
+    @api.get(
+        "/v1/models/{model}/aliases/{alias}/history",
+        summary="Where an alias pointed, as ranges of time",
+        response_model=AliasHistory,
+        **view,
+    )
+    async def alias_history(
+        model: ModelPath,
+        alias: Annotated[AliasName, Path()],
+        who: Who,
+        known: AsKnown,
+        ask: Asked,
+        workspace: OneWorkspace = "default",
+        since: Since = None,
+        until: Until = None,
+    ) -> Document:
+        place = Place(workspace, await who.model(workspace, model), None, since, until)
+        async with db.snapshot() as tx:
+            return await queries.alias_history(tx, place, alias, known, ask)

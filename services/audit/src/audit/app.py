@@ -9,17 +9,23 @@ from audit.access import AccessLog
 from audit.completeness import Completeness
 from audit.ledger import Ledger
 from audit.out.parts import out_of
+from audit.params import readers
 from audit.parking import DeadLetters
+from audit.pins import Pins
 from audit.projector import Projector
+from audit.reports.proving import prover
+from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tables import mechanism
 from audit.tlog import routes as tlog
 from audit.tlog.archive import Archive
 from audit.tlog.attesting import attestation_of
+from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import signer_of
 from audit.views import views_of
 from contracts.topics import AUDIT_EVENTS
+from kit.auth import KeySource
 from kit.blobs import BlobStore
 from kit.bus import Bus
 from kit.db import Database
@@ -55,6 +61,7 @@ def build(settings: AuditSettings) -> FastAPI:
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     completeness = Completeness(db, settings)
     out = out_of(settings, db, guard, access, archive, publisher, signer, projector.projected)
+    pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
     return make_app(
         settings,
         service=SERVICE,
@@ -62,7 +69,7 @@ def build(settings: AuditSettings) -> FastAPI:
         db=db,
         bus=bus,
         routers=[
-            api.router(db, guard),
+            api.router(db, readers(db, guard, access), pins, prover(Proofs(db), publisher)),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
             out.router,
         ],
@@ -71,6 +78,7 @@ def build(settings: AuditSettings) -> FastAPI:
             projector.run,
             publisher.run,
             completeness.run,
+            SearchProjection(db).run,
             DeadLetters(db, bus, views, projector.projected).run,
             *out.background,
         ],

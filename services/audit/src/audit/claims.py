@@ -1,5 +1,7 @@
 """The rules of workspaces, and the judgement of changes that carry no decision. See `audit.rules` for what it means."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +32,12 @@ def flaw_of(target: str) -> Flaw:
     """What is wrong with an undecided change into a target that is not open."""
     what = f"the alias {target[1:]} is protected" if target.startswith("@") else f"the stage {target} is not open"
     return Flaw(NOT_VERIFIED, f"the change carries no signed decision, and {what} without one by the rules in force")
+
+
+def verdict(known: History, envelope: Envelope, message: Entering) -> Flaw | None:
+    """What the rules say of a change that carries no decision."""
+    target = target_of(message)
+    return None if known.opens(target, envelope.time) else flaw_of(target)
 
 
 async def contested(tx: AsyncConnection, envelope: Envelope, event: WorkspaceConfigured) -> Flaw | None:
@@ -71,28 +79,25 @@ async def configure(tx: AsyncConnection, index: int, envelope: Envelope, event: 
     return turned
 
 
-async def note(
-    tx: AsyncConnection, index: int, envelope: Envelope, message: Entering, *, judged: bool, good: bool
-) -> None:
+def note(index: int, envelope: Envelope, message: Entering, *, judged: bool, good: bool) -> dict[str, Any]:
+    """The row of a claim."""
     change = message if isinstance(message, StageChanged) else None
-    await tx.execute(
-        sa.insert(claim).values(
-            index=index,
-            workspace=message.workspace,
-            model=message.model,
-            version=message.version,
-            stream=envelope.key,
-            sequence=envelope.sequence,
-            at=envelope.time,
-            target=target_of(message),
-            origin=change and change.from_stage,
-            kind=change.kind.value if change else "",
-            transition_id=change and change.transition_id,
-            superseded_by=change and change.superseded_by,
-            judged=judged,
-            good=good,
-        )
-    )
+    return {
+        "index": index,
+        "workspace": message.workspace,
+        "model": message.model,
+        "version": message.version,
+        "stream": envelope.key,
+        "sequence": envelope.sequence,
+        "at": envelope.time,
+        "target": target_of(message),
+        "origin": change and change.from_stage,
+        "kind": change.kind.value if change else "",
+        "transition_id": change and change.transition_id,
+        "superseded_by": change and change.superseded_by,
+        "judged": judged,
+        "good": good,
+    }
 
 
 async def making_room(tx: AsyncConnection, envelope: Envelope, change: StageChanged) -> list[RowMapping] | None:

@@ -21,6 +21,7 @@ _KINDS: dict[str, dict[str, type[Message]]] = {
     )
 }
 MAX_PROBLEM = 2_000
+MAX_VERSION = 2**31 - 1
 REGISTRATION = "registration"
 NOT_VERIFIED = "decision-not-verified"
 
@@ -121,9 +122,10 @@ def about(reading: Reading) -> About:
     if ":" in envelope.subject:  # of a policy: names of workspaces and models have none
         return About()
     try:
-        return About(*parse_subject(envelope.subject))
+        place = About(*parse_subject(envelope.subject))
     except ValueError:
         return About()
+    return place if (place.version or 0) <= MAX_VERSION else About()
 
 
 def _body(message: Message | None) -> object:

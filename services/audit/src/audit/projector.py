@@ -5,7 +5,6 @@ later must not judge anew what was judged with the keys of its day.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 import structlog
@@ -13,11 +12,10 @@ from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.domain import Flaw, Reading, clean, read
-from audit.leaf import Leaf
 from audit.tables import entry, finding, follower
 from audit.tlog.archive import Contradiction
 from audit.views import FOLLOWER as VIEWS
-from audit.views import Views
+from audit.views import Item, Views
 from kit.db import Database, Signal
 from kit.errors import is_transient
 
@@ -25,15 +23,6 @@ log = structlog.get_logger()
 PROJECTED = Gauge("hallmark_audit_projected_size", "Entries in the views")
 PAGE = 500
 POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Item:
-    """An entry about to be folded. Without a leaf there is nothing to fold: it is damaged, or the store lost it."""
-
-    index: int
-    leaf: Leaf | None
-    reading: Reading
 
 
 class Projector:
@@ -46,6 +35,7 @@ class Projector:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            more = self._appended.next()
             try:
                 if await self.step():
                     continue
@@ -53,7 +43,7 @@ class Projector:
                 if not is_transient(error):
                     raise
                 log.warning("the views cannot follow now; trying again", error=repr(error))
-            await self._appended.wait(POLL_SECONDS)
+            await self._appended.wait(POLL_SECONDS, more)
 
     async def catch_up(self) -> None:
         while await self.step():
@@ -87,24 +77,14 @@ class Projector:
         return Item(index, leaf, await self._views.check(read(leaf.topic, leaf.key, leaf.headers, leaf.value)))
 
     async def _fold(self, tx: AsyncConnection, items: Sequence[Item]) -> None:
-        for item in items:
-            flaw = await self._project(tx, item)
-            if flaw is not None:
-                values = {"index": item.index, "code": flaw.code, "detail": flaw.detail}
-                await tx.execute(sa.insert(finding).values(values))
-
-    async def _project(self, tx: AsyncConnection, item: Item) -> Flaw | None:
-        """A view that fails must not keep the entries after it away; the views can be rebuilt."""
-        if item.leaf is None:
-            return item.reading.flaw
-        try:
-            async with tx.begin_nested():
-                return (await self._views.project(tx, item.index, item.leaf, item.reading)).flaw
-        except Exception as error:
-            if is_transient(error):
-                raise
-            log.exception("a view failed", index=item.index)
-            return Flaw("view-failed", clean(repr(error)))
+        told = await self._views.project_page(tx, items)
+        found = [
+            {"index": item.index, "code": reading.flaw.code, "detail": reading.flaw.detail}
+            for item, reading in zip(items, told, strict=True)
+            if reading.flaw is not None
+        ]
+        if found:
+            await tx.execute(sa.insert(finding), found)
 
 
 async def position(tx: AsyncConnection, name: str, *, lock: bool = False) -> int:

@@ -1,24 +1,22 @@
-"""Reading the views: documents for HTTP."""
+"""Reading the views: the timeline, points in time, and histories, as documents for HTTP."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit import claims
+from audit import claims, paging
+from audit.paging import Ask, Document, Known, known_with
 from audit.tables import alias_interval, model_name, revoked, stage_interval, timeline
-from kit.problems import Problem
 
-Document = dict[str, Any]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+NOW = Known()
 
 
 @dataclass(frozen=True)
-class Filter:
-    """What a timeline is narrowed to; None is anything. `workspace` None includes what belongs to no workspace.
+class Place:
+    """What is asked about; None is anything. `workspace` None includes what belongs to no workspace.
 
     `model` is an identity where a workspace is given (see `identity`), else any name that a model has or had.
     """
@@ -26,48 +24,85 @@ class Filter:
     workspace: str | None = None
     model: str | None = None
     version: int | None = None
-    type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def on(self, table: Any, at: str = "at") -> list[sa.ColumnElement[bool]]:
+        """The conditions on the rows of a table, which has the columns workspace, model, version and `at`."""
+        c = table.c
+        found: list[sa.ColumnElement[bool]] = []
+        if self.workspace is not None:
+            found.append(c.workspace == self.workspace)
+        if self.model is not None:
+            named = c.model == self.model
+            if self.workspace is None:
+                n = model_name.c
+                also = sa.select(n.workspace, n.model).where(n.name == self.model)
+                named |= sa.tuple_(c.workspace, c.model).in_(also)
+            found.append(named)
+        if self.version is not None:
+            found.append(c.version == self.version)
+        if self.since is not None:
+            found.append(c[at] >= self.since)
+        if self.until is not None:
+            found.append(c[at] < self.until)
+        return found
+
+
+ANYWHERE = Place()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What a timeline is narrowed to; None is anything. Types and subjects may be patterns with * and ?.
+
+    `copies`: also entries whose event was in the log before.
+    """
+
+    place: Place = ANYWHERE
+    types: tuple[str, ...] = ()
     actor: str | None = None
+    subject: str | None = None
+    outcome: str | None = None
     correlationid: str | None = None
+    problem: bool | None = None
+    copies: bool = False
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        t = timeline.c
+        found = self.place.on(timeline)
+        if self.types:
+            found.append(sa.or_(*(_like(t.type, pattern) for pattern in self.types)))
+        if self.subject is not None:
+            found.append(_like(t.subject, self.subject))
+        for name in ("actor", "outcome", "correlationid"):
+            if (value := getattr(self, name)) is not None:
+                found.append(t[name] == value)
+        if self.problem is not None:
+            found.append(t.problem.is_not(None) if self.problem else t.problem.is_(None))
+        if not self.copies:
+            found.append(t.copy_of.is_(None))
+        return found
 
 
-async def timeline_page(tx: AsyncConnection, wanted: Filter, *, limit: int, after: str | None) -> Document:
-    """Entries beyond the cursor `after`, in order of what happened and then of the log.
+def _like(column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
+    if not {"*", "?"} & set(pattern):
+        return column == pattern
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
+
+
+async def timeline_page(tx: AsyncConnection, wanted: Filter, ask: Ask) -> Document:
+    """Entries in order of what happened and then of the log.
 
     Raises:
         Problem: 422, the cursor is none of ours.
     """
-    place = sa.tuple_(timeline.c.at, timeline.c.index)
-    query = sa.select(timeline).order_by(*place).limit(limit + 1)
-    if after is not None:
-        query = query.where(place > sa.tuple_(*map(sa.literal, _place_of(after))))
-    for name, value in vars(wanted).items():
-        if value is None:
-            continue
-        condition = timeline.c[name] == value
-        if name == "model" and wanted.workspace is None:
-            n = model_name.c
-            named = sa.select(n.workspace, n.model).where(n.name == value)
-            condition |= sa.tuple_(timeline.c.workspace, timeline.c.model).in_(named)
-        query = query.where(condition)
-    rows = (await tx.execute(query)).mappings().all()
-    items = [dict(row) for row in rows[:limit]]
-    return {"items": items, "next": _cursor_of(items[-1]) if len(rows) > limit else None}
-
-
-def _cursor_of(row: Document) -> str:
-    return f"{(row['at'] - EPOCH) // MICROSECOND}.{row['index']}"
-
-
-def _place_of(cursor: str) -> tuple[datetime, int]:
-    micros, _, index = cursor.partition(".")
-    try:
-        at, number = EPOCH + int(micros) * MICROSECOND, int(index)
-    except (ValueError, OverflowError) as error:
-        raise Problem(422, "invalid-request", "'after' is not the 'next' of a page") from error
-    if not 0 <= number < 2**63:
-        raise Problem(422, "invalid-request", "'after' is not the 'next' of a page")
-    return at, number
+    t = timeline.c
+    begun = await paging.begin(tx, ask, (datetime, int))
+    columns = [column for column in t if column.key != "revised"]
+    query = sa.select(*columns).where(t.index < begun.size, *wanted.conditions())
+    return await paging.read(tx, query, (t.at, t.index), ("at", "index"), begun, ask.limit)
 
 
 async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
@@ -80,45 +115,117 @@ async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
     return str(await tx.scalar(found.order_by((n.model == name).desc(), n.index, n.model).limit(1)) or name)
 
 
-async def occupant(tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime) -> Document:
+async def occupant(
+    tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime, known: Known = NOW
+) -> Document:
     """What was in a stage at an instant. The newest comes first, and is the one answer of old; `occupants` are all.
 
     A version that was revoked afterwards was there all the same: `revoked` says since when nobody may use it.
     """
+    size = await known.within(tx, await paging.told(tx))
     stage = (await claims.history(tx, workspace)).spelling(stage, at)
     t = stage_interval.c
-    rows = await _present(tx, stage_interval, at, t.workspace == workspace, t.model == model, t.stage == stage)
+    rows = await _present(tx, stage_interval, at, size, t.workspace == workspace, t.model == model, t.stage == stage)
     place = {"workspace": workspace, "model": model, "stage": stage, "at": at}
     first = rows[0] if rows else _nothing(stage_interval)
     everybody = [{name: value for name, value in row.items() if name not in place} for row in rows]
-    return {**first, **place, "others": [row["version"] for row in rows[1:]], "occupants": everybody}
+    return {
+        **first,
+        **place,
+        "others": [row["version"] for row in rows[1:]],
+        "occupants": everybody,
+        "known_size": size,
+    }
 
 
-async def pointed(tx: AsyncConnection, workspace: str, model: str, alias: str, at: datetime) -> Document:
+async def pointed(
+    tx: AsyncConnection, workspace: str, model: str, alias: str, at: datetime, known: Known = NOW
+) -> Document:
     """Where an alias pointed at an instant, and who let it."""
+    size = await known.within(tx, await paging.told(tx))
     t = alias_interval.c
-    rows = await _present(tx, alias_interval, at, t.workspace == workspace, t.model == model, t.alias == alias)
+    rows = await _present(tx, alias_interval, at, size, t.workspace == workspace, t.model == model, t.alias == alias)
     place = {"workspace": workspace, "model": model, "alias": alias, "at": at}
-    return {**(rows[0] if rows else _nothing(alias_interval)), **place}
+    return {**(rows[0] if rows else _nothing(alias_interval)), **place, "known_size": size}
+
+
+async def stage_history(tx: AsyncConnection, place: Place, stage: str | None, known: Known, ask: Ask) -> Document:
+    """The stays of a model's versions in stages, in order of their beginning."""
+    more = [] if stage is None else [sa.func.lower(stage_interval.c.stage) == stage.lower()]
+    return await _history(tx, stage_interval, [*_during(place, stage_interval), *more], known, ask)
+
+
+async def alias_history(tx: AsyncConnection, place: Place, alias: str, known: Known, ask: Ask) -> Document:
+    """Where an alias pointed, in order of when it began to."""
+    c = alias_interval.c
+    return await _history(tx, alias_interval, [*_during(place, alias_interval), c.alias == alias], known, ask)
+
+
+def _during(place: Place, table: sa.Table) -> list[sa.ColumnElement[bool]]:
+    """Rows whose interval touches the time that is asked about."""
+    c, of = table.c, Place(place.workspace, place.model, place.version)
+    found = of.on(table)
+    if place.since is not None:
+        found.append(sa.or_(c.until.is_(None), c.until > place.since))
+    if place.until is not None:
+        found.append(c.since < place.until)
+    return found
+
+
+async def _history(
+    tx: AsyncConnection, table: sa.Table, conditions: list[sa.ColumnElement[bool]], known: Known, ask: Ask
+) -> Document:
+    c = table.c
+    begun = await paging.begin(tx, ask, (datetime, int))
+    size = await known.within(tx, begun.size)
+    query = _with_revoked(table, size).where(known_with(table, size), *conditions)
+    page = await paging.read(tx, query, (c.since, c.index), ("since", "index"), begun, ask.limit, _shape(table))
+    return {**page, "known_size": size}
 
 
 def _nothing(table: sa.Table) -> Document:
-    return {**dict.fromkeys(table.c.keys()), "approved_by": [], "criteria": [], "revoked": None}
+    return {**dict.fromkeys(_columns(table)), "approved_by": [], "criteria": [], "revoked": None}
 
 
-async def _present(tx: AsyncConnection, table: sa.Table, at: datetime, *of: sa.ColumnElement[bool]) -> list[Document]:
-    """The intervals that hold the instant, the newest first, with what is known of their versions by now."""
-    t, r = table.c, revoked.c
-    same = sa.and_(r.workspace == t.workspace, r.model == t.model, r.version == t.version)
-    told = {"at": r.at, "by": r.revoked_by, "reason": r.reason, "fallback": r.fallback, "index": r.index}
-    query = (
-        sa.select(table, *told.values())
-        .join_from(table, revoked, same, isouter=True)
-        .where(*of, t.since <= at, sa.or_(t.until.is_(None), t.until > at))
+def _columns(table: sa.Table) -> list[str]:
+    return [column.key for column in table.c if column.key != "known_until"]
+
+
+async def _present(
+    tx: AsyncConnection, table: sa.Table, at: datetime, size: int, *of: sa.ColumnElement[bool]
+) -> list[Document]:
+    """The intervals that hold the instant, the newest first, as a tree of `size` entries knew them."""
+    t = table.c
+    query = _with_revoked(table, size).where(
+        *of, known_with(table, size), t.since <= at, sa.or_(t.until.is_(None), t.until > at)
     )
     found = await tx.execute(query.order_by(t.since.desc(), t.index.desc()).limit(1000))
-    return [
-        {column.key: row[column] for column in t}
-        | {"revoked": {name: row[column] for name, column in told.items()} if row[r.index] is not None else None}
-        for row in found.mappings()
-    ]
+    shape = _shape(table)
+    return [shape(dict(row)) for row in found.mappings()]
+
+
+_TOLD = {"at": "at", "by": "revoked_by", "reason": "reason", "fallback": "fallback", "index": "index"}
+
+
+def _with_revoked(table: sa.Table, size: int) -> sa.Select[Any]:
+    """The rows of a table, each with the word by which its version was revoked, if there was one among the entries."""
+    t, r = table.c, revoked.c
+    same = (r.workspace == t.workspace, r.model == t.model, r.version == t.version, r.index < size)
+    word = (
+        sa.select(*(r[column].label(f"revoked_{name}") for name, column in _TOLD.items()))
+        .where(*same)
+        .order_by(r.sequence, r.index)
+        .limit(1)
+        .lateral()
+    )
+    return sa.select(*(t[name] for name in _columns(table)), *word.c).join_from(table, word, sa.true(), isouter=True)
+
+
+def _shape(table: sa.Table) -> Any:
+    names = _columns(table)
+
+    def shape(row: Document) -> Document:
+        word = {name: row[f"revoked_{name}"] for name in _TOLD}
+        return {name: row[name] for name in names} | {"revoked": word if word["index"] is not None else None}
+
+    return shape

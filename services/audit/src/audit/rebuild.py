@@ -3,10 +3,63 @@
 import asyncio
 import sys
 
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit import search
 from audit.app import archive_of
+from audit.domain import NOT_VERIFIED, read
 from audit.settings import AuditSettings
-from audit.views import rebuild, views_of
+from audit.tables import VIEWS, entry, finding, follower, mechanism
+from audit.views import FOLLOWER, PAGE, STAGES, Item, Views, views_of
 from kit.db import Database
+
+log = structlog.get_logger()
+
+
+async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None) -> int:
+    """Drops the views and folds every entry again, or the first `size`; the projector waits. Returns how many.
+
+    What was known at each size comes out as it was. Only the keys of decisions are those of today: an entry that did
+    not verify when it came, and does now, counts from its own place on.
+    """
+    mine = follower.c.name == FOLLOWER
+    await tx.execute(sa.select(follower).where(mine).with_for_update())
+    for table in VIEWS:
+        await tx.execute(sa.delete(table))
+    for table in (mechanism.progress, mechanism.early):
+        await tx.execute(sa.delete(table).where(table.c.consumer == STAGES))
+    await search.reset(tx)
+    count = 0
+    page = (
+        sa.select(entry.c.index, entry.c.leaf, finding.c.code)
+        .outerjoin(finding, finding.c.index == entry.c.index)
+        .order_by(entry.c.index)
+        .limit(PAGE)
+    )
+    if size is not None:
+        page = page.where(entry.c.index < size)
+    while rows := (await tx.execute(page.where(entry.c.index >= count))).mappings().all():
+        items = [await _item(views, row) for row in rows]
+        await views.project_page(tx, [item for item in items if item is not None])
+        count = rows[-1]["index"] + 1
+    await tx.execute(sa.update(follower).where(mine).values(next=count))
+    return count
+
+
+async def _item(views: Views, row: sa.RowMapping) -> Item | None:
+    doubted = row["code"] == NOT_VERIFIED
+    try:
+        leaf = await views.leaf(row["leaf"])
+    except ValueError:
+        # One bad leaf (`/v1/log/verify` names it) must not keep the views of all others away.
+        log.exception("an entry cannot be folded", index=row["index"])
+        return None
+    reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
+    # What verified once stays verified: keys come and go. What did not may, with the keys of today.
+    reading = await views.check(reading, doubted=True) if doubted else reading
+    return Item(row["index"], leaf, reading, doubted)
 
 
 async def main() -> None:

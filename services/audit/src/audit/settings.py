@@ -58,11 +58,13 @@ class AuditSettings(Settings):
     """`checkpoint_origin` names the log for ever: two logs must not share it.
 
     With `decision_jwks` (path or URL) the views believe only changes whose signed decision verifies. With `log_public`
-    anybody may read tiles and bundles, as C2SP tlog-tiles means it; without, auditors only.
+    anybody may read tiles and bundles, as C2SP tlog-tiles means it; without, auditors only. With `serving_jwks` (path
+    or URL, the registry's `GET /v1/keys/serving`) pins can be explained.
     """
 
     port: int = 8803
     decision_jwks: str | None = None
+    serving_jwks: str | None = None
     checkpoint_origin: Origin = "hallmark.example/log/audit"
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_publish_seconds: Annotated[float, Field(ge=0)] = 30.0

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
 from kit.db import Mechanism, tables_of, timestamp
@@ -117,7 +117,10 @@ class Checkpoint(Table, table=True):
 
 
 class Timeline(Table, table=True):
-    """One row per entry, for people. `copy_of` is the first entry with the same event id and topic."""
+    """One row per entry, for people. `copy_of` is the first entry with the same event id and topic.
+
+    `outcome` is ok, refused or failed, as the event tells. `revised` is the entry whose rules changed what is told.
+    """
 
     __tablename__ = "timeline"
     __table_args__ = (
@@ -126,6 +129,12 @@ class Timeline(Table, table=True):
         sa.Index(None, "topic", "event_id"),
         sa.Index(None, "correlationid"),
         sa.Index(None, "stream", "index"),
+        sa.Index(None, "topic", "stream", "sequence"),
+        sa.Index(None, "actor", "at", "index"),
+        sa.Index(None, "type", "at", "index"),
+        sa.Index(None, "recorded_at", "index"),
+        sa.Index("ix_timeline_problem", "at", "index", postgresql_where=sa.text("problem is not null")),
+        sa.Index(None, "revised", postgresql_where=sa.text("revised is not null")),
     )
     index: int = Field(sa_column=_big(primary_key=True))
     at: datetime = Field(sa_column=timestamp(nullable=False))
@@ -145,14 +154,25 @@ class Timeline(Table, table=True):
     summary: str = Field(sa_type=sa.Text)
     problem: str | None = Field(sa_type=sa.Text)
     copy_of: int | None = Field(sa_type=sa.BigInteger)
+    outcome: str = Field(sa_type=sa.Text)
+    revised: int | None = Field(default=None, sa_type=sa.BigInteger)
 
 
 class StageInterval(Table, table=True):
-    """A version's stay in a stage, from `since` up to but without `until`. `index` is the entry that opened it."""
+    """A version's stay in a stage, from `since` up to but without `until`. `index` is the entry that opened it.
+
+    Bitemporal: the entry `known_from` made it known, and `known_until` replaced it (null: it is known still). A tree of
+    n entries knows the rows with known_from < n <= known_until.
+    """
 
     __tablename__ = "stage_interval"
-    __table_args__ = (sa.Index(None, "workspace", "model", "stage", "since"),)
+    __table_args__ = (
+        sa.Index(None, "workspace", "model", "stage", "since"),
+        sa.Index(None, "workspace", "model", "version"),
+    )
     index: int = Field(sa_column=_big(primary_key=True))
+    known_from: int = Field(sa_column=_big(primary_key=True))
+    known_until: int | None = Field(sa_type=sa.BigInteger)
     workspace: str = Field(sa_type=sa.Text)
     model: str = Field(sa_type=sa.Text)
     version: int
@@ -175,11 +195,13 @@ class StageInterval(Table, table=True):
 
 class AliasInterval(Table, table=True):
     """Where an alias pointed, from `since` up to but without `until`. `version` is null after a removal, and then
-    the other columns say who removed it and why."""
+    the other columns say who removed it and why. Bitemporal, as `StageInterval`."""
 
     __tablename__ = "alias_interval"
-    __table_args__ = (sa.Index(None, "workspace", "model", "alias", "since"),)
+    __table_args__ = (sa.Index(None, "workspace", "model", "alias", "since"), sa.Index(None, "transition_id"))
     index: int = Field(sa_column=_big(primary_key=True))
+    known_from: int = Field(sa_column=_big(primary_key=True))
+    known_until: int | None = Field(sa_type=sa.BigInteger)
     workspace: str = Field(sa_type=sa.Text)
     model: str = Field(sa_type=sa.Text)
     alias: str = Field(sa_type=sa.Text)
@@ -248,19 +270,54 @@ class ModelName(Table, table=True):
 
 
 class Revoked(Table, table=True):
-    """A version that nobody may use any more, since `at`. `index` is the entry that says so: of several the first in
-    their stream."""
+    """An entry that says that nobody may use a version any more, since `at`. Of several the first in their stream
+    counts, as far as it is known."""
 
     __tablename__ = "revoked"
-    workspace: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    model: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    version: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
-    index: int = Field(sa_column=_big())
+    __table_args__ = (sa.Index(None, "workspace", "model", "version", "sequence"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    workspace: str = Field(sa_type=sa.Text)
+    model: str = Field(sa_type=sa.Text)
+    version: int
     sequence: int = Field(sa_column=_big())
     at: datetime = Field(sa_column=timestamp(nullable=False))
     revoked_by: str = Field(sa_type=sa.Text)
     reason: str = Field(sa_type=sa.Text)
     fallback: int | None
+
+
+class Fact(Table, table=True):
+    """What an entry of the registry or of the approval service says, without what is bulky or signed (`audit.facts`).
+
+    `person` is who did it; `request` is the request or transition it belongs to.
+    """
+
+    __tablename__ = "fact"
+    __table_args__ = (
+        sa.Index(None, "workspace", "model", "version", "index"),
+        sa.Index(None, "type", "index"),
+        sa.Index(None, "person", "index"),
+        sa.Index(None, "request"),
+    )
+    index: int = Field(sa_column=_big(primary_key=True))
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+    type: str = Field(sa_type=sa.Text)
+    workspace: str | None = Field(sa_type=sa.Text)
+    model: str | None = Field(sa_type=sa.Text)
+    version: int | None
+    person: str | None = Field(sa_type=sa.Text)
+    request: str | None = Field(sa_type=sa.Text)
+    data: dict[str, Any] = Field(sa_type=JSONB)
+
+
+class SearchEntry(Table, table=True):
+    """The words of an entry, and its names and ids for search by a part of them. Filled behind the timeline."""
+
+    __tablename__ = "search_entry"
+    __table_args__ = (sa.Index(None, "words", postgresql_using="gin"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    words: Any = Field(sa_column=sa.Column(TSVECTOR, nullable=False))
+    names: str = Field(sa_type=sa.Text)
 
 
 mechanism = Mechanism(Table.metadata)
@@ -288,5 +345,7 @@ configuration = table_of(Configuration)
 claim = table_of(Claim)
 model_name = table_of(ModelName)
 revoked = table_of(Revoked)
+fact = table_of(Fact)
+search_entry = table_of(SearchEntry)
 # Dropped and folded again by a rebuild.
-VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name, revoked)
+VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name, revoked, fact)

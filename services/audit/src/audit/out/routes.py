@@ -10,11 +10,11 @@ from fastapi.responses import StreamingResponse
 
 from audit import queries
 from audit.access import FEED, AccessLog
-from audit.api import Instant
 from audit.out.evidence.gather import Bundles
 from audit.out.export import export
 from audit.out.query import Query as Wanted
 from audit.out.siem.feed import FORMATS, LAG, Feed
+from audit.params import Instant
 from audit.tlog.publisher import Publisher
 from contracts.access import Action
 from contracts.payload import Line, ModelName, VersionNumber, Workspace

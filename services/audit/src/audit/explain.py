@@ -1,0 +1,158 @@
+"""Which model made this decision? All that the log says of the version that held a place at an instant."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit import queries
+from audit.paging import Document, Known
+from audit.tables import fact, timeline
+from contracts.approval import (
+    EvidenceAttached,
+    GatesEvaluated,
+    GateWaived,
+    GlassBroken,
+    PolicyPublished,
+    RequestDecided,
+    RequestOpened,
+    RevocationOrdered,
+    VoteCast,
+    VoteRefused,
+    VoteWithdrawn,
+)
+from contracts.payload import Message
+from contracts.registry import (
+    StageRequested,
+    VersionEvaluated,
+    VersionNoted,
+    VersionRegistered,
+    VersionRejected,
+    VersionRevoked,
+    VersionScanned,
+    VersionTagged,
+    VersionVerified,
+)
+
+f, t = fact.c, timeline.c
+MOST = 100
+STAY = (
+    "version", "since", "until", "kind", "digest", "artifact_digest", "requested_by", "reason", "approved_by",
+    "criteria", "policy", "decision_id", "transition_id", "revoked", "index", "known_from", "closed_by",
+)  # fmt: skip
+# Parts of the answer, and the types of the entries that make them.
+OF_VERSION: dict[str, tuple[type[Message], ...]] = {
+    "registration": (VersionRegistered,),
+    "checks": (VersionVerified, VersionRejected, VersionScanned),
+    "evaluations": (VersionEvaluated,),
+    "evidence": (EvidenceAttached,),
+    "remarks": (VersionTagged, VersionNoted),
+    "revocations": (VersionRevoked, RevocationOrdered),
+}
+OF_REQUEST: dict[str, tuple[type[Message], ...]] = {
+    "request": (StageRequested, RequestOpened),
+    "gates": (GatesEvaluated, GateWaived, GlassBroken),
+    "votes": (VoteCast, VoteWithdrawn, VoteRefused),
+    "decision": (RequestDecided,),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which version held a target, a stage or an `@alias`, at one of these instants.
+
+    `version`: that one, if it did.
+    """
+
+    workspace: str
+    model: str
+    target: str
+    instants: tuple[datetime, ...]
+    version: int | None = None
+
+
+async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Document:
+    """The version and its facts, each with its entry.
+
+    `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
+    `truncated`: there are more than 100 facts of one kind; the timeline has all.
+    """
+    answer: Document = {}
+    stays: list[Document] = []
+    for at in reversed(asked.instants):
+        answer, stays = await _stays(tx, asked, at, known)
+        if asked.version is not None:
+            stays = [stay for stay in stays if stay["version"] == asked.version]
+        if stays:
+            break
+    stay = stays[0] if stays else None
+    version = stay["version"] if stay else asked.version
+    size = answer["known_size"]
+    told = await facts(tx, asked.workspace, asked.model, version, stay["transition_id"] if stay else None, size)
+    return {**answer, "version": version, "stay": stay, **told}
+
+
+async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Known) -> tuple[Document, list[Document]]:
+    """What the answer says of the place, and who held it."""
+    of = (tx, asked.workspace, asked.model)
+    if asked.target.startswith("@"):
+        found = await queries.pointed(*of, asked.target[1:], at, known)
+        target, holders = f"@{found['alias']}", [] if found["version"] is None else [{**found, "kind": "alias"}]
+    else:
+        found = await queries.occupant(*of, asked.target, at, known)
+        target, holders = found["stage"], found["occupants"]
+    told = {name: found[name] for name in ("workspace", "model", "at", "known_size")}
+    others = [each["version"] for each in holders[1:]]
+    return {**told, "target": target, "others": others}, [{name: each[name] for name in STAY} for each in holders]
+
+
+async def facts(
+    tx: AsyncConnection, workspace: str, model: str, version: int | None, request: str | None, size: int
+) -> Document:
+    """The facts of a version, and of the request that let it in."""
+    parts: Document = {name: [] for name in (*OF_VERSION, *OF_REQUEST, "policies")}
+    parts["truncated"] = False
+    if version is None:
+        return parts
+    of_version = sa.and_(f.workspace == workspace, f.model == model, f.version == version)
+    sources = [(OF_VERSION, of_version)]
+    if request is not None:
+        sources.append((OF_REQUEST, f.request == request))
+    for kinds, condition in sources:
+        for name, types in kinds.items():
+            found = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
+            parts[name] = found[:MOST]
+            parts["truncated"] |= len(found) > MOST
+    parts["policies"] = await _policies(tx, size, parts["decision"])
+    return parts
+
+
+async def _policies(tx: AsyncConnection, size: int, decisions: list[Document]) -> list[Document]:
+    """The entries that published the policies that were decided by."""
+    digests = {ref["digest"] for each in decisions for ref in each["data"]["decision"]["policies"]}
+    if not digests:
+        return []
+    of = f.data["policy"]["digest"].astext.in_(sorted(digests))
+    return (await _read(tx, size, f.type == PolicyPublished.TYPE, of))[:MOST]
+
+
+async def _read(tx: AsyncConnection, size: int, *conditions: sa.ColumnElement[bool]) -> list[Document]:
+    query = (
+        sa.select(f.index, f.at, f.type, t.recorded_at, t.actor, t.summary, t.problem, f.data)
+        .join_from(fact, timeline, t.index == f.index)
+        .where(f.index < size, t.copy_of.is_(None), *conditions)
+        .order_by(f.index)
+        .limit(MOST + 1)
+    )
+    return [dict(row) for row in (await tx.execute(query)).mappings()]
+
+
+def indexes(answer: Document) -> list[int]:
+    """Every entry that the answer rests on."""
+    named: Iterable[Any] = (each["index"] for name in (*OF_VERSION, *OF_REQUEST, "policies") for each in answer[name])
+    stay = answer["stay"]
+    more = [stay["index"]] + ([stay["closed_by"]] if stay["closed_by"] is not None else []) if stay else []
+    return sorted({*named, *more})

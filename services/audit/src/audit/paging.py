@@ -1,0 +1,97 @@
+"""Keyset pages, each bound to the size of the tree that the first of them saw."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from audit.cursor import Cursor, decode
+from audit.tables import follower, timeline
+from kit.problems import Problem
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How many at most, and the `next` of the page before."""
+
+    limit: int
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """As known at an instant, or with a tree of so many entries; as known now when both are None."""
+
+    at: datetime | None = None
+    size: int | None = None
+
+    async def within(self, tx: AsyncConnection, size: int) -> int:
+        """How many of the first `size` entries were known."""
+        if self.at is not None:
+            t = timeline.c
+            last = sa.select(t.index).where(t.recorded_at <= self.at).order_by(t.recorded_at.desc(), t.index.desc())
+            found = await tx.scalar(last.limit(1))
+            return min(size, 0 if found is None else int(found) + 1)
+        return size if self.size is None else min(size, self.size)
+
+
+async def told(tx: AsyncConnection) -> int:
+    """How many entries the views tell of."""
+    return int(await tx.scalar(sa.select(follower.c.next).where(follower.c.name == "views")) or 0)
+
+
+async def begin(tx: AsyncConnection, ask: Ask, kinds: Sequence[type]) -> Cursor:
+    """Where a page begins. Its place is empty for the first one, which sees all that the views tell of.
+
+    Raises:
+        Problem: 422, `after` is not the `next` of such a page.
+    """
+    if ask.after is None:
+        return Cursor(await told(tx), ())
+    try:
+        return decode(ask.after, kinds)
+    except ValueError as error:
+        raise Problem(422, "invalid-request", f"'after': {error}") from error
+
+
+async def read(
+    tx: AsyncConnection,
+    query: sa.Select[Any],
+    place: Sequence[sa.ColumnElement[Any]],
+    names: Sequence[str],
+    begun: Cursor,
+    limit: int,
+    shape: Callable[[Document], Document] = dict,
+) -> Document:
+    """A page of rows in order of `place`, which the rows have under these names, as {items, next, size}."""
+    if begun.place:
+        literals = [sa.literal(value, column.type) for value, column in zip(begun.place, place, strict=True)]
+        query = query.where(sa.tuple_(*place) > sa.tuple_(*literals))
+    rows = [dict(row) for row in (await tx.execute(query.order_by(*place).limit(limit + 1))).mappings()]
+    return page(rows, names, begun, limit, shape)
+
+
+def page(
+    rows: list[Document],
+    names: Sequence[str],
+    begun: Cursor,
+    limit: int,
+    shape: Callable[[Document], Document] = dict,
+) -> Document:
+    """The page that up to `limit + 1` rows make."""
+    following = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        following = Cursor(begun.size, tuple(rows[-1][name] for name in names)).encode()
+    return {"items": [shape(row) for row in rows], "next": following, "size": begun.size}
+
+
+def known_with(table: sa.FromClause, size: int | sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Whether a tree of so many entries knew a row."""
+    t = table.c
+    return sa.and_(t.known_from < size, sa.or_(t.known_until.is_(None), t.known_until >= size))

@@ -1,0 +1,115 @@
+"""What HTTP questions have in common: who asks, about what, as known when, and how many at once."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import AfterValidator, AwareDatetime
+
+from audit import queries
+from audit.access import ALL, AccessLog
+from audit.cursor import MAX
+from audit.paging import Ask, Known
+from audit.queries import Place
+from contracts.access import Action
+from contracts.payload import ModelName, VersionNumber, Workspace
+from kit.auth import Principal
+from kit.db import Database
+from kit.problems import Problem
+from kit.web import Guard
+
+
+def _utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC it is beyond the years 1 to 9999") from error
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+At = Annotated[Instant | None, Query(description="With its offset; now when absent")]
+Since = Annotated[Instant | None, Query(description="From this instant on")]
+Until = Annotated[Instant | None, Query(description="Before this instant")]
+Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
+After = Annotated[str | None, Query(max_length=2_000, description="`next` of a page")]
+Index = Annotated[int, Query(ge=0, le=MAX)]
+ModelPath = Annotated[ModelName, Path(description="Any name that the model has or had")]
+OneWorkspace = Annotated[Workspace, Query()]
+AnyWorkspace = Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")]
+
+
+def asked(limit: Limit = 50, after: After = None) -> Ask:
+    return Ask(limit, after)
+
+
+def known(
+    known_at: Annotated[Instant | None, Query(description="As the log knew it then; now when absent")] = None,
+    known_size: Annotated[int | None, Query(ge=0, le=MAX, description="As a tree of so many entries knew it")] = None,
+) -> Known:
+    """Raises Problem 422 when both are given."""
+    if known_at is not None and known_size is not None:
+        raise Problem(422, "invalid-request", "give 'known_at' or 'known_size', not both")
+    return Known(known_at, known_size)
+
+
+Asked = Annotated[Ask, Depends(asked)]
+AsKnown = Annotated[Known, Depends(known)]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a question is narrowed to, before anybody looked whether the caller may ask it."""
+
+    workspace: AnyWorkspace = "default"
+    model: Annotated[ModelName | None, Query(description="Any name it has or had")] = None
+    version: Annotated[VersionNumber | None, Query()] = None
+    since: Since = None
+    until: Until = None
+
+
+class Reader:
+    """A caller and what they ask, to be admitted before they are answered."""
+
+    def __init__(self, db: Database, access: AccessLog, principal: Principal, query: str) -> None:
+        self._db, self._access, self._principal, self._query = db, access, principal, query
+
+    async def everything(self) -> None:
+        """Raises Problem 403 unless the caller audits everything."""
+        await self._access.admit(self._principal, self._query)
+
+    async def model(self, workspace: str, name: str) -> str:
+        """The identity of a model that the caller may read. Raises Problem 403."""
+        async with self._db.snapshot() as tx:
+            of = await queries.identity(tx, workspace, name)
+        await self._access.admit(self._principal, self._query, Action.READ, workspace, of)
+        return of
+
+    async def place(self, scope: Scope) -> Place:
+        """What the caller may read: of all workspaces with the right to audit, of one with that to read it.
+
+        Raises:
+            Problem: 403.
+        """
+        rest = (scope.version, scope.since, scope.until)
+        if scope.workspace == ALL:
+            await self._access.admit(self._principal, self._query, Action.AUDIT, ALL, scope.model or ALL)
+            return Place(None, scope.model, *rest)
+        if scope.model is not None:
+            return Place(scope.workspace, await self.model(scope.workspace, scope.model), *rest)
+        await self._access.admit(self._principal, self._query, Action.READ, scope.workspace)
+        return Place(scope.workspace, None, *rest)
+
+
+Readers = Callable[..., Awaitable[Reader]]
+
+
+def readers(db: Database, guard: Guard, access: AccessLog) -> Readers:
+    """The dependency that gives a route its `Reader`."""
+
+    async def reader(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Reader:
+        query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
+        return Reader(db, access, caller, query)
+
+    return reader

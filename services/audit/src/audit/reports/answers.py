@@ -1,0 +1,224 @@
+"""The shapes of the reports."""
+
+from datetime import datetime
+from typing import Literal
+
+from audit.answers import Answer, Page
+from contracts.registry import Approval
+
+
+class Statistics(Answer):
+    """Seconds from registration to the stage, of so many versions."""
+
+    versions: int
+    least: float | None
+    most: float | None
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p99: float | None
+
+
+class LeadTime(Answer):
+    """`at`: when the version first reached the stage. The indexes are the entries that say so."""
+
+    workspace: str
+    model: str
+    version: int
+    registered_at: datetime
+    registered_index: int
+    at: datetime
+    index: int
+    seconds: float
+
+
+class LeadTimes(Page):
+    items: list[LeadTime]
+    overall: Statistics
+
+
+class ModelLeadTime(Statistics):
+    workspace: str
+    model: str
+
+
+class ModelLeadTimes(Page):
+    items: list[ModelLeadTime]
+
+
+Act = Literal["approve", "reject", "withdraw", "refused", "waive", "break-glass", "justified", "not-justified"]
+
+
+class Deed(Answer):
+    """What a person did to a request: who, when, and what it meant (21 CFR 11.50)."""
+
+    index: int
+    at: datetime
+    person: str | None
+    act: Act
+    meaning: str | None
+    rule: str | None
+    comment: str
+    on_behalf_of: str | None
+    auth_method: str | None
+    code: str | None
+    request: str | None
+    workspace: str | None
+    model: str | None
+    version: int | None
+
+
+class Acts(Page):
+    items: list[Deed]
+
+
+class Approver(Answer):
+    """How often a person did what, and the first and last entry that says so."""
+
+    person: str
+    approve: int
+    reject: int
+    withdraw: int
+    refused: int
+    waive: int
+    break_glass: int
+    justified: int
+    not_justified: int
+    first_index: int
+    last_index: int
+
+
+class Approvers(Page):
+    items: list[Approver]
+
+
+class Entered(Answer):
+    """An entry into a gated stage or of a protected alias, and whose eyes saw it.
+
+    `approvers` are all names under which somebody approved, also for whom they voted and their e-mail addresses.
+    `authors` registered the version or have commits in it. `unapproved`: nobody's approval was asked for.
+    """
+
+    index: int
+    at: datetime
+    workspace: str
+    model: str
+    version: int
+    target: str
+    kind: str
+    requested_by: str
+    approved_by: list[Approval]
+    approvers: list[str]
+    authors: list[str]
+    requester_approved: list[str]
+    author_approved: list[str]
+    violation: bool
+    unapproved: bool
+    break_glass: bool
+    policy: str | None
+    decision_id: str | None
+    transition_id: str | None
+    registered_index: int | None
+    decided_index: int | None
+
+
+class FourEyes(Page):
+    items: list[Entered]
+
+
+class Rollback(Answer):
+    index: int
+    at: datetime
+    workspace: str
+    model: str
+    version: int
+    stage: str
+    replaced: int | None
+    requested_by: str
+    reason: str
+    digest: str
+    approved_by: list[Approval]
+    policy: str | None
+    decision_id: str | None
+    transition_id: str | None
+
+
+class Rollbacks(Page):
+    items: list[Rollback]
+
+
+class Review(Answer):
+    index: int
+    at: datetime
+    reviewer: str
+    justified: bool
+    comment: str
+    closes: bool
+
+
+class Emergency(Answer):
+    """A use of break-glass. `state` is that of its review; the indexes are the entries of what came of it."""
+
+    index: int
+    at: datetime
+    person: str | None
+    request: str | None
+    workspace: str | None
+    model: str | None
+    version: int | None
+    reason: str
+    skips: list[str]
+    until: datetime
+    review_by: datetime
+    review: list[str]
+    review_count: int
+    reviews: list[Review]
+    state: Literal["open", "overdue", "justified", "not-justified"]
+    overdue_index: int | None
+    decided_index: int | None
+    entered_index: int | None
+
+
+class Emergencies(Page):
+    items: list[Emergency]
+
+
+class Revocation(Answer):
+    """`ordered_index` is the entry of the approval service's order, where it is in the log."""
+
+    index: int
+    at: datetime
+    workspace: str
+    model: str
+    version: int
+    revoked_by: str
+    reason: str
+    fallback: int | None
+    ordered_index: int | None
+
+
+class Revocations(Page):
+    items: list[Revocation]
+
+
+class Gap(Answer):
+    """Sequence numbers that a stream skips; `following` is the next that is there, in the entry `following_index`."""
+
+    topic: str
+    stream: str
+    first_missing: int
+    last_missing: int
+    following: int
+    following_index: int
+
+
+class Problems(Answer):
+    code: str
+    entries: int
+    first_index: int
+    last_index: int
+
+
+class Gaps(Page):
+    items: list[Gap]
+    problems: list[Problems]

@@ -1,0 +1,30 @@
+"""The proofs that the entries of an answer are under a checkpoint: the newest, unless it is too small for them."""
+
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Sequence
+
+from audit.paging import Document
+from audit.tlog.proofs import Proofs
+from audit.tlog.publisher import Publisher
+
+# Indexes in, {size, checkpoint, items: [{index, leaf_hash, proof}]} out.
+Prove = Callable[[Sequence[int]], Awaitable[Document]]
+
+
+def prover(proofs: Proofs, publisher: Publisher) -> Prove:
+    async def prove(indexes: Sequence[int]) -> Document:
+        published = await publisher.newest()
+        if published is None or published.checkpoint.size <= max(indexes, default=-1):
+            published = await publisher.current()
+        size = published.checkpoint.size
+        items = [
+            {
+                "index": index,
+                "leaf_hash": (await proofs.leaf_hash(index)).hex(),
+                "proof": [b64encode(node).decode() for node in await proofs.inclusion(index, size)],
+            }
+            for index in indexes
+        ]
+        return {"size": size, "checkpoint": published.note, "items": items}
+
+    return prove

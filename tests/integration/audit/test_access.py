@@ -1,0 +1,93 @@
+"""Whoever reads leaves a record before the answer, cheaply, also when they were denied."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from audit import tables
+from audit.access import AccessLog
+from contracts.topics import AUDIT_EVENTS
+from kit.auth import Principal
+from kit.events import EventLog
+from kit.web import Guard
+
+from .conftest import Harness, record, story
+
+ROUTES = (
+    "/v1/timeline", "/v1/models/fraud/production", "/v1/models/fraud/history", "/v1/models/fraud/aliases/champion",
+    "/v1/models/fraud/aliases/champion/history", "/v1/reports/lead-times", "/v1/reports/lead-times/models",
+    "/v1/reports/rollbacks", "/v1/reports/revocations", "/v1/reports/approvals", "/v1/reports/approvals/people",
+    "/v1/reports/four-eyes", "/v1/reports/break-glass", "/v1/reports/gaps", "/v1/search?q=fraud",
+    "/v1/explain?model=fraud",
+)  # fmt: skip
+
+
+async def records(audit: Harness) -> list[tuple[str, str, str]]:
+    rows = await audit.rows(tables.mechanism.event)
+    told = [json.loads(row["data"]) for row in rows if row["type"] == "hallmark.access.recorded.v1"]
+    return [(each["principal"], each["query"], each["outcome"]) for each in told]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+async def test_every_question_leaves_a_record(audit: Harness, path: str) -> None:
+    await audit.ledger.append([record(e) for e in story()])
+    await audit.get(path)
+    assert await records(audit) == [("aud", f"GET {path}", "allowed")]
+    assert await audit.status(path, "strangers") == 403
+    assert (await records(audit))[1:] == [("eve", f"GET {path}", "denied")]
+
+
+def test_no_question_is_forgotten_here(audit: Harness) -> None:
+    asked = {path.partition("?")[0].replace("fraud", "{model}").replace("champion", "{alias}") for path in ROUTES}
+    views = {"views", "reports"}
+    told = {path for path, of in audit.app.openapi()["paths"].items() if views & set(of.get("get", {}).get("tags", []))}
+    assert told == asked
+
+
+def log_of(audit: Harness) -> AccessLog:
+    events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
+    return AccessLog(audit.db, events, Guard(audit.settings), "o")
+
+
+def caller(name: str) -> Principal:
+    return Principal(name, frozenset({"auditors"}), "person", 0, "token")
+
+
+async def test_many_readers_at_once_lose_no_record(audit: Harness) -> None:
+    """Two processes, many readers of each: one gapless stream, in a few transactions."""
+    logs = [log_of(audit), log_of(audit)]
+    await asyncio.gather(*(logs[n % 2].admit(caller(f"p{n % 7}"), f"q{n}") for n in range(300)))
+    rows = await audit.rows(tables.mechanism.event)
+    assert [row["sequence"] for row in sorted(rows, key=lambda r: r["position"])] == list(range(1, 301))
+    assert {query for _, query, _ in await records(audit)} == {f"q{n}" for n in range(300)}
+    assert len(await audit.rows(tables.mechanism.outbox)) == 300
+    async with audit.db.snapshot() as tx:
+        transactions = await tx.scalar(sa.text("select count(distinct xmin::text) from audit.event"))
+    assert transactions is not None
+    assert transactions < 30
+
+
+async def test_a_reader_who_goes_away_takes_no_record_along(audit: Harness) -> None:
+    access = log_of(audit)
+    tasks = [asyncio.create_task(access.admit(caller("p"), f"q{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[:10]:
+        task.cancel()
+    done: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(each, asyncio.CancelledError) for each in done] == [True] * 10 + [False] * 10
+    assert {f"q{n}" for n in range(10, 20)} <= {query for _, query, _ in await records(audit)}
+
+
+async def test_what_cannot_be_recorded_is_not_answered(audit: Harness) -> None:
+    await audit.execute("alter table audit.event rename to hidden")
+    access = log_of(audit)
+    refused: list[Any] = await asyncio.gather(
+        *(access.admit(caller("p"), "q") for _ in range(3)), return_exceptions=True
+    )
+    assert all(isinstance(each, Exception) for each in refused)
+    await audit.execute("alter table audit.hidden rename to event")
+    await access.admit(caller("p"), "later")
+    assert await records(audit) == [("p", "later", "allowed")]
