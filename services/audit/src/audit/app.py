@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from audit import api, consumers
 from audit.access import AccessLog
 from audit.completeness import Completeness
+from audit.guards import Guards
 from audit.ledger import Ledger
 from audit.note import Signer
 from audit.parking import DeadLetters
@@ -67,6 +68,7 @@ def build(settings: AuditSettings) -> FastAPI:
             projector.run,
             publisher.run,
             completeness.run,
+            Guards(db).run,
             DeadLetters(db, bus, views, projector.projected).run,
         ],
     )

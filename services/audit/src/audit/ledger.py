@@ -31,7 +31,11 @@ SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
 APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what became of them", ["topic", "outcome"])
 EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
 # A writer that stops inside its transaction must not hold the head for ever; within COPY it counts as busy.
-BEGIN = "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'"
+# The transaction acts as the role that may append, and no more.
+BEGIN = (
+    "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'; "
+    "set local role hallmark_audit_writer"
+)
 LIMIT = "15s"
 MAX_BATCH = 5_000
 SLICE = 32  # leaves that are prepared before others get a turn
