@@ -177,6 +177,27 @@ class Pruned(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
+class PrunedEntry(Table, table=True):
+    """What stays of an entry whose month was dropped: its place and hash. Its bytes are in the object store."""
+
+    __tablename__ = "pruned_entry"
+    __table_args__ = (sa.Index(None, "topic", "partition", "kafka_offset"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
+    topic: str = Field(sa_type=sa.Text)
+    partition: int
+    kafka_offset: int = Field(sa_column=_big())
+    leaf_hash: bytes
+
+
+class HeldObject(Table, table=True):
+    """An object of the store on which S3's legal hold was put because of a hold."""
+
+    __tablename__ = "held_object"
+    hold: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    key: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+
+
 class Timeline(Table, table=True):
     """One row per entry, for people. `copy_of` is the first entry with the same event id and topic."""
 
@@ -354,5 +375,10 @@ hold = table_of(Hold)
 hold_release = table_of(HoldRelease)
 minimum_index = table_of(MinimumIndex)
 pruned = table_of(Pruned)
+pruned_entry = table_of(PrunedEntry)
+held_object = table_of(HeldObject)
+
+# A view: every entry, also the pruned ones, whose `leaf` is null.
+logged = sa.table("logged", *(sa.column(column.name, column.type) for column in entry.c), schema="audit")
 # Dropped and folded again by a rebuild.
 VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name, revoked)

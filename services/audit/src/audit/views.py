@@ -12,7 +12,7 @@ from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, decided, 
 from audit.leaf import Leaf, decode
 from audit.settings import AuditSettings
 from audit.summary import summarise
-from audit.tables import VIEWS, alias_interval, claim, entry, finding, follower, mechanism, stage_interval, timeline
+from audit.tables import VIEWS, alias_interval, claim, finding, follower, logged, mechanism, stage_interval, timeline
 from audit.tlog.archive import Archive
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
@@ -51,6 +51,14 @@ class Views:
         if not isinstance(leaf, Leaf):
             raise ValueError("the leaf is in the object store, which was not given")
         return leaf
+
+    async def entry(self, index: int, data: bytes | None) -> Leaf:
+        """As `leaf`; without data it is pruned, and lies in the object store."""
+        if data is None:
+            if self._archive is None:
+                raise ValueError("the entry is in the object store, which was not given")
+            data = await self._archive.entry(index)
+        return await self.leaf(data)
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
         """The reading with what its signature says. `doubted`: it did not verify before, so nothing else clears it.
@@ -141,8 +149,8 @@ class Views:
             await tx.execute(sa.delete(table).where(table.c.consumer == STAGES, table.c.stream == stream))
         t, last = timeline.c, -1
         page = (
-            sa.select(t.index, t.problem, t.copy_of, entry.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
-            .join(entry, entry.c.index == t.index)
+            sa.select(t.index, t.problem, t.copy_of, logged.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
+            .join(logged, logged.c.index == t.index)
             .outerjoin(claim, claim.c.index == t.index)
             .where(t.topic == REGISTRY_EVENTS.name, t.stream == stream, t.sequence.is_not(None))
             .order_by(t.index)
@@ -151,7 +159,7 @@ class Views:
         while rows := (await tx.execute(page.where(t.index > last))).mappings().all():
             last = rows[-1]["index"]
             for row in rows:
-                leaf = await self.leaf(row["leaf"])
+                leaf = await self.entry(row["index"], row["leaf"])
                 reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
                 if row["judged"]:
                     reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
@@ -223,12 +231,12 @@ async def rebuild(tx: AsyncConnection, views: Views) -> int:
         await tx.execute(sa.delete(table).where(table.c.consumer == STAGES))
     count = 0
     page = (
-        sa.select(entry.c.index, entry.c.leaf, finding.c.code)
-        .outerjoin(finding, finding.c.index == entry.c.index)
-        .order_by(entry.c.index)
+        sa.select(logged.c.index, logged.c.leaf, finding.c.code)
+        .outerjoin(finding, finding.c.index == logged.c.index)
+        .order_by(logged.c.index)
         .limit(PAGE)
     )
-    while rows := (await tx.execute(page.where(entry.c.index >= count))).mappings().all():
+    while rows := (await tx.execute(page.where(logged.c.index >= count))).mappings().all():
         for row in rows:
             await _refold(tx, views, row["index"], row["leaf"], doubted=row["code"] == NOT_VERIFIED)
         count = rows[-1]["index"] + 1
@@ -236,10 +244,10 @@ async def rebuild(tx: AsyncConnection, views: Views) -> int:
     return count
 
 
-async def _refold(tx: AsyncConnection, views: Views, index: int, data: bytes, *, doubted: bool) -> None:
+async def _refold(tx: AsyncConnection, views: Views, index: int, data: bytes | None, *, doubted: bool) -> None:
     try:
         async with tx.begin_nested():
-            leaf = await views.leaf(data)
+            leaf = await views.entry(index, data)
             reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
             # What verified once stays verified: keys come and go. What did not may, with the keys of today.
             reading = await views.check(reading, doubted=True) if doubted else reading

@@ -64,7 +64,7 @@ class Publisher:
         attestation: Attestation | None = None,
     ) -> None:
         self._db, self._events, self._archive, self._signer = db, events, archive, signer
-        self._proofs = Proofs(db)
+        self._proofs = Proofs(db, archive)
         self._every, self._publish_every = every_seconds, publish_seconds
         self._attestation = attestation
         self._busy = asyncio.Lock()

@@ -45,7 +45,7 @@ def router(
 ) -> APIRouter:
     """`is_public`: bundles of entries and tiles are served to everybody."""
     api = APIRouter()
-    proofs, check = Proofs(db), Check(db, archive)
+    proofs, check = Proofs(db, archive), Check(db, archive)
 
     async def auditor(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Principal:
         query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
@@ -87,7 +87,7 @@ def router(
 
     @log.get("/entries", summary="Entries with their exact bytes", response_model=EntryPage)
     async def entries(start: Index = 0, limit: Limit = 50) -> Document:
-        return await entry_page(db, start, limit)
+        return await entry_page(db, proofs, start, limit)
 
     @log.get("/inclusion", summary="Proof that an entry is under the checkpoint", response_model=Inclusion)
     async def inclusion(index: Index) -> Document:

@@ -32,6 +32,9 @@ begin
   ) then
     raise exception 'there is no month %', new.partition using errcode = 'restrict_violation';
   end if;
+  if new.partition >= 'entry_' || to_char(now() at time zone 'UTC', 'YYYY_MM') then
+    raise exception 'the month of % is not over', new.partition using errcode = 'restrict_violation';
+  end if;
   -- Nobody places a hold, or changes the policy, until this transaction ends.
   lock table audit.hold, audit.hold_release, audit.retention_policy, audit.minimum_index in share mode;
   execute format('lock table %s in share row exclusive mode', part);
@@ -40,15 +43,18 @@ begin
   if new.first is null then
     raise exception 'the month % holds nothing', new.partition using errcode = 'restrict_violation';
   end if;
-  if exists (select from audit.entry where "index" < new.first) then
+  if exists (
+    select from audit.entry where "index" < new.first
+      and "index" >= coalesce((select max(p.until) from audit.pruned p), 0)
+  ) then
     raise exception 'an older month than % is still there', new.partition using errcode = 'restrict_violation';
   end if;
   minimum := coalesce((select max("index") from audit.minimum_index), 0);
   if new.until > minimum then
     raise exception '% reaches beyond the minimum index %', new.partition, minimum using errcode = 'restrict_violation';
   end if;
-  if new.until > new.checkpoint_size or not exists (select from audit.checkpoint where size = new.checkpoint_size) then
-    raise exception 'no checkpoint of size % covers %', new.checkpoint_size, new.partition
+  if new.until > new.checkpoint_size / 256 * 256 or not exists (select from audit.checkpoint where size = new.checkpoint_size) then
+    raise exception 'no checkpoint of size % covers % with full bundles', new.checkpoint_size, new.partition
       using errcode = 'restrict_violation';
   end if;
   rules := (select p.rules from audit.retention_policy p order by sequence desc limit 1);

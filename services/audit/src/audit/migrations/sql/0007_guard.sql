@@ -19,7 +19,7 @@ create function audit_guard.guarded() returns table (name text) language sql imm
   set search_path = pg_catalog, pg_temp as $$
   select unnest(array['audit.entry', 'audit.node', 'audit.finding', 'audit.checkpoint', 'audit.event', 'audit.tree_head',
     'audit.kafka_offset', 'audit.retention_policy', 'audit.hold', 'audit.hold_release', 'audit.minimum_index',
-    'audit.pruned', 'audit_guard.change'])
+    'audit.pruned', 'audit.pruned_entry', 'audit_guard.change'])
 $$;
 
 -- All that protects a table, in words: owner, columns, constraints, triggers with their functions' bodies, rules.

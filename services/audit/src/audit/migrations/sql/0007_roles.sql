@@ -30,12 +30,13 @@ begin
     select c.oid from pg_class c where c.relnamespace = 'audit_part'::regnamespace and c.relkind in ('r', 'p')
     union all
     select format('audit.%I', name)::regclass from unnest(array['entry', 'node', 'finding', 'checkpoint', 'event',
-      'tree_head', 'kafka_offset', 'retention_policy', 'hold', 'hold_release', 'minimum_index', 'pruned']) as name
+      'tree_head', 'kafka_offset', 'retention_policy', 'hold', 'hold_release', 'minimum_index', 'pruned', 'pruned_entry', 'logged']) as name
   loop
     execute format('alter table %s owner to hallmark_audit_owner', relation);
   end loop;
   alter function audit.ensure_partition(timestamptz) owner to hallmark_audit_owner;
   alter function audit.drop_partition(text, bigint) owner to hallmark_audit_owner;
+  alter function audit.judge_partitions(bigint) owner to hallmark_audit_owner;
   -- Functions that guard stay the property of who migrates: the owner of the tables cannot change them.
   revoke create on schema audit from hallmark_audit_owner;
 end $$;
@@ -46,7 +47,8 @@ grant select (id, size), update (size, root, frontier, at) on audit.tree_head to
 grant select (topic, partition, epoch, next, entries), update (next, entries)
   on audit.kafka_offset to hallmark_audit_writer;
 
-revoke execute on function audit.ensure_partition(timestamptz), audit.drop_partition(text, bigint) from public;
+revoke execute on function audit.ensure_partition(timestamptz), audit.drop_partition(text, bigint),
+  audit.judge_partitions(bigint) from public;
 grant execute on function audit.drop_partition(text, bigint) to hallmark_audit_retention;
 
 -- Has the last word on what the service's own role may do; `kit.migrations` calls it after every migration.
@@ -55,12 +57,13 @@ declare
   name text;
 begin
   grant select on all tables in schema audit to hallmark_audit_reader;
-  execute format('grant execute on function audit.ensure_partition(timestamptz) to %I', service);
+  execute format('grant execute on function audit.ensure_partition(timestamptz), audit.judge_partitions(bigint) to %I',
+    service);
   if (select rolsuper from pg_roles where rolname = service) then
     return;
   end if;
   execute format('revoke insert, update, delete, truncate on audit.entry, audit.node, audit.tree_head, '
-    'audit.kafka_offset, audit.pruned from %I', service);
+    'audit.kafka_offset, audit.pruned, audit.pruned_entry from %I', service);
   execute format('revoke update, delete, truncate on audit.finding, audit.checkpoint, audit.event, audit.retention_policy, '
     'audit.hold, audit.hold_release, audit.minimum_index from %I', service);
   -- It takes these roles on for one transaction (`set local role`), and inherits nothing of them.

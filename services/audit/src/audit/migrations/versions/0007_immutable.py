@@ -27,7 +27,7 @@ create trigger {table}_guard_table before truncate on audit.{table}
 alter table audit.{table} enable always trigger {table}_guard_rows;
 alter table audit.{table} enable always trigger {table}_guard_table;
 """
-NEW = ("retention_policy", "hold", "hold_release", "minimum_index", "pruned")
+NEW = ("retention_policy", "hold", "hold_release", "minimum_index", "pruned", "pruned_entry")
 NO_SUPERUSER = (
     "audit: WARNING: the role of this migration is no superuser, so that PostgreSQL lets it make no event triggers. "
     "Whoever can act as hallmark_audit_owner can drop the guards of the log. Everything else is in place.\n"
@@ -105,5 +105,29 @@ def _tables() -> None:
         sa.Column("transaction", sa.Text(), nullable=False),
         sa.Column("at", at, nullable=False),
         sa.PrimaryKeyConstraint("partition", name=op.f("pk_pruned")),
+        schema="audit",
+    )
+    op.create_table(
+        "pruned_entry",
+        sa.Column("index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("recorded_at", at, nullable=False),
+        sa.Column("topic", sa.Text(), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("kafka_offset", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("leaf_hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("index", name=op.f("pk_pruned_entry")),
+        schema="audit",
+    )
+    op.create_index(
+        op.f("ix_pruned_entry_topic_partition_kafka_offset"),
+        "pruned_entry",
+        ["topic", "partition", "kafka_offset"],
+        schema="audit",
+    )
+    op.create_table(
+        "held_object",
+        sa.Column("hold", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("hold", "key", name=op.f("pk_held_object")),
         schema="audit",
     )
