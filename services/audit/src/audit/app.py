@@ -13,6 +13,9 @@ from audit.ledger import Ledger
 from audit.note import Signer
 from audit.parking import DeadLetters
 from audit.projector import Projector
+from audit.retention import routes as retention
+from audit.retention.legal import LegalHolds
+from audit.retention.rules import Rules
 from audit.settings import AuditSettings
 from audit.tables import mechanism
 from audit.tlog import routes as tlog
@@ -53,6 +56,7 @@ def build(settings: AuditSettings) -> FastAPI:
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     completeness = Completeness(db, settings)
+    rules = Rules(db, events, settings.checkpoint_origin)
     return make_app(
         settings,
         service=SERVICE,
@@ -61,6 +65,7 @@ def build(settings: AuditSettings) -> FastAPI:
         bus=bus,
         routers=[
             api.router(db, guard),
+            retention.router(guard, access, rules),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
         ],
         background=[
@@ -69,6 +74,7 @@ def build(settings: AuditSettings) -> FastAPI:
             publisher.run,
             completeness.run,
             Guards(db).run,
+            LegalHolds(db, archive, rules.changed).run,
             DeadLetters(db, bus, views, projector.projected).run,
         ],
     )

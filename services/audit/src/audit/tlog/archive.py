@@ -105,6 +105,14 @@ class Archive:
             raise Contradiction(f"the large leaf {leaf.sha256.hex()} is not in the object store, or was changed")
         return found
 
+    async def locks(self) -> bool:
+        """Whether the store can lock objects."""
+        return await self.store.can_lock()
+
+    async def hold(self, key: str, *, on: bool) -> bool:
+        """Puts S3's legal hold on an object, or takes it off. False: the store has no such object, or no holds."""
+        return await self.store.hold(key, on=on)
+
     async def _lock(self) -> dict[str, str]:
         if self._locks is None:
             self._locks = self._lock_days > 0 and await self.store.can_lock()
