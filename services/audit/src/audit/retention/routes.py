@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import PlainTextResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from audit.access import ALL, AccessLog
@@ -14,7 +13,6 @@ from contracts.access import Action
 from contracts.audit import RetentionRule
 from contracts.payload import ModelName, Reason, Workspace
 from kit.auth import Principal
-from kit.openapi import NO_TOKEN
 from kit.problems import Problem
 from kit.web import Guard
 
@@ -82,15 +80,6 @@ def router(guard: Guard, access: AccessLog, rules: Rules) -> APIRouter:
 
     async def auditor(request: Request, caller: Caller) -> None:
         await access.admit(caller, f"{request.method} {request.url.path}")
-
-    @api.get(
-        "/v1/log/minimum-index",
-        summary="The log gives out entries from this index on (C2SP tlog-tiles, pruning)",
-        response_class=PlainTextResponse,
-        openapi_extra=NO_TOKEN,
-    )
-    async def minimum() -> PlainTextResponse:
-        return PlainTextResponse(f"{await rules.minimum()}\n", headers={"Cache-Control": "no-cache"})
 
     @api.get(
         "/v1/retention/policy", summary="The policy in force", response_model=Policy, dependencies=[Depends(auditor)]

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.queries import identity
 from audit.retention import policy
-from audit.tables import hold, hold_release, minimum_index, model_name, retention_policy
+from audit.tables import hold, hold_release, model_name, retention_policy
 from contracts.audit import HoldPlaced, HoldReleased, RetentionPublished, RetentionRule
 from contracts.envelope import now
 from contracts.payload import Message
@@ -123,11 +123,6 @@ class Rules:
         )
         async with self._db.transaction() as tx:
             return [dict(row) for row in (await tx.execute(query)).mappings()]
-
-    async def minimum(self) -> int:
-        """The log promises to give out entries from this index on."""
-        async with self._db.transaction() as tx:
-            return int(await tx.scalar(sa.select(sa.func.max(minimum_index.c.index))) or 0)
 
     async def _append(self, tx: AsyncConnection, message: Message, actor: str, at: datetime) -> int:
         """Appends to the stream and gives the event's sequence."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import merkle
 from audit.merkle import Range
-from audit.tables import logged, node, tree_head
+from audit.tables import logged, minimum_index, node, tree_head
 from audit.tlog.archive import Archive
 from kit.db import Database
 from kit.problems import Problem
@@ -31,6 +31,11 @@ class Proofs:
     async def size(self) -> int:
         async with self._db.transaction() as tx:
             return int(await tx.scalar(sa.select(tree_head.c.size)) or 0)
+
+    async def minimum(self) -> int:
+        """The log promises to give out entries from this index on (C2SP tlog-tiles, pruning)."""
+        async with self._db.transaction() as tx:
+            return int(await tx.scalar(sa.select(sa.func.max(minimum_index.c.index))) or 0)
 
     async def inclusion(self, index: int, size: int) -> list[bytes]:
         """The audit path of entry `index` in the tree of `size`, in SHA-256 hashes.
