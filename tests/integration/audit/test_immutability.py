@@ -120,6 +120,7 @@ def _attacks() -> Iterator[Attack]:
         f"{guarded} alter column leaf set default ''",
         f"{guarded} enable row level security",
         "alter table audit.node set unlogged",
+        "create index on audit.hold (id) where length(id) > 0",
         "alter table audit.node drop constraint pk_node",
         "create table unguarded partition of audit.entry for values from ('2001-01-01') to ('2001-02-01')",
     ):

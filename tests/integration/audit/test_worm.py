@@ -20,6 +20,7 @@ from embedded import s3
 from embedded.fixtures import S3
 from kit.blobs import BlobStore
 
+Headers = dict[str, str | list[str] | tuple[str]]
 DAYS = 200
 BUNDLE, TILE = Tile(-1, 0).path, Tile(0, 0).path
 
@@ -83,7 +84,7 @@ def test_objects_of_the_log_are_locked(worm: Worm) -> None:
 @pytest.mark.parametrize("bypass", [False, True])
 async def test_a_locked_version_cannot_be_deleted(worm: Worm, bypass: bool) -> None:
     version = worm.version(BUNDLE)
-    headers = {"x-amz-bypass-governance-retention": "true"} if bypass else {}
+    headers: Headers = {"x-amz-bypass-governance-retention": "true"} if bypass else {}
     with pytest.raises(S3Error) as refused:
         worm.client._execute(
             "DELETE", bucket_name=worm.bucket, object_name=BUNDLE, headers=headers, query_params={"versionId": version}
@@ -120,7 +121,7 @@ def test_a_governed_object_goes_only_with_a_bypass(worm: Worm) -> None:
     """The reason why the archive locks in COMPLIANCE mode."""
     key = "governed"
     until = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    headers = {"x-amz-object-lock-mode": GOVERNANCE, "x-amz-object-lock-retain-until-date": until}
+    headers: Headers = {"x-amz-object-lock-mode": GOVERNANCE, "x-amz-object-lock-retain-until-date": until}
     worm.client._put_object(worm.bucket, key, b"x", headers)
     version = worm.version(key)
     with pytest.raises(S3Error) as refused:

@@ -36,6 +36,9 @@ create function audit_guard.shape(relation oid) returns text language sql stable
     (select string_agg(format('trigger %s %s %s (%s) when(%s) %s by %s %s', t.tgname, t.tgenabled, t.tgtype, t.tgattr,
         pg_get_expr(t.tgqual, t.tgrelid), p.oid::regprocedure, p.proowner::regrole, md5(p.prosrc)), E'\n' order by t.tgname)
       from pg_trigger t join pg_proc p on p.oid = t.tgfoid where t.tgrelid = c.oid and not t.tgisinternal),
+    -- An expression in an index runs when somebody else plans a query.
+    (select format('indexes with expressions: %s', count(*)) from pg_index
+      where indrelid = c.oid and (indexprs is not null or indpred is not null)),
     (select string_agg('rule ' || r.rulename, E'\n' order by r.rulename) from pg_rewrite r where r.ev_class = c.oid)
   ) from pg_class c where c.oid = relation
 $$;
