@@ -19,7 +19,7 @@ create function audit_guard.guarded() returns table (name text) language sql imm
   set search_path = pg_catalog, pg_temp as $$
   select unnest(array['audit.entry', 'audit.node', 'audit.finding', 'audit.checkpoint', 'audit.event', 'audit.tree_head',
     'audit.kafka_offset', 'audit.retention_policy', 'audit.hold', 'audit.hold_release', 'audit.minimum_index',
-    'audit.pruned', 'audit.pruned_entry', 'audit_guard.change'])
+    'audit.pruned', 'audit.pruned_entry', 'audit.logged', 'audit_guard.change'])
 $$;
 
 -- All that protects a table, in words: owner, columns, constraints, triggers with their functions' bodies, rules.
@@ -39,7 +39,8 @@ create function audit_guard.shape(relation oid) returns text language sql stable
     -- An expression in an index runs when somebody else plans a query.
     (select format('indexes with expressions: %s', count(*)) from pg_index
       where indrelid = c.oid and (indexprs is not null or indpred is not null)),
-    (select string_agg('rule ' || r.rulename, E'\n' order by r.rulename) from pg_rewrite r where r.ev_class = c.oid)
+    (select string_agg('rule ' || r.rulename, E'\n' order by r.rulename) from pg_rewrite r where r.ev_class = c.oid),
+    case c.relkind when 'v' then pg_get_viewdef(c.oid) end
   ) from pg_class c where c.oid = relation
 $$;
 
