@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from audit import app as audit_app
 from audit import tables
+from audit.guards import EVENT_TRIGGERS
 from audit.ledger import Ledger
 from audit.projector import Projector
 from audit.settings import AuditSettings
@@ -117,6 +118,15 @@ class Harness:
         """As the owner of the tables, who may do what the service may not."""
         for statement in statements:
             await _execute(self.admin_url, statement)
+
+    async def tamper(self, *statements: str) -> None:
+        """As a superuser who switches the guards off first, the event triggers and then all others."""
+        guarded = ("entry", "node", "finding", "checkpoint", "tree_head")
+        await self.execute(
+            *(f"alter event trigger {name} disable" for name in EVENT_TRIGGERS),
+            *(f"alter table audit.{table} disable trigger all" for table in guarded),
+            *statements,
+        )
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ async def test_a_query_exports_what_it_asks_for(log: Harness, query: str, indexe
 
 
 async def test_pages_are_as_one(log: Harness) -> None:
-    source = Entries(log.db, log.archive.inline)
+    source = Entries(log.db, log.archive.inline, log.archive.entry)
     ones = Query(0, 11, workspace="default", version=1)
     for page in (1, 2, 3, 11, 50):
         for window in (1, 3, 100):
@@ -290,7 +290,7 @@ async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) ->
     receiver = Receiver(answer)
     try:
         sink = Sink("test", f"{receiver.url}/in", headers=(("Authorization", "Bearer x"),), limit=3)
-        feed = Feed(Entries(log.db, log.archive.inline), log.settings.checkpoint_origin)
+        feed = Feed(Entries(log.db, log.archive.inline, log.archive.entry), log.settings.checkpoint_origin)
         pusher = Pusher(log.db, feed, publisher, sink, every_seconds=0.01, max_pause=0.02)
         task = asyncio.create_task(pusher.run())
         taken: list[int] = []

@@ -144,8 +144,7 @@ async def test_a_database_from_an_older_backup_is_not_signed(audit: Harness) -> 
 
 
 async def restore(audit: Harness, size: int, root: bytes, frontier: bytes) -> None:
-    await audit.execute(
-        *[f"alter table audit.{table} disable trigger all" for table in ("entry", "checkpoint", "tree_head")],
+    await audit.tamper(
         f"delete from audit.entry where index >= {size}",
         f"delete from audit.checkpoint where size > {size}",
         f"update audit.tree_head set size = {size}, root = '\\x{root.hex()}', frontier = '\\x{frontier.hex()}'",

@@ -68,6 +68,37 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         audit.AccessRecorded(principal="aud", query="GET /v1/log/entries", outcome="denied"),
         ["aud", "denied", "GET /v1/log/entries"],
     ),
+    (
+        AUDIT_EVENTS.name,
+        audit.RetentionPublished(
+            rules=(audit.RetentionRule(topic="*", type="*", days=400),), published_by="root", reason="as the law says"
+        ),
+        ["root", "400 days", "as the law says"],
+    ),
+    (
+        AUDIT_EVENTS.name,
+        audit.HoldPlaced(hold_id="h1", workspace="default", model="fraud", placed_by="lea", reason="case 4711"),
+        ["lea", "h1", "fraud", "case 4711"],
+    ),
+    (
+        AUDIT_EVENTS.name,
+        audit.HoldReleased(hold_id="h1", released_by="lea", reason="settled"),
+        ["lea", "h1", "settled"],
+    ),
+    (
+        AUDIT_EVENTS.name,
+        audit.LogPruned(
+            origin="example.org/log",
+            partition="entry_2020_01",
+            first=0,
+            until=300,
+            minimum_index=300,
+            size=900,
+            root="cm9vdA==",
+            pruned_by="root",
+        ),
+        ["root", "0 to 299"],
+    ),
     (REGISTRY_COMMANDS.name, registry.RegisterModel(model="fraud"), ["command", "register", "fraud", "eve"]),
     (REGISTRY_COMMANDS.name, registry.RegisterVersion(model="fraud", content=CONTENT), ["version", "fraud", "sha256:"]),
     (

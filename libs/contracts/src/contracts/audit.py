@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from contracts.payload import Line, Message, Text
+from contracts.payload import Line, Message, ModelName, Payload, Reason, Text, Workspace
 
 
 class CheckpointPublished(Message):
@@ -26,4 +26,60 @@ class AccessRecorded(Message):
     outcome: Line
 
 
-EVENTS = (CheckpointPublished, AccessRecorded)
+class RetentionRule(Payload):
+    """Records of `topic` and of the CloudEvents type `type` ("*" is any) are kept for at least so many days."""
+
+    topic: Line
+    type: Line
+    days: Annotated[int, Field(ge=1, le=36_500)]
+
+
+class RetentionPublished(Message):
+    """How long the log keeps what. `reason` says why a floor of the law does not hold here, where one is missed."""
+
+    TYPE: ClassVar[str] = "hallmark.retention.published.v1"
+    rules: Annotated[tuple[RetentionRule, ...], Field(min_length=1, max_length=200)]
+    published_by: Line
+    reason: Reason | None = None
+
+
+class HoldPlaced(Message):
+    """A legal hold: nothing that it protects is pruned. Without a model it is about the workspace, without both about
+    everything; `since` and `until` (without it) narrow it by when the log recorded something."""
+
+    TYPE: ClassVar[str] = "hallmark.hold.placed.v1"
+    hold_id: Line
+    workspace: Workspace | None = None
+    model: ModelName | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    placed_by: Line
+    reason: Reason
+
+
+class HoldReleased(Message):
+    """The end of a legal hold."""
+
+    TYPE: ClassVar[str] = "hallmark.hold.released.v1"
+    hold_id: Line
+    released_by: Line
+    reason: Reason
+
+
+class LogPruned(Message):
+    """A month of entries, from `first` up to but without `until`, left the database. They are in the object store, as
+    verified against the checkpoint of `size` entries; `root` is base64. The log promises entries from `minimum_index`.
+    """
+
+    TYPE: ClassVar[str] = "hallmark.log.pruned.v1"
+    origin: Line
+    partition: Line
+    first: Annotated[int, Field(ge=0)]
+    until: Annotated[int, Field(ge=1)]
+    minimum_index: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1)]
+    root: Line
+    pruned_by: Line
+
+
+EVENTS = (CheckpointPublished, AccessRecorded, RetentionPublished, HoldPlaced, HoldReleased, LogPruned)

@@ -109,6 +109,23 @@ class BlobStore:
 
         return bool(await self._unless_gone(work, "ObjectLockConfigurationNotFoundError", "NotImplemented"))
 
+    async def hold(self, key: str, *, on: bool) -> bool:
+        """Puts S3's legal hold on every version of an object, or takes it off. False: the bucket has no object lock, or
+        there is no such object."""
+
+        def work(client: Minio) -> bool:
+            versions = [
+                str(found.version_id)
+                for found in client.list_objects(self.bucket, prefix=key, include_version=True)
+                if found.object_name == key and not found.is_delete_marker
+            ]
+            for version in versions:
+                change = client.enable_object_legal_hold if on else client.disable_object_legal_hold
+                change(self.bucket, key, version_id=version)
+            return bool(versions)
+
+        return bool(await self.can_lock() and await self._call(work))
+
     # -- objects -------------------------------------------------------------------------------------------------
 
     async def stat(self, key: str, *, bucket: str | None = None) -> Stored | None:

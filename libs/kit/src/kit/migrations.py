@@ -44,7 +44,8 @@ def migrate(
 ) -> None:
     """Brings the service's schema to the newest revision and grants its role what it needs, no more.
 
-    `append_only` names tables beside `event` that the role may only insert into and read.
+    `append_only` names tables beside `event` that the role may only insert into and read. A schema's function
+    `grant_service(role text)` has the last word on the grants, where there is one.
     """
     admin = asyncpg_url(admin_database_url or database_url)
     asyncio.run(_prepare(service, admin, database_url))
@@ -122,9 +123,10 @@ async def _grant(service: str, admin: str, database_url: str, append_only: tuple
                 f'grant select, insert, update, delete on all tables in schema "{service}" to {name}'
             )
             await connection.execute(f'grant usage on all sequences in schema "{service}" to {name}')
-            if await connection.fetchval("select rolsuper from pg_roles where rolname = $1", role):
-                return
-            for table in append_only:
-                await connection.execute(f'revoke update, delete on "{service}"."{table}" from {name}')
+            if not await connection.fetchval("select rolsuper from pg_roles where rolname = $1", role):
+                for table in append_only:
+                    await connection.execute(f'revoke update, delete on "{service}"."{table}" from {name}')
+            if await connection.fetchval("select to_regprocedure($1)", f'"{service}".grant_service(text)'):
+                await connection.execute(f'select "{service}".grant_service($1)', role)
     finally:
         await connection.close()

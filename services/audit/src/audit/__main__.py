@@ -1,6 +1,7 @@
-"""`python -m audit serve|migrate|sign`."""
+"""`python -m audit serve|migrate|sign|prune`."""
 
 from audit.app import build
+from audit.retention import command as prune
 from audit.settings import AuditSettings
 from audit.tlog import signer
 from kit.main import run
@@ -10,5 +11,5 @@ run(
     AuditSettings,
     build,
     append_only=("entry", "node", "finding", "checkpoint"),
-    commands=[signer.COMMAND],
+    commands=[signer.COMMAND, prune.COMMAND],
 )

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from audit import api, consumers
 from audit.access import AccessLog
 from audit.completeness import Completeness
+from audit.guards import Guards
 from audit.ledger import Ledger
 from audit.out.parts import out_of
 from audit.params import readers
@@ -14,6 +15,9 @@ from audit.parking import DeadLetters
 from audit.pins import Pins
 from audit.projector import Projector
 from audit.reports.proving import prover
+from audit.retention import routes as retention
+from audit.retention.legal import LegalHolds
+from audit.retention.rules import Rules
 from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tables import mechanism
@@ -62,6 +66,7 @@ def build(settings: AuditSettings) -> FastAPI:
     completeness = Completeness(db, settings)
     out = out_of(settings, db, guard, access, archive, publisher, signer, projector.projected)
     pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
+    rules = Rules(db, events, settings.checkpoint_origin)
     return make_app(
         settings,
         service=SERVICE,
@@ -69,7 +74,8 @@ def build(settings: AuditSettings) -> FastAPI:
         db=db,
         bus=bus,
         routers=[
-            api.router(db, readers(db, guard, access), pins, prover(Proofs(db), publisher)),
+            api.router(db, readers(db, guard, access), pins, prover(Proofs(db, archive), publisher)),
+            retention.router(guard, access, rules),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
             out.router,
         ],
@@ -79,6 +85,8 @@ def build(settings: AuditSettings) -> FastAPI:
             publisher.run,
             completeness.run,
             SearchProjection(db).run,
+            Guards(db).run,
+            LegalHolds(db, archive, rules.changed).run,
             DeadLetters(db, bus, views, projector.projected).run,
             *out.background,
         ],

@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 from sqlalchemy.dialects.postgresql import insert
 
 from audit.domain import LOGGED
-from audit.tables import entry, kafka_offset, offset_gap
+from audit.tables import kafka_offset, logged, offset_gap
 from kit.db import Database
 from kit.settings import Settings
 
@@ -33,7 +33,7 @@ MOST = 100
 GAPS = sa.text("""
 select o + 1 as first, following as until from (
   select kafka_offset as o, lead(kafka_offset, 1, :next) over (order by kafka_offset) as following
-  from audit.entry where topic = :topic and partition = :partition and "index" >= :since
+  from audit.logged where topic = :topic and partition = :partition and "index" >= :since
 ) placed where following > o + 1 order by 1 limit :most
 """)
 STREAMS = sa.text("""
@@ -160,7 +160,7 @@ class Completeness:
         """What the broker has from before the epoch's first record; entries of an epoch before may be the same."""
         if earliest >= book["lowest"]:
             return []
-        e = entry.c
+        e = logged.c
         async with self._db.transaction() as tx:
             known = set(
                 await tx.scalars(

@@ -105,6 +105,8 @@ _OF_NONE = (
     approval.DelegationGranted,
     approval.DelegationEnded,
     approval.MembershipChanged,
+    notifier.SubscriptionCreated,
+    audit.HoldPlaced,
 )
 
 
@@ -112,8 +114,8 @@ def about(reading: Reading) -> About:
     message, envelope = reading.message, reading.envelope
     body = _body(message)
     workspace, model = getattr(body, "workspace", None), getattr(body, "model", None)
-    # A subscription's workspace and model are patterns.
-    if workspace is not None and model is not None and not isinstance(message, notifier.SubscriptionCreated):
+    # A subscription's workspace and model are patterns; a legal hold is not the business of everybody with the model.
+    if workspace is not None and model is not None and not isinstance(message, _OF_NONE):
         return About(workspace, model, getattr(body, "version", None))
     if isinstance(message, registry.WorkspaceConfigured):
         return About(workspace)

@@ -32,7 +32,11 @@ SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
 APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what became of them", ["topic", "outcome"])
 EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
 # A writer that stops inside its transaction must not hold the head for ever; within COPY it counts as busy.
-BEGIN = "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'"
+# The transaction acts as the role that may append, and no more.
+BEGIN = (
+    "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'; "
+    "set local role hallmark_audit_writer"
+)
 LIMIT = "15s"
 MAX_BATCH = 5_000
 SLICE = 32  # leaves that are prepared before others get a turn
@@ -55,6 +59,9 @@ select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[
 on conflict do nothing returning 1
 """
 KNOWN = "select leaf from audit.entry where topic = $1 and partition = $2 and kafka_offset = $3"
+PRUNED = (
+    "select recorded_at, leaf_hash from audit.pruned_entry where topic = $1 and partition = $2 and kafka_offset = $3"
+)
 Place = tuple[str, int]
 
 
@@ -265,7 +272,16 @@ class Ledger:
         if any((i.place, i.record.offset) == (item.place, record.offset) and _same(i.data, mine) for i in new):
             return True
         rows = await driver.fetch(KNOWN, record.topic, record.partition, record.offset)
-        return any(_same(row["leaf"], mine) for row in rows)
+        if any(_same(row["leaf"], mine) for row in rows):
+            return True
+        # Of pruned ones the hash is left: logged at the same instant, this would be the same leaf.
+        for row in await driver.fetch(PRUNED, record.topic, record.partition, record.offset):
+            leaf = leaf_of(record, row["recorded_at"])
+            data = leaf.encode()
+            data = Detached.of(leaf, data).encode() if len(data) > MAX_LEAF else data
+            if merkle.leaf_hash(data) == row["leaf_hash"]:
+                return True
+        return False
 
     async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
         for at in (first, last):

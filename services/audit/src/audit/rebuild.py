@@ -11,7 +11,8 @@ from audit import search
 from audit.app import archive_of
 from audit.domain import NOT_VERIFIED, read
 from audit.settings import AuditSettings
-from audit.tables import VIEWS, entry, finding, follower, mechanism
+from audit.tables import VIEWS, finding, follower, logged, mechanism
+from audit.tlog.archive import Damage
 from audit.views import FOLLOWER, PAGE, STAGES, Item, Views, views_of
 from kit.db import Database
 
@@ -33,14 +34,14 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
     await search.reset(tx)
     count = 0
     page = (
-        sa.select(entry.c.index, entry.c.leaf, finding.c.code)
-        .outerjoin(finding, finding.c.index == entry.c.index)
-        .order_by(entry.c.index)
+        sa.select(logged.c.index, logged.c.leaf, finding.c.code)
+        .outerjoin(finding, finding.c.index == logged.c.index)
+        .order_by(logged.c.index)
         .limit(PAGE)
     )
     if size is not None:
-        page = page.where(entry.c.index < size)
-    while rows := (await tx.execute(page.where(entry.c.index >= count))).mappings().all():
+        page = page.where(logged.c.index < size)
+    while rows := (await tx.execute(page.where(logged.c.index >= count))).mappings().all():
         items = [await _item(views, row) for row in rows]
         await views.project_page(tx, [item for item in items if item is not None])
         count = rows[-1]["index"] + 1
@@ -51,8 +52,8 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
 async def _item(views: Views, row: sa.RowMapping) -> Item | None:
     doubted = row["code"] == NOT_VERIFIED
     try:
-        leaf = await views.leaf(row["leaf"])
-    except ValueError:
+        leaf = await views.entry(row["index"], row["leaf"])
+    except (ValueError, Damage):
         # One bad leaf (`/v1/log/verify` names it) must not keep the views of all others away.
         log.exception("an entry cannot be folded", index=row["index"])
         return None

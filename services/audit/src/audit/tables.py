@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
 
 from kit.db import Mechanism, tables_of, timestamp
@@ -114,6 +114,88 @@ class Checkpoint(Table, table=True):
     root: bytes
     note: str = Field(sa_type=sa.Text)
     at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class RetentionPolicy(Table, table=True):
+    """A published policy; the newest counts. `rules`: list of {topic, type, days}, "*" is any."""
+
+    __tablename__ = "retention_policy"
+    sequence: int = Field(sa_column=_big(primary_key=True))
+    rules: list[dict[str, Any]] = Field(sa_type=JSONB)
+    published_by: str = Field(sa_type=sa.Text)
+    reason: str | None = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class Hold(Table, table=True):
+    """A legal hold. `marks` are byte strings of which every leaf it protects has one; none: it protects all leaves.
+
+    `since` and `until` (without it) narrow it by when the log recorded the leaf.
+    """
+
+    __tablename__ = "hold"
+    id: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    workspace: str | None = Field(sa_type=sa.Text)
+    model: str | None = Field(sa_type=sa.Text)
+    since: datetime | None = Field(sa_column=timestamp())
+    until: datetime | None = Field(sa_column=timestamp())
+    marks: list[bytes] = Field(sa_column=sa.Column(ARRAY(sa.LargeBinary), nullable=False))
+    placed_by: str = Field(sa_type=sa.Text)
+    reason: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class HoldRelease(Table, table=True):
+    """The end of a hold."""
+
+    __tablename__ = "hold_release"
+    id: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    released_by: str = Field(sa_type=sa.Text)
+    reason: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class MinimumIndex(Table, table=True):
+    """The log promises to give out entries from `index` on (C2SP tlog-tiles, pruning); the largest counts."""
+
+    __tablename__ = "minimum_index"
+    index: int = Field(sa_column=_big(primary_key=True))
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class Pruned(Table, table=True):
+    """A month that left the database: entries from `first` up to but without `until`. The database fills in all but
+    `partition` and `checkpoint_size`, and refuses a month that must stay."""
+
+    __tablename__ = "pruned"
+    partition: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    first: int = Field(sa_column=_big())
+    until: int = Field(sa_column=_big())
+    minimum_index: int = Field(sa_column=_big())
+    checkpoint_size: int = Field(sa_column=_big())
+    transaction: str = Field(sa_type=sa.Text)
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class PrunedEntry(Table, table=True):
+    """What stays of an entry whose month was dropped: its place and hash. Its bytes are in the object store."""
+
+    __tablename__ = "pruned_entry"
+    __table_args__ = (sa.Index(None, "topic", "partition", "kafka_offset"),)
+    index: int = Field(sa_column=_big(primary_key=True))
+    recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
+    topic: str = Field(sa_type=sa.Text)
+    partition: int
+    kafka_offset: int = Field(sa_column=_big())
+    leaf_hash: bytes
+
+
+class HeldObject(Table, table=True):
+    """An object of the store on which S3's legal hold was put because of a hold."""
+
+    __tablename__ = "held_object"
+    hold: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    key: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
 
 
 class Timeline(Table, table=True):
@@ -314,7 +396,11 @@ class SearchEntry(Table, table=True):
     """The words of an entry, and its names and ids for search by a part of them. Filled behind the timeline."""
 
     __tablename__ = "search_entry"
-    __table_args__ = (sa.Index(None, "words", postgresql_using="gin"),)
+    __table_args__ = (
+        sa.Index(None, "words", postgresql_using="gin"),
+        # Where PostgreSQL has pg_trgm.
+        sa.Index(None, "names", postgresql_using="gin", postgresql_ops={"names": "gin_trgm_ops"}),
+    )
     index: int = Field(sa_column=_big(primary_key=True))
     words: Any = Field(sa_column=sa.Column(TSVECTOR, nullable=False))
     names: str = Field(sa_type=sa.Text)
@@ -347,5 +433,15 @@ model_name = table_of(ModelName)
 revoked = table_of(Revoked)
 fact = table_of(Fact)
 search_entry = table_of(SearchEntry)
+retention_policy = table_of(RetentionPolicy)
+hold = table_of(Hold)
+hold_release = table_of(HoldRelease)
+minimum_index = table_of(MinimumIndex)
+pruned = table_of(Pruned)
+pruned_entry = table_of(PrunedEntry)
+held_object = table_of(HeldObject)
+
+# A view: every entry, also the pruned ones, whose `leaf` is null.
+logged = sa.table("logged", *(sa.column(column.name, column.type) for column in entry.c), schema="audit")
 # Dropped and folded again by a rebuild.
 VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name, revoked, fact)

@@ -17,7 +17,7 @@ from audit.outcome import outcome_of
 from audit.page import Page
 from audit.settings import AuditSettings
 from audit.summary import summarise
-from audit.tables import claim, entry, timeline
+from audit.tables import claim, logged, timeline
 from audit.tlog.archive import Archive
 from audit.turns import STAGES
 from contracts.envelope import Envelope
@@ -66,6 +66,14 @@ class Views:
 
     def __init__(self, decisions: Decisions | None = None, archive: Archive | None = None) -> None:
         self._decisions, self._archive = decisions, archive
+
+    async def entry(self, index: int, data: bytes | None) -> Leaf:
+        """As `leaf`; without data it is pruned, and lies in the object store."""
+        if data is None:
+            if self._archive is None:
+                raise ValueError("the entry is in the object store, which was not given")
+            data = await self._archive.entry(index)
+        return await self.leaf(data)
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
         """The reading with what its signature says. `doubted`: it did not verify before, so nothing else clears it.
@@ -194,8 +202,8 @@ class Views:
         await page.turns.restart(stream)
         t, last = timeline.c, -1
         query = (
-            sa.select(t.index, t.problem, t.copy_of, entry.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
-            .join(entry, sa.and_(entry.c.index == t.index, entry.c.recorded_at == t.recorded_at))
+            sa.select(t.index, t.problem, t.copy_of, logged.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
+            .join(logged, sa.and_(logged.c.index == t.index, logged.c.recorded_at == t.recorded_at))
             .outerjoin(claim, claim.c.index == t.index)
             .where(t.topic == REGISTRY_EVENTS.name, t.stream == stream, t.sequence.is_not(None))
             .order_by(t.index)
@@ -209,7 +217,7 @@ class Views:
             known.end_again(page.now, (workspace, model))
 
     async def _refold(self, page: Page, row: sa.RowMapping) -> None:
-        leaf = await self.leaf(row["leaf"])
+        leaf = await self.entry(row["index"], row["leaf"])
         reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
         if row["judged"]:
             reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))

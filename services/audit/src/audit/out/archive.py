@@ -76,7 +76,7 @@ class DayArchive:
         part_rows: int = PART_ROWS,
     ) -> None:
         self._db, self._archive, self._publisher, self._signer = db, archive, publisher, signer
-        self._entries = Entries(db, archive.inline)
+        self._entries = Entries(db, archive.inline, archive.entry)
         self._every, self._running, self._rows = every_seconds, running_day, part_rows
 
     async def run(self) -> None:

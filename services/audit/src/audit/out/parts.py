@@ -45,10 +45,10 @@ def out_of(
     async def token(size: int) -> bytes | None:
         return await archive.read(stamp_key(size))
 
-    entries = Entries(db, archive.inline)
+    entries = Entries(db, archive.inline, archive.entry)
     feed = Feed(entries, settings.checkpoint_origin)
     keys = KeySource(settings.decision_jwks) if settings.decision_jwks else None
-    bundles = Bundles(entries, Proofs(db), publisher, signer, projected, keys, token)
+    bundles = Bundles(entries, Proofs(db, archive), publisher, signer, projected, keys, token)
     days = DayArchive(
         db,
         archive,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from audit.out.rows import Row, Stored, plain, row_of
 from audit.projector import position
-from audit.tables import entry, timeline
+from audit.tables import logged, timeline
 from audit.views import FOLLOWER as VIEWS
 from kit.db import Database
 
@@ -20,6 +20,7 @@ WINDOW = 100_000
 BATCH_BYTES = 8 << 20
 NARROWING = ("workspace", "model", "version", "type", "actor", "since", "until")
 Inline = Callable[[bytes], Awaitable[bytes]]
+Pruned = Callable[[int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,11 @@ class Source(Protocol):
 
 
 class Entries:
-    """The log in the database. `inline` gives the whole leaf of one that only names its digest."""
+    """The log in the database. `inline` gives the whole leaf of one that only names its digest, `pruned` the leaf of
+    an entry that the database has no more."""
 
-    def __init__(self, db: Database, inline: Inline) -> None:
-        self._db, self._inline = db, inline
+    def __init__(self, db: Database, inline: Inline, pruned: Pruned) -> None:
+        self._db, self._inline, self._pruned = db, inline, pruned
 
     async def batches(self, query: Query, *, page: int = PAGE, window: int = WINDOW) -> AsyncIterator[Sequence[Row]]:
         start = query.start
@@ -70,7 +72,8 @@ class Entries:
             held: list[tuple[Stored, str | None]] = []
             size = 0
             for index, leaf, leaf_hash, problem in found:
-                stored = await self._whole(Stored(index, leaf, leaf_hash))
+                data = leaf if leaf is not None else await self._pruned(index)
+                stored = await self._whole(Stored(index, data, leaf_hash))
                 held.append((stored, problem))
                 size += len(stored.leaf) + len(stored.body or b"")
                 if size > BATCH_BYTES:
@@ -99,12 +102,12 @@ def _rows(held: Sequence[tuple[Stored, str | None]]) -> list[Row]:
 
 
 def _page(query: Query, start: int, stop: int) -> sa.Select[Any]:
-    t, e = timeline.c, entry.c
+    t, e = timeline.c, logged.c
     columns = (e.index, e.leaf, e.leaf_hash, t.problem)
     if not query.narrowed:
-        joined = entry.outerjoin(timeline, t.index == e.index)
+        joined = logged.outerjoin(timeline, t.index == e.index)
         return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < stop).order_by(e.index)
-    wanted = sa.select(*columns).join_from(timeline, entry, t.index == e.index)
+    wanted = sa.select(*columns).join_from(timeline, logged, t.index == e.index)
     for name in NARROWING[:5]:
         value = getattr(query, name)
         if value is not None:

@@ -1,6 +1,6 @@
 """What the audit service did."""
 
-from audit.summary.common import line, say
+from audit.summary.common import because, line, names, say, when
 from contracts import audit
 
 
@@ -12,3 +12,26 @@ def _(m: audit.CheckpointPublished) -> str:
 @say.register
 def _(m: audit.AccessRecorded) -> str:
     return f"{m.principal} read the log ({m.outcome}): {line(m.query)}"
+
+
+@say.register
+def _(m: audit.RetentionPublished) -> str:
+    ages = names(f"{rule.topic} {rule.type}: {rule.days} days" for rule in m.rules)
+    return f"{m.published_by} published how long the log keeps what ({ages}){because(m.reason or '')}"
+
+
+@say.register
+def _(m: audit.HoldPlaced) -> str:
+    whom = m.model or (f"the workspace {m.workspace}" if m.workspace else "everything")
+    span = (f" from {when(m.since)}" if m.since else "") + (f" until {when(m.until)}" if m.until else "")
+    return f"{m.placed_by} placed the legal hold {m.hold_id} on {whom}{span}{because(m.reason)}"
+
+
+@say.register
+def _(m: audit.HoldReleased) -> str:
+    return f"{m.released_by} released the legal hold {m.hold_id}{because(m.reason)}"
+
+
+@say.register
+def _(m: audit.LogPruned) -> str:
+    return f"{m.pruned_by} pruned the entries {m.first} to {m.until - 1} from the database; the object store has them"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from audit.leaf import Detached, decode
+from audit.tlog.tiles import WIDTH, Tile, entries_of
 from kit.blobs import BlobStore
 from kit.problems import Problem
 
@@ -36,6 +37,7 @@ class Archive:
         self.store = store
         self._lock_days = lock_days
         self._locks: bool | None = None
+        self._bundle: tuple[int, list[bytes]] = (-1, [])  # the last one that was read
 
     async def ready(self) -> None:
         """Makes the bucket where it is not there, with object lock where the store has it."""
@@ -78,6 +80,24 @@ class Archive:
         """A leaf too large for a bundle, under its SHA-256."""
         await self.keep(f"leaf/{digest.hex()}", data)
 
+    async def entry(self, index: int) -> bytes:
+        """An entry from its full bundle.
+
+        Raises:
+            Contradiction: the store does not have it.
+        """
+        number, within = divmod(index, WIDTH)
+        if self._bundle[0] != number:
+            found = await self.read(Tile(-1, number).path)
+            try:
+                self._bundle = (number, entries_of(found or b""))
+            except ValueError as error:
+                raise Contradiction(f"the bundle of entry {index} in the object store was changed: {error}") from error
+        entries = self._bundle[1]
+        if within >= len(entries):
+            raise Contradiction(f"the bundle of entry {index} is not in the object store, or was changed")
+        return entries[within]
+
     async def inline(self, data: bytes) -> bytes:
         """The full bytes of a leaf, also of a detached one.
 
@@ -91,6 +111,14 @@ class Archive:
         if found is None or sha256(found).digest() != leaf.sha256:
             raise Contradiction(f"the large leaf {leaf.sha256.hex()} is not in the object store, or was changed")
         return found
+
+    async def locks(self) -> bool:
+        """Whether the store can lock objects."""
+        return await self.store.can_lock()
+
+    async def hold(self, key: str, *, on: bool) -> bool:
+        """Puts S3's legal hold on an object, or takes it off. False: the store has no such object, or no holds."""
+        return await self.store.hold(key, on=on)
 
     async def _lock(self) -> dict[str, str]:
         if self._locks is None:

@@ -33,7 +33,7 @@ class Bad(Exception):
 
 class Check:
     def __init__(self, db: Database, archive: Archive) -> None:
-        self._db, self._archive, self._proofs = db, archive, Proofs(db)
+        self._db, self._archive, self._proofs = db, archive, Proofs(db, archive)
 
     async def everything(self, published: Published) -> Document:
         """The verdict over all entries under the checkpoint, in one pass and flat memory."""

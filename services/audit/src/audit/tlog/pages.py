@@ -1,27 +1,29 @@
 """Entries for people and programs, a page at a time."""
 
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
-from audit.tables import entry, finding, timeline
+from audit.tables import finding, timeline
+from audit.tlog.proofs import Proofs
 from kit.db import Database
 
+NOTHING: Mapping[Any, Any] = {"event_id": None, "type": None}
 
-async def entry_page(db: Database, start: int, limit: int) -> dict[str, Any]:
+
+async def entry_page(db: Database, proofs: Proofs, start: int, limit: int) -> dict[str, Any]:
     """Entries from index `start`, with their exact bytes."""
-    index = entry.c.index
-    query = (
-        sa.select(entry, timeline.c.event_id, timeline.c.type, finding.c.code, finding.c.detail)
-        .join_from(entry, timeline, timeline.c.index == index, isouter=True)
-        .outerjoin(finding, finding.c.index == index)
-        .where(index >= start)
-        .order_by(index)
-        .limit(limit + 1)
-    )
+    pages = proofs.pages(start, start + limit + 1, limit + 1)
+    rows = [row async for page in pages for row in page]
+    until = start + limit
+    told = sa.select(timeline.c.index, timeline.c.event_id, timeline.c.type)
+    flaws = sa.select(finding).where(finding.c.index.between(start, until))
     async with db.transaction() as tx:
-        rows = (await tx.execute(query)).mappings().all()
+        found = await tx.execute(told.where(timeline.c.index.between(start, until)))
+        events = {row["index"]: row for row in found.mappings()}
+        problems = {row["index"]: f"{row['code']}: {row['detail']}" for row in (await tx.execute(flaws)).mappings()}
     items = [
         {
             "index": row["index"],
@@ -29,9 +31,9 @@ async def entry_page(db: Database, start: int, limit: int) -> dict[str, Any]:
             "topic": row["topic"],
             "partition": row["partition"],
             "offset": row["kafka_offset"],
-            "event_id": row["event_id"],
-            "type": row["type"],
-            "problem": f"{row['code']}: {row['detail']}" if row["code"] else None,
+            "event_id": events.get(row["index"], NOTHING)["event_id"],
+            "type": events.get(row["index"], NOTHING)["type"],
+            "problem": problems.get(row["index"]),
             "leaf": b64encode(row["leaf"]).decode(),
             "leaf_hash": row["leaf_hash"].hex(),
         }

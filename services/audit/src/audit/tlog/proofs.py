@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import merkle
 from audit.merkle import Range
-from audit.tables import entry, node, tree_head
-from audit.tlog.archive import Damage
+from audit.tables import logged, minimum_index, node, tree_head
+from audit.tlog.archive import Archive, Damage
 from kit.db import Database
 from kit.problems import Problem
 
@@ -20,14 +20,22 @@ Subtree = tuple[int, int]
 
 
 class Proofs:
-    """The log never changes below its size, so proofs and pages need no common snapshot."""
+    """The log never changes below its size, so proofs and pages need no common snapshot.
 
-    def __init__(self, db: Database) -> None:
-        self._db = db
+    Hashes of pruned entries are still in the database; their bytes come from the archive.
+    """
+
+    def __init__(self, db: Database, archive: Archive) -> None:
+        self._db, self._archive = db, archive
 
     async def size(self) -> int:
         async with self._db.transaction() as tx:
             return int(await tx.scalar(sa.select(tree_head.c.size)) or 0)
+
+    async def minimum(self) -> int:
+        """The log promises to give out entries from this index on (C2SP tlog-tiles, pruning)."""
+        async with self._db.transaction() as tx:
+            return int(await tx.scalar(sa.select(sa.func.max(minimum_index.c.index))) or 0)
 
     async def inclusion(self, index: int, size: int) -> list[bytes]:
         """The audit path of entry `index` in the tree of `size`, in SHA-256 hashes.
@@ -59,7 +67,7 @@ class Proofs:
 
     async def leaf_hash(self, index: int) -> bytes:
         async with self._db.transaction() as tx:
-            found = await tx.scalar(sa.select(entry.c.leaf_hash).where(entry.c.index == index))
+            found = await tx.scalar(sa.select(logged.c.leaf_hash).where(logged.c.index == index))
         if found is None:
             raise Problem(404, "no-such-entry", f"there is no entry {index}")
         return bytes(found)
@@ -70,16 +78,23 @@ class Proofs:
             return await _hashes(tx, level, start, stop)
 
     async def pages(self, start: int, stop: int, page: int = PAGE) -> AsyncIterator[Sequence[Row]]:
-        """Rows of `entry` from index `start` up to but without `stop`, a page at a time."""
+        """Rows of `entry` from index `start` up to but without `stop`, a page at a time.
+
+        Raises:
+            Contradiction: the archive has lost a pruned entry.
+        """
         while start < stop:
-            query = sa.select(entry).where(entry.c.index >= start, entry.c.index < stop)
+            query = sa.select(logged).where(logged.c.index >= start, logged.c.index < stop)
             async with self._db.transaction() as tx:
-                rows = (await tx.execute(query.order_by(entry.c.index).limit(page))).mappings().all()
+                rows = (await tx.execute(query.order_by(logged.c.index).limit(page))).mappings().all()
             if not rows:
                 return
-            yield rows
+            yield [row if row["leaf"] is not None else await self._whole(row) for row in rows]
             start = rows[-1]["index"] + 1
             await asyncio.sleep(0)
+
+    async def _whole(self, row: Row) -> Row:
+        return {**row, "leaf": await self._archive.entry(row["index"])}
 
     async def _roots(self, ranges: Sequence[Range], size: int) -> list[bytes]:
         """The root over each range."""
@@ -103,8 +118,8 @@ async def _hashes(tx: AsyncConnection, level: int, start: int, stop: int) -> lis
         query = sa.select(node.c.hash).where(node.c.level == level, node.c.index >= start, node.c.index < stop)
         found = list(await tx.scalars(query.order_by(node.c.index)))
     else:
-        entries = sa.select(entry.c.leaf_hash).where(entry.c.index >= start, entry.c.index < stop)
-        found = list(await tx.scalars(entries.order_by(entry.c.index)))
+        entries = sa.select(logged.c.leaf_hash).where(logged.c.index >= start, logged.c.index < stop)
+        found = list(await tx.scalars(entries.order_by(logged.c.index)))
     if len(found) != stop - start:
         raise Damage(f"hashes of level {level} are missing between {start} and {stop}")
     return found

@@ -66,7 +66,7 @@ class Publisher:
         former_keys: Sequence[str] = (),
     ) -> None:
         self._db, self._events, self._archive, self._signer = db, events, archive, signer
-        self._proofs = Proofs(db)
+        self._proofs = Proofs(db, archive)
         self._every, self._publish_every = every_seconds, publish_seconds
         self._attestation, self._former_keys = attestation, tuple(former_keys)
         self._busy = asyncio.Lock()

@@ -18,6 +18,7 @@ from audit.tlog.check import Check
 from audit.tlog.pages import entry_page
 from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Published, Publisher
+from audit.tlog.tiles import WIDTH
 from kit.auth import Principal
 from kit.db import Database
 from kit.openapi import NO_TOKEN
@@ -45,7 +46,7 @@ def router(
 ) -> APIRouter:
     """`is_public`: bundles of entries and tiles are served to everybody."""
     api = APIRouter()
-    proofs, check = Proofs(db), Check(db, archive)
+    proofs, check = Proofs(db, archive), Check(db, archive)
 
     async def auditor(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Principal:
         query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
@@ -73,13 +74,22 @@ def router(
     async def tile(
         request: Request, path: Annotated[str, Path(description="As C2SP tlog-tiles spells it")]
     ) -> Response:
-        if not is_public:
-            await access.admit_to_tiles(await guard(request))
         wanted = tiles.parse(path)
+        is_pruned = wanted is not None and wanted.level < 0 and wanted.start + WIDTH <= await proofs.minimum()
+        if is_pruned and is_public and "authorization" not in request.headers:
+            raise Problem(410, "pruned", "the log gives out these entries to auditors only: see /v1/log/minimum-index")
+        if is_pruned or not is_public:
+            await access.admit_to_tiles(await guard(request))
         data = await archive.read(wanted.path) if wanted is not None else None
         if data is None:
             raise Problem(404, "no-such-tile", f"the log has no tile {path}")
         return Response(data, media_type=BYTES, headers=IMMUTABLE)
+
+    @api.get(
+        "/v1/log/minimum-index", summary="The log gives out entries from this index on (C2SP tlog-tiles)", **PUBLIC
+    )
+    async def minimum() -> PlainTextResponse:
+        return PlainTextResponse(f"{await proofs.minimum()}\n", headers={"Cache-Control": "no-cache"})
 
     @api.get("/v1/log/verifier", summary="The offline verifier: one file", **PUBLIC)
     async def verifier() -> PlainTextResponse:
@@ -87,7 +97,7 @@ def router(
 
     @log.get("/entries", summary="Entries with their exact bytes", response_model=EntryPage)
     async def entries(start: Index = 0, limit: Limit = 50) -> Document:
-        return await entry_page(db, start, limit)
+        return await entry_page(db, proofs, start, limit)
 
     @log.get("/inclusion", summary="Proof that an entry is under the checkpoint", response_model=Inclusion)
     async def inclusion(index: Index) -> Document:

@@ -72,6 +72,10 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     notifier.DeliveryFailed: (OTHER, LOW, FAILURE),
     notifier.DeliveryDead: (OTHER, MEDIUM, FAILURE),
     audit.CheckpointPublished: (CREATE, INFORMATIONAL, SUCCESS),
+    audit.RetentionPublished: (UPDATE, MEDIUM, SUCCESS),
+    audit.HoldPlaced: (CREATE, MEDIUM, SUCCESS),
+    audit.HoldReleased: (DELETE, MEDIUM, SUCCESS),
+    audit.LogPruned: (DELETE, HIGH, SUCCESS),
 }
 _CLASSES = {
     ENTITY: ("Entity Management", 3, "Identity & Access Management"),

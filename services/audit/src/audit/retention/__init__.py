@@ -1,0 +1,1 @@
+"""How long the log keeps what: policies, legal holds, pruning."""

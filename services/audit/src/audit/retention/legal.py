@@ -1,0 +1,105 @@
+"""Legal holds in the object store: S3's legal hold lies on every bundle, and large leaf, that a hold protects.
+
+S3 lets nobody delete such an object, even when its lock has run out. Each hold follows the log with a cursor of its own
+(`follower`, named `hold:<id>`); when it is released, objects that no other hold needs are set free.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+
+from audit.leaf import Detached, decode
+from audit.projector import move, position
+from audit.tables import checkpoint, follower, held_object, hold, hold_release
+from audit.tlog.archive import Archive
+from audit.tlog.proofs import Proofs
+from audit.tlog.tiles import WIDTH, Tile
+from kit.db import Database, Signal
+from kit.errors import is_transient
+
+log = structlog.get_logger()
+Row = Mapping[Any, Any]
+EVERY_SECONDS = 30.0
+PREFIX = "hold:"
+
+
+class LegalHolds:
+    def __init__(self, db: Database, archive: Archive, changed: Signal) -> None:
+        self._db, self._archive, self._changed = db, archive, changed
+        self._proofs = Proofs(db, archive)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self.step()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("legal holds cannot be put on the store now; trying again", error=repr(error))
+            await self._changed.wait(EVERY_SECONDS)
+
+    async def step(self) -> None:
+        """Brings the store to what the holds say, as far as the log is published in full bundles."""
+        if not await self._archive.locks():
+            return
+        is_over = sa.exists().where(hold_release.c.id == hold.c.id)
+        async with self._db.transaction() as tx:
+            active = (await tx.execute(sa.select(hold).where(~is_over))).mappings().all()
+            ids = sa.select(held_object.c.hold).distinct()
+            over = list(await tx.scalars(ids.where(held_object.c.hold.not_in(sa.select(hold.c.id).where(~is_over)))))
+            size = int(await tx.scalar(sa.select(sa.func.max(checkpoint.c.size))) or 0)
+        for row in active:
+            await self._follow(row, size // WIDTH * WIDTH)
+        for name in over:
+            await self._free(name)
+
+    async def _follow(self, row: Row, until: int) -> None:
+        name = f"{PREFIX}{row['id']}"
+        async with self._db.transaction() as tx:
+            await tx.execute(insert(follower).values(name=name, next=0).on_conflict_do_nothing())
+            start = await position(tx, name)
+        async for page in self._proofs.pages(start, until, WIDTH):
+            keys = await self._keys(row, page)
+            for key in sorted(keys):
+                await self._archive.hold(key, on=True)
+            async with self._db.transaction() as tx:
+                for key in sorted(keys):
+                    await tx.execute(insert(held_object).values(hold=row["id"], key=key).on_conflict_do_nothing())
+                await move(tx, name, page[-1]["index"] + 1)
+            await asyncio.sleep(0)
+
+    async def _keys(self, row: Row, page: Any) -> set[str]:
+        """The objects that hold what is protected of these entries."""
+        keys: set[str] = set()
+        for entry in page:
+            at, leaf = entry["recorded_at"], entry["leaf"]
+            if (row["since"] and at < row["since"]) or (row["until"] and at >= row["until"]):
+                continue
+            found = decode(leaf)
+            whole = await self._archive.inline(leaf) if isinstance(found, Detached) else leaf
+            if row["marks"] and not any(mark in whole for mark in row["marks"]):
+                continue
+            number = entry["index"] // WIDTH
+            keys |= {Tile(-1, number).path, Tile(0, number).path}
+            if isinstance(found, Detached):
+                keys.add(f"leaf/{found.sha256.hex()}")
+        return keys
+
+    async def _free(self, name: str) -> None:
+        h = held_object.c
+        other = held_object.alias()
+        shared = sa.exists().where(other.c.key == h.key, other.c.hold != name)
+        async with self._db.transaction() as tx:
+            mine = (await tx.execute(sa.select(h.key, shared.label("shared")).where(h.hold == name))).all()
+        for key, is_shared in mine:
+            if not is_shared:
+                await self._archive.hold(key, on=False)
+            async with self._db.transaction() as tx:
+                await tx.execute(sa.delete(held_object).where(h.hold == name, h.key == key))
+        async with self._db.transaction() as tx:
+            await tx.execute(sa.delete(follower).where(follower.c.name == f"{PREFIX}{name}"))
