@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := libs services tests
 
-.PHONY: help setup demo up down status test lint types imports fast integration soak schemas publish-schemas lock compose-test clean
+.PHONY: help setup demo up down status test lint types imports fast integration soak bench-audit schemas publish-schemas lock compose-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -48,6 +48,9 @@ integration: $(READY)
 soak: $(READY) ## the races 1,000 times and the walk 300 times: what CI has no time for
 	@HALLMARK_RACES=1000 HALLMARK_MACHINE_EXAMPLES=300 \
 	$(BIN)/pytest tests/integration/approval/test_races.py tests/property/test_approval_machine.py -q -n 2 --durations=10
+
+bench-audit: $(READY) ## ingest of the audit log against plain COPY, and from a commit to its query (leave the machine alone)
+	@$(BIN)/python -m tests.bench.audit && $(BIN)/python -m tests.bench.audit_latency
 
 schemas: $(READY) ## write the JSON Schemas and the API documents anew
 	@$(BIN)/python -m contracts.catalog libs/contracts/schemas && $(BIN)/python deploy/documents.py

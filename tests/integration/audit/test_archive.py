@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -27,13 +28,9 @@ from kit.events import EventLog
 from .conftest import Harness, event, record, registered
 
 DAY = datetime(2049, 3, 4, 9, tzinfo=UTC)  # later than the beginning of the log, whose time never runs backwards
-# As the README gives it; `{files}` is a directory or an address of S3.
-QUERY = """
-select day, type, count(*) as events, count(distinct actor) as people
-from read_parquet('{files}/archive/day=*/part-*.parquet', hive_partitioning = true)
-where day >= date '2049-03-04'
-group by all order by all
-"""
+# The README's; `{files}` is a directory or an address of S3.
+[_README_QUERY] = re.findall(r"```sql\n(.*?)```", (Path(__file__).parents[3] / "README.md").read_text(), re.DOTALL)
+QUERY = _README_QUERY.replace("DIRECTORY", "{files}").replace("2026-11-20", "2049-03-04")
 
 
 class Parts:

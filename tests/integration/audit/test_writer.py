@@ -118,7 +118,7 @@ async def test_a_database_that_is_killed_before_the_commit_loses_nothing(
                 await asyncio.to_thread(server.kill)
 
             async def trying(self: Ledger, driver: asyncpg.Connection, items: list[Any]) -> bool:
-                return await attempt(self, Struck(driver, kill, step) if not killed else driver, items)  # type: ignore[arg-type]
+                return await attempt(self, Struck(driver, kill, step) if not killed else driver, items)
 
             monkeypatch.setattr(Ledger, "_try", trying)
             with pytest.raises(Exception) as away:  # noqa: PT011
