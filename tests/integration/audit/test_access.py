@@ -82,7 +82,7 @@ async def test_a_reader_who_goes_away_takes_no_record_along(audit: Harness) -> N
 
 
 async def test_what_cannot_be_recorded_is_not_answered(audit: Harness) -> None:
-    await audit.execute("alter table audit.event rename to hidden")
+    await audit.tamper("alter table audit.event rename to hidden")
     access = log_of(audit)
     refused: list[Any] = await asyncio.gather(
         *(access.admit(caller("p"), "q") for _ in range(3)), return_exceptions=True
