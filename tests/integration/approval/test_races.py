@@ -32,7 +32,7 @@ from kit.db import Database
 from kit.problems import Problem
 from policy.case import Ballot, Person
 
-RACES = int(os.environ.get("HALLMARK_RACES", "100"))
+RACES = int(os.environ.get("HALLMARK_RACES", "50"))
 SETTLE = 0.25
 LANES = 8  # models, each with a stream of its own
 APPROVE, REJECT = Ballot(Choice.APPROVE), Ballot(Choice.REJECT, "no")

@@ -161,6 +161,7 @@ async def test_every_record_of_every_topic_enters_once(audit: Harness, wire: Wir
     assert open_note(message.note, (await audit.get("/keys")).splitlines()[0]).size == message.size
 
 
+@pytest.mark.one_broker
 async def test_a_crash_between_the_log_and_the_acknowledgement(
     audit: Harness, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ async def test_a_crash_between_the_log_and_the_acknowledgement(
     assert (await audit.get("/v1/models/fraud/production"))["version"] == 1
 
 
+@pytest.mark.one_broker
 async def test_a_restart_goes_on_where_it_was(audit: Harness, wire: Wire) -> None:
     envelopes = story()
 
@@ -212,6 +214,7 @@ async def test_a_restart_goes_on_where_it_was(audit: Harness, wire: Wire) -> Non
     assert (await audit.get("/v1/log/verify"))["ok"] is True
 
 
+@pytest.mark.one_broker
 async def test_a_record_that_cannot_be_appended_waits(
     audit: Harness, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
