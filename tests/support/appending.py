@@ -1,7 +1,8 @@
 """A writer of the log in a process of its own: `python -m tests.support.appending`, settings in the environment.
 
 It appends records 0 to COUNT-1 of partition PARTITION, a few at a time, and tries again until all are in. It says
-`inside` on standard output each time that it has moved the head and not yet committed; then it waits for a line.
+`inside` on standard output each time that it has moved the head and not yet committed, before it copies the rows or
+(WHERE=copy) in the middle of that; then it waits for a line.
 """
 
 import asyncio
@@ -32,12 +33,39 @@ def made(count: int, partition: int) -> list[Record]:
     return found
 
 
+async def pause() -> None:
+    print("inside", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+
 class Watched(ledger.Ledger):
     async def _move(self, *given: Any) -> bool:
         moved = await super()._move(*given)
-        print("inside", flush=True)
-        await asyncio.to_thread(sys.stdin.readline)
+        if os.environ["WHERE"] != "copy":
+            await pause()
         return moved
+
+    async def _try(self, driver: Any, items: Any) -> bool:
+        return await super()._try(Slow(driver) if os.environ["WHERE"] == "copy" else driver, items)
+
+
+class Slow:
+    """A connection that pauses while rows are on their way."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    async def copy_records_to_table(self, table: str, *, records: Any, **more: Any) -> Any:
+        async def slowly() -> Any:
+            for n, row in enumerate(records):
+                if n == 1:
+                    await pause()
+                yield row
+
+        return await self._driver.copy_records_to_table(table, records=slowly(), **more)
 
 
 async def main() -> None:

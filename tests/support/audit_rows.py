@@ -79,6 +79,9 @@ class Listed:
     def __init__(self, log: Sequence[Row], size: int = 3) -> None:
         self._log, self._size = log, size
 
+    async def known(self) -> int:
+        return max((one.stored.index for one in self._log), default=-1) + 1
+
     async def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
         found = [one for one in self._log if query.start <= one.stored.index < query.end]
         for n in range(0, len(found), self._size):

@@ -31,9 +31,9 @@ COUNT = 40
 
 
 @contextmanager
-def leading(audit: Harness) -> Iterator["subprocess.Popen[str]"]:
+def leading(audit: Harness, where: str) -> Iterator["subprocess.Popen[str]"]:
     """A writer of partition 0, whose session the database ends when it idles for 700 ms."""
-    extra = {"COUNT": str(COUNT), "PARTITION": "0", "LIMIT": "700ms"}
+    extra = {"COUNT": str(COUNT), "PARTITION": "0", "LIMIT": "700ms", "WHERE": where}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.appending"],
         env=environment(audit.settings) | extra,
@@ -70,11 +70,15 @@ async def assert_whole(entries: list[dict[str, Any]], head: dict[str, Any], part
 
 
 @pytest.mark.timeout(180)
-async def test_a_leader_that_is_stopped_is_fenced(audit: Harness) -> None:
-    """SIGSTOP after it moved the head, before it committed. A second writer waits until the database ends the leader's
-    session, and goes on; the leader wakes up, fails, looks again, and finds its place."""
+@pytest.mark.parametrize("where", ["idle", "copy"])
+async def test_a_leader_that_is_stopped_is_fenced(audit: Harness, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """SIGSTOP after it moved the head, before it committed. A second writer waits until the leader's session is ended,
+    by the database or, in the middle of COPY, by itself, and goes on; the leader wakes up, fails, looks again, and
+    finds its place."""
     others, failed = made(COUNT, 1), 0
-    with leading(audit) as leader:
+    if where == "copy":
+        monkeypatch.setattr("audit.ledger.LIMIT", "1s")
+    with leading(audit, where) as leader:
         for start in range(0, COUNT, 10):
             while (word := await said(leader)).startswith("again"):
                 failed += 1

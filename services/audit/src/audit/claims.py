@@ -1,9 +1,11 @@
 """The rules of workspaces, and the judgement of changes that carry no decision. See `audit.rules` for what it means."""
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import RowMapping
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.domain import NOT_VERIFIED, Entering, Flaw, target_of
@@ -70,13 +72,19 @@ async def configure(tx: AsyncConnection, index: int, envelope: Envelope, event: 
         return {}
     since = sa.literal(changed_since) - sa.literal(OVERLAP, sa.Interval())
     c = claim.c
-    rows = await tx.execute(sa.select(claim).where(c.workspace == event.workspace, c.judged, c.at >= since))
-    verdicts = {row["index"]: (row["good"], after.opens(row["target"], row["at"])) for row in rows.mappings()}
+    judged = sa.select(c.index, c.target, c.at, c.good).where(c.workspace == event.workspace, c.judged, c.at >= since)
+    rows = (await tx.execute(judged)).mappings()
+    verdicts = {row["index"]: (row["good"], after.opens(row["target"], row["at"])) for row in rows}
     turned = {entry: now for entry, (was, now) in verdicts.items() if was != now}
     for verdict in (True, False):
         indexes = [entry for entry, now in turned.items() if now is verdict]
-        await tx.execute(sa.update(claim).where(c.index.in_(indexes)).values(good=verdict))
+        await tx.execute(sa.update(claim).where(among(c.index, indexes)).values(good=verdict))
     return turned
+
+
+def among(column: sa.ColumnElement[int], indexes: Collection[int]) -> sa.ColumnElement[bool]:
+    """`column in indexes` as one parameter: PostgreSQL takes 32,767 at the most."""
+    return column == sa.any_(sa.cast(sa.literal(list(indexes), ARRAY(sa.BigInteger)), ARRAY(sa.BigInteger)))
 
 
 def note(index: int, envelope: Envelope, message: Entering, *, judged: bool, good: bool) -> dict[str, Any]:

@@ -31,10 +31,13 @@ EVERY_SECONDS = 60.0
 BROKER_SECONDS = 10.0
 MOST = 100
 GAPS = sa.text("""
-select o + 1 as first, following as until from (
+select placed.o + 1 as first, placed.following as until from (
   select kafka_offset as o, lead(kafka_offset, 1, :next) over (order by kafka_offset) as following
   from audit.logged where topic = :topic and partition = :partition and "index" >= :since
-) placed where following > o + 1 order by 1 limit :most
+) placed where placed.following > placed.o + 1 and not exists (
+  select from audit.offset_gap g where g.topic = :topic and g.partition = :partition and g.epoch = :epoch
+  and g.first = placed.o + 1 and g.until = placed.following
+) order by 1 limit :most
 """)
 STREAMS = sa.text("""
 select topic, stream, min(sequence) as lowest, max(sequence) as highest, count(distinct sequence) as found
@@ -123,13 +126,8 @@ class Completeness:
 
     async def _unexplained(self, book: Document) -> list[Hole]:
         """Offsets between those of the log, but for the ones known to hold no record."""
-        g = offset_gap.c
         async with self._db.transaction() as tx:
-            found = {(row.first, row.until) for row in await tx.execute(GAPS, {**_of(book), "most": MOST})}
-            known = sa.select(g.first, g.until).where(
-                g.topic == book["topic"], g.partition == book["partition"], g.epoch == book["epoch"]
-            )
-            return sorted(found - {(row.first, row.until) for row in await tx.execute(known)})
+            return [(row.first, row.until) for row in await tx.execute(GAPS, {**_of(book), "most": MOST})]
 
     async def _confirmed(self, book: Document, holes: list[Hole], span: Hole, consumer: AIOKafkaConsumer) -> list[Hole]:
         """Those of which the broker has a record, or has none any more; the others are remembered."""
@@ -176,4 +174,4 @@ class Completeness:
 
 
 def _of(book: Document) -> Document:
-    return {name: book[name] for name in ("topic", "partition", "since", "next")}
+    return {name: book[name] for name in ("topic", "partition", "epoch", "since", "next")}

@@ -31,7 +31,8 @@ log = structlog.get_logger()
 SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
 APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what became of them", ["topic", "outcome"])
 EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
-# A writer that stops inside its transaction must not hold the head for ever; within COPY it counts as busy.
+# A writer that stops inside its transaction must not hold the head for ever. The database ends an idle one by itself;
+# within COPY no time limit cuts it off, so whoever has waited that long for the head ends its session.
 # The transaction acts as the role that may append, and no more.
 BEGIN = (
     "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'; "
@@ -57,6 +58,12 @@ NEW_PLACES = """
 insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
 select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
 on conflict do nothing returning 1
+"""
+STALLED = """
+select pg_terminate_backend(a.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.relation = 'audit.tree_head'::regclass and l.granted and l.mode = 'RowExclusiveLock'
+  and a.datname = current_database() and a.pid <> pg_backend_pid()
+  and a.xact_start < clock_timestamp() - $1::text::interval
 """
 KNOWN = "select leaf from audit.entry where topic = $1 and partition = $2 and kafka_offset = $3"
 PRUNED = (
@@ -132,10 +139,12 @@ class Ledger:
         if not records:
             return []
         async with self._preparing:
-            work = _Work(await self._prepare(records))
-            self._waiting.append(work)
+            items = await self._prepare(records)
+        await self._detach(items)
+        work = _Work(items)
+        self._waiting.append(work)
         async with self._writing:
-            if not work.done.done():
+            while not work.done.done():
                 await self._write_all()
         await work.done
         told = Tally((item.record.topic, "redelivered" if item.index is None else "entry") for item in work.items)
@@ -148,7 +157,6 @@ class Ledger:
         for start in range(0, len(records), SLICE):
             items += [_Item(record, at) for record in records[start : start + SLICE]]
             await asyncio.sleep(0)
-        await self._detach(items)
         return items
 
     async def _detach(self, items: list[_Item]) -> None:
@@ -186,8 +194,11 @@ class Ledger:
             async with self._db.engine.connect() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
-                if await self._try(driver, items):
-                    return
+                try:
+                    if await self._try(driver, items):
+                        return
+                except asyncpg.QueryCanceledError:
+                    await self._end_stalled()
             self._state = None
         raise LostRace("others appended first, several times")
 
@@ -195,8 +206,7 @@ class Ledger:
         """One transaction. False: the log was not as this writer believed, and nothing was written."""
         state = self._state or await load(driver)
         self._state = None  # until the commit is through
-        if state.at > items[0].at:
-            await self._redate(items, state.at)
+        await self._redate(items, state.at)
         new, reads = await self._sort(driver, items, state)
         if not new:
             self._state = state
@@ -231,10 +241,22 @@ class Ledger:
         return True
 
     async def _redate(self, items: list[_Item], at: datetime) -> None:
-        """Another writer's clock was ahead: time never runs backwards in the log."""
+        """Time never runs backwards in the log, also where a clock does, or another writer's was ahead."""
+        late = []
         for item in items:
-            item.__init__(item.record, max(at, item.at))  # type: ignore[misc]
-        await self._detach(items)
+            if item.at < at:
+                item.__init__(item.record, at)  # type: ignore[misc]
+                late.append(item)
+            at = item.at
+        await self._detach(late)
+
+    async def _end_stalled(self) -> None:
+        """Ends the sessions of writers that have held the head for longer than anybody may."""
+        async with self._db.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            ended = await driver.fetch(STALLED, LIMIT)
+        log.warning("waited too long for the head of the log", ended=len(ended))
 
     async def _sort(
         self, driver: asyncpg.Connection, items: list[_Item], state: _State

@@ -187,7 +187,9 @@ class Views:
     async def _turn(self, page: Page, turned: dict[int, bool]) -> None:
         """Rules came late: what they clear or flag is told anew, and the models concerned are folded again."""
         t = timeline.c
-        streams = await page.tx.scalars(sa.select(t.stream).where(t.index.in_(turned)).distinct().order_by(t.stream))
+        streams = await page.tx.scalars(
+            sa.select(t.stream).where(claims.among(t.index, turned)).distinct().order_by(t.stream)
+        )
         for stream in streams.all():
             await self._again(page, stream)
 

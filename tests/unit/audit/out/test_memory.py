@@ -20,6 +20,9 @@ ONE = row(ModelDeleted(workspace="default", model="fraud", reason="r" * 1_000))
 class Endless:
     """As many entries as are asked for, made when they are."""
 
+    async def known(self) -> int:
+        return 10**9
+
     async def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
         for start in range(query.start, query.end, 500):
             indexes = range(start, min(start + 500, query.end))

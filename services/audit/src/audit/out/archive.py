@@ -116,7 +116,7 @@ class DayArchive:
 
     async def _due(self, published: Published, *, running: bool) -> Part | None:
         """The part to write now, written down."""
-        size = published.checkpoint.size
+        size = min(published.checkpoint.size, await self._entries.known())
         async with self._db.transaction() as tx:
             for name in (FOLLOWER, INTENT):
                 await tx.execute(insert(follower).values(name=name, next=0).on_conflict_do_nothing())

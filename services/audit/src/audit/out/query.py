@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from audit.out.rows import Row, Stored, plain, row_of
 from audit.projector import position
 from audit.tables import logged, timeline
+from audit.tlog.archive import Damage
 from audit.views import FOLLOWER as VIEWS
 from kit.db import Database
 
@@ -52,6 +53,9 @@ class Query:
 
 
 class Source(Protocol):
+    async def known(self) -> int:
+        """How many entries have been read, and are known to be good or bad."""
+
     def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
         """The rows in order of their index, some at a time."""
 
@@ -87,7 +91,7 @@ class Entries:
         """With its body where that lies elsewhere. What is no leaf has none: an export shows it as it is."""
         try:
             body = await self._inline(stored.leaf)
-        except ValueError:
+        except (ValueError, Damage):
             return stored
         return stored if body == stored.leaf else replace(stored, body=body)
 

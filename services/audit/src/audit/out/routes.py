@@ -74,8 +74,7 @@ def router(
                 model = await queries.identity(tx, workspace, model)
         published = await publisher.current()
         size = published.checkpoint.size
-        wanted = Wanted(0, size, workspace, model, version, event_type, actor, since, until)
-        size = min(size, await entries.known()) if wanted.narrowed else size
+        size = min(size, await entries.known())
         last = size if end is None else min(end, size)
         wanted = Wanted(min(start, last), last, workspace, model, version, event_type, actor, since, until)
         return StreamingResponse(

@@ -15,9 +15,10 @@ FIELDS = (
     "stream", "sequence", "workspace", "model", "version", "actor", "correlationid", "causationid", "reason",
     "summary", "problem",
 )  # fmt: skip
-# What a spreadsheet takes for a formula, also in the wide forms of East Asia.
-_BLANK = r"[\s\x00-\x20\u200b\ufeff]*"
-_FORMULA = re.compile(rf"(^|[;\t\r\n])(?={_BLANK}[\"']*{_BLANK}[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])")
+# What a spreadsheet takes for a formula, also in the wide forms of East Asia: after any separator, and after blanks and
+# quotes. Blanks that are separators begin a cell of their own, so that nothing is looked at twice.
+_BLANK = r"(?:[^\S\t\r\n]|[\x00-\x08\x0b\x0c\x0e-\x20\u200b\ufeff\"'])*+"
+_FORMULA = re.compile(rf"(^|[;\t\r\n])(?={_BLANK}[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n])")
 
 
 @dataclass(frozen=True)

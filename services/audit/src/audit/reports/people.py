@@ -19,6 +19,7 @@ from contracts.approval import (
     VoteRefused,
     VoteWithdrawn,
 )
+from contracts.lifecycle import TransitionKind
 from contracts.registry import AliasChanged, StageChanged
 
 f = fact.c
@@ -120,7 +121,8 @@ def _emergency(row: Document, later: list[Document]) -> Document:
     ]
     overdue = next((r["index"] for r in of(ReviewOverdue)), None)
     decided = next((r["index"] for r in of(RequestDecided)), None)
-    entered = next((r["index"] for r in of(StageChanged, AliasChanged)), None)
+    moves = (r for r in of(StageChanged, AliasChanged) if r["data"]["version"] == row["version"])
+    entered = next((r["index"] for r in moves if r["data"].get("kind") != TransitionKind.SUPERSEDED), None)
     return {
         **{name: row[name] for name in ("index", "at", "person", "request", "workspace", "model", "version")},
         **{name: glass[name] for name in ("reason", "skips", "until", "review_by", "review", "review_count")},

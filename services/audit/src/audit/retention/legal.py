@@ -50,8 +50,9 @@ class LegalHolds:
         is_over = sa.exists().where(hold_release.c.id == hold.c.id)
         async with self._db.transaction() as tx:
             active = (await tx.execute(sa.select(hold).where(~is_over))).mappings().all()
-            ids = sa.select(held_object.c.hold).distinct()
-            over = list(await tx.scalars(ids.where(held_object.c.hold.not_in(sa.select(hold.c.id).where(~is_over)))))
+            followed = sa.select(follower.c.name).where(follower.c.name.startswith(PREFIX))
+            names = {name.removeprefix(PREFIX) for name in await tx.scalars(followed)}
+            over = sorted(names - {row["id"] for row in active})
             size = int(await tx.scalar(sa.select(sa.func.max(checkpoint.c.size))) or 0)
         for row in active:
             await self._follow(row, size // WIDTH * WIDTH)
@@ -95,11 +96,11 @@ class LegalHolds:
         other = held_object.alias()
         shared = sa.exists().where(other.c.key == h.key, other.c.hold != name)
         async with self._db.transaction() as tx:
-            mine = (await tx.execute(sa.select(h.key, shared.label("shared")).where(h.hold == name))).all()
-        for key, is_shared in mine:
-            if not is_shared:
-                await self._archive.hold(key, on=False)
+            mine = list(await tx.scalars(sa.select(h.key).where(h.hold == name)))
+        for key in mine:
             async with self._db.transaction() as tx:
+                if not await tx.scalar(sa.select(shared).where(h.hold == name, h.key == key)):
+                    await self._archive.hold(key, on=False)
                 await tx.execute(sa.delete(held_object).where(h.hold == name, h.key == key))
         async with self._db.transaction() as tx:
             await tx.execute(sa.delete(follower).where(follower.c.name == f"{PREFIX}{name}"))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from audit.access import ALL, AccessLog
+from audit.access import AccessLog
 from audit.answers import Answer
 from audit.retention.rules import Rules, Scope
 from contracts.access import Action
@@ -92,7 +92,7 @@ def router(guard: Guard, access: AccessLog, rules: Rules) -> APIRouter:
 
     @api.put("/v1/retention/policy", summary="Publish a policy", response_model=Policy)
     async def publish(body: NewPolicy, caller: Caller) -> Document:
-        guard.require(caller, Action.CONFIGURE, ALL)
+        await access.admit(caller, "PUT /v1/retention/policy", Action.CONFIGURE)
         return await rules.publish(body.rules, body.reason, caller.subject)
 
     @api.get("/v1/retention/holds", summary="All legal holds", response_model=Holds, dependencies=[Depends(auditor)])
@@ -101,7 +101,7 @@ def router(guard: Guard, access: AccessLog, rules: Rules) -> APIRouter:
 
     @api.post("/v1/retention/holds", summary="Place a legal hold", status_code=201, response_model=Hold)
     async def place(body: NewHold, caller: Caller) -> Document:
-        guard.require(caller, Action.CONFIGURE, ALL)
+        await access.admit(caller, "POST /v1/retention/holds", Action.CONFIGURE)
         scope = Scope(body.workspace, body.model, body.since, body.until)
         return await rules.place(scope, body.reason, caller.subject)
 
@@ -109,7 +109,7 @@ def router(guard: Guard, access: AccessLog, rules: Rules) -> APIRouter:
     async def release(
         body: Release, caller: Caller, hold_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
     ) -> Document:
-        guard.require(caller, Action.CONFIGURE, ALL)
+        await access.admit(caller, f"POST /v1/retention/holds/{hold_id}/release", Action.CONFIGURE)
         return await rules.release(hold_id, body.reason, caller.subject)
 
     return api

@@ -58,6 +58,16 @@ class Archive:
         if found[0] != data:
             raise Contradiction(f"the object store holds other bytes under {key}")
 
+    async def keep_first(self, key: str, data: bytes, *, content_type: str = BYTES) -> bytes:
+        """Writes an object that never changes, unless there is one. Gives what lies there in the end."""
+        headers = {"Content-Type": content_type, "If-None-Match": "*", **await self._lock()}
+        if await self.store.put(key, data, headers) is not None:
+            return data
+        found = await self.read(key)
+        if found is None:
+            raise ConnectionError(f"{key} was there and is not")
+        return found
+
     async def read(self, key: str) -> bytes | None:
         found = await self.store.read(key)
         return None if found is None else found[0]
@@ -122,6 +132,7 @@ class Archive:
 
     async def _lock(self) -> dict[str, str]:
         if self._locks is None:
+            await self.ready()  # of a bucket that is not there yet nobody can tell
             self._locks = self._lock_days > 0 and await self.store.can_lock()
         if not self._locks:
             return {}

@@ -26,7 +26,7 @@ from audit.tlog.tiles import Tile
 from contracts.audit import CheckpointPublished
 from contracts.envelope import now
 from kit.db import Database
-from kit.errors import is_transient
+from kit.errors import Transient, is_transient
 from kit.events import Cause, EventLog, New
 
 log = structlog.get_logger()
@@ -34,6 +34,7 @@ PUBLISHED = Gauge("hallmark_audit_checkpoint_size", "Entries under the newest si
 SPLIT = Gauge("hallmark_audit_log_contradicted", "1 while the log contradicts what was published; nothing is signed")
 ACTOR = "service:audit"
 AT_ONCE = 8
+TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Publisher:
         self._every, self._publish_every = every_seconds, publish_seconds
         self._attestation, self._former_keys = attestation, tuple(former_keys)
         self._busy = asyncio.Lock()
-        self._found = False  # whether what was published before has been looked at
+        self._finished: Checkpoint | None = None  # what this process has brought out completely
         self.stream = f"checkpoint:{signer.name}"
 
     @property
@@ -92,10 +93,10 @@ class Publisher:
         """
         async with self._busy:
             await self._signer.load()
-            while True:
+            for _ in range(TRIES):
                 # What was published is read before the head, so that the head can only be ahead of it.
                 newest = await self.newest()
-                if self._found and newest is not None and newest.checkpoint == await self._head():
+                if newest is not None and newest.checkpoint == self._finished == await self._head():
                     return newest
                 stored = await self._archive.checkpoint()
                 head = await self._head()
@@ -108,10 +109,11 @@ class Publisher:
                         raise
                     found = None
                 if found is not None:
-                    self._found = True
+                    self._finished = head
                     PUBLISHED.set(head.size)
                     SPLIT.set(0)
                     return found
+            raise Transient("others publish all the time, or the store does not let the checkpoint be replaced")
 
     async def run(self) -> None:
         """Publishes the tree as it grows, until cancelled."""
@@ -142,7 +144,6 @@ class Publisher:
         await self._extends(out, head)
         await self._put(tiles.grown(out.size, head.size))
         published = await self._signed(head, out.size)
-        await self._archive.keep(f"checkpoints/{head.size}", published.note.encode(), content_type=TEXT)
         if note != published.note and not await self._archive.replace_checkpoint(published.note, etag):
             return None
         await self._tidy(out.size, head.size)
@@ -190,20 +191,25 @@ class Publisher:
         return tiles.bundle(leaves)
 
     async def _signed(self, head: Checkpoint, old: int) -> Published:
-        """Signs, has it witnessed, and writes it down; what was written down first for that size counts."""
-        stored = await self._noted(head)
-        if stored is not None:
-            return stored
+        """Signs and has it witnessed. What lies in the store first for that size counts: it can be locked there, and a
+        database that is restored does not know it. Then it is written down, and served from then on."""
+        key, noted = f"checkpoints/{head.size}", await self._noted(head)
+        kept = await self._archive.read(key)
+        if kept is None:
+            note = noted.note if noted is not None else await self._new(head, old)
+            kept = await self._archive.keep_first(key, note.encode(), content_type=TEXT)
+        if self._opened(kept.decode()) != head:
+            raise Contradiction(f"another root was published for {head.size} entries")
+        if noted is None:
+            row = {"size": head.size, "root": head.root, "note": kept.decode(), "at": now()}
+            async with self._db.transaction() as tx:
+                await tx.execute(insert(checkpoint).values(row).on_conflict_do_nothing())
+        return Published(head, kept.decode())
+
+    async def _new(self, head: Checkpoint, old: int) -> str:
         lines = await sign_extension(self._signer, head, old, lambda size: self._proofs.consistency(size, head.size))
         note = f"{head.text()}\n{lines}"
-        if self._attestation is not None:
-            note = await self._attestation.cosign(note, self._proofs)
-        row = {"size": head.size, "root": head.root, "note": note, "at": now()}
-        async with self._db.transaction() as tx:
-            await tx.execute(insert(checkpoint).values(row).on_conflict_do_nothing())
-        stored = await self._noted(head)
-        assert stored is not None
-        return stored
+        return note if self._attestation is None else await self._attestation.cosign(note, self._proofs)
 
     async def _noted(self, head: Checkpoint) -> Published | None:
         query = sa.select(checkpoint.c.root, checkpoint.c.note).where(checkpoint.c.size == head.size)

@@ -40,7 +40,9 @@ class Feed:
         mapper, _ = FORMATS[form]
         records: list[dict[str, Any]] = []
         held, last = 0, after
-        async for rows in self._entries.batches(Query(after + 1, min(size, after + 1 + limit))):
+        # Not beyond what was read: a record whose signature is no good would go out as if it were.
+        end = min(size, await self._entries.known(), after + 1 + limit)
+        async for rows in self._entries.batches(Query(after + 1, end)):
             for row in rows:
                 records.append(mapper(row, self._origin))
                 held, last = held + len(row.stored.full), row.stored.index
