@@ -9,6 +9,7 @@ from audit.access import AccessLog
 from audit.completeness import Completeness
 from audit.guards import Guards
 from audit.ledger import Ledger
+from audit.months import Months
 from audit.out.parts import out_of
 from audit.params import readers
 from audit.parking import DeadLetters
@@ -86,6 +87,7 @@ def build(settings: AuditSettings) -> FastAPI:
             completeness.run,
             SearchProjection(db).run,
             Guards(db).run,
+            Months(db).run,
             LegalHolds(db, archive, rules.changed).run,
             DeadLetters(db, bus, views, projector.projected).run,
             *out.background,

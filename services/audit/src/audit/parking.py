@@ -6,7 +6,7 @@ import structlog
 from audit.domain import LOGGED
 from audit.leaf import Leaf
 from audit.projector import move, position
-from audit.tables import entry, finding
+from audit.tables import finding, logged
 from audit.views import FOLLOWER as VIEWS
 from audit.views import Views
 from kit.bus import Bus, Record
@@ -42,20 +42,21 @@ class DeadLetters:
     async def step(self) -> int:
         """Parks a page of them. Gives how many."""
         async with self._db.transaction() as tx:
-            # Held to the end: another replica would park the same.
-            start, until = await position(tx, PARKED, lock=True), await position(tx, VIEWS)
+            start, until = await position(tx, PARKED), await position(tx, VIEWS)
             found = (
-                sa.select(finding, entry.c.leaf)
-                .join(entry, entry.c.index == finding.c.index)
+                sa.select(finding, logged.c.leaf)
+                .join(logged, logged.c.index == finding.c.index)
                 .where(finding.c.index >= start, finding.c.index < until, finding.c.code.not_in(OWN_FAULTS))
             )
             rows = (await tx.execute(found.order_by(finding.c.index).limit(PAGE))).mappings().all()
-            for row in rows:
-                record = _record(await self._views.leaf(row["leaf"]))
-                if record != _undecodable(record):
-                    await self._bus.park(_TOPICS[record.topic], record, Permanent(row["code"], row["detail"]), 1)
-            after = rows[-1]["index"] + 1 if len(rows) == PAGE else until
-            if after > start:
+        for row in rows:
+            record = _record(await self._views.entry(row["index"], row["leaf"]))
+            if record != _undecodable(record):
+                await self._bus.park(_TOPICS[record.topic], record, Permanent(row["code"], row["detail"]), 1)
+        after = rows[-1]["index"] + 1 if len(rows) == PAGE else until
+        async with self._db.transaction() as tx:
+            # Another replica may have parked the same: at least once is what is promised.
+            if after > start and await position(tx, PARKED, lock=True) == start:
                 await move(tx, PARKED, after)
         return len(rows)
 

@@ -23,8 +23,8 @@ def attestation(witnesses: Witnesses, stamper: Stamper, archive: Archive) -> Att
 
     async def stamp(published: Published) -> None:
         key, token = stamp_key(published.checkpoint.size), await stamper.stamp(published.note)
-        if token is not None and await archive.read(key) is None:
-            await archive.keep(key, token, content_type=STAMP)
+        if token is not None:
+            await archive.keep_first(key, token, content_type=STAMP)
 
     return Attestation(cosign, stamp)
 

@@ -1,0 +1,48 @@
+"""The partitions of the months to come, made in time.
+
+To attach one, PostgreSQL needs every reader of the log out of the way for a moment. A dump or a rebuild that is open
+when a month begins would stop the first write of it, and the readers behind that; weeks ahead nobody is in a hurry.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+import structlog
+
+from contracts.envelope import now
+from kit.db import Database
+from kit.errors import is_transient
+
+log = structlog.get_logger()
+EVERY_SECONDS = 3600.0
+AGAIN_SECONDS = 60.0
+
+
+def next_month(at: datetime) -> datetime:
+    return at.replace(day=1) + timedelta(days=32)
+
+
+class Months:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            pause = EVERY_SECONDS
+            try:
+                await self.step()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.info("the partition of next month has to wait", error=repr(error))
+                pause = AGAIN_SECONDS
+            await asyncio.sleep(pause)
+
+    async def step(self) -> None:
+        """Makes the partitions of this month and the next, unless somebody is in the way for longer than a second."""
+        async with self._db.transaction() as tx:
+            await tx.execute(sa.text("set local lock_timeout = '1s'"))
+            for at in (now(), next_month(now())):
+                await tx.execute(sa.text("select audit.ensure_partition(:at)"), {"at": at})
