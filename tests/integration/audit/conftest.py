@@ -77,8 +77,15 @@ class Harness:
     db: Database
     archive: Archive
     ledger: Log
-    app: FastAPI
     directory: Path
+    made: FastAPI | None = None
+
+    @property
+    def app(self) -> FastAPI:
+        """Made when it is asked for the first time: many tests never do, and it takes a quarter of a second."""
+        if self.made is None:
+            self.made = audit_app.build(self.settings)
+        return self.made
 
     def log(self, views: Views | None = None, db: Database | None = None) -> Log:
         """Another writer of the same log, with views of its own."""
@@ -198,7 +205,7 @@ async def audit(settings: AuditSettings, migrated: str, tmp_path: Path) -> Async
     archive = audit_app.archive_of(settings)
     log = Log(db, archive, Views(archive=archive))
     try:
-        yield Harness(settings, migrated, db, archive, log, audit_app.build(settings), tmp_path)
+        yield Harness(settings, migrated, db, archive, log, tmp_path)
     finally:
         await db.close()
 

@@ -147,7 +147,7 @@ async def test_by_an_alias_and_another_name(audit: Harness) -> None:
 def signer(audit: Harness, tmp_path: Path) -> PinSigner:
     ensure_key(tmp_path, "serving")
     audit.settings = audit.settings.model_copy(update={"serving_jwks": str(tmp_path / "serving.jwks.json")})
-    audit.app = audit_app.build(audit.settings)
+    audit.made = audit_app.build(audit.settings)
     return PinSigner(load_key(tmp_path / "serving.jwk"))
 
 

@@ -227,7 +227,7 @@ async def test_decisions_are_judged_with_the_keys_of_the_service(
     one = event(decided, 1, at=hours(8), source="hallmark/approval", subject="default/fraud/2", key="default/fraud")
     await log.ledger.append([record(one, topic=APPROVAL_EVENTS.name)])
     settings = log.settings.model_copy(update={"decision_jwks": str(tmp_path / "decision.jwks.json")})
-    log.app = audit_app.build(settings)
+    log.made = audit_app.build(settings)
     data = (await fetch(log, "/v1/models/fraud/versions/2/evidence")).content
     code, said = await asyncio.to_thread(verify, data, await log.get("/keys"), tmp_path)
     assert code == 0, said

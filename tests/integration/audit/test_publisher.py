@@ -89,7 +89,7 @@ async def test_tiles_are_served_as_they_lie_in_the_store(audit: Harness) -> None
 async def test_a_public_log_is_served_to_everybody(audit: Harness) -> None:
     await audit.ledger.ledger.append(some(0, 3))
     await publisher(audit).current()
-    audit.app = audit_app.build(audit.settings.model_copy(update={"log_public": True}))
+    audit.made = audit_app.build(audit.settings.model_copy(update={"log_public": True}))
     async with audit.client() as client:
         del client.headers["authorization"]
         assert (await client.get("/tile/entries/000.p/3")).status_code == 200

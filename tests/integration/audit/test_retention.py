@@ -424,7 +424,7 @@ async def test_pruned_bundles_are_for_auditors_only(old: Old) -> None:
     public = audit_app.build(old.audit.settings.model_copy(update={"log_public": True}))
     await old.policy(EVERYTHING)
     await old.prune()
-    harness = replace(old.audit, app=public)
+    harness = replace(old.audit, made=public)
     async with harness.client() as client:
         answers = {
             path: (

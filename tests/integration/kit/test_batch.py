@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
+import pytest
 from prometheus_client import REGISTRY
 from tests.integration.kit.conftest import Place
 from tests.integration.kit.support import TOPIC, Given, Memory, MemoryOfMany, Noted, event, given
@@ -314,6 +315,7 @@ def partitions(bus: Bus) -> int:
     return sum(health["partitions"] for health in bus.health().values())
 
 
+@pytest.mark.one_broker  # on Tansu each join takes seconds
 async def test_a_second_member_joins_while_a_batch_is_handled(place: Place) -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 

@@ -20,6 +20,7 @@ def partitions(bus: Bus) -> int:
     return sum(health["partitions"] for health in bus.health().values())
 
 
+@pytest.mark.one_broker  # on Tansu each join takes seconds
 async def test_a_second_member_joins_while_a_handler_works(place: Place) -> None:
     """Without the listener that waits, the record in flight is committed too late and runs again elsewhere."""
     entered, release = asyncio.Event(), asyncio.Event()
