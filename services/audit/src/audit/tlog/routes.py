@@ -30,6 +30,8 @@ PUBLIC: dict[str, Any] = {"tags": ["log"], "response_class": PlainTextResponse, 
 MAX_INDEX = 2**63 - 1
 VERIFIER = File(__file__).parent.with_name("verify.py")
 IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+# No cache on the way may hand it to somebody else.
+RESTRICTED = {"Cache-Control": "private, max-age=31536000, immutable", "Vary": "Authorization"}
 Limit = Annotated[int, Query(ge=1, le=500, description="How many at most")]
 Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
 
@@ -78,12 +80,13 @@ def router(
         is_pruned = wanted is not None and wanted.level < 0 and wanted.start + WIDTH <= await proofs.minimum()
         if is_pruned and is_public and "authorization" not in request.headers:
             raise Problem(410, "pruned", "the log gives out these entries to auditors only: see /v1/log/minimum-index")
-        if is_pruned or not is_public:
+        restricted = is_pruned or not is_public
+        if restricted:
             await access.admit_to_tiles(await guard(request))
         data = await archive.read(wanted.path) if wanted is not None else None
         if data is None:
             raise Problem(404, "no-such-tile", f"the log has no tile {path}")
-        return Response(data, media_type=BYTES, headers=IMMUTABLE)
+        return Response(data, media_type=BYTES, headers=RESTRICTED if restricted else IMMUTABLE)
 
     @api.get(
         "/v1/log/minimum-index", summary="The log gives out entries from this index on (C2SP tlog-tiles)", **PUBLIC
