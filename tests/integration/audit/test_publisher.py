@@ -73,7 +73,7 @@ async def test_tiles_are_served_as_they_lie_in_the_store(audit: Harness) -> None
             assert answer.status_code == 200, path
             assert answer.content == await audit.archive.read(path)
             assert answer.headers["content-type"] == "application/octet-stream"
-            assert "immutable" in answer.headers["cache-control"]
+            assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
         for path in ("tile/0/001", "tile/0/001.p/43", "tile/2/000", "tile/0/1", "tile/0/000.p/256", "tile/", "tile/x"):
             assert (await client.get(f"/{path}")).status_code == 404, path
         note = await client.get("/checkpoint")
@@ -92,7 +92,8 @@ async def test_a_public_log_is_served_to_everybody(audit: Harness) -> None:
     audit.made = audit_app.build(audit.settings.model_copy(update={"log_public": True}))
     async with audit.client() as client:
         del client.headers["authorization"]
-        assert (await client.get("/tile/entries/000.p/3")).status_code == 200
+        answer = await client.get("/tile/entries/000.p/3")
+        assert (answer.status_code, "public" in answer.headers["cache-control"]) == (200, True)
         assert (await client.get("/v1/log/entries")).status_code == 401
 
 

@@ -57,8 +57,6 @@ def test_step_by_step_a_tree_gets_every_tile_that_its_sizes_need(step: int) -> N
             full, rest = divmod(size >> (8 * max(level, 0)), 256)
             assert not rest or Tile(level, full, rest) in have
             assert not full or Tile(level, full - 1) in have
-    assert all(tiles.is_in(tile, size) for tile in have)
-    assert not tiles.is_in(Tile(0, size // 256, size % 256 + 1), size)
 
 
 def test_a_bundle_gives_its_entries_back() -> None:
@@ -69,8 +67,6 @@ def test_a_bundle_gives_its_entries_back() -> None:
     for cut in (1, 2, 5):
         with pytest.raises(ValueError, match="cut off"):
             tiles.entries_of(tiles.bundle([b"abc", b"defg"])[:-cut])
-    with pytest.raises(ValueError, match="cut off"):
-        tiles.hashes_of(b"x" * 33)
 
 
 def test_the_frontier_gives_the_root_of_every_full_tile() -> None:

@@ -188,6 +188,7 @@ def test_a_workspace_is_configured_unless_it_would_lose_versions() -> None:
     with pytest.raises(Refused, match="2 versions are in QA"):
         domain.decide_configure(good, {"QA": 2, "Staging": 1})
     assert code(lambda: domain.decide_configure(configured(naming="["), {})) == "bad-naming-rule"
+    assert code(lambda: domain.decide_configure(configured(naming="\x00"), {})) == "bad-naming-rule"
     # Spelled otherwise it is another stage: versions keep the spelling they came in under.
     assert code(lambda: domain.decide_configure(good, {"production": 1})) == "stage-in-use"
 

@@ -7,6 +7,7 @@ line. A verifier key line is `NAME+hex key id+base64(kind || public key)`.
 
 import re
 import time
+from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class MldsaSigner:
         return _line(self.name, MLDSA44, self._public, stamp + signature)
 
 
-class Verifier:
+class Verifier(ABC):
     """One public key. `vkey` is its line."""
 
     kind: ClassVar[bytes]
@@ -119,9 +120,9 @@ class Verifier:
         self.name, self.key_id = name, key_id(name, public, self.kind)
         self.vkey = _vkey(name, self.kind, public)
 
+    @abstractmethod
     def verify(self, signature: bytes, text: str) -> None:
         """Raises InvalidSignature, or NoteError for a text that this kind of key cannot sign."""
-        raise NotImplementedError
 
 
 class Ed25519Verifier(Verifier):

@@ -113,7 +113,9 @@ class Model:
 
 
 def check_naming(expression: str) -> None:
-    """Raises Refused when it is no regular expression, or needs look-around or back-references."""
+    """Raises Refused when it is no regular expression, needs look-around or back-references, or cannot be stored."""
+    if "\x00" in expression:
+        raise Refused("bad-naming-rule", "a naming rule must not have a null character", 422)
     try:
         compiled(expression)
     except ValueError as error:

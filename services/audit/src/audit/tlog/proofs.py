@@ -61,10 +61,6 @@ class Proofs:
         """The root over the first `size` entries. Raises Problem 404 when the log is not that large."""
         return (await self._roots([(0, size)], size))[0] if size else merkle.EMPTY_ROOT
 
-    async def roots_and_consistency(self, first: int, second: int) -> tuple[bytes, bytes, list[bytes]]:
-        """Both roots and the proof between them. Raises Problem as `consistency` does."""
-        return await self.root(first), await self.root(second), await self.consistency(first, second)
-
     async def leaf_hash(self, index: int) -> bytes:
         async with self._db.transaction() as tx:
             found = await tx.scalar(sa.select(logged.c.leaf_hash).where(logged.c.index == index))

@@ -4,11 +4,10 @@ Source: C2SP tlog-tiles 0.1.0. A tile is up to 256 hashes; a bundle up to 256 en
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 WIDTH = 256
-HASH_SIZE = 32
 ENTRIES = "entries"
 MAX_INDEX = 2**63 - 1
 _PATH = re.compile(r"(entries|[0-9]|[1-5][0-9]|6[0-3])/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
@@ -73,12 +72,6 @@ def grown(old: int, new: int) -> Iterator[Tile]:
                 yield Tile(level, index, width)
 
 
-def is_in(tile: Tile, size: int) -> bool:
-    """Whether a tree of `size` entries has the tile, or had it when it was smaller."""
-    here = size >> (max(tile.level, 0) * 8)
-    return tile.start + tile.width <= here
-
-
 def bundle(entries: Iterable[bytes]) -> bytes:
     """Raises OverflowError when an entry has more than 65,535 bytes."""
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
@@ -94,10 +87,3 @@ def entries_of(data: bytes) -> list[bytes]:
         found.append(data[at + 2 : end])
         at = end
     return found
-
-
-def hashes_of(data: bytes) -> Sequence[bytes]:
-    """Raises ValueError when the tile is cut off."""
-    if len(data) % HASH_SIZE:
-        raise ValueError("the tile is cut off")
-    return [data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE)]
