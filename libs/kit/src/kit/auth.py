@@ -24,6 +24,7 @@ from contracts.access import ALLOWED, Action, Role
 from contracts.keys import LEEWAY_SECONDS
 from contracts.payload import Payload
 from kit.errors import Transient
+from kit.outbound import tls
 from kit.problems import Problem
 
 log = structlog.get_logger()
@@ -126,7 +127,7 @@ class KeySource:
 
     async def _read(self) -> Any:
         if self._location.startswith(("http://", "https://")):
-            async with httpx2.AsyncClient(timeout=READ_SECONDS) as client:
+            async with httpx2.AsyncClient(timeout=READ_SECONDS, verify=tls()) as client:
                 response = await client.get(self._location)
                 response.raise_for_status()
                 return response.json()
