@@ -122,6 +122,35 @@ async def test_a_broker_that_forgets_twice_within_one_batch(audit: Harness) -> N
     await assert_sound(audit)
 
 
+async def test_a_hole_is_filled_and_what_follows_it_is_not_repeated(audit: Harness) -> None:
+    """Somebody sets the group back to the hole: what comes after it is in the log, however often that is done."""
+    records = [record(event(registered(1, f"m{n}"), 1), offset=n) for n in range(12)]
+    holes = (3, 7)
+    await audit.ledger.append([r for r in records[:10] if r.offset not in holes])
+    again = [o.index for o in await audit.ledger.append(records[3:5])]
+    again += [o.index for o in await audit.log().append(records[5:])]  # another process
+    assert [index for index in again if index is not None] == [8, 9, 10, 11]
+    assert len(await assert_sound(audit)) == 12
+    # Each epoch is read up to `next`, whatever of it was in the log from before.
+    assert await books(audit) == [(0, 0, 10, 8, 0), (1, 3, 12, 4, 8)]
+    for log in (audit.ledger, audit.log()):
+        assert {o.index for o in await log.append(records)} == {None}
+    assert [o.index for o in await audit.log().append([replace(records[4], value=b"{}")])] == [12]
+
+
+async def test_what_is_read_again_moves_the_offset_alone(audit: Harness) -> None:
+    records = [record(event(registered(1, f"m{n}"), 1), offset=n) for n in range(6)]
+    await audit.ledger.append([*records[:2], *records[3:]])
+    one, two = audit.log().ledger, audit.log().ledger
+    await one.append([records[2]])
+    await two.append([records[3]])
+    assert await books(audit) == [(0, 0, 6, 5, 0), (1, 2, 4, 1, 5)]
+    assert await one.append(records[3:]) == [None] * 3  # it knows of the third only
+    assert await books(audit) == [(0, 0, 6, 5, 0), (1, 2, 6, 1, 5)]
+    assert await two.append([*records, record(event(registered(9), 1), offset=6)]) == [*[None] * 6, 6]
+    assert len(await audit.entries()) == 7
+
+
 async def test_a_record_too_large_for_a_tile_lies_in_the_store(audit: Harness) -> None:
     small, large = record(story()[0], offset=0), record(story()[1], offset=1)
     large = replace(large, headers=(*large.headers, ("much", b"x" * 70_000)))
