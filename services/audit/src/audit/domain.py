@@ -150,14 +150,28 @@ def target_of(message: Entering) -> str:
     return message.stage if isinstance(message, registry.VersionRegistered) else message.to_stage
 
 
+_SIGNED = (registry.VersionRevoked, approval.RequestDecided, approval.RevocationOrdered)
+
+
 def decided(message: Message | None) -> bool:
-    """Whether the event says that it rests on a signed decision, whatever kind it calls itself."""
-    return isinstance(message, registry.StageChanged | registry.AliasChanged) and message.decision is not None
+    """Whether the event says that it rests on a signed decision, whatever kind it calls itself.
+
+    Who names approvers, gates or a policy says so. A version that makes room only names the decision of the other.
+    """
+    match message:
+        case registry.StageChanged() | registry.AliasChanged():
+            told = (message.decision, *message.approved_by, *message.criteria, message.policy)
+        case registry.StageRefused():
+            told = (message.decision, *message.criteria, message.policy)
+        case _:
+            return False
+    own = getattr(message, "kind", None) is not TransitionKind.SUPERSEDED
+    return any(part is not None for part in told) or (own and message.decision_id is not None)
 
 
 def signed(message: Message | None) -> bool:
-    """Whether the event says that it rests on something that the approval service signed."""
-    return decided(message) or isinstance(message, registry.VersionRevoked)
+    """Whether the event carries, or says that it rests on, something that the approval service signed."""
+    return decided(message) or isinstance(message, _SIGNED)
 
 
 @dataclass(frozen=True)
