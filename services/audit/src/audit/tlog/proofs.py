@@ -90,7 +90,7 @@ class Proofs:
             await asyncio.sleep(0)
 
     async def _whole(self, row: Row) -> Row:
-        return {**row, "leaf": await self._archive.entry(row["index"])}
+        return {**row, "leaf": await self._archive.entry(row["index"], row["leaf_hash"])}
 
     async def _roots(self, ranges: Sequence[Range], size: int) -> list[bytes]:
         """The root over each range."""
