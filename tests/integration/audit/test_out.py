@@ -12,18 +12,20 @@ from typing import Any
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
 from tests.unit.policy.records import KEY, good, keys
 
 from audit import app as audit_app
-from audit import tables
+from audit import merkle, tables
 from audit.leaf import Detached, decode
 from audit.out.evidence.bundle import VERIFIER
 from audit.out.manifest import verify_manifest
 from audit.out.query import Entries, Query
 from audit.out.siem.feed import Feed
 from audit.out.siem.push import Pusher, Sink
+from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import signer_of
 from audit.views import Views
@@ -31,6 +33,7 @@ from contracts.approval import RequestDecided
 from contracts.registry import ModelDeleted, VersionNoted
 from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS
 from kit.events import EventLog
+from kit.problems import Problem
 
 from .conftest import Harness, event, hours, record, registered, story
 
@@ -242,6 +245,13 @@ async def test_decisions_are_judged_with_the_keys_of_the_service(
         assert "<bdi>I reviewed it (approve)</bdi>" in page
 
 
+async def test_too_much_evidence_is_refused(log: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.out.evidence.gather.MAX_BYTES", 100)
+    async with log.client() as client:
+        response = await client.get(PATHS[1])
+    assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (413, "too-much-evidence")
+
+
 async def test_there_is_no_evidence_of_what_nobody_logged(log: Harness) -> None:
     for path in ("/v1/models/fraud/versions/9/evidence", "/v1/models/nothing/versions/1/evidence"):
         assert await log.status(path, "auditors") == 404
@@ -311,6 +321,27 @@ async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) ->
         receiver.stop()
 
 
+async def paths_are_those_of_proofs(log: Harness, most: int) -> None:
+    """Many paths at once are what they are one by one, for a few statements."""
+    proofs = Proofs(log.db, log.archive)
+    statements: list[str] = []
+    for size in (1, 2, 255, 256, 257, 511, 512, 513, most):
+        indexes = [n for n in (0, 1, 2, 127, 255, 256, 300, 511, 512, 600, 610) if n < size]
+        paths = await proofs.paths(size)
+        assert [one.path for one in await paths.of(indexes)] == [await proofs.inclusion(n, size) for n in indexes]
+    paths = await proofs.paths(most)
+    sa.event.listen(log.db.engine.sync_engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    found = await paths.of(range(most))
+    assert len(statements) < 10, statements
+    root = await proofs.root(most)
+    stored = [row["leaf_hash"] for row in await log.entries()]
+    assert [one.leaf_hash for one in found] == stored[:most]
+    assert all(merkle.verify_inclusion(one.leaf_hash, one.index, most, one.path, root) for one in found)
+    with pytest.raises(Problem) as caught:
+        await proofs.paths(10_000)
+    assert caught.value.status == 404
+
+
 # -- a copy of the log -------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +352,7 @@ async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: 
     await log.ledger.append([record(event(registered(n), n)) for n in range(100, 700)])
     async with log.client() as client:
         assert (await client.get("/v1/log/inclusion?index=0")).status_code == 200  # publishes
+    await paths_are_those_of_proofs(log, 611)
     copy = tmp_path / "copy"
     async for item in log.archive.store.objects(""):
         if item.key == "checkpoint" or item.key.startswith("tile/"):

@@ -19,11 +19,13 @@ from audit import app as audit_app
 from audit import merkle, tables
 from audit.guards import EVENT_TRIGGERS, Guards
 from audit.note import open_note
+from audit.out.query import Entries, Query
 from audit.rebuild import rebuild
 from audit.retention.command import prune
 from audit.retention.legal import LegalHolds
 from audit.settings import AuditSettings
-from audit.tlog.tiles import Tile
+from audit.tlog.archive import Contradiction
+from audit.tlog.tiles import Tile, entries_of
 from audit.verify import verify_export
 from audit.views import Views
 from contracts.audit import LogPruned, RetentionPublished
@@ -340,6 +342,31 @@ async def test_a_pruned_entry_that_the_store_loses_is_named(old: Old) -> None:
     old.client.remove_object(old.audit.settings.s3_bucket, Tile(-1, 1).path)
     verdict = await old.audit.get("/v1/log/verify")
     assert (verdict["ok"], verdict["first_bad"]["index"]) == (False, 256)
+
+
+async def test_bytes_that_the_store_changed_are_given_to_nobody(old: Old) -> None:
+    """They were logged as something else: the log keeps their hash."""
+    await old.policy(EVERYTHING)
+    await old.prune()
+    path = Tile(-1, 0).path
+    good = await old.audit.archive.read(path) or b""
+    forged = good.replace(b"default/fraud/1", b"default/fraud/9", 1)
+    assert len(forged) == len(good) != 0
+    assert forged != good
+    await old.audit.archive.store.put(path, forged, {})
+    archive = audit_app.archive_of(old.audit.settings)
+    bad = next(n for n, (a, b) in enumerate(zip(entries_of(good), entries_of(forged), strict=True)) if a != b)
+    async with old.audit.client() as client:
+        response = await client.get(f"/v1/log/entries?start={bad}&limit=1")
+    assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (500, "split-log")
+    entries = Entries(old.audit.db, archive.inline, archive.entry)
+    rows = [row async for page in entries.batches(Query(bad, bad + 2)) for row in page]
+    assert [row.stored.leaf for row in rows] == [b"", entries_of(good)[bad + 1]]
+    assert rows[0].fields["problem"].startswith("leaf-lost: ")
+    views = Views(archive=archive)
+    (row,) = [row for row in await old.audit.rows(tables.pruned_entry) if row["index"] == bad]
+    with pytest.raises(Contradiction):
+        await views.entry(bad, None, row["leaf_hash"])
 
 
 async def test_nothing_goes_that_somebody_still_has_to_read(old: Old) -> None:

@@ -39,6 +39,7 @@ from contracts.registry import (
 
 f, t = fact.c, timeline.c
 MOST = 100
+MOST_BYTES = 2 << 20
 STAY = (
     "version", "since", "until", "kind", "digest", "artifact_digest", "requested_by", "reason", "approved_by",
     "criteria", "policy", "decision_id", "transition_id", "revoked", "index", "known_from", "closed_by",
@@ -78,7 +79,7 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Documen
     """The version and its facts, each with its entry.
 
     `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
-    `truncated`: there are more than 100 facts of one kind; the timeline has all.
+    `truncated`: there are more than 100 facts, or 2 MiB, of one kind; the timeline has all.
     """
     answer: Document = {}
     stays: list[Document] = []
@@ -123,31 +124,40 @@ async def facts(
         sources.append((OF_REQUEST, f.request == request))
     for kinds, condition in sources:
         for name, types in kinds.items():
-            found = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
-            parts[name] = found[:MOST]
-            parts["truncated"] |= len(found) > MOST
-    parts["policies"] = await _policies(tx, size, parts["decision"])
+            parts[name], cut = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
+            parts["truncated"] |= cut
+    parts["policies"], cut = await _policies(tx, size, parts["decision"])
+    parts["truncated"] |= cut
     return parts
 
 
-async def _policies(tx: AsyncConnection, size: int, decisions: list[Document]) -> list[Document]:
+async def _policies(tx: AsyncConnection, size: int, decisions: list[Document]) -> tuple[list[Document], bool]:
     """The entries that published the policies that were decided by."""
     digests = {ref["digest"] for each in decisions for ref in each["data"]["decision"]["policies"]}
     if not digests:
-        return []
+        return [], False
     of = f.data["policy"]["digest"].astext.in_(sorted(digests))
-    return (await _read(tx, size, f.type == PolicyPublished.TYPE, of))[:MOST]
+    return await _read(tx, size, f.type == PolicyPublished.TYPE, of)
 
 
-async def _read(tx: AsyncConnection, size: int, *conditions: sa.ColumnElement[bool]) -> list[Document]:
-    query = (
-        sa.select(f.index, f.at, f.type, t.recorded_at, t.actor, t.summary, t.problem, f.data)
+async def _read(tx: AsyncConnection, size: int, *conditions: sa.ColumnElement[bool]) -> tuple[list[Document], bool]:
+    """The facts, and whether there are more than 100 of them, or more than 2 MiB."""
+    of = [f.index, f.at, f.type, t.recorded_at, t.actor, t.summary, t.problem, f.data]
+    first = (
+        sa.select(*of, sa.func.octet_length(sa.cast(f.data, sa.Text)).label("bytes"))
         .join_from(fact, timeline, t.index == f.index)
         .where(f.index < size, t.copy_of.is_(None), *conditions)
         .order_by(f.index)
         .limit(MOST + 1)
+        .subquery()
+        .c
     )
-    return [dict(row) for row in (await tx.execute(query)).mappings()]
+    fits = sa.func.sum(first.bytes).over(order_by=first.index) <= MOST_BYTES
+    columns = [first[column.key] for column in of[:-1]]
+    query = sa.select(*columns, sa.case((fits, first.data)).label("data")).order_by(first.index)
+    rows = [dict(row) for row in (await tx.execute(query)).mappings()]
+    told = [row for row in rows[:MOST] if row["data"] is not None]
+    return told, len(told) < len(rows)
 
 
 def indexes(answer: Document) -> list[int]:

@@ -34,7 +34,7 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
     await search.reset(tx)
     count = 0
     page = (
-        sa.select(logged.c.index, logged.c.leaf, finding.c.code)
+        sa.select(logged.c.index, logged.c.leaf, logged.c.leaf_hash, finding.c.code)
         .outerjoin(finding, finding.c.index == logged.c.index)
         .order_by(logged.c.index)
         .limit(PAGE)
@@ -52,7 +52,7 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
 async def _item(views: Views, row: sa.RowMapping) -> Item | None:
     doubted = row["code"] == NOT_VERIFIED
     try:
-        leaf = await views.entry(row["index"], row["leaf"])
+        leaf = await views.entry(row["index"], row["leaf"], row["leaf_hash"])
     except (ValueError, Damage):
         # One bad leaf (`/v1/log/verify` names it) must not keep the views of all others away.
         log.exception("an entry cannot be folded", index=row["index"])

@@ -67,12 +67,12 @@ class Views:
     def __init__(self, decisions: Decisions | None = None, archive: Archive | None = None) -> None:
         self._decisions, self._archive = decisions, archive
 
-    async def entry(self, index: int, data: bytes | None) -> Leaf:
-        """As `leaf`; without data it is pruned, and lies in the object store."""
+    async def entry(self, index: int, data: bytes | None, leaf_hash: bytes) -> Leaf:
+        """As `leaf`; without data it is pruned, and lies in the object store as `leaf_hash` commits to it."""
         if data is None:
             if self._archive is None:
                 raise ValueError("the entry is in the object store, which was not given")
-            data = await self._archive.entry(index)
+            data = await self._archive.entry(index, leaf_hash)
         return await self.leaf(data)
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
@@ -204,7 +204,16 @@ class Views:
         await page.turns.restart(stream)
         t, last = timeline.c, -1
         query = (
-            sa.select(t.index, t.problem, t.copy_of, logged.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
+            sa.select(
+                t.index,
+                t.problem,
+                t.copy_of,
+                logged.c.leaf,
+                logged.c.leaf_hash,
+                claim.c.judged,
+                claim.c.good,
+                claim.c.target,
+            )
             .join(logged, sa.and_(logged.c.index == t.index, logged.c.recorded_at == t.recorded_at))
             .outerjoin(claim, claim.c.index == t.index)
             .where(t.topic == REGISTRY_EVENTS.name, t.stream == stream, t.sequence.is_not(None))
@@ -219,7 +228,7 @@ class Views:
             known.end_again(page.now, (workspace, model))
 
     async def _refold(self, page: Page, row: sa.RowMapping) -> None:
-        leaf = await self.entry(row["index"], row["leaf"])
+        leaf = await self.entry(row["index"], row["leaf"], row["leaf_hash"])
         reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
         if row["judged"]:
             reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))

@@ -19,9 +19,10 @@ PAGE = 500
 # How many indexes one statement looks at: where hardly any fit, it must end all the same.
 WINDOW = 100_000
 BATCH_BYTES = 8 << 20
+LOST = "leaf-lost"
 NARROWING = ("workspace", "model", "version", "type", "actor", "since", "until")
 Inline = Callable[[bytes], Awaitable[bytes]]
-Pruned = Callable[[int], Awaitable[bytes]]
+Pruned = Callable[[int, bytes], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Source(Protocol):
 
 class Entries:
     """The log in the database. `inline` gives the whole leaf of one that only names its digest, `pruned` the leaf of
-    an entry that the database has no more."""
+    an entry that the database has no more, as its hash commits to it. What the store has lost or changed has no bytes
+    here, and its problem says so."""
 
     def __init__(self, db: Database, inline: Inline, pruned: Pruned) -> None:
         self._db, self._inline, self._pruned = db, inline, pruned
@@ -76,9 +78,8 @@ class Entries:
             held: list[tuple[Stored, str | None]] = []
             size = 0
             for index, leaf, leaf_hash, problem in found:
-                data = leaf if leaf is not None else await self._pruned(index)
-                stored = await self._whole(Stored(index, data, leaf_hash))
-                held.append((stored, problem))
+                stored, lost = await self._stored(index, leaf, leaf_hash)
+                held.append((stored, lost or problem))
                 size += len(stored.leaf) + len(stored.body or b"")
                 if size > BATCH_BYTES:
                     yield await asyncio.to_thread(_rows, held)
@@ -86,6 +87,14 @@ class Entries:
             if held:
                 yield await asyncio.to_thread(_rows, held)
             start = found[-1][0] + 1 if len(found) == page else stop
+
+    async def _stored(self, index: int, leaf: bytes | None, leaf_hash: bytes) -> tuple[Stored, str | None]:
+        """The entry, and what became of it where its bytes are lost."""
+        try:
+            data = leaf if leaf is not None else await self._pruned(index, leaf_hash)
+        except Damage as damage:
+            return Stored(index, b"", leaf_hash), f"{LOST}: {damage.detail}"
+        return await self._whole(Stored(index, data, leaf_hash)), None
 
     async def _whole(self, stored: Stored) -> Stored:
         """With its body where that lies elsewhere. What is no leaf has none: an export shows it as it is."""
