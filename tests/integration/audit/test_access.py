@@ -4,7 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from audit import tables
@@ -31,13 +30,14 @@ async def records(audit: Harness) -> list[tuple[str, str, str]]:
     return [(each["principal"], each["query"], each["outcome"]) for each in told]
 
 
-@pytest.mark.parametrize("path", ROUTES)
-async def test_every_question_leaves_a_record(audit: Harness, path: str) -> None:
+async def test_every_question_leaves_a_record(audit: Harness) -> None:
     await audit.ledger.append([record(e) for e in story()])
-    await audit.get(path)
-    assert await records(audit) == [("aud", f"GET {path}", "allowed")]
-    assert await audit.status(path, "strangers") == 403
-    assert (await records(audit))[1:] == [("eve", f"GET {path}", "denied")]
+    for path in ROUTES:
+        before = len(await records(audit))
+        await audit.get(path)
+        assert await audit.status(path, "strangers") == 403
+        told = (await records(audit))[before:]
+        assert told == [("aud", f"GET {path}", "allowed"), ("eve", f"GET {path}", "denied")]
 
 
 def test_no_question_is_forgotten_here(audit: Harness) -> None:

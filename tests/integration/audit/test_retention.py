@@ -387,12 +387,11 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-async def test_a_policy_that_is_none_changes_nothing(audit: Harness, name: str) -> None:
-    rules, code = BAD[name]
+async def test_a_policy_that_is_none_changes_nothing(audit: Harness) -> None:
     old = Old(audit, None, [])  # type: ignore[arg-type]
-    status, body = await old.put("/v1/retention/policy", {"rules": rules})
-    assert (status, body["type"].rpartition(":")[2]) == (422, code), body
+    for name, (rules, code) in BAD.items():
+        status, body = await old.put("/v1/retention/policy", {"rules": rules})
+        assert (status, body["type"].rpartition(":")[2]) == (422, code), (name, body)
     assert await audit.rows(tables.retention_policy) == []
     assert await audit.status("/v1/retention/policy", "auditors") == 404
 

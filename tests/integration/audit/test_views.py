@@ -262,9 +262,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("path", "query"), [(path, query) for path, queries in BAD.items() for query in queries])
-async def test_a_bad_question_is_refused(audit: Harness, path: str, query: str) -> None:
-    assert await audit.status(f"/v1/{path}?{query}", "auditors") == 422
+async def test_bad_questions_are_refused(audit: Harness) -> None:
+    asked = [f"/v1/{path}?{query}" for path, queries in BAD.items() for query in queries]
+    assert {url: await audit.status(url, "auditors") for url in asked} == dict.fromkeys(asked, 422)
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-11-20T12:00:00.123456789Z"])
