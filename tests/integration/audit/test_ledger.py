@@ -16,9 +16,9 @@ from alembic import command
 from alembic.config import Config
 
 from audit import app as audit_app
-from audit import ledger as module
 from audit import merkle, tables
 from audit.domain import Reading
+from audit.known import leaf_of
 from audit.leaf import Detached, Leaf, decode
 from audit.ledger import Ledger, LostRace
 from audit.page import Page
@@ -175,7 +175,7 @@ async def test_a_record_too_large_for_a_tile_lies_in_the_store(audit: Harness) -
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 async def test_the_largest_leaf_that_a_bundle_holds(audit: Harness, extra: int) -> None:
     sent = record(story()[0])
-    empty = len(module.leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
+    empty = len(leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
     sent = replace(sent, headers=(*sent.headers, ("much", b"x" * (65_535 - empty + extra))))
     await audit.ledger.append([sent])
     (entry,) = await assert_sound(audit)

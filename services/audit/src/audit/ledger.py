@@ -55,7 +55,7 @@ with head as (
   update audit.tree_head set size = $8, root = $9, frontier = $10, at = $11 where id = 1 and size = $7 returning 1
 ), moved as ({OFFSETS})
 select (select count(*) from head) as heads, (select count(*) from moved) as moved
-"""
+"""  # noqa: S608
 NEW_PLACES = """
 insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
 select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
