@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from audit import app as audit_app
 from audit import ledger as module
 from audit import merkle, tables
 from audit.domain import Reading
+from audit.known import leaf_of
 from audit.leaf import Detached, Leaf, decode
 from audit.ledger import Ledger, LostRace
 from audit.page import Page
 from audit.views import Item, Views
+from contracts.envelope import now
 from contracts.lifecycle import Stage
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
 from kit.bus import Record
@@ -175,7 +178,7 @@ async def test_a_record_too_large_for_a_tile_lies_in_the_store(audit: Harness) -
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 async def test_the_largest_leaf_that_a_bundle_holds(audit: Harness, extra: int) -> None:
     sent = record(story()[0])
-    empty = len(module.leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
+    empty = len(leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
     sent = replace(sent, headers=(*sent.headers, ("much", b"x" * (65_535 - empty + extra))))
     await audit.ledger.append([sent])
     (entry,) = await assert_sound(audit)
@@ -412,15 +415,61 @@ async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> Non
 
 
 async def test_time_never_runs_backwards_in_the_log(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
-
-    from contracts.envelope import now
-
     await audit.ledger.append([record(story()[0])])
     monkeypatch.setattr("audit.ledger.now", lambda: now() - timedelta(hours=1))
     await audit.ledger.append([record(story()[1])])
     first, second = (e["recorded_at"] for e in await audit.entries())
     assert second >= first
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_the_time_of_the_log_is_the_databases(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Whatever the clock of a writer says when it starts; one that is set forward later is found out."""
+    for name in ("audit.ledger.now", "audit.clock.now"):
+        monkeypatch.setattr(name, lambda: now() + timedelta(hours=hours))
+    ledger = audit.ledger.ledger
+    await ledger.append([record(story()[0], offset=0)])
+    for name in ("audit.ledger.now", "audit.clock.now"):
+        monkeypatch.setattr(name, lambda: now() + timedelta(hours=hours + 1))
+    with pytest.raises(module.ClockAhead) as refused:
+        await ledger.append([record(story()[1], offset=1)])
+    assert is_transient(refused.value)
+    await ledger.append([record(story()[1], offset=1)])
+    assert [abs(e["recorded_at"] - now()) < timedelta(minutes=1) for e in await audit.entries()] == [True, True]
+
+
+async def test_a_log_that_is_ahead_goes_on_at_its_time(audit: Harness) -> None:
+    await audit.tamper("update audit.tree_head set at = now() + interval '1 hour'")
+    await audit.ledger.append([record(story()[0], offset=0)])
+    (entry,) = await audit.entries()
+    assert entry["recorded_at"] - now() > timedelta(minutes=59)
+    assert 3_500 < module.AHEAD._value.get() < 3_600
+
+
+async def test_a_large_record_that_is_tried_again_leaves_one_object(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the store is locked there: a database that is away must not fill it."""
+    large = replace(record(story()[0], offset=1), headers=(("much", b"x" * 70_000),))
+    ledger, write = audit.ledger.ledger, Ledger._write
+
+    async def away(self: Ledger, items: list[Any]) -> None:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(Ledger, "_write", away)
+    for batch in ([large], [record(story()[1], offset=0), large], [large]):
+        with pytest.raises(ConnectionError):
+            await ledger.append(batch)
+    monkeypatch.setattr(Ledger, "_write", write)
+    assert await ledger.append([record(story()[1], offset=0), large]) == [0, 1]
+    (key,) = [item.key async for item in audit.archive.store.objects("leaf/")]
+    entry = (await audit.entries())[1]
+    found = decode(entry["leaf"])
+    assert isinstance(found, Detached)
+    assert (key, found.recorded_at) == (f"leaf/{found.sha256.hex()}", entry["recorded_at"])
+    assert ledger._dated == {}
 
 
 ATTACKS = [

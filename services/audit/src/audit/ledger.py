@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -20,6 +20,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from audit import merkle
+from audit.clock import Clock
 from audit.known import Known, leaf_of, place_of
 from audit.leaf import MAX_LEAF, Detached, encode, redact
 from audit.tlog.archive import Archive
@@ -31,6 +32,9 @@ from kit.errors import Transient
 log = structlog.get_logger()
 SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
 APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what became of them", ["topic", "outcome"])
+AHEAD = Gauge(
+    "hallmark_audit_clock_ahead_seconds", "By how much the log's newest entry is ahead of the database's clock"
+)
 EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
 # A writer that stops inside its transaction must not hold the head for ever. The database ends an idle one by itself;
 # within COPY no time limit cuts it off, so whoever has waited that long for the head ends its session.
@@ -43,6 +47,8 @@ LIMIT = "15s"
 MAX_BATCH = 5_000
 SLICE = 32  # leaves that are prepared before others get a turn
 TRIES = 5
+MOST_AHEAD = timedelta(seconds=10)  # of the database's clock; what is dated later is not written
+LARGE = 1_000  # places whose date is remembered
 COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
 OFFSETS = """
   update audit.kafka_offset o set next = n.next, entries = o.entries + n.entries
@@ -54,8 +60,8 @@ MOVE = f"""
 with head as (
   update audit.tree_head set size = $8, root = $9, frontier = $10, at = $11 where id = 1 and size = $7 returning 1
 ), moved as ({OFFSETS})
-select (select count(*) from head) as heads, (select count(*) from moved) as moved
-"""
+select (select count(*) from head) as heads, (select count(*) from moved) as moved, clock_timestamp() as now
+"""  # noqa: S608
 NEW_PLACES = """
 insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
 select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
@@ -72,6 +78,10 @@ Place = tuple[str, int]
 
 class LostRace(Transient):
     """Another writer appended first."""
+
+
+class ClockAhead(Transient):
+    """This machine's clock was set forward; it is compared with the database's again."""
 
 
 class _Item:
@@ -132,6 +142,8 @@ class Ledger:
         self._waiting: list[_Work] = []
         self._state: _State | None = None
         self._months: set[str] = set()
+        self._clock = Clock(db)
+        self._dated: dict[tuple[str, int, int], datetime] = {}  # large leaves that were not appended yet
 
     async def append(self, records: Sequence[Record]) -> list[int | None]:
         """Appends what is new, in order, and gives the indexes; None for a record that Kafka delivered again.
@@ -150,13 +162,17 @@ class Ledger:
             while not work.done.done():
                 await self._write_all()
         await work.done
+        for item in work.items if self._dated else ():
+            self._dated.pop(place_of(item.record), None)
         told = Tally((item.record.topic, "redelivered" if item.index is None else "entry") for item in work.items)
         for labels, count in told.items():
             APPENDED.labels(*labels).inc(count)
         return [item.index for item in work.items]
 
     async def _prepare(self, records: Sequence[Record]) -> list[_Item]:
-        at, items = now(), list[_Item]()
+        at, items = now() + await self._clock.behind(), list[_Item]()
+        # What was detached before keeps its bytes, and with them its object in the store.
+        at = min([at, *(self._dated.get(place_of(record), at) for record in records)]) if self._dated else at
         for start in range(0, len(records), SLICE):
             items += [_Item(record, at) for record in records[start : start + SLICE]]
             await asyncio.sleep(0)
@@ -167,9 +183,15 @@ class Ledger:
         for item in items:
             if len(item.data) > MAX_LEAF:
                 detached = Detached.of(leaf_of(item.record, item.at), item.data)
+                self._date(item)
                 await self._archive.keep_leaf(detached.sha256, item.data)
                 item.data = detached.encode()
                 item.hash = merkle.leaf_hash(item.data)
+
+    def _date(self, item: _Item) -> None:
+        self._dated[place_of(item.record)] = item.at
+        while len(self._dated) > LARGE:
+            del self._dated[next(iter(self._dated))]
 
     async def _write_all(self) -> None:
         """Writes what waits, in the order in which it was prepared. One that fails fails alone."""
@@ -226,7 +248,7 @@ class Ledger:
         await self._ensure_month(driver, rows[0][1], at)
         await driver.execute(BEGIN.format(limit=LIMIT))
         try:
-            if not await self._move(driver, before, state.tree, at, reads):
+            if not await self._move(driver, before, state, at, reads):
                 await driver.execute("rollback")
                 return False
             await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=rows)
@@ -245,6 +267,17 @@ class Ledger:
         self._state = state
         SIZE.set(state.tree.size)
         return True
+
+    def _compare_clocks(self, at: datetime, before: datetime, there: datetime) -> None:
+        """Refuses what is dated ahead of the database's clock. Where the log is ahead already it goes on at its time,
+        and somebody should know."""
+        ahead = at - there
+        if ahead > MOST_AHEAD and at > before:
+            self._clock.forget()
+            raise ClockAhead(f"the clock of this machine is ahead of the database's by {ahead}")
+        AHEAD.set(max(ahead.total_seconds(), 0))
+        if ahead > MOST_AHEAD:
+            log.critical("the log's time is ahead of the database's clock", ahead=str(ahead))
 
     async def _redate(self, items: list[_Item], at: datetime) -> None:
         """Time never runs backwards in the log, also where a clock does, or another writer's was ahead."""
@@ -317,17 +350,19 @@ class Ledger:
         self,
         driver: asyncpg.Connection,
         size: int,
-        tree: merkle.Frontier,
+        state: _State,
         at: datetime,
         reads: list[_Read],
     ) -> bool:
-        """The compare-and-set on the head and on every offset."""
+        """The compare-and-set on the head and on every offset. Raises ClockAhead."""
+        tree = state.tree
         # In one order: the rows of several writers are locked alike.
         known = _moves(reads)
         fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
         found = await driver.fetchrow(MOVE, *_columns(known, 6), size, tree.size, tree.root(), tree.dump(), at)
         if found["heads"] != 1 or found["moved"] != len(known):
             return False
+        self._compare_clocks(at, state.at, found["now"])
         return not fresh or len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) == len(fresh)
 
 

@@ -1,5 +1,6 @@
 """HTTP in: the log as C2SP tlog-tiles serves it, and its proofs for whoever does not want to compute them."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -49,11 +50,17 @@ def router(
     """`is_public`: bundles of entries and tiles are served to everybody."""
     api = APIRouter()
     proofs, check = Proofs(db, archive), Check(db, archive)
+    checking = asyncio.Lock()
 
     async def auditor(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Principal:
         query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
         await access.admit(caller, query)
         return caller
+
+    async def covering(size: int) -> Published:
+        """The newest checkpoint, if it covers so many entries: then nobody else needs to be there. Else the head's."""
+        newest = await publisher.newest()
+        return newest if newest is not None and newest.checkpoint.size >= size else await publisher.current()
 
     log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])
 
@@ -104,7 +111,7 @@ def router(
 
     @log.get("/inclusion", summary="Proof that an entry is under the checkpoint", response_model=Inclusion)
     async def inclusion(index: Index) -> Document:
-        published = await publisher.current()
+        published = await covering(index + 1)
         head = published.checkpoint
         proof = await proofs.inclusion(index, head.size)
         return {
@@ -121,7 +128,7 @@ def router(
         first: Annotated[int, Query(alias="from", ge=0, le=MAX_INDEX)],
         second: Annotated[int | None, Query(alias="to", ge=0, le=MAX_INDEX)] = None,
     ) -> Document:
-        published = await publisher.current()
+        published = await covering(max(first, second or 0))
         size = published.checkpoint.size if second is None else second
         proof = await proofs.consistency(first, size)
         return {
@@ -152,13 +159,19 @@ def router(
 
     @log.get("/verify", summary="Hash everything again and compare", response_model=Verdict)
     async def verify() -> Document:
+        if checking.locked():
+            raise Problem(409, "busy", "everything is being hashed already: ask again when that is done")
+        async with checking:
+            return await verdict()
+
+    async def verdict() -> Document:
         try:
             return await check.everything(await publisher.current())
         except Damage as damage:
             refused = {"ok": False, "first_bad": {"index": None, "problem": damage.detail}}
         newest = await publisher.newest()
-        verdict = await check.everything(newest) if newest is not None else refused
-        return refused if verdict["ok"] else verdict
+        found = await check.everything(newest) if newest is not None else refused
+        return refused if found["ok"] else found
 
     @log.get("/completeness", summary="The log's offsets against the broker's", response_model=Completeness)
     async def complete() -> Document:
