@@ -46,9 +46,15 @@ def signed(audit: Harness, tmp_path: Path) -> Signed:
     return Signed(audit, tmp_path)
 
 
-def said(message: Message, sequence: int, at: float = 0, subject: str = "default/fraud/1", **more: Any) -> Record:
+def said(
+    message: Message,
+    sequence: int,
+    at: float = 0,
+    subject: str = "default/fraud/1",
+    key: str = "default/fraud",
+    **more: Any,
+) -> Record:
     """An event of the approval service about a version."""
-    key = "default/fraud"
     envelope = event(message, sequence, key=key, subject=subject, source="hallmark/approval", at=hours(at), **more)
     return record(envelope, topic=APPROVAL_EVENTS.name)
 

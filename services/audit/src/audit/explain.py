@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import queries
 from audit.paging import Document, Known
+from audit.reports.confirming import signed_index
 from audit.tables import fact, timeline
 from contracts.approval import (
     EvidenceAttached,
@@ -41,7 +42,8 @@ f, t = fact.c, timeline.c
 MOST = 100
 STAY = (
     "version", "since", "until", "kind", "digest", "artifact_digest", "requested_by", "reason", "approved_by",
-    "criteria", "policy", "decision_id", "transition_id", "revoked", "index", "known_from", "closed_by",
+    "criteria", "policy", "decision_id", "transition_id", "superseded_by", "revoked", "index", "known_from",
+    "closed_by",
 )  # fmt: skip
 # Parts of the answer, and the types of the entries that make them.
 OF_VERSION: dict[str, tuple[type[Message], ...]] = {
@@ -74,7 +76,7 @@ class Question:
     version: int | None = None
 
 
-async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Document:
+async def explain(tx: AsyncConnection, asked: Question, known: Known, *, auditor: bool = True) -> Document:
     """The version and its facts, each with its entry.
 
     `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
@@ -91,7 +93,8 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Documen
     stay = stays[0] if stays else None
     version = stay["version"] if stay else asked.version
     size = answer["known_size"]
-    told = await facts(tx, asked.workspace, asked.model, version, stay["transition_id"] if stay else None, size)
+    request = stay["transition_id"] if stay else None
+    told = await facts(tx, asked.workspace, asked.model, version, request, size, auditor=auditor)
     return {**answer, "version": version, "stay": stay, **told}
 
 
@@ -106,33 +109,49 @@ async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Know
         target, holders = found["stage"], found["occupants"]
     told = {name: found[name] for name in ("workspace", "model", "at", "known_size")}
     others = [each["version"] for each in holders[1:]]
-    return {**told, "target": target, "others": others}, [{name: each[name] for name in STAY} for each in holders]
+    return {**told, "target": target, "others": others}, [{name: each.get(name) for name in STAY} for each in holders]
 
 
 async def facts(
-    tx: AsyncConnection, workspace: str, model: str, version: int | None, request: str | None, size: int
+    tx: AsyncConnection,
+    workspace: str,
+    model: str,
+    version: int | None,
+    request: str | None,
+    size: int,
+    *,
+    auditor: bool,
 ) -> Document:
-    """The facts of a version, and of the request that let it in."""
+    """The facts of a version, and of the request that let it in. Who is no `auditor` of everything learns how many
+    policies it was decided by, and not what else the log says of them."""
     parts: Document = {name: [] for name in (*OF_VERSION, *OF_REQUEST, "policies")}
+    parts["policies_withheld"] = 0
     parts["truncated"] = False
     if version is None:
         return parts
     of_version = sa.and_(f.workspace == workspace, f.model == model, f.version == version)
     sources = [(OF_VERSION, of_version)]
     if request is not None:
-        sources.append((OF_REQUEST, f.request == request))
+        # Ids of requests are the writers' choice: those of another model are not this one's.
+        sources.append((OF_REQUEST, sa.and_(f.request == request, f.workspace == workspace, f.model == model)))
     for kinds, condition in sources:
         for name, types in kinds.items():
             found = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
             parts[name] = found[:MOST]
             parts["truncated"] |= len(found) > MOST
-    parts["policies"] = await _policies(tx, size, parts["decision"])
+    good = [each for each in parts["decision"] if each["problem"] is None]
+    for each in (*parts["votes"], *parts["gates"]):
+        each["signed_index"] = signed_index(each["data"], good)
+    digests = {ref["digest"] for each in good for ref in each["data"]["decision"]["policies"]}
+    if auditor:
+        parts["policies"] = await _policies(tx, size, digests)
+    else:
+        parts["policies_withheld"] = len(digests)
     return parts
 
 
-async def _policies(tx: AsyncConnection, size: int, decisions: list[Document]) -> list[Document]:
+async def _policies(tx: AsyncConnection, size: int, digests: set[str]) -> list[Document]:
     """The entries that published the policies that were decided by."""
-    digests = {ref["digest"] for each in decisions for ref in each["data"]["decision"]["policies"]}
     if not digests:
         return []
     of = f.data["policy"]["digest"].astext.in_(sorted(digests))

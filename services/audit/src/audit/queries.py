@@ -18,7 +18,9 @@ NOW = Known()
 class Place:
     """What is asked about; None is anything. `workspace` None includes what belongs to no workspace.
 
-    `model` is an identity where a workspace is given (see `identity`), else any name that a model has or had.
+    `model` is an identity where a workspace is given (see `identity`). Without one it is a name, and `models` are the
+    identities that it leads to, as (workspace, model); a model registered under it in any workspace counts as well,
+    unless `renamed`.
     """
 
     workspace: str | None = None
@@ -26,6 +28,8 @@ class Place:
     version: int | None = None
     since: datetime | None = None
     until: datetime | None = None
+    models: tuple[tuple[str, str], ...] = ()
+    renamed: bool = False
 
     def on(self, table: Any, at: str = "at") -> list[sa.ColumnElement[bool]]:
         """The conditions on the rows of a table, which has the columns workspace, model, version and `at`."""
@@ -34,11 +38,9 @@ class Place:
         if self.workspace is not None:
             found.append(c.workspace == self.workspace)
         if self.model is not None:
-            named = c.model == self.model
-            if self.workspace is None:
-                n = model_name.c
-                also = sa.select(n.workspace, n.model).where(n.name == self.model)
-                named |= sa.tuple_(c.workspace, c.model).in_(also)
+            named = sa.false() if self.renamed else c.model == self.model
+            if self.models:
+                named |= sa.tuple_(c.workspace, c.model).in_(self.models)
             found.append(named)
         if self.version is not None:
             found.append(c.version == self.version)
@@ -113,6 +115,13 @@ async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
     n = model_name.c
     found = sa.select(n.model).where(n.workspace == workspace, n.name == name)
     return str(await tx.scalar(found.order_by((n.model == name).desc(), n.index, n.model).limit(1)) or name)
+
+
+async def identities(tx: AsyncConnection, name: str) -> list[tuple[str, str]]:
+    """The models of all workspaces that have or had the name, but those registered under it: (workspace, identity)."""
+    n = model_name.c
+    found = await tx.execute(sa.select(n.workspace, n.model).where(n.name == name, n.model != name).distinct())
+    return sorted((row.workspace, row.model) for row in found)
 
 
 async def occupant(

@@ -192,7 +192,7 @@ def _questions(api: APIRouter, db: Database, reader: Readers, pins: Pins, prove:
             instants = (claims.issued_at, claims.issued_at + MOMENT)
             question = explain.Question(claims.workspace, of, claims.target, instants, claims.version)
         async with db.snapshot() as tx:
-            answer = await explain.explain(tx, question, known)
+            answer = await explain.explain(tx, question, known, auditor=who.audits())
         answer["pin"] = _pinned(claims, answer) if claims else None
         indexes = explain.indexes(answer)
         answer["proofs"] = await prove(indexes) if proofs and indexes else None
