@@ -13,7 +13,11 @@ class Answer(BaseModel):
 
 
 class TimelineItem(Answer):
-    """One entry for people. `copy_of` is the first entry with the same event id; `problem` is set on a bad record."""
+    """One entry for people. `copy_of` is the first entry that is the same event; `problem` is set on a bad record.
+
+    `revised` is the entry whose rules came late and changed what is told here (`summary`, `problem`, `outcome`). Where
+    it is not in the tree of the page, these three tell more than that tree knew.
+    """
 
     index: int
     at: datetime
@@ -34,6 +38,7 @@ class TimelineItem(Answer):
     problem: str | None
     outcome: Literal["ok", "refused", "failed"]
     copy_of: int | None
+    revised: int | None
 
 
 class Page(Answer):

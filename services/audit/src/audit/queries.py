@@ -102,7 +102,7 @@ async def timeline_page(tx: AsyncConnection, wanted: Filter, ask: Ask) -> Docume
     """
     t = timeline.c
     begun = await paging.begin(tx, ask, (datetime, int))
-    columns = [column for column in t if column.key != "revised"]
+    columns = [column for column in t if column.key != "content"]
     query = sa.select(*columns).where(t.index < begun.size, *wanted.conditions())
     return await paging.read(tx, query, (t.at, t.index), ("at", "index"), begun, ask.limit)
 
