@@ -31,11 +31,12 @@ from contracts.lifecycle import Stage, TransitionKind
 from contracts.model import Lineage
 from contracts.payload import Message
 from contracts.registry import Approval, StageChanged, Transition, VersionNoted, VersionRegistered, VersionRevoked
-from contracts.topics import APPROVAL_EVENTS
+from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS
 from kit.bus import Record
 
 from .conftest import NOON, Harness, changed, digest, event, hours, record, registered, story
 from .signed import Signed, decided
+from .test_aliases import alias
 from .test_pages import walk
 
 DEV, STAGING, PRODUCTION, ARCHIVED = Stage.DEVELOPMENT, Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED
@@ -262,8 +263,13 @@ def signed_decision(change: StageChanged, key: OKPKey, **more: Any) -> RequestDe
 
 async def test_rollbacks_are_told(audit: Harness) -> None:
     await audit.ledger.append([record(e) for e in story()])
-    [item] = (await audit.get("/v1/reports/rollbacks"))["items"]
-    assert (item["index"], item["version"], item["replaced"], item["requested_by"]) == (8, 1, 2, "olga")
+    pointed = [alias(1), alias(2, 1), alias(1, 2, requested_by="olga"), alias(1, 1)]
+    await audit.ledger.append([record(event(m, n, at=hours(n))) for n, m in enumerate(pointed, 10)])
+    items, _ = await walk(audit, "/v1/reports/rollbacks")
+    assert [(i["index"], i["stage"], i["version"], i["replaced"], i["requested_by"]) for i in items] == [
+        (8, "Production", 1, 2, "olga"),
+        (11, "@champion", 1, 2, "olga"),
+    ]
 
 
 def glass(request: str) -> GlassBroken:
@@ -342,6 +348,18 @@ async def test_gaps_are_those_of_a_naive_search(audit: Harness) -> None:
     assert found == wanted
     page = await audit.get("/v1/reports/gaps")
     assert page["problems"] == [{"code": "bad-event", "entries": 1, "first_index": 11, "last_index": 11}]
+
+
+async def test_gaps_name_missing_offsets_too(audit: Harness) -> None:
+    note = VersionNoted(workspace="default", model="a", version=1, text="x")
+    await audit.ledger.append([record(event(note, n), offset=offset) for n, offset in ((1, 0), (2, 3), (3, 4), (4, 6))])
+    page = await audit.get("/v1/reports/gaps?limit=1")
+    assert page["items"] == []
+    place = {"topic": REGISTRY_EVENTS.name, "partition": 0, "epoch": 0}
+    assert page["offsets"] == [
+        {**place, "first_missing": 1, "last_missing": 2},
+        {**place, "first_missing": 5, "last_missing": 5},
+    ]
 
 
 REPORTS = (

@@ -27,6 +27,8 @@ from contracts.approval import (
 )
 from contracts.payload import Message
 from contracts.registry import (
+    ModelDeleted,
+    ModelRestored,
     StageRequested,
     VersionEvaluated,
     VersionNoted,
@@ -54,12 +56,15 @@ OF_VERSION: dict[str, tuple[type[Message], ...]] = {
     "remarks": (VersionTagged, VersionNoted),
     "revocations": (VersionRevoked, RevocationOrdered),
 }
+OF_MODEL: dict[str, tuple[type[Message], ...]] = {"deletions": (ModelDeleted, ModelRestored)}
 OF_REQUEST: dict[str, tuple[type[Message], ...]] = {
     "request": (StageRequested, RequestOpened),
     "gates": (GatesEvaluated, GateWaived, GlassBroken),
     "votes": (VoteCast, VoteWithdrawn, VoteRefused),
     "decision": (RequestDecided,),
 }
+
+PARTS = (*OF_MODEL, *OF_VERSION, *OF_REQUEST, "policies")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known, *, auditor
     """The version and its facts, each with its entry.
 
     `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
-    `truncated`: there are more than 100 facts of one kind; the timeline has all.
+    `truncated`: there are more than 100 facts of one kind, or more than 1,000 others; the timeline has all.
     """
     answer: Document = {}
     stays: list[Document] = []
@@ -95,7 +100,8 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known, *, auditor
     size = answer["known_size"]
     request = stay["transition_id"] if stay else None
     told = await facts(tx, asked.workspace, asked.model, version, request, size, auditor=auditor)
-    return {**answer, "version": version, "stay": stay, **told}
+    truncated = answer["truncated"] or told["truncated"]
+    return {**answer, "version": version, "stay": stay, **told, "truncated": truncated}
 
 
 async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Known) -> tuple[Document, list[Document]]:
@@ -107,8 +113,11 @@ async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Know
     else:
         found = await queries.occupant(*of, asked.target, at, known)
         target, holders = found["stage"], found["occupants"]
-    told = {name: found[name] for name in ("workspace", "model", "at", "known_size")}
-    others = [each["version"] for each in holders[1:]]
+        if asked.version is not None and found["truncated"]:
+            holders = (await queries.occupant(*of, asked.target, at, known, asked.version))["occupants"]
+    told = {name: found[name] for name in ("workspace", "model", "at", "deleted", "known_size")}
+    told["truncated"] = found.get("truncated", False)
+    others = found.get("others", [])
     return {**told, "target": target, "others": others}, [{name: each.get(name) for name in STAY} for each in holders]
 
 
@@ -124,16 +133,19 @@ async def facts(
 ) -> Document:
     """The facts of a version, and of the request that let it in. Who is no `auditor` of everything learns how many
     policies it was decided by, and not what else the log says of them."""
-    parts: Document = {name: [] for name in (*OF_VERSION, *OF_REQUEST, "policies")}
+    parts: Document = {name: [] for name in PARTS}
     parts["policies_withheld"] = 0
     parts["truncated"] = False
     if version is None:
         return parts
-    of_version = sa.and_(f.workspace == workspace, f.model == model, f.version == version)
-    sources = [(OF_VERSION, of_version)]
+    of_model = sa.and_(f.workspace == workspace, f.model == model)
+    sources = [
+        (OF_MODEL, sa.and_(of_model, f.version.is_(None))),
+        (OF_VERSION, sa.and_(of_model, f.version == version)),
+    ]
     if request is not None:
         # Ids of requests are the writers' choice: those of another model are not this one's.
-        sources.append((OF_REQUEST, sa.and_(f.request == request, f.workspace == workspace, f.model == model)))
+        sources.append((OF_REQUEST, sa.and_(f.request == request, of_model)))
     for kinds, condition in sources:
         for name, types in kinds.items():
             found = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
@@ -171,7 +183,7 @@ async def _read(tx: AsyncConnection, size: int, *conditions: sa.ColumnElement[bo
 
 def indexes(answer: Document) -> list[int]:
     """Every entry that the answer rests on."""
-    named: Iterable[Any] = (each["index"] for name in (*OF_VERSION, *OF_REQUEST, "policies") for each in answer[name])
+    named: Iterable[Any] = (each["index"] for name in PARTS for each in answer[name])
     stay = answer["stay"]
     more = [stay["index"]] + ([stay["closed_by"]] if stay["closed_by"] is not None else []) if stay else []
     return sorted({*named, *more})

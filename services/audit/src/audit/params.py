@@ -40,8 +40,14 @@ OneWorkspace = Annotated[Workspace, Query()]
 AnyWorkspace = Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")]
 
 
-def asked(limit: Limit = 50, after: After = None) -> Ask:
-    return Ask(limit, after)
+def asked(
+    limit: Limit = 50,
+    after: After = None,
+    signed: Annotated[
+        bool, Query(description="In the tree of the newest signed checkpoint: its 'size' has proofs")
+    ] = False,
+) -> Ask:
+    return Ask(limit, after, signed)
 
 
 def known(

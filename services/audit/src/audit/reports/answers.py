@@ -147,6 +147,8 @@ class FourEyes(Page):
 
 
 class Rollback(Answer):
+    """`stage` is the stage, or the `@alias`, that returned to the version."""
+
     index: int
     at: datetime
     workspace: str
@@ -156,7 +158,7 @@ class Rollback(Answer):
     replaced: int | None
     requested_by: str
     reason: str
-    digest: str
+    digest: str | None
     approved_by: list[Approval]
     policy: str | None
     decision_id: str | None
@@ -241,6 +243,19 @@ class Problems(Answer):
     last_index: int
 
 
+class MissingOffsets(Answer):
+    """Offsets of Kafka that are not in the log, though the broker did not say that it has no record of them."""
+
+    topic: str
+    partition: int
+    epoch: int
+    first_missing: int
+    last_missing: int
+
+
 class Gaps(Page):
+    """`offsets`, on the first page only: those that are missing now."""
+
     items: list[Gap]
     problems: list[Problems]
+    offsets: list[MissingOffsets]

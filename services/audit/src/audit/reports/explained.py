@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from audit.answers import Answer, Tenant
+from audit.answers import Answer, Deleted, Tenant
 
 
 class Fact(Answer):
@@ -66,6 +66,8 @@ class Explanation(Answer):
     others: list[int]
     known_size: int
     stay: Tenant | None
+    deleted: Deleted | None
+    deletions: list[Fact]
     registration: list[Fact]
     checks: list[Fact]
     evaluations: list[Fact]
