@@ -20,7 +20,7 @@ ROUTES = (
     "/v1/models/fraud/aliases/champion/history", "/v1/reports/lead-times", "/v1/reports/lead-times/models",
     "/v1/reports/rollbacks", "/v1/reports/revocations", "/v1/reports/approvals", "/v1/reports/approvals/people",
     "/v1/reports/four-eyes", "/v1/reports/break-glass", "/v1/reports/gaps", "/v1/search?q=fraud",
-    "/v1/explain?model=fraud",
+    "/v1/explain?model=fraud", "/v1/changes?since=2026-11-20T00:00:00Z",
 )  # fmt: skip
 
 

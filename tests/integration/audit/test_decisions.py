@@ -111,6 +111,17 @@ async def test_a_place_taken_by_a_forged_event_does_not_lose_the_decided_change(
     assert await signed.production() == 2
 
 
+async def test_a_forger_who_takes_the_id_of_a_decided_change_hides_nothing(signed: Signed) -> None:
+    await signed.tell(*signed.first())
+    leaving, entering = signed.swap()
+    taken = entering.model_copy(update={"actor": "eve", "value": signed.first()[3].value, "sequence": 9})
+    assert await signed.tell(taken, leaving, entering, entering) == ["bad-event", None, "id-used-twice", None]
+    rows = await signed.audit.rows(tables.timeline)
+    assert [row["copy_of"] for row in rows[5:]] == [None, None, None, 7]
+    assert await signed.production() == 2
+    await signed.assert_rebuilt_alike()
+
+
 async def test_a_decision_is_good_once(signed: Signed) -> None:
     told = [*signed.first(), *signed.swap()]
     await signed.tell(*told)

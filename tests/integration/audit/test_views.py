@@ -172,8 +172,7 @@ async def test_an_instant_before_1970_is_a_place_too(audit: Harness) -> None:
 
 async def test_copies_are_flagged(audit: Harness) -> None:
     original = story()[0]
-    copy = original.model_copy(update={"actor": "mallory"})
-    await audit.ledger.append([record(original), record(copy)])
+    await audit.ledger.append([record(original), record(original)])
     # The same id on another topic is another thing.
     asks = RequestTransition(model="fraud", version=1, to_stage=Stage.STAGING, reason="try")
     elsewhere = event(asks, None, event_id=original.id)
@@ -183,12 +182,18 @@ async def test_copies_are_flagged(audit: Harness) -> None:
 
 
 async def test_a_copy_cannot_take_the_place_of_a_later_event(audit: Harness) -> None:
-    """Same id, another sequence: it does not move the stream."""
+    """Same id, another sequence: it does not move the stream, and nobody takes it for a copy."""
     envelopes = story()
-    forged = envelopes[0].model_copy(update={"sequence": 2, "value": envelopes[2].value})
+    forged = envelopes[2].model_copy(update={"sequence": 2, "id": envelopes[0].id})
     await audit.ledger.append([record(envelopes[0]), record(forged), *[record(e) for e in envelopes[1:]]])
     rows = await audit.rows(tables.timeline)
-    assert rows[1]["copy_of"] == 0
+    assert rows[1]["copy_of"] is None
+    assert (rows[1]["problem"], rows[1]["outcome"]) == (
+        "id-used-twice: the entry 0 has the same id and says something else",
+        "failed",
+    )
+    assert rows[1]["summary"].startswith("ana moved fraud v1 from Staging to Production: ")
+    assert [row["code"] for row in await audit.rows(tables.finding)] == ["id-used-twice"]
     assert (await production(audit, 1.5))["version"] is None
     assert (await production(audit, 2))["version"] == 1
 

@@ -229,6 +229,11 @@ class AccessFile(Payload):
     roles: tuple[Grant, ...]
 
 
+def _covers(pattern: str, name: str) -> bool:
+    """Whether a grant's pattern covers a name; "*" stands for all of them, which no pattern such as "[!s]*" covers."""
+    return {*pattern} == {"*"} if name == "*" else fnmatch.fnmatchcase(name, pattern)
+
+
 class Access:
     """Maps groups to roles. Denied is the default. Everybody with a valid token is in the group `everyone`."""
 
@@ -252,7 +257,7 @@ class Access:
         return {
             g.role
             for g in self._grants
-            if g.group in groups and fnmatch.fnmatchcase(workspace, g.workspace) and fnmatch.fnmatchcase(model, g.model)
+            if g.group in groups and _covers(g.workspace, workspace) and _covers(g.model, model)
         }
 
     def patterns(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
@@ -261,7 +266,7 @@ class Access:
         return frozenset(
             g.model
             for g in self._grants
-            if g.group in groups and action in ALLOWED[g.role] and fnmatch.fnmatchcase(workspace, g.workspace)
+            if g.group in groups and action in ALLOWED[g.role] and _covers(g.workspace, workspace)
         )
 
     def grants(self, principal: Principal, action: Action) -> frozenset[tuple[str, str]]:

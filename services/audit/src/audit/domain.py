@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 from contracts import approval, audit, notifier, registry
 from contracts.envelope import Envelope, EnvelopeError
@@ -24,6 +25,7 @@ MAX_PROBLEM = 2_000
 MAX_VERSION = 2**31 - 1
 REGISTRATION = "registration"
 NOT_VERIFIED = "decision-not-verified"
+ID_USED_TWICE = "id-used-twice"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,14 @@ def read(topic: str, key: bytes | None, headers: tuple[tuple[str, bytes | None],
     except (ValueError, OverflowError, RecursionError) as error:
         flaw = Flaw("bad-event", clean(repr(error)))
     return Reading(envelope, flaw=flaw)
+
+
+def content_of(envelope: Envelope) -> bytes:
+    """A digest of all that an event says, 32 bytes: that of a record that was published again is the same."""
+    parts = [envelope.key.encode(), envelope.value or b""]
+    for name, value in envelope.headers():
+        parts += [name.encode(), value]
+    return sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).digest()
 
 
 def _misplaced(topic: str, envelope: Envelope) -> Flaw | None:

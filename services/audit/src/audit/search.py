@@ -104,7 +104,7 @@ async def find(tx: AsyncConnection, text: str, place: Place, ask: Ask) -> Docume
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     words = s.words.op("@@")(sa.func.websearch_to_tsquery("simple", text))
     query = (
-        sa.select(*(column for column in t if column.key != "revised"))
+        sa.select(*(column for column in t if column.key != "content"))
         .join_from(search_entry, timeline, t.index == s.index)
         .where(sa.or_(words, s.names.ilike(f"%{escaped}%", escape="\\")), s.index < begun.size, *place.on(timeline))
     )
