@@ -13,7 +13,10 @@ class Answer(BaseModel):
 
 
 class TimelineItem(Answer):
-    """One entry for people. `copy_of` is the first entry with the same event id; `problem` is set on a bad record."""
+    """One entry for people. `copy_of` is the first entry with the same event id; `problem` is set on a bad record.
+
+    Of an entry whose month was pruned the summary is "pruned", and nobody is named.
+    """
 
     index: int
     at: datetime

@@ -12,6 +12,7 @@ from audit import claims, intervals
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, clean, decided, move_of, read, signed
 from audit.facts import fact_of
+from audit.forgetting import forgotten
 from audit.leaf import Leaf, decode
 from audit.outcome import outcome_of
 from audit.page import Page
@@ -232,7 +233,7 @@ class Views:
         reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
         if row["judged"]:
             reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
-            told = _told(reading)
+            told = _told(reading) if row["leaf"] is not None else forgotten(_told(reading))
             if told["problem"] != row["problem"]:
                 changed = sa.update(timeline).where(timeline.c.index == row["index"])
                 await page.tx.execute(changed.values(**told, revised=page.now))
