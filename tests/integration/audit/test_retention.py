@@ -23,6 +23,7 @@ from audit.out.query import Entries, Query
 from audit.rebuild import rebuild
 from audit.retention.command import prune
 from audit.retention.legal import LegalHolds
+from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tlog.archive import Contradiction
 from audit.tlog.tiles import Tile, entries_of
@@ -198,17 +199,42 @@ async def test_what_comes_again_after_it_was_pruned_is_no_new_entry(old: Old) ->
     assert forged == 3 * COUNT
 
 
-async def test_the_views_can_still_be_rebuilt(old: Old) -> None:
-    views = Views(archive=old.audit.archive)
-    async with old.audit.db.transaction() as tx:
-        await rebuild(tx, views)
-    before = [await old.audit.rows(table) for table in tables.VIEWS]
-    assert len(before[0]) == 3 * COUNT
+async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
+    """And a rebuild, which reads it in the object store, leaves it out again."""
+    audit, search = old.audit, SearchProjection(old.audit.db)
+    views = Views(archive=audit.archive)
+
+    async def told() -> dict[str, list[dict[str, Any]]]:
+        while await search.step():
+            pass
+        return {table.name: await audit.rows(table) for table in (*tables.VIEWS, tables.search_entry)}
+
+    async def build() -> None:
+        async with audit.db.transaction() as tx:
+            assert await rebuild(tx, views) == 3 * COUNT
+
+    def content(found: dict[str, list[dict[str, Any]]], first: int, until: int) -> str:
+        names = ("timeline", "fact", "search_entry")
+        return repr([row for name in names for row in found[name] if first <= row["index"] < until])
+
+    await build()
+    before = await told()
+    for said in ("'ana'", "Staging for v7", "default/fraud/1"):
+        assert said in content(before, 0, 2 * COUNT)
     await old.policy(EVERYTHING)
     await old.prune()
-    async with old.audit.db.transaction() as tx:
-        assert await rebuild(tx, views) == 3 * COUNT
-    assert [await old.audit.rows(table) for table in tables.VIEWS] == before
+    after = await told()
+    for said in ("'ana'", "Staging for v7", "default/fraud/1", "for v"):
+        assert said not in content(after, 0, 2 * COUNT)
+    assert content(after, 2 * COUNT, 3 * COUNT) == content(before, 2 * COUNT, 3 * COUNT)
+    kept = ("index", "at", "topic", "event_id", "type", "stream", "sequence", "model", "version", "outcome", "copy_of")
+    for was, row in zip(before["timeline"], after["timeline"], strict=True):
+        assert [row[name] for name in kept] == [was[name] for name in kept]
+    assert {row["summary"] for row in after["timeline"][: 2 * COUNT]} == {"pruned"}
+    # What holds since then is still told.
+    assert after["stage_interval"] == before["stage_interval"]
+    await build()
+    assert await told() == after
 
 
 async def test_types_that_are_kept_longer_keep_their_month(old: Old) -> None:
@@ -374,6 +400,10 @@ async def test_nothing_goes_that_somebody_still_has_to_read(old: Old) -> None:
     await old.audit.execute("insert into audit.follower values ('slow', 299)")
     assert "slow has read only up to entry 299" in (await old.plan())[0]
     assert "0 months" in await old.prune()
+    await old.audit.execute("update audit.follower set name = 'siem:splunk' where name = 'slow'")
+    assert (await old.plan())[0].endswith("may go"), "a feed that nobody sends any more keeps nothing"
+    old.audit.settings = old.audit.settings.model_copy(update={"siem_url": "http://localhost", "siem_name": "splunk"})
+    assert "siem:splunk has read only up to entry 299" in (await old.plan())[0]
 
 
 BAD: dict[str, tuple[Any, str]] = {

@@ -82,4 +82,15 @@ class LogPruned(Message):
     pruned_by: Line
 
 
-EVENTS = (CheckpointPublished, AccessRecorded, RetentionPublished, HoldPlaced, HoldReleased, LogPruned)
+class RecordSkipped(Message):
+    """The receiver of the feed `sink` refused the record of entry `index` while it took another: the feed goes on
+    without it. `status` is the HTTP status, `detail` what the receiver said."""
+
+    TYPE: ClassVar[str] = "hallmark.siem.skipped.v1"
+    sink: Line
+    index: Annotated[int, Field(ge=0)]
+    status: Annotated[int, Field(ge=100, le=999)]
+    detail: Text
+
+
+EVENTS = (CheckpointPublished, AccessRecorded, RetentionPublished, HoldPlaced, HoldReleased, LogPruned, RecordSkipped)

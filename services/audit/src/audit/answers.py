@@ -15,6 +15,7 @@ class Answer(BaseModel):
 class TimelineItem(Answer):
     """One entry for people. `copy_of` is the first entry that is the same event; `problem` is set on a bad record.
 
+    Of an entry whose month was pruned the summary is "pruned", and nobody is named.
     `revised` is the entry whose rules came late and changed what is told here (`summary`, `problem`, `outcome`). Where
     it is not in the tree of the page, these three tell more than that tree knew.
     """

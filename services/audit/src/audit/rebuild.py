@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import search
 from audit.app import archive_of
 from audit.domain import NOT_VERIFIED, read
+from audit.forgetting import forget_all
 from audit.settings import AuditSettings
 from audit.tables import VIEWS, finding, follower, logged, mechanism
 from audit.tlog.archive import Damage
@@ -57,7 +58,7 @@ async def rebuild(
     """Drops the views and folds every entry again, or the first `size`; the projector waits. Returns how many.
 
     What was known at each size comes out as it was. Only the keys of decisions are those of today: an entry that did
-    not verify when it came, and does now, counts from its own place on.
+    not verify when it came, and does now, counts from its own place on. What pruned entries said is forgotten again.
     """
     mine = follower.c.name == FOLLOWER
     await tx.execute(sa.select(follower).where(mine).with_for_update())
@@ -80,6 +81,7 @@ async def rebuild(
         await views.project_page(tx, [item for item in items if item is not None])
         count = rows[-1]["index"] + 1
         progress(count)
+    await forget_all(tx)
     await tx.execute(sa.update(follower).where(mine).values(next=count))
     return count
 

@@ -85,6 +85,11 @@ async def behind(tx: AsyncConnection) -> int:
     return max(0, await _told(tx) - (at or 0))
 
 
+async def retell(tx: AsyncConnection, first: int, until: int) -> None:
+    """Takes anew what the timeline tells of these entries."""
+    await tx.execute(_WORDS, {"first": first, "next": until})
+
+
 async def reset(tx: AsyncConnection) -> None:
     """Forgets everything, to be taken again from the beginning."""
     await tx.execute(sa.delete(search_entry))

@@ -25,6 +25,7 @@ from audit.domain import (
     signed,
 )
 from audit.facts import fact_of
+from audit.forgetting import forgotten
 from audit.leaf import Leaf, decode
 from audit.outcome import outcome_of
 from audit.page import Page
@@ -262,7 +263,7 @@ class Views:
             rival = await page.rival(row["index"], leaf.topic, envelope.id, content_of(envelope))
         if row["judged"]:
             reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
-            told = _told(reading)
+            told = _told(reading) if row["leaf"] is not None else forgotten(_told(reading))
             if told["problem"] != row["problem"]:
                 changed = sa.update(timeline).where(timeline.c.index == row["index"])
                 await page.tx.execute(changed.values(**told, revised=page.now))

@@ -373,7 +373,12 @@ async def test_proofs_are_not_all_in_memory(log: list[Row], tmp_path: Path) -> N
     rows = [replace(log[2], stored=replace(log[2].stored, index=n)) for n in range(count)]
     head, note = head_of(log)
     of = dossier_of("default", "fraud", 2, rows, {})
-    given = {"head": head, "note": note, "proofs": dict.fromkeys(range(count), [bytes(32)] * 20), "vkeys": vkeys()}
+    given: dict[str, Any] = {
+        "head": head,
+        "note": note,
+        "proofs": dict.fromkeys(range(count), [bytes(32)] * 20),
+        "vkeys": vkeys(),
+    }
     with (tmp_path / "bundle.zip").open("wb") as target:
         tracemalloc.start()
         try:

@@ -24,8 +24,12 @@ def prover(proofs: Proofs, publisher: Publisher) -> Prove:
         async with turns:
             found = await (await proofs.paths(size)).of(indexes)
         items = [
-            {"index": index, "leaf_hash": leaf_hash.hex(), "proof": [b64encode(node).decode() for node in path]}
-            for index, leaf_hash, path in found
+            {
+                "index": one.index,
+                "leaf_hash": one.leaf_hash.hex(),
+                "proof": [b64encode(node).decode() for node in one.path],
+            }
+            for one in found
         ]
         return {"size": size, "checkpoint": published.note, "items": items}
 

@@ -1,15 +1,19 @@
 """Lets months of entries go from the database that no policy and no hold keeps.
 
 The database judges (`audit_guard.check_pruned`); this checks first that the object store has every byte, and that
-whoever follows the log has read it. Nothing is ever deleted in the store.
+whoever follows the log has read it. What the entries said goes from the views with them. Nothing is ever deleted in
+the store.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from audit import merkle
+from audit import merkle, search
+from audit.forgetting import forget
 from audit.leaf import Detached, decode
+from audit.out.siem.push import PREFIX
 from audit.tables import entry, follower, minimum_index
 from audit.tlog.archive import Archive, Contradiction
 from audit.tlog.publisher import ACTOR, Published
@@ -34,15 +38,20 @@ class Month:
 
 
 class Pruner:
-    def __init__(self, db: Database, events: EventLog, archive: Archive) -> None:
-        self._db, self._events, self._archive = db, events, archive
+    """`sinks`: the followers of feeds that are still sent. One that no longer is keeps nothing: the feed reads pruned
+    entries from the object store."""
+
+    def __init__(self, db: Database, events: EventLog, archive: Archive, sinks: Sequence[str] = ()) -> None:
+        self._db, self._events, self._archive, self._sinks = db, events, archive, sinks
 
     async def plan(self, published: Published) -> list[Month]:
         """The months with entries, oldest first, and what keeps them. Those before the first that stays may go."""
         size = published.checkpoint.size
         async with self._db.transaction() as tx:
             rows = (await tx.execute(JUDGE, {"size": size})).all()
-            behind = (await tx.execute(sa.select(follower).order_by(follower.c.next).limit(1))).first()
+            counts = ~follower.c.name.startswith(PREFIX) | follower.c.name.in_(self._sinks)
+            slowest = sa.select(follower).where(counts).order_by(follower.c.next)
+            behind = (await tx.execute(slowest.limit(1))).first()
         found = [Month(row.partition, row.first, row.until, row.problem) for row in rows if row.first is not None]
         months = []
         for month in found:
@@ -126,3 +135,5 @@ class Pruner:
                 sa.text("select audit.drop_partition(:name, :size)"), {"name": month.partition, "size": head.size}
             )
             await tx.execute(sa.text("reset role"))
+            await forget(tx, month.first, month.until)
+            await search.retell(tx, month.first, month.until)

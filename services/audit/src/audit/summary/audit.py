@@ -35,3 +35,8 @@ def _(m: audit.HoldReleased) -> str:
 @say.register
 def _(m: audit.LogPruned) -> str:
     return f"{m.pruned_by} pruned the entries {m.first} to {m.until - 1} from the database; the object store has them"
+
+
+@say.register
+def _(m: audit.RecordSkipped) -> str:
+    return f"{m.sink} refused the record of entry {m.index} ({m.status}: {line(m.detail)}); the feed goes on without it"

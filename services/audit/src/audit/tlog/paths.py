@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,7 +17,8 @@ KEPT = 256  # tiles; one takes some 35 KB
 Levels = Sequence[Sequence[bytes]]
 
 
-class Proven(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Proven:
     """The audit path of an entry, from its leaf hash up, in SHA-256 hashes."""
 
     index: int
@@ -80,11 +81,12 @@ def _levels(hashes: list[bytes]) -> Levels:
 
 async def _hashes(tx: AsyncConnection, level: int, start: int) -> list[bytes]:
     """The hashes of a tile, up to the first that is missing."""
-    found: sa.Select[Any]
     if level:
-        found = sa.select(node.c.index, node.c.hash).where(node.c.level == level)
-        index = node.c.index
+        n = node.c
+        query = sa.select(n.index, n.hash).where(n.level == level, n.index >= start, n.index < start + WIDTH)
+        rows = (await tx.execute(query.order_by(n.index))).all()
     else:
-        found, index = sa.select(logged.c.index, logged.c.leaf_hash), logged.c.index
-    rows = (await tx.execute(found.where(index >= start, index < start + WIDTH).order_by(index))).all()
+        e = logged.c
+        entries = sa.select(e.index, e.leaf_hash).where(e.index >= start, e.index < start + WIDTH)
+        rows = (await tx.execute(entries.order_by(e.index))).all()
     return [bytes(row[1]) for n, row in enumerate(rows) if row[0] == start + n]

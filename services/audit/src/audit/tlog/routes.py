@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from audit.access import AccessLog
+from audit.access import TILES, AccessLog
 from audit.completeness import Completeness as Checker
 from audit.tlog import tiles
 from audit.tlog.answers import Completeness, Consistency, EntryPage, Inclusion, Verdict
@@ -89,7 +89,7 @@ def router(
             raise Problem(410, "pruned", "the log gives out these entries to auditors only: see /v1/log/minimum-index")
         restricted = is_pruned or not is_public
         if restricted:
-            await access.admit_to_tiles(await guard(request))
+            await access.admit_sparsely(await guard(request), TILES, f"GET {request.url.path}", _span(wanted))
         data = await archive.read(wanted.path) if wanted is not None else None
         if data is None:
             raise Problem(404, "no-such-tile", f"the log has no tile {path}")
@@ -190,6 +190,14 @@ async def _export(proofs: Proofs, published: Published) -> AsyncIterator[bytes]:
             _line({"index": row["index"], "leaf": _text(row["leaf"]), "leaf_hash": row["leaf_hash"].hex()})
             for row in rows
         )
+
+
+def _span(tile: tiles.Tile | None) -> tuple[int, int]:
+    """The entries that a tile is about."""
+    if tile is None:
+        return 0, 0
+    height = 8 * max(tile.level, 0)
+    return tile.start << height, (tile.start + tile.width) << height
 
 
 def _text(data: bytes) -> str:

@@ -73,6 +73,7 @@ async def write_bundle(
         "subject": of.name,
         "checkpoint": checkpoint,
         "entries": len(of.rows),
+        "copies": of.copies,
         "files": await asyncio.to_thread(_measured, files),
     }
     files["manifest.json"] = partial(_whole, await seal(BUNDLE, manifest, signer))
