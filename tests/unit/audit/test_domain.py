@@ -87,6 +87,8 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     ),
     (
         AUDIT_EVENTS.name,
+        audit.PersonKnown(pseudonym="p_" + "a" * 26, commitment="sha256:" + "0" * 64),
+        audit.SubjectErased(pseudonym="p_" + "a" * 26, erased_by="lea", reason="article 17"),
         audit.LogPruned(
             origin="example.org/log",
             partition="entry_2020_01",

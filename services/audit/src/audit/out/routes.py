@@ -66,12 +66,13 @@ def router(
         start: Annotated[Index, Query(description="From this index on")] = 0,
         end: Annotated[Index | None, Query(description="Up to but without this index")] = None,
     ) -> StreamingResponse:
-        await access.admit(caller, _told(request))
+        await access.admit(caller, await access.told(request))
         if model is not None and workspace is None:
             raise Problem(422, "invalid-request", "'model' wants a 'workspace'")
         if model is not None and workspace is not None:
             async with db.snapshot() as tx:
                 model = await queries.identity(tx, workspace, model)
+        actor = await access.meant(actor)
         published = await publisher.current()
         size = published.checkpoint.size
         size = min(size, await entries.known())
@@ -99,7 +100,7 @@ def router(
     ) -> StreamingResponse:
         async with db.snapshot() as tx:
             of = await queries.identity(tx, workspace, model)
-        await access.admit(caller, _told(request), Action.READ, workspace, of)
+        await access.admit(caller, await access.told(request), Action.READ, workspace, of)
         name = quote(f"evidence-{workspace}-{of}-{version}.zip", safe="")
         return StreamingResponse(
             _chunks(await bundles.of(workspace, of, version)),
@@ -129,10 +130,6 @@ def router(
         return Response(await asyncio.to_thread(page.body), media_type=FORMATS[form][1], headers=headers)
 
     return api
-
-
-def _told(request: Request) -> str:
-    return f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
 
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -103,7 +103,7 @@ def _about_people(api: APIRouter, db: Database, reader: Readers) -> None:
         act: Annotated[answers.Act | None, Query()] = None,
         request: Annotated[Line | None, Query(description="A request or transition")] = None,
     ) -> Document:
-        place = await who.place(where)
+        place, person = await who.place(where), await who.meant(person)
         async with db.snapshot() as tx:
             return await people.approvals(tx, place, person, act, request, ask)
 
@@ -155,9 +155,9 @@ def _questions(api: APIRouter, db: Database, reader: Readers, pins: Pins, prove:
         ask: Asked,
         q: Annotated[str, Query(min_length=2, max_length=200, pattern=r"^[^\x00]*$")],
     ) -> Document:
-        place = await who.place(where)
+        place, words = await who.place(where), await who.words(q)
         async with db.snapshot() as tx:
-            return await search.find(tx, q, place, ask)
+            return await search.find(tx, words, place, ask)
 
     @api.get(
         "/v1/explain",

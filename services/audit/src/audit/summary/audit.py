@@ -35,3 +35,14 @@ def _(m: audit.HoldReleased) -> str:
 @say.register
 def _(m: audit.LogPruned) -> str:
     return f"{m.pruned_by} pruned the entries {m.first} to {m.until - 1} from the database; the object store has them"
+
+
+@say.register
+def _(m: audit.PersonKnown) -> str:
+    return f"{m.pseudonym} stands for somebody whom the vault of identities knows ({m.commitment})"
+
+
+@say.register
+def _(m: audit.SubjectErased) -> str:
+    also = f" and of {names(m.also)}" if m.also else ""
+    return f"{m.erased_by} erased the identity of {m.pseudonym}{also}{because(m.reason)}"

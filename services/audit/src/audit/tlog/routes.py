@@ -51,8 +51,7 @@ def router(
     proofs, check = Proofs(db, archive), Check(db, archive)
 
     async def auditor(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Principal:
-        query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        await access.admit(caller, query)
+        await access.admit(caller, await access.told(request))
         return caller
 
     log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])

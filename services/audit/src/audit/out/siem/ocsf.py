@@ -76,6 +76,7 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     audit.HoldPlaced: (CREATE, MEDIUM, SUCCESS),
     audit.HoldReleased: (DELETE, MEDIUM, SUCCESS),
     audit.LogPruned: (DELETE, HIGH, SUCCESS),
+    audit.SubjectErased: (DELETE, HIGH, SUCCESS),
 }
 _CLASSES = {
     ENTITY: ("Entity Management", 3, "Identity & Access Management"),
