@@ -11,7 +11,6 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 import sqlalchemy as sa
-from joserfc import jwt
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
@@ -58,10 +57,8 @@ def verifier(audit: Harness, people: People) -> Verifier:
     return Verifier(keys, issuer="hallmark", audience="hallmark", people=people)
 
 
-def token(key: OKPKey, subject: str, email: str | None = None, kind: str = "person", *groups: str) -> str:
-    plain = make_token(key, subject, list(groups), kind=kind)
-    claims = jwt.decode(plain, key, algorithms=["EdDSA"]).claims | ({"email": email} if email else {})
-    return "Bearer " + jwt.encode({"alg": "EdDSA", "kid": key.kid}, claims, key, algorithms=["EdDSA"])
+def token(key: OKPKey, subject: str, email: str | None = None, kind: str = "person") -> str:
+    return f"Bearer {make_token(key, subject, [], kind=kind, email=email)}"
 
 
 def keeper(audit: Harness) -> Keeper:
@@ -83,12 +80,13 @@ async def test_who_was_one_person_is_one_and_who_were_two_are_two(audit: Harness
     ana = await check.principal(token(key, "ana", "Ana.Lima@corp.example"))
     again = await verifier(audit, other).principal(token(key, "Ana", "ana.lima@CORP.example"))
     await other.close()
-    assert is_pseudonym(ana.subject) and ana.email and is_pseudonym(ana.email) and ana.subject != ana.email
+    assert [is_pseudonym(name or "") for name in (ana.subject, ana.email)] == [True, True]
     assert (again.subject, again.email) == (ana.subject, ana.email), "two processes must agree, whatever the capitals"
     second = await check.principal(token(key, "al-2", "ana.lima@corp.example"))
     named = await check.principal(token(key, "ana.lima@corp.example"))
     ben = await check.principal(token(key, "ben", "ben@corp.example"))
-    assert second.subject != ana.subject and called(second) & called(ana), "one address is one person"
+    assert second.subject != ana.subject
+    assert called(second) & called(ana), "one address is one person"
     assert called(named) & called(ana), "so is a subject that is somebody's address"
     assert not called(ben) & (called(ana) | called(second))
     assert await people.stand_in("BEN@corp.example") == ben.email, "a committer is called as their token is"
@@ -117,31 +115,19 @@ async def test_service_accounts_keep_their_names(audit: Harness, people: People,
     assert refused.value.status == 401
 
 
-async def test_without_the_vault_nobody_is_known_by_their_plain_name(
-    audit: Harness, migrated: str, key: OKPKey
-) -> None:
-    away = People(people_url(migrated).replace("/t_", "/gone_"), "hallmark")
-    try:
-        with pytest.raises(Exception) as failed:
-            await verifier(audit, away).principal(token(key, "ana"))
-    finally:
-        await away.close()
-    assert "ana" not in str(failed.value)
-
-
-async def test_a_vault_that_is_away_makes_503_and_what_it_said_holds_a_minute(
-    audit: Harness, migrated: str, people: People, key: OKPKey
+async def test_a_vault_that_is_away_is_waited_for_and_what_it_said_holds_a_minute(
+    audit: Harness, people: People, key: OKPKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = verifier(audit, people)
     known = await check.principal(token(key, "ana"))
-    await audit.execute("revoke connect on database " + migrated.rsplit("/", 1)[1] + " from public")
-    await audit.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'hallmark_people'")
-    assert (await check.principal(token(key, "ana"))).subject == known.subject
     shut = People("postgresql://hallmark_people:test@127.0.0.1:1/nothing", "hallmark")
-    with pytest.raises(OSError) as failed:
+    monkeypatch.setattr(people, "_db", shut._db)
+    assert (await check.principal(token(key, "ana"))).subject == known.subject
+    with pytest.raises(OSError, match="Connect") as failed:
         await verifier(audit, shut).principal(token(key, "ben"))
     await shut.close()
-    assert is_transient(failed.value)
+    assert is_transient(failed.value), "so the answer is 503, and a record of Kafka is tried again"
+    assert "ben" not in str(failed.value)
 
 
 async def test_the_log_commits_to_each_person_once_and_tells_when_the_vault_was_rewritten(
@@ -184,7 +170,7 @@ async def test_erasing_somebody(audit: Harness, people: People) -> None:
     recorded = await said(audit, AccessRecorded)
     assert "GET /v1/people?subject=(withheld)" in {one.query for one in recorded}
     everything = "".join(str(row["data"]) for row in await audit.rows(tables.mechanism.event))
-    assert "corp.example" not in everything.lower() and '"ana' not in everything.lower()
+    assert not any(name in everything.lower() for name in ("corp.example", '"ana'))
     fresh = People.of(audit.settings)
     assert fresh is not None
     back, _ = await fresh.meet("ana", None, person=True)
@@ -216,7 +202,10 @@ async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Har
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:hallmark:problem:legal-hold")
         await admin.post(f"/v1/retention/holds/{made['id']}/release", json={"reason": "settled"})
         async with audit.db.transaction() as tx:
-            for index, kind, person in ((1, "hallmark.request.opened.v1", "trainer"), (2, "hallmark.vote.cast.v1", ana)):
+            for index, kind, person in (
+                (1, "hallmark.request.opened.v1", "trainer"),
+                (2, "hallmark.vote.cast.v1", ana),
+            ):
                 row = {"index": index, "at": sa.func.now(), "type": kind, "person": person, "request": "r", "data": {}}
                 await tx.execute(sa.insert(tables.fact).values(row))
         refused = await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})
