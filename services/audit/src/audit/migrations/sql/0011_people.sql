@@ -1,16 +1,3 @@
-do $$
-begin
-  begin
-    if to_regrole('hallmark_people_owner') is null then
-      create role hallmark_people_owner nologin;
-    end if;
-  exception when duplicate_object or unique_violation then null;  -- another database was faster
-  end;
-  if not (select rolsuper from pg_roles where rolname = current_user) then
-    execute format('grant hallmark_people_owner to %I', current_user);
-  end if;
-end $$;
-
 create schema people;
 
 -- Every name that somebody has or had: a subject or an address. Rows are written once and never updated, so that no old
@@ -124,11 +111,12 @@ begin
 end $$;
 
 revoke execute on all functions in schema people from public;
-alter table people.name owner to hallmark_people_owner;
-alter table people.state owner to hallmark_people_owner;
-alter table people.address owner to hallmark_people_owner;
-alter function people.known(text) owner to hallmark_people_owner;
-alter function people.ensure(text, boolean, text, text, text, bytea) owner to hallmark_people_owner;
-alter function people.meet(text, boolean, text[], text[], text[], bytea[]) owner to hallmark_people_owner;
-alter function people.erase(text) owner to hallmark_people_owner;
-grant usage on schema people to hallmark_people_owner;
+grant usage, create on schema people to hallmark_audit_owner;
+alter table people.name owner to hallmark_audit_owner;
+alter table people.state owner to hallmark_audit_owner;
+alter table people.address owner to hallmark_audit_owner;
+alter function people.known(text) owner to hallmark_audit_owner;
+alter function people.ensure(text, boolean, text, text, text, bytea) owner to hallmark_audit_owner;
+alter function people.meet(text, boolean, text[], text[], text[], bytea[]) owner to hallmark_audit_owner;
+alter function people.erase(text) owner to hallmark_audit_owner;
+revoke create on schema people from hallmark_audit_owner;
