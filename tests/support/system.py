@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +36,11 @@ class System:
     stack: Stack | None = None
     workspace: str = field(default_factory=lambda: f"w{uuid4().hex[:8]}")
 
-    def token(self, subject: str, *groups: str, kind: str = "person", ttl: int = 3600) -> str:
-        return make_token(load_key(self.auth_key), subject, list(groups), kind=kind, ttl_seconds=ttl)
+    def token(self, subject: str, *groups: str, kind: str = "person", ttl: int = 3600, email: str | None = None) -> str:
+        return make_token(load_key(self.auth_key), subject, list(groups), kind=kind, ttl_seconds=ttl, email=email)
 
-    def client(self, subject: str, *groups: str, kind: str = "person") -> Client:
-        token = self.token(subject, *groups, kind=kind)
+    def client(self, subject: str, *groups: str, kind: str = "person", email: str | None = None) -> Client:
+        token = self.token(subject, *groups, kind=kind, email=email)
         return Client(self.url, token, workspace=self.workspace, retry_for=60)
 
     @property
@@ -75,8 +76,10 @@ def kinds() -> list[str]:
     return ["compose"] if EXTERNAL else ["tansu", "apache"]
 
 
-def embedded_system(kind: str, held: ExitStack) -> System:
-    """A stack of its own, stopped and removed with `held`."""
+def embedded_system(
+    kind: str, held: ExitStack, *, people: bool = False, settings: Mapping[str, str] | None = None
+) -> System:
+    """A stack of its own, stopped and removed with `held`; `people`: with the vault of identities."""
     if kind == "apache" and (why := jars.missing()) is not None:
         pytest.skip(f"Apache Kafka cannot run here: {why}")
     # Not under pytest's directory: each new run of pytest shuts that to PostgreSQL's user again.
@@ -93,7 +96,9 @@ def embedded_system(kind: str, held: ExitStack) -> System:
     receivers = held.enter_context(Receivers(smtp))
     ports = {name: free_port() for name in SERVICES}
     stack = held.enter_context(
-        Stack(Options(data_dir=data, kafka=kind, ports=ports, env=env, fsync=False))  # type: ignore[arg-type]
+        Stack(
+            Options(data, kafka=kind, ports=ports, env=env | dict(settings or {}), fsync=False, people=people)  # type: ignore[arg-type]
+        )
     )
     assert stack.infra is not None
     return System(

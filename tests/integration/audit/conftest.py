@@ -165,10 +165,21 @@ def service_url(admin_url: str) -> str:
     return admin._replace(netloc=f"hallmark_audit:test@{admin.hostname}:{admin.port}").geturl()
 
 
+def people_url(admin_url: str) -> str:
+    """Of the vault of identities; who does not give it to a service has the vault off."""
+    admin = urlsplit(admin_url)
+    return admin._replace(netloc=f"hallmark_people:test@{admin.hostname}:{admin.port}").geturl()
+
+
 def migrate_audit(admin_url: str) -> None:
-    scripts = Path(audit_app.__file__).parent / "migrations"
-    guarded = ("entry", "node", "finding", "checkpoint")
-    migrate("audit", scripts, database_url=service_url(admin_url), admin_database_url=admin_url, append_only=guarded)
+    migrate(
+        "audit",
+        Path(audit_app.__file__).parent / "migrations",
+        database_url=service_url(admin_url),
+        admin_database_url=admin_url,
+        append_only=("entry", "node", "finding", "checkpoint"),
+        people_database_url=people_url(admin_url),
+    )
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -6,6 +6,7 @@ import time
 from hashlib import sha256
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from audit import tables

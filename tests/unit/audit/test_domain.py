@@ -92,6 +92,16 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     ),
     (
         AUDIT_EVENTS.name,
+        audit.PersonKnown(pseudonym="p_" + "a" * 26, commitment="sha256:" + "0" * 64),
+        ["p_aaaa", "sha256:0000"],
+    ),
+    (
+        AUDIT_EVENTS.name,
+        audit.SubjectErased(pseudonym="p_" + "a" * 26, also=("p_" + "b" * 26,), erased_by="lea", reason="article 17"),
+        ["lea", "p_aaaa", "p_bbbb", "article 17"],
+    ),
+    (
+        AUDIT_EVENTS.name,
         audit.LogPruned(
             origin="example.org/log",
             partition="entry_2020_01",

@@ -299,3 +299,31 @@ class StaleVersion(Result):
     status: str = "ready"
     servers: list[str] = Field(default_factory=list)
     revocation: dict[str, Any] | None = None
+
+
+class Identity(Result):
+    """Whom a pseudonym stands for. `name` is a subject (`person`), or an address that the `accounts` have.
+
+    `commitment` is the SHA-256 of the salt and the canonical JSON of issuer and name; `as_announced`: the log says the
+    same, so the row is what it was; None: it does not say yet.
+    """
+
+    pseudonym: str
+    name: str
+    issuer: str
+    person: bool
+    addresses: list[str]
+    accounts: list[str]
+    first_seen: datetime
+    last_seen: datetime
+    salt: str
+    commitment: str
+    as_announced: bool | None
+
+
+class Erased(Result):
+    """`also`: pseudonyms of addresses that went too; `kept`: of those that somebody else has as well."""
+
+    pseudonym: str
+    also: list[str]
+    kept: list[str]

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import AwareDatetime, Field
 
-from contracts.payload import Line, Message, ModelName, Payload, Reason, Text, Workspace
+from contracts.payload import Digest, Line, Message, ModelName, Payload, Reason, Text, Workspace
+from contracts.people import Pseudonym
 
 
 class CheckpointPublished(Message):
@@ -93,4 +94,34 @@ class RecordSkipped(Message):
     detail: Text
 
 
-EVENTS = (CheckpointPublished, AccessRecorded, RetentionPublished, HoldPlaced, HoldReleased, LogPruned, RecordSkipped)
+class PersonKnown(Message):
+    """The vault of identities knows whom a pseudonym stands for. `commitment` binds it to that, and tells nothing
+    (`contracts.people.commitment`): the salt is in the vault, and goes with the name."""
+
+    TYPE: ClassVar[str] = "hallmark.person.known.v1"
+    pseudonym: Pseudonym
+    commitment: Digest
+
+
+class SubjectErased(Message):
+    """Whom the pseudonym stood for was erased from the vault, and with it the addresses that nobody else had (`also`).
+    Nobody can tell any more."""
+
+    TYPE: ClassVar[str] = "hallmark.subject.erased.v1"
+    pseudonym: Pseudonym
+    also: tuple[Pseudonym, ...] = ()
+    erased_by: Line
+    reason: Reason
+
+
+EVENTS = (
+    CheckpointPublished,
+    AccessRecorded,
+    RetentionPublished,
+    HoldPlaced,
+    HoldReleased,
+    LogPruned,
+    RecordSkipped,
+    PersonKnown,
+    SubjectErased,
+)

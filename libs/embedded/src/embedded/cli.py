@@ -46,6 +46,10 @@ def up(
     port_audit: Port = 8803,
     port_notifier: Port = 8804,
     detach: Annotated[bool, typer.Option("--detach/--foreground", help="Return when ready, leave it running.")] = False,
+    people: Annotated[
+        bool,
+        typer.Option("--people", help="With the vault of identities: the log has pseudonyms. For good, once it is on."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start PostgreSQL, Kafka, the object store and the four services; Ctrl-C stops them."""
@@ -57,7 +61,7 @@ def up(
         names = " and ".join(f"--port-{name}" for name, port in ports.items() if port == shared[0])
         raise typer.BadParameter(f"port {shared[0]} is given to more than one service", param_hint=names)
     work = _detached if detach else _foreground
-    raise typer.Exit(work(data_dir, kafka, ports, as_json))
+    raise typer.Exit(work(data_dir, kafka, ports, as_json, people=people))
 
 
 def down(data_dir: DataDir = DATA_DIR) -> None:
@@ -126,7 +130,7 @@ def token_create(
     keys.main(["token", "--key", str(key), "--subject", subject, *groups, "--ttl", ttl])
 
 
-def _foreground(data_dir: Path, kafka: Any, ports: dict[str, int], as_json: bool) -> int:
+def _foreground(data_dir: Path, kafka: Any, ports: dict[str, int], as_json: bool, *, people: bool) -> int:
     from embedded.stack import Options, Stack
     from embedded.view import View
 
@@ -136,7 +140,7 @@ def _foreground(data_dir: Path, kafka: Any, ports: dict[str, int], as_json: bool
     began = time.monotonic()
     failed: list[Exception] = []
     view = View(_console(), quiet=as_json)
-    stack = Stack(Options(data_dir, kafka, ports), on_change=view.show)
+    stack = Stack(Options(data_dir, kafka, ports, people=people), on_change=view.show)
 
     def start() -> None:
         try:
@@ -165,7 +169,7 @@ def _foreground(data_dir: Path, kafka: Any, ports: dict[str, int], as_json: bool
     return 0
 
 
-def _detached(data_dir: Path, kafka: str, ports: dict[str, int], as_json: bool) -> int:
+def _detached(data_dir: Path, kafka: str, ports: dict[str, int], as_json: bool, *, people: bool) -> int:
     from embedded import state
     from embedded.view import View
 
@@ -174,6 +178,7 @@ def _detached(data_dir: Path, kafka: str, ports: dict[str, int], as_json: bool) 
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "embedded", "up", "--foreground", "--data-dir", str(data_dir), "--kafka", kafka]
     command += [word for name, port in ports.items() for word in (f"--port-{name}", str(port))]
+    command += ["--people"] if people else []
     with log.open("wb") as out:
         child = subprocess.Popen(  # noqa: S603
             command,

@@ -16,6 +16,7 @@ CONSOLE_PORT = 8800
 BUCKETS = {"approval": EVIDENCE, "audit": LOG}  # of their own
 VAULT_KEY = "subscriptions.key"  # encrypts the secrets of subscriptions at rest
 DATABASE = "hallmark"
+PEOPLE = "people"  # the vault of identities: a schema, and a role that every service asks it with
 LOG_NAME = "log"  # two logs must not share a name, so that their checkpoints cannot be confused
 # Tansu refuses idempotent producers and forgets its topics. A first join to a group takes it half the session
 # timeout and at least 1 s (the default would be 5 s), and 5 s more for a static member.
@@ -27,10 +28,13 @@ TANSU = {
 }
 
 
-def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], kept: dict[str, str]) -> dict[str, str]:
+def environment(
+    service: str, infra: Infra, data: Path, ports: dict[str, int], kept: dict[str, str], *, people: bool = False
+) -> dict[str, str]:
     """Every setting of one service. What is not about where the servers are may come from our environment.
 
-    `kept`: each service's password, and the name of the audit log (LOG_NAME), as the data directory keeps them.
+    `kept`: each service's password, the vault's (PEOPLE), and the name of the audit log (LOG_NAME), as the data
+    directory keeps them. `people`: the vault of identities is on.
     """
     keys = data / "keys"
     optional = {
@@ -70,6 +74,8 @@ def environment(service: str, infra: Infra, data: Path, ports: dict[str, int], k
             "HALLMARK_S3_SECRET_KEY": infra.s3_own[bucket],
             "HALLMARK_S3_BUCKET": bucket,
         }
+    if people:
+        fixed["HALLMARK_PEOPLE_DATABASE_URL"] = database_url(infra, f"hallmark_{PEOPLE}", kept[PEOPLE])
     if infra.kafka_kind == "tansu":
         fixed |= TANSU
     for name, port in {**ports, "console": CONSOLE_PORT}.items():

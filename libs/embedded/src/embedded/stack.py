@@ -40,6 +40,7 @@ class Options:
     ports: dict[str, int] = field(default_factory=dict)  # of services (registry, ...) and of servers (postgres, ...)
     env: dict[str, str] = field(default_factory=dict)  # more settings for all services
     fsync: bool = True
+    people: bool = False  # with the vault of identities, which that data directory then keeps for good
 
 
 class Stack:
@@ -103,9 +104,13 @@ class Stack:
         servers = {name: port for name, port in self.options.ports.items() if name not in services.PORTS}
         infra = prepare_infra(self.data, self.options.kafka, servers, fsync=self.options.fsync, say=self._say)
         self.infra = infra
-        kept = secret(self.data, *self.ports, services.LOG_NAME)
+        kept = secret(self.data, *self.ports, services.LOG_NAME, services.PEOPLE)
+        switch = self.data / services.PEOPLE
+        if self.options.people:
+            switch.touch()
         env = {
-            name: services.environment(name, infra.infra, self.data, self.ports, kept) | self.options.env
+            name: services.environment(name, infra.infra, self.data, self.ports, kept, people=switch.exists())
+            | self.options.env
             for name in self.ports
         }
         logs = self.data / "logs"

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from pydantic import ValidationError
 from contracts.access import ALLOWED, Action, Role
 from contracts.keys import LEEWAY_SECONDS
 from contracts.payload import Payload
+from contracts.people import is_pseudonym
 from kit.errors import Transient
 from kit.outbound import tls
+from kit.people import People
 from kit.problems import Problem
 
 log = structlog.get_logger()
@@ -34,6 +36,7 @@ ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
 MIN_REFRESH_SECONDS = 5.0
 MAX_AGE_SECONDS = 60.0
 READ_SECONDS = 5.0
+PERSON = "person"
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,11 @@ class KeySource:
 
 
 class Verifier:
-    """Checks a bearer token: signature, issuer, audience, expiry."""
+    """Checks a bearer token: signature, issuer, audience, expiry. With `people`, callers get their pseudonyms."""
 
-    def __init__(self, keys: KeySource, *, issuer: str, audience: str) -> None:
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str, people: People | None = None) -> None:
         self._keys = keys
+        self._people = people
         self._claims = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_SECONDS,
             iss={"essential": True, "value": issuer},
@@ -153,7 +157,18 @@ class Verifier:
 
         Raises:
             Problem: 401, with what is wrong but nothing of the token.
+            Exception: what keeps the vault from answering (`kit.errors.is_transient`).
         """
+        found = await self._verified(authorization)
+        if self._people is None:
+            return found
+        is_person = found.kind == PERSON
+        if not is_person and is_pseudonym(found.subject):
+            raise Problem(401, "token-invalid", "the token was refused: no service account is called like a pseudonym")
+        subject, email = await self._people.meet(found.subject, found.email, person=is_person)
+        return replace(found, subject=subject, email=email)
+
+    async def _verified(self, authorization: str | None) -> Principal:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Problem(401, "unauthenticated", "send 'Authorization: Bearer <token>' (hallmark token create)")

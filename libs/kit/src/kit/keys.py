@@ -83,10 +83,12 @@ def make_token(
     kind: str = "person",
     issuer: str = "hallmark",
     audience: str = "hallmark",
+    email: str | None = None,
 ) -> str:
     """A signed JWT of the built-in issuer."""
     at = int(time.time())
-    claims = {
+    claims: dict[str, object] = {"email": email} if email else {}
+    claims |= {
         "iss": issuer,
         "aud": audience,
         "sub": subject,

@@ -45,8 +45,12 @@ def run(
     *,
     append_only: tuple[str, ...] = (),
     commands: Sequence[Command[Any]] = (),
+    keeps_people: bool = False,
 ) -> None:
-    """`python -m SERVICE serve|migrate|...`. Bad settings end with status 2 and a line per mistake."""
+    """`python -m SERVICE serve|migrate|...`. Bad settings end with status 2 and a line per mistake.
+
+    `keeps_people`: the vault of identities is in its database.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {service}", description=f"Hallmark's {service} service")
     parsers = parser.add_subparsers(dest="command", required=True)
     parsers.add_parser("serve", help="HTTP, consumers and relay in one process")
@@ -55,7 +59,7 @@ def run(
         command.arguments(parsers.add_parser(command.name, help=command.help))
     given = parser.parse_args()
     if given.command == "migrate":
-        _migrate(service, build, _read(parser, DatabaseSettings), append_only)
+        _migrate(service, build, _read(parser, DatabaseSettings), append_only, keeps_people=keeps_people)
         return
     for command in commands:
         if command.name == given.command:
@@ -88,17 +92,24 @@ def duration(text: str) -> timedelta:
 
 
 def _migrate(
-    service: str, build: Callable[[S], FastAPI], settings: DatabaseSettings, append_only: tuple[str, ...]
+    service: str,
+    build: Callable[[S], FastAPI],
+    settings: DatabaseSettings,
+    append_only: tuple[str, ...],
+    *,
+    keeps_people: bool,
 ) -> None:
     module = sys.modules[build.__module__].__file__
     assert module is not None
     admin = settings.admin_database_url
+    people = settings.people_database_url if keeps_people else None
     migrate(
         service,
         Path(module).parent / "migrations",
         database_url=settings.database_url.get_secret_value(),
         admin_database_url=admin.get_secret_value() if admin else None,
         append_only=append_only,
+        people_database_url=people.get_secret_value() if people else None,
     )
     sys.stdout.write(f"{service}: schema is up to date\n")
 

@@ -40,12 +40,19 @@ def guard_events(schema: str) -> list[str]:
 
 
 def migrate(
-    service: str, scripts: Path, *, database_url: str, admin_database_url: str | None, append_only: tuple[str, ...] = ()
+    service: str,
+    scripts: Path,
+    *,
+    database_url: str,
+    admin_database_url: str | None,
+    append_only: tuple[str, ...] = (),
+    people_database_url: str | None = None,
 ) -> None:
     """Brings the service's schema to the newest revision and grants its role what it needs, no more.
 
     `append_only` names tables beside `event` that the role may only insert into and read. A schema's function
-    `grant_service(role text)` has the last word on the grants, where there is one.
+    `grant_service(role text)` has the last word on the grants, where there is one. `people_database_url`: of the
+    service that keeps the vault of identities, where that is on.
     """
     admin = asyncpg_url(admin_database_url or database_url)
     asyncio.run(_prepare(service, admin, database_url))
@@ -54,6 +61,8 @@ def migrate(
     config.attributes["url"] = admin
     command.upgrade(config, "head")
     asyncio.run(_grant(service, admin, database_url, ("event", *append_only)))
+    if people_database_url:
+        asyncio.run(_open_vault(admin, database_url, people_database_url))
 
 
 def run_migrations(metadata: sa.MetaData) -> None:
@@ -92,21 +101,38 @@ def _credentials(database_url: str) -> tuple[str, str]:
 
 
 async def _prepare(service: str, admin: str, database_url: str) -> None:
-    role, password = _credentials(database_url)
     connection = await asyncpg.connect(admin)
     try:
         async with connection.transaction():
             await connection.execute(f"select pg_advisory_xact_lock({_LOCK})")
-            if not await connection.fetchval("select 1 from pg_roles where rolname = $1", role):
-                # Roles belong to the whole cluster, the lock to one database: another may make it meanwhile.
-                with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-                    async with connection.transaction():
-                        await connection.execute(
-                            await connection.fetchval(
-                                "select format('create role %I login password %L', $1::text, $2::text)", role, password
-                            )
-                        )
+            await _ensure_role(connection, *_credentials(database_url))
             await connection.execute(f'create schema if not exists "{service}"')
+    finally:
+        await connection.close()
+
+
+async def _ensure_role(connection: asyncpg.Connection, role: str, password: str) -> None:
+    if await connection.fetchval("select 1 from pg_roles where rolname = $1", role):
+        return
+    # Roles belong to the whole cluster, the lock to one database: another may make it meanwhile.
+    with suppress(asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+        async with connection.transaction():
+            await connection.execute(
+                await connection.fetchval(
+                    "select format('create role %I login password %L', $1::text, $2::text)", role, password
+                )
+            )
+
+
+async def _open_vault(admin: str, database_url: str, people_database_url: str) -> None:
+    """The role that asks the vault, and what it and the vault's keeper may do there."""
+    role, password = _credentials(people_database_url)
+    connection = await asyncpg.connect(admin)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"select pg_advisory_xact_lock({_LOCK})")
+            await _ensure_role(connection, role, password)
+            await connection.execute("select people.grant_vault($1, $2)", _credentials(database_url)[0], role)
     finally:
         await connection.close()
 

@@ -9,12 +9,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class DatabaseSettings(BaseSettings):
-    """What `python -m SERVICE migrate` needs. `admin_database_url` may make roles and schemas; nothing else uses it."""
+    """What `python -m SERVICE migrate` needs. `admin_database_url` may make roles and schemas; nothing else uses it.
+    `people_database_url`: where the vault is on; its role is made by audit's migration."""
 
     model_config = SettingsConfigDict(env_prefix="HALLMARK_", frozen=True, extra="ignore")
 
     database_url: SecretStr
     admin_database_url: SecretStr | None = None
+    people_database_url: SecretStr | None = None
 
 
 class ProcessSettings(BaseSettings):
@@ -32,6 +34,8 @@ class Settings(ProcessSettings):
 
     database_url: SecretStr
     database_pool: Annotated[int, Field(ge=1)] = 8
+    # The vault of identities (`kit.people`): audit's database, with a role of its own. Without it events name people.
+    people_database_url: SecretStr | None = None
 
     kafka_bootstrap: str
     kafka_idempotence: bool = True

@@ -22,7 +22,9 @@ from kit import problems
 from kit.auth import Access, KeySource, Principal, Verifier
 from kit.bus import Bus
 from kit.db import Database
+from kit.nameless import Nameless
 from kit.openapi import NO_TOKEN, PROBLEM_RESPONSES, Documented
+from kit.people import People
 from kit.settings import Settings
 from kit.tasks import cancel
 
@@ -42,8 +44,12 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         self.access = Access.load(settings.access_file)
+        self.people = People.of(settings)
         self._verifier = Verifier(
-            KeySource(settings.auth_jwks), issuer=settings.auth_issuer, audience=settings.auth_audience
+            KeySource(settings.auth_jwks),
+            issuer=settings.auth_issuer,
+            audience=settings.auth_audience,
+            people=self.people,
         )
 
     async def __call__(self, request: Request) -> Principal:
@@ -52,6 +58,18 @@ class Guard:
     async def verify(self, authorization: str | None) -> Principal:
         """Raises Problem 401."""
         return await self._verifier.principal(authorization)
+
+    async def named(self, name: str) -> str:
+        """Whom a request means by a name: with the vault on their pseudonym, else the name as it is.
+
+        Raises:
+            Problem: 422, the vault knows nobody of that name.
+        """
+        return name if self.people is None else await self.people.named(name)
+
+    async def meant(self, name: str) -> str:
+        """As `named`, where a name may also be a team's or a service account's: that stays as it is."""
+        return name if self.people is None else await self.people.meant(name)
 
     def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
         """Raises Problem 403."""
@@ -76,11 +94,12 @@ def make_app(
     background: Sequence[Background] = (),
     on_start: Sequence[Callable[[], Awaitable[None]]] = (),
     on_stopping: Sequence[Callable[[], None]] = (),
+    people: People | None = None,
 ) -> FastAPI:
     """The service's application. Background tasks run from start to stop; one that ends is started again.
 
     `on_stopping` is called as soon as the server is told to stop, before it waits for open answers: whoever holds
-    endless ones ends them there.
+    endless ones ends them there. With `people`, the vault, no text with an e-mail address is taken (`kit.nameless`).
     """
     state = _State()
 
@@ -99,6 +118,8 @@ def make_app(
             await bus.stop()
             await cancel(tasks)
             await db.close()
+            if people is not None:
+                await people.close()
 
     app = Documented(
         title=f"Hallmark {service}",
@@ -109,7 +130,9 @@ def make_app(
     )
     app.state.on_stopping = tuple(on_stopping)
     problems.install(app)
-    app.add_middleware(_RequestIds)
+    if people is not None:
+        app.add_middleware(Nameless)
+    app.add_middleware(_RequestIds)  # the last one added is the first to see a request
     for router in routers:
         app.include_router(router)
     _operations(app, service, db, bus, state)

@@ -100,4 +100,5 @@ def build(settings: ApprovalSettings) -> FastAPI:
         ],
         background=[relay.run, parts.sweeper.run, calls.run, *([files.tidy] if files else [])],
         on_start=[topics, parts.revisions.bootstrap],
+        people=guard.people,
     )

@@ -12,5 +12,6 @@ run(
     AuditSettings,
     build,
     append_only=("entry", "node", "finding", "checkpoint"),
+    keeps_people=True,
     commands=[signer.COMMAND, prune.COMMAND, rebuild.COMMAND],
 )

@@ -9,12 +9,15 @@ import math
 import time
 from dataclasses import dataclass
 from hashlib import sha256
+from urllib.parse import parse_qsl, urlencode
 
 import structlog
+from fastapi import Request
 
 from audit.tlog.publisher import ACTOR
 from contracts.access import Action
 from contracts.audit import AccessRecorded
+from contracts.people import is_pseudonym
 from kit.auth import Principal
 from kit.db import Database
 from kit.errors import Transient, is_transient
@@ -28,6 +31,8 @@ TILES, FEED = "GET /tile/...", "GET /v1/siem"
 MORE = " (more of them within a minute are told together)"
 SPARSE_SECONDS = 60.0
 MAX_QUERY = 8_000
+PERSONAL = frozenset({"actor", "person", "q"})  # parts of a query in which people are named
+WITHHELD = "(withheld)"
 BATCH = 200
 CLOSE_SECONDS = 5.0
 Span = tuple[int, int]
@@ -72,6 +77,32 @@ class AccessLog:
         self._windows: dict[tuple[str, str], _Window] = {}
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
+
+    async def meant(self, name: str | None) -> str | None:
+        """Whom somebody means who asks for a name: where people have pseudonyms, theirs."""
+        people = self._guard.people
+        return name if name is None or people is None else await people.known(name) or name
+
+    async def words(self, text: str) -> str:
+        """As `meant`, for each word of a text."""
+        if self._guard.people is None:
+            return text
+        return " ".join([await self.meant(word) or word for word in text.split()]) or text
+
+    async def told(self, request: Request) -> str:
+        """What is recorded of a question. Where people have pseudonyms, no name is: it would come back into the log
+        with whoever asks for somebody who was erased."""
+        query = request.url.query
+        if self._guard.people is not None and query:
+            parts = [await self._nameless(*part) for part in parse_qsl(query, keep_blank_values=True)]
+            query = urlencode(parts, safe="*:()")
+        return f"{request.method} {request.url.path}" + (f"?{query}" if query else "")
+
+    async def _nameless(self, name: str, value: str) -> tuple[str, str]:
+        if name not in PERSONAL:
+            return name, value
+        meant = await self.meant(value)
+        return name, meant if meant and is_pseudonym(meant) else WITHHELD
 
     async def admit(
         self, principal: Principal, query: str, action: Action = Action.AUDIT, workspace: str = ALL, model: str = ALL

@@ -69,6 +69,7 @@ def _views(api: APIRouter, db: Database, reader: Readers) -> None:
         copies: Annotated[bool, Query(description="Also what a topic held twice")] = False,
     ) -> Document:
         place = await who.place(where)
+        actor = await who.meant(actor)
         wanted = queries.Filter(place, tuple(types or ()), actor, subject, outcome, correlationid, problem, copies)
         async with db.snapshot() as tx:
             return await queries.timeline_page(tx, wanted, ask)

@@ -13,6 +13,8 @@ from audit.months import Months
 from audit.out.parts import out_of
 from audit.params import readers
 from audit.parking import DeadLetters
+from audit.people import routes as people
+from audit.people.keeper import Keeper
 from audit.pins import Pins
 from audit.projector import Projector
 from audit.reports.proving import prover
@@ -68,6 +70,7 @@ def build(settings: AuditSettings) -> FastAPI:
     out = out_of(settings, db, guard, access, events, archive, publisher, signer, projector.projected)
     pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
     rules = Rules(db, events, settings.checkpoint_origin)
+    keeper = Keeper(db, events) if guard.people else None
     return make_app(
         settings,
         service=SERVICE,
@@ -77,6 +80,7 @@ def build(settings: AuditSettings) -> FastAPI:
         routers=[
             api.router(db, readers(db, guard, access), pins, prover(Proofs(db, archive), publisher)),
             retention.router(guard, access, rules),
+            people.router(guard, access, keeper),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
             out.router,
         ],
@@ -92,7 +96,9 @@ def build(settings: AuditSettings) -> FastAPI:
             LegalHolds(db, archive, rules.changed).run,
             DeadLetters(db, bus, views, projector.projected).run,
             *out.background,
+            *([keeper.run] if keeper else []),
         ],
+        people=guard.people,
     )
 
 

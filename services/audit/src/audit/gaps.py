@@ -3,6 +3,7 @@
 What was found below stays found: entries are never removed. Whoever doubts that calls `forget`, and all is looked at.
 """
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Book:
 class Gaps:
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._busy = asyncio.Lock()
         self.forget()
 
     def forget(self) -> None:
@@ -79,6 +81,15 @@ class Gaps:
 
     async def of(self, book: Book) -> list[Hole]:
         """Offsets that no entry of the epoch has, and of which nobody knows why."""
+        async with self._busy:
+            found = await self._walk(book)
+        start = self._walked.get(book.key, book.lowest)
+        # The ledger itself has compared what follows the last entry: it was in the log from an epoch before.
+        is_settled = book.epoch > 0 and not book.is_newest
+        tail = [] if is_settled or len(found) >= MOST else await self.rest(book, start, book.next)
+        return [*found, *tail]
+
+    async def _walk(self, book: Book) -> list[Hole]:
         found = self._open.setdefault(book.key, [])
         while len(found) < MOST:
             start = self._walked.get(book.key, book.lowest)
@@ -87,11 +98,7 @@ class Gaps:
                 break
             found += without(page, await self._explained(book, start, last))
             self._walked[book.key] = last + 1
-        start = self._walked.get(book.key, book.lowest)
-        # The ledger itself has compared what follows the last entry: it was in the log from an epoch before.
-        is_settled = book.epoch > 0 and not book.is_newest
-        tail = [] if is_settled or len(found) >= MOST else await self.rest(book, start, book.next)
-        return [*found, *tail]
+        return found
 
     async def rest(self, book: Book, first: int, until: int) -> list[Hole]:
         """What of this range is not explained."""

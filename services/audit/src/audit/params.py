@@ -81,6 +81,14 @@ class Reader:
     def __init__(self, db: Database, guard: Guard, access: AccessLog, principal: Principal, query: str) -> None:
         self._db, self._guard, self._access, self._principal, self._query = db, guard, access, principal, query
 
+    async def meant(self, name: str | None) -> str | None:
+        """Whom the caller means by a name: where people have pseudonyms, theirs."""
+        return await self._access.meant(name)
+
+    async def words(self, text: str) -> str:
+        """As `meant`, for each word of a text."""
+        return await self._access.words(text)
+
     async def everything(self) -> None:
         """Raises Problem 403 unless the caller audits everything."""
         await self._access.admit(self._principal, self._query)
@@ -144,7 +152,6 @@ def readers(db: Database, guard: Guard, access: AccessLog) -> Readers:
     """The dependency that gives a route its `Reader`."""
 
     async def reader(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Reader:
-        query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        return Reader(db, guard, access, caller, query)
+        return Reader(db, guard, access, caller, await access.told(request))
 
     return reader

@@ -18,10 +18,10 @@ from audit import search
 from audit.app import archive_of
 from audit.domain import NOT_VERIFIED, read
 from audit.forgetting import forget_all
+from audit.projector import position
 from audit.settings import AuditSettings
 from audit.tables import VIEWS, finding, follower, logged, mechanism
 from audit.tlog.archive import Damage
-from audit.projector import position
 from audit.views import FOLLOWER, PAGE, STAGES, Item, Views, views_of
 from kit.db import Database, digests
 from kit.main import Command

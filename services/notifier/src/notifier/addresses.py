@@ -17,8 +17,11 @@ def check_mailbox(address: str) -> None:
 
 
 def visible(url: str) -> str:
-    """What people may see of a URL: where it leads. Of many receivers the path or the query is the password."""
+    """What people may see of a URL: where it leads. Of many receivers the path or the query is the password. Of a
+    mailbox they see the domain."""
     parts = urlsplit(url)
+    if not parts.scheme:
+        return f"****@{url.rpartition('@')[2]}"[:500]
     return f"{parts.scheme}://{parts.netloc}/****"[:500]
 
 

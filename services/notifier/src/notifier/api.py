@@ -140,6 +140,7 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
     ) -> SubscriptionDocument:
         principal = await guard(request)
         guard.require(principal, Action.SUBSCRIBE, body.workspace, body.model)
+        audience = tuple([await _addressed(guard, name) for name in body.audience])
         made = await commands.subscribe(
             principal.subject,
             body.channel,
@@ -148,7 +149,7 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
             workspace=body.workspace,
             model=body.model,
             secret=body.secret,
-            audience=body.audience,
+            audience=audience,
             idempotency_key=idempotency_key,
         )
         return SubscriptionDocument(**made)
@@ -219,3 +220,9 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
         return DeliveryDetail(**await commands.replay(delivery_id, state))
 
     return routes
+
+
+async def _addressed(guard: Guard, name: str) -> str:
+    """`user:ann` with the pseudonym of ann, where people have one; other names as they are. Raises Problem 422."""
+    kind, colon, rest = name.partition(":")
+    return f"{kind}:{await guard.named(rest)}" if kind == "user" and colon else name

@@ -58,15 +58,25 @@ def build(settings: NotifierSettings) -> FastAPI:
         graceful_seconds=settings.graceful_seconds,
     )
     relay = Relay.of(db, events, settings)
-    commands = Commands(db, events, inbox, callable_, vault, mail=settings.smtp_host is not None)
+    guard = Guard(settings)
+    commands = Commands(
+        db,
+        events,
+        inbox,
+        callable_,
+        vault,
+        mail=settings.smtp_host is not None,
+        hides_mailboxes=guard.people is not None,
+    )
     return make_app(
         settings,
         service=SERVICE,
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, commands, Guard(settings))],
+        routers=[api.router(db, commands, guard)],
         background=[relay.run, worker.run],
+        people=guard.people,
     )
 
 

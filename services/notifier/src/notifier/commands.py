@@ -36,9 +36,20 @@ CONSUMER = "http"
 
 
 class Commands:
-    def __init__(self, db: Database, log: EventLog, inbox: Inbox, guard: Guard, vault: Vault, *, mail: bool) -> None:
+    def __init__(
+        self,
+        db: Database,
+        log: EventLog,
+        inbox: Inbox,
+        guard: Guard,
+        vault: Vault,
+        *,
+        mail: bool,
+        hides_mailboxes: bool = False,
+    ) -> None:
+        """`hides_mailboxes`: an e-mail address is kept like a secret, and events have its domain only."""
         self._db, self._log, self._inbox, self._guard, self._vault = db, log, inbox, guard, vault
-        self._mail = mail
+        self._mail, self._hides_mailboxes = mail, hides_mailboxes
 
     async def subscribe(
         self,
@@ -63,6 +74,7 @@ class Commands:
         types = tuple(dict.fromkeys(types)) or (ADDRESSED_TYPES if audience else DEFAULT_TYPES)
         _check_filters(types, audience)
         await self._check(channel, address, secret)
+        plain = channel is Channel.EMAIL and not self._hides_mailboxes
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
         asked = [channel, address, list(types), workspace, model, secret, *([list(audience)] if audience else [])]
         digest = sha256(canonical_json(asked)).hexdigest()
@@ -77,14 +89,14 @@ class Commands:
                 subscription_id=subscription_id,
                 owner=owner,
                 channel=channel,
-                address=address if channel is Channel.EMAIL else visible(address),
+                address=address if plain else visible(address),
                 types=types,
                 workspace=workspace,
                 model=model,
                 audience=audience,
             )
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
-            if channel is not Channel.EMAIL:
+            if not plain:
                 await self._keep(tx, subscription_id, "address", address)
             signing = made or secret
             if signing is not None:

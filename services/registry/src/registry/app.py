@@ -36,7 +36,9 @@ def build(settings: RegistrySettings) -> FastAPI:
     guard = Guard(settings)
     blobs = store_of(settings)
     artifacts = Artifacts(db, blobs, settings.reference_buckets)
-    commands = Commands(db, events, inbox, guard.access, artifacts, transition_hours=settings.transition_hours)
+    commands = Commands(
+        db, events, inbox, guard.access, artifacts, transition_hours=settings.transition_hours, people=guard.people
+    )
     reader = DecisionReader(KeySource(settings.decision_jwks))
     inspector = Inspector(at_once=settings.verifications)
     verification = Verification(db, commands, artifacts, inspector, at_once=settings.verifications)
@@ -77,4 +79,5 @@ def build(settings: RegistrySettings) -> FastAPI:
         background=[relay.run, expire, verify, *serving.background],
         on_start=[blobs.ensure_bucket],
         on_stopping=[serving.close],
+        people=guard.people,
     )

@@ -30,10 +30,12 @@ from kit.db import Database
 from kit.errors import Permanent
 from kit.events import Cause, Conflict, EventLog, New
 from kit.inbox import Inbox
+from kit.people import People
 from kit.problems import Problem
 from registry import domain, orders, queries, revocation, revoking, stages, state, views
 from registry.acts import ACTS, Acted, Scene
 from registry.artifacts import Artifacts
+from registry.nameless import nameless
 
 log = structlog.get_logger()
 Document = dict[str, Any]
@@ -54,6 +56,7 @@ class Commands:
         artifacts: Artifacts,
         *,
         transition_hours: float,
+        people: People | None = None,
     ) -> None:
         self._db = db
         self._log = log_
@@ -61,9 +64,11 @@ class Commands:
         self._access = access
         self._artifacts = artifacts
         self._expires_after = timedelta(hours=transition_hours)
+        self._people = people
 
     async def prepare(self, command: C, principal: Principal) -> C:
-        """Authorises the command, and gives it with the model's identity in place of whatever name it was called by.
+        """Authorises the command, and gives it with the model's identity in place of whatever name it was called by,
+        and pseudonyms in place of people's names where there is a vault.
 
         Raises:
             Problem: 403, 413, 422.
@@ -80,7 +85,7 @@ class Commands:
             detail = f"the evaluation has {size} bytes, {MAX_EVALUATION_BYTES} is the most; keep to what gates look at"
             raise Problem(422, "evaluation-too-large", detail)
         prepared: C = given.model_copy(update={"model": name})
-        return prepared
+        return prepared if self._people is None else await nameless(prepared, self._people)
 
     async def lock(self, tx: AsyncConnection, commands: Sequence[Any]) -> None:
         """Takes the streams of many commands, in one order for everybody, so that batches cannot deadlock."""

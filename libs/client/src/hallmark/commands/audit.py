@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hallmark.commands import person
 from hallmark.errors import HallmarkError
 from hallmark.output import REFUSED, Json, ModelArgument, client, emit, err, example, out, people, table, text
 from hallmark.output import app as noun
@@ -13,6 +14,7 @@ from hallmark.results import Tenure
 from hallmark.verify import VerificationError, verify_export
 
 app = noun("audit", "What happened, what was in production when, and the proof that nobody changed the record.")
+app.add_typer(person.app)
 
 
 @app.command(epilog=example("hallmark audit timeline fraud"))

@@ -86,10 +86,11 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
     @api.post("/v1/delegations", summary="Let somebody vote where one may oneself", status_code=201)
     async def grant(http: Request, body: DelegationBody) -> DelegationDocument:
         principal = await guard(http)
-        delegator = body.delegator or principal.subject
+        delegator = await guard.named(body.delegator) if body.delegator else principal.subject
+        delegate = await guard.named(body.delegate)
         if delegator != principal.subject:
             guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
-            if _same(body.delegate, principal.subject):
+            if _same(delegate, principal.subject):
                 raise Problem(403, "own-delegate", "nobody takes the right of others for themselves; ask them")
         elif principal.kind != "person":
             raise Problem(403, "service-account", "only people vote, so only people delegate")
@@ -99,7 +100,7 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
             async with db.transaction() as tx:
                 person = callers.person(principal, ("*", "*"))
                 await directory.seen(tx, person, await desk.clock(tx))
-        row = await directory.grant(delegator, body.delegate, body.starts, body.ends, body.reason, by=principal.subject)
+        row = await directory.grant(delegator, delegate, body.starts, body.ends, body.reason, by=principal.subject)
         return _delegation(row)
 
     @api.delete("/v1/delegations/{delegation_id}", summary="End a delegation")
@@ -110,6 +111,7 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
     @api.get("/v1/members/{subject:path}", summary="The groups somebody is known to be in")
     async def get_member(http: Request, subject: Subject) -> MemberDocument:
         principal = await guard(http)
+        subject = await guard.named(subject)
         if subject != principal.subject:
             guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
         async with db.snapshot() as tx:
@@ -125,6 +127,7 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
         """
         principal = await guard(http)
         guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
+        subject = await guard.named(subject) if body.person else subject
         if _same(subject, principal.subject):
             raise Problem(403, "own-membership", "others tell in which groups you are")
         told = await directory.tell(subject, frozenset(body.groups), person=body.person, by=principal.subject)

@@ -18,6 +18,7 @@ from contracts.access import Action
 from contracts.payload import Line, ModelName, StageName, Target, Text, VersionNumber, Workspace
 from contracts.registry import RequestFields
 from kit.problems import Problem
+from kit.web import Guard
 from policy.document import parse
 from policy.reader import PolicyError
 
@@ -106,6 +107,7 @@ def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
         """200: the revision in force says the same. 201: it is in force now. 202: others have to approve first."""
         principal = await guard(http)
         guard.require(principal, Action.MANAGE_POLICY, "*", "*")
+        await _refuse_names(guard, body.document)
         with _mistakes():
             proposed = await revisions.propose(body.document, principal.subject, body.reason)
         found = _requested(proposed)
@@ -134,6 +136,17 @@ def router(desk: Desk, callers: Callers, revisions: Revisions) -> APIRouter:
             return await simulate(desk, body.document, body.last, sections)
 
     return api
+
+
+_USER = re.compile(r"\buser:([^\s\"',\]}#]{1,200})")
+
+
+async def _refuse_names(guard: Guard, document: str) -> None:
+    """Raises Problem 422 when the text of a policy, which stays as it was written, names somebody by their plain name
+    though people have pseudonyms. Services are named as they are called."""
+    for name in dict.fromkeys(_USER.findall(document)):
+        if (meant := await guard.meant(name)) != name:
+            raise Problem(422, "personal-data", f"policies stay in the log: write user:{meant} for whom user: names")
 
 
 @contextmanager

@@ -166,7 +166,8 @@ def router(desk: Desk, callers: Callers, people: People, emergencies: Emergencie
         principal = await guard(http)
         request = await callers.request(request_id, principal)
         ballot = Ballot(body.choice, body.comment, body.request_digest, body.rule)
-        await people.vote(request_id, callers.person(principal, request.place), ballot, body.on_behalf_of)
+        whose = await guard.named(body.on_behalf_of) if body.on_behalf_of else None
+        await people.vote(request_id, callers.person(principal, request.place), ballot, whose)
         return await shown(request_id, principal)
 
     @api.delete("/v1/requests/{request_id}/votes", summary="Withdraw one's vote")

@@ -75,7 +75,7 @@ def router(
         ] = None,
         proofs: Annotated[bool, Query(description="With an inclusion proof of each entry")] = False,
     ) -> StreamingResponse:
-        await access.admit(caller, _told(request))
+        await access.admit(caller, await access.told(request))
         if model is not None and workspace is None:
             raise Problem(422, "invalid-request", "'model' wants a 'workspace'")
         if model is not None and workspace is not None:
@@ -84,6 +84,7 @@ def router(
         before = _cursor(after)
         if before is not None and start:
             raise Problem(422, "invalid-request", "give either 'start' or 'after'")
+        actor = await access.meant(actor)
         published = await publisher.current()
         head = published.checkpoint
         follows = None
@@ -126,7 +127,7 @@ def router(
     ) -> StreamingResponse:
         async with db.snapshot() as tx:
             of = await queries.identity(tx, workspace, model)
-        await access.admit(caller, _told(request), Action.READ, workspace, of)
+        await access.admit(caller, await access.told(request), Action.READ, workspace, of)
         name = quote(f"evidence-{workspace}-{of}-{version}.zip", safe="")
         return StreamingResponse(
             _chunks(await bundles.of(workspace, of, version)),
@@ -148,7 +149,7 @@ def router(
         form: Annotated[Literal["ocsf", "cloudevents"], Query(alias="format")] = "ocsf",
         limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most")] = 500,
     ) -> Response:
-        await access.admit_sparsely(caller, FEED, _told(request), (after + 1, after + 1 + limit))
+        await access.admit_sparsely(caller, FEED, await access.told(request), (after + 1, after + 1 + limit))
         published = await publisher.newest()
         size = published.checkpoint.size if published else 0
         page = await feed.page(after, size, form=form, limit=limit)
@@ -165,10 +166,6 @@ def _cursor(text: str | None) -> Cursor | None:
         return None if text is None else decode(text, (int,))
     except ValueError as error:
         raise Problem(422, "invalid-request", f"'after': {error}") from error
-
-
-def _told(request: Request) -> str:
-    return f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
 
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:

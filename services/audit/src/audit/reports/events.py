@@ -1,13 +1,16 @@
 """Rollbacks, revocations, and what is missing or wrong in the log."""
 
+from itertools import islice
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import paging
-from audit.completeness import GAPS, MOST
+from audit.completeness import MOST
+from audit.gaps import Gaps
 from audit.paging import Ask, Document, known_with
 from audit.queries import Place
-from audit.tables import alias_interval, fact, kafka_offset, revoked, stage_interval, timeline
+from audit.tables import alias_interval, fact, revoked, stage_interval, timeline
 from contracts.approval import RevocationOrdered
 from contracts.lifecycle import TransitionKind
 
@@ -103,20 +106,16 @@ async def gaps(tx: AsyncConnection, ask: Ask) -> Document:
         .group_by(code)
         .order_by(code)
     )
-    told = {"problems": [dict(row) for row in (await tx.execute(problems)).mappings()]}
-    return {**page, **told, "offsets": await _offsets(tx) if ask.after is None else []}
+    return {**page, "problems": [dict(row) for row in (await tx.execute(problems)).mappings()]}
 
 
-async def _offsets(tx: AsyncConnection) -> list[Document]:
+async def offsets(walker: Gaps) -> list[Document]:
     """Offsets that the log has not, and of which the broker did not say that it has no record, as of now, of the newest
     epoch, at most 100 ranges of each partition. `/v1/log/completeness` asks the broker for the rest."""
-    k, found = kafka_offset.c, []
-    query = sa.select(kafka_offset).order_by(k.topic, k.partition, k.epoch)
-    books = {(book["topic"], book["partition"]): book for book in (await tx.execute(query)).mappings().all()}
-    for book in books.values():
-        place = {name: book[name] for name in ("topic", "partition", "epoch")}
-        for first, until in await tx.execute(
-            GAPS, {**place, "since": book["since"], "next": book["next"], "most": MOST}
-        ):
-            found.append({**place, "first_missing": first, "last_missing": until - 1})
+    found = []
+    for book in await walker.books():
+        if book.is_newest:
+            place = {"topic": book.topic, "partition": book.partition, "epoch": book.epoch}
+            holes = islice(await walker.of(book), MOST)
+            found += [{**place, "first_missing": first, "last_missing": until - 1} for first, until in holes]
     return found

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 
 from audit import explain, search
 from audit.answers import SearchPage
+from audit.gaps import Gaps
 from audit.paging import Document
 from audit.params import Asked, AsKnown, At, OneWorkspace, Reader, Readers, Scope
 from audit.pins import MAX_PIN, PinClaims, Pins
@@ -36,6 +37,7 @@ def router(db: Database, reader: Readers, pins: Pins, prove: Prove) -> APIRouter
 def _about_versions(api: APIRouter, db: Database, reader: Readers) -> None:
     Who = Annotated[Reader, Depends(reader)]
     report: dict[str, Any] = {"tags": ["reports"]}
+    walker = Gaps(db)
 
     @api.get(
         "/v1/reports/lead-times",
@@ -86,8 +88,9 @@ def _about_versions(api: APIRouter, db: Database, reader: Readers) -> None:
     @api.get("/v1/reports/gaps", summary="What streams skip, and what is wrong", response_model=answers.Gaps, **report)
     async def gaps(who: Who, ask: Asked) -> Document:
         await who.everything()
+        missing = await events.offsets(walker) if ask.after is None else []
         async with db.snapshot() as tx:
-            return await events.gaps(tx, ask)
+            return {**await events.gaps(tx, ask), "offsets": missing}
 
 
 def _about_people(api: APIRouter, db: Database, reader: Readers) -> None:
@@ -103,7 +106,7 @@ def _about_people(api: APIRouter, db: Database, reader: Readers) -> None:
         act: Annotated[answers.Act | None, Query()] = None,
         request: Annotated[Line | None, Query(description="A request or transition")] = None,
     ) -> Document:
-        place = await who.place(where)
+        place, person = await who.place(where), await who.meant(person)
         async with db.snapshot() as tx:
             return await people.approvals(tx, place, person, act, request, ask)
 
@@ -159,9 +162,9 @@ def _questions(api: APIRouter, db: Database, reader: Readers, pins: Pins, prove:
         ask: Asked,
         q: Annotated[str, Query(min_length=2, max_length=200, pattern=r"^[^\x00]*$")],
     ) -> Document:
-        place = await who.place(where)
+        place, words = await who.place(where), await who.words(q)
         async with db.snapshot() as tx:
-            return await search.find(tx, q, place, ask)
+            return await search.find(tx, words, place, ask)
 
     @api.get(
         "/v1/explain",

@@ -40,3 +40,14 @@ def _(m: audit.LogPruned) -> str:
 @say.register
 def _(m: audit.RecordSkipped) -> str:
     return f"{m.sink} refused the record of entry {m.index} ({m.status}: {line(m.detail)}); the feed goes on without it"
+
+
+@say.register
+def _(m: audit.PersonKnown) -> str:
+    return f"{m.pseudonym} stands for somebody whom the vault of identities knows ({m.commitment})"
+
+
+@say.register
+def _(m: audit.SubjectErased) -> str:
+    also = f" and of {names(m.also)}" if m.also else ""
+    return f"{m.erased_by} erased the identity of {m.pseudonym}{also}{because(m.reason)}"

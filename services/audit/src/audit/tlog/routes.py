@@ -53,8 +53,7 @@ def router(
     checking = asyncio.Lock()
 
     async def auditor(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Principal:
-        query = f"{request.method} {request.url.path}" + (f"?{request.url.query}" if request.url.query else "")
-        await access.admit(caller, query)
+        await access.admit(caller, await access.told(request))
         return caller
 
     async def covering(size: int) -> Published:

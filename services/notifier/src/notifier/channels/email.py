@@ -55,7 +55,7 @@ class EmailSender:
         smtp = self._smtp
         if smtp is None:
             return Outcome(Verdict.RETRY, "no mail server is set: HALLMARK_SMTP_HOST")
-        hidden = tuple(s for s in (smtp.password,) if s)
+        hidden = tuple(s for s in (smtp.password, parcel.address) if s)  # servers like to repeat the address
         try:
             # The library's own limit is per step of the conversation.
             async with asyncio.timeout(self._timeout):

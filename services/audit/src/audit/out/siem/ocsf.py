@@ -77,6 +77,7 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     audit.HoldReleased: (DELETE, MEDIUM, SUCCESS),
     audit.LogPruned: (DELETE, HIGH, SUCCESS),
     audit.RecordSkipped: (OTHER, MEDIUM, FAILURE),
+    audit.SubjectErased: (DELETE, HIGH, SUCCESS),
 }
 _CLASSES = {
     ENTITY: ("Entity Management", 3, "Identity & Access Management"),
