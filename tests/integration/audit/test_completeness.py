@@ -160,7 +160,7 @@ async def test_streams_are_followed(audit: Harness, monkeypatch: pytest.MonkeyPa
 async def test_the_alarm_is_raised_and_the_check_goes_on(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the database ends nothing."""
     monkeypatch.setattr(module, "EVERY_SECONDS", 0.01)
-    checker, tries = module.Completeness(audit.db, audit.settings), 0
+    checker, tries = Completeness(audit.db, audit.settings), 0
 
     async def failing(**_: Any) -> Any:
         nonlocal tries
@@ -172,14 +172,10 @@ async def test_the_alarm_is_raised_and_the_check_goes_on(audit: Harness, monkeyp
         await checker.run()
     assert tries == 3
     good: dict[str, Any] = {"streams": [], "broker": None, "items": []}
-    item = {"missing": 2, "unread": 5, "unconfirmed": [(1, 4)]}
+    item: dict[str, Any] = {"missing": 2, "unread": 5, "unconfirmed": [(1, 4)]}
     checker._tell({**good, "items": [item]})
     assert (module.HOLES._value.get(), module.UNREAD._value.get(), module.UNCONFIRMED._value.get()) == (2, 5, 3)
     seen = module.CHECKED._value.get()
-    checker._tell({**good, "broker": "away", "items": [replace_unread(item)]})
+    checker._tell({**good, "broker": "away", "items": [{**item, "unread": None}]})
     assert (module.UNREAD._value.get(), module.CHECKED._value.get()) == (5, seen)
     checker._tell(good)
-
-
-def replace_unread(item: dict[str, Any]) -> dict[str, Any]:
-    return {**item, "unread": None}

@@ -1,5 +1,6 @@
 """What the log keeps, what no hold lets go, and what stays provable of what went."""
 
+import asyncio
 import json
 from base64 import b64decode
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from minio import Minio
 from minio.error import S3Error
+from tests.support.waiting import until
 
 from audit import app as audit_app
 from audit import merkle, tables
@@ -174,7 +176,19 @@ async def test_old_months_go_and_all_stays_provable(old: Old) -> None:
 
 async def test_the_drop_is_an_event(old: Old) -> None:
     await old.policy(EVERYTHING)
+    bucket, key = old.audit.settings.s3_bucket, Tile(-1, 1).path
+
+    def locked_days() -> int:
+        found = old.client.get_object_retention(bucket, key)
+        assert found is not None
+        return (found.retain_until_date.replace(tzinfo=UTC) - datetime.now(UTC)).days
+
+    old.audit.settings = old.audit.settings.model_copy(update={"archive_lock_days": 400})
+    await old.plan()
+    assert locked_days() < 200
     await old.prune()
+    # What is left of the entries is in the store: it is locked anew.
+    assert locked_days() >= 399
     rows = [row for row in await old.audit.rows(tables.mechanism.event) if row["type"] == LogPruned.TYPE]
     found = [LogPruned.model_validate_json(row["data"]) for row in rows]
     assert [(m.partition, m.first, m.until, m.minimum_index, m.size, m.pruned_by) for m in found] == [
@@ -290,6 +304,84 @@ async def test_a_hold_lies_on_the_objects_of_the_store(old: Old) -> None:
         await legal.step()
         assert [old.held(Tile(-1, n).path) for n in range(3)] == expected
     assert await old.audit.rows(tables.held_object) == []
+
+
+async def test_who_only_asks_keeps_no_hold_waiting(old: Old) -> None:
+    await old.policy(EVERYTHING)
+    other = await asyncpg.connect(old.audit.admin_url)
+    try:
+        async with other.transaction():
+            # The plan has judged January, and waits for February.
+            await other.execute("lock table audit_part.entry_2020_02 in access exclusive mode")
+            plan = asyncio.create_task(old.plan())
+            waiting = (
+                "select count(*) from pg_locks where not granted and relation = 'audit_part.entry_2020_02'::regclass"
+            )
+
+            async def waits() -> bool:
+                return bool(await other.fetchval(waiting))
+
+            await until(waits, 30)
+            async with asyncio.timeout(20):
+                await old.hold(workspace="another-place")
+            assert not plan.done()
+    finally:
+        await other.close()
+    assert len(await plan) == 3
+
+
+async def test_holds_of_two_processes_free_nothing_that_is_held(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frees an object while the other begins to hold it."""
+    audit, key = old.audit, Tile(-1, 0).path
+    first, second = (LegalHolds(audit.db, audit_app.archive_of(audit.settings), Signal()) for _ in range(2))
+    over = await old.hold(workspace="default", model="fraud")
+    await first.step()
+    await old.put(f"/v1/retention/holds/{over}/release", {"reason": "settled"}, "POST")
+    inside, go_on, hold = asyncio.Event(), asyncio.Event(), first._archive.hold
+
+    async def pausing(name: str, *, on: bool) -> bool:
+        if not on and name == key:
+            inside.set()
+            await go_on.wait()
+        return await hold(name, on=on)
+
+    monkeypatch.setattr(first._archive, "hold", pausing)
+    freeing = asyncio.create_task(first.step())
+    await inside.wait()
+    await old.hold(workspace="default", model="fraud")
+    holding = asyncio.create_task(second.step())
+
+    async def waits() -> bool:
+        async with audit.db.snapshot() as tx:
+            asked = sa.text(
+                "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = "
+                "(select oid from pg_database where datname = current_database())"
+            )
+            return holding.done() or bool(await tx.scalar(asked))
+
+    await until(waits, 30)
+    go_on.set()
+    await asyncio.gather(freeing, holding)
+    assert old.held(key)
+
+
+async def test_a_damaged_entry_stops_no_hold(old: Old) -> None:
+    """What cannot be read is held as it is; the rest has its turn."""
+    audit = old.audit
+    large = replace(record(event(registered(1, "huge"), 1)), headers=(("much", b"x" * 70_000),))
+    await audit.ledger.ledger.append([large, *(record(event(registered(1, f"m{n}"), 1)) for n in range(200))])
+    await audit.get(f"/v1/log/inclusion?index={3 * COUNT + 200}")
+    (lost,) = [item.key async for item in audit.archive.store.objects("leaf/")]
+    old.client.remove_object(audit.settings.s3_bucket, lost)
+    await old.policy(EVERYTHING)
+    await old.prune()
+    old.client.remove_object(audit.settings.s3_bucket, Tile(-1, 0).path)  # of pruned entries nobody has the bytes
+    await old.hold(workspace="default", model="other")
+    await LegalHolds(audit.db, audit.archive, Signal()).step()
+    held = {row["key"] for row in await audit.rows(tables.held_object)}
+    assert {Tile(-1, n).path for n in (2, 3)} <= held
+    assert Tile(-1, 1).path not in held
+    assert old.held(Tile(-1, 3).path)
 
 
 async def test_the_database_itself_refuses(old: Old) -> None:

@@ -19,6 +19,11 @@ BUNDLES_BYTES = 32 << 20
 TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 
 
+def leaf_key(digest: bytes) -> str:
+    """Where a large leaf with this SHA-256 lies."""
+    return f"leaf/{digest.hex()}"
+
+
 class Damage(Problem):
     """Part of the log is missing, or not what it was. `GET /v1/log/verify` finds out where."""
 
@@ -91,7 +96,7 @@ class Archive:
 
     async def keep_leaf(self, digest: bytes, data: bytes) -> None:
         """A leaf too large for a bundle, under its SHA-256."""
-        await self.keep(f"leaf/{digest.hex()}", data)
+        await self.keep(leaf_key(digest), data)
 
     async def entry(self, index: int, leaf_hash: bytes) -> bytes:
         """An entry from its full bundle: the bytes that `leaf_hash` commits to.
@@ -125,7 +130,7 @@ class Archive:
         leaf = decode(data)
         if not isinstance(leaf, Detached):
             return data
-        found = await self.read(f"leaf/{leaf.sha256.hex()}")
+        found = await self.read(leaf_key(leaf.sha256))
         if found is None or sha256(found).digest() != leaf.sha256:
             raise Contradiction(f"the large leaf {leaf.sha256.hex()} is not in the object store, or was changed")
         return found
@@ -138,16 +143,28 @@ class Archive:
         """Puts S3's legal hold on an object, or takes it off. False: the store has no such object, or no holds."""
         return await self.store.hold(key, on=on)
 
+    async def lock_anew(self, key: str) -> None:
+        """Locks an object for as long as a new one would be, unless it is locked for longer. Nothing where the store
+        cannot lock.
+
+        Raises:
+            Contradiction: there is no such object, or the store did not lock it.
+        """
+        if await self._lock() and not await self.store.lock_until(key, self._locked_until()):
+            raise Contradiction(f"the object store does not have {key}, or does not lock it")
+
+    def _locked_until(self) -> datetime:
+        return datetime.now(UTC) + timedelta(days=self._lock_days)
+
     async def _lock(self) -> dict[str, str]:
         if self._locks is None:
             await self.ready()  # of a bucket that is not there yet nobody can tell
             self._locks = self._lock_days > 0 and await self.store.can_lock()
         if not self._locks:
             return {}
-        until = datetime.now(UTC) + timedelta(days=self._lock_days)
         return {
             "x-amz-object-lock-mode": "COMPLIANCE",
-            "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "x-amz-object-lock-retain-until-date": self._locked_until().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
 
