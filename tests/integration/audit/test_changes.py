@@ -8,6 +8,7 @@ import pytest
 from audit import queries
 from contracts.lifecycle import Stage
 from contracts.registry import ModelDeleted, ModelRestored
+from hallmark.results import Change
 
 from .conftest import Harness, event, hours, record, registered, story
 from .test_aliases import alias, removed
@@ -32,6 +33,7 @@ async def test_what_is_different_between_two_instants(audit: Harness) -> None:
     ]
     await audit.ledger.append([record(e) for e in [*story(), *pointed]])
     items, _ = await walk(audit, instants(3.2, 5))
+    assert [(Change.model_validate(item).index, item["index"]) for item in items] == [(n, n) for n in (5, 6, 10)]
     assert told(items) == [
         (1, ("Production", 1), ("Archived", 1), 5),
         (2, ("Staging", 2), ("Production", 2), 6),
