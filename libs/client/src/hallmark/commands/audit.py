@@ -10,7 +10,7 @@ from hallmark.commands import person
 from hallmark.errors import HallmarkError
 from hallmark.output import REFUSED, Json, ModelArgument, client, emit, err, example, out, people, table, text
 from hallmark.output import app as noun
-from hallmark.results import Tenure
+from hallmark.results import Entered, Held, Tenure
 from hallmark.verify import VerificationError, verify_export
 
 app = noun("audit", "What happened, what was in production when, and the proof that nobody changed the record.")
@@ -38,6 +38,52 @@ def production(
     with client(ctx) as hallmark:
         found = hallmark.production(model, moment)
     emit(as_json, found, lambda: print_tenure(found, moment))
+
+
+@app.command(epilog=example("hallmark audit changes fraud --since 2026-11-01"))
+def changes(
+    ctx: typer.Context,
+    model: ModelArgument,
+    since: Annotated[str, typer.Option(help="ISO 8601; without a zone it is UTC.", show_default=False)],
+    until: Annotated[str | None, typer.Option(help="As --since. Default: now.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is different between two moments: versions in other stages, aliases that point elsewhere."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.changes(model, _moment(since), _moment(until)))
+    rows = [
+        (f"@{c.alias}" if c.alias else f"version {c.version}", _held(c.before), _held(c.after), _why(c.after), c.index)
+        for c in found
+    ]
+    emit(as_json, found, lambda: out.print(table(("what", "before", "after", "who and why", "entry"), rows)))
+
+
+@app.command("four-eyes", epilog=example("hallmark audit four-eyes --finding violation"))
+def four_eyes(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Only these: violation, refused, undecided, unapproved, unverified or good.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show whose eyes saw what got into gated stages and protected aliases, and what was refused."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.four_eyes(model, finding))
+    rows = [
+        (
+            item.index,
+            item.at,
+            f"{item.model} v{item.version}",
+            item.target,
+            item.finding,
+            item.requested_by,
+            _eyes(item),
+        )
+        for item in found
+    ]
+    names = ("entry", "at (UTC)", "what", "into", "finding", "asked by", "let in by")
+    emit(as_json, found, lambda: out.print(table(names, rows)))
 
 
 @app.command(epilog=example("hallmark audit export log.ndjson"))
@@ -88,9 +134,26 @@ def print_tenure(tenure: Tenure, moment: datetime) -> None:
         ("reason", tenure.reason),
         *(("criterion", f"{c.gate}: {c.expression}: {c.result}") for c in tenure.criteria),
         ("log entry", tenure.index),
+        *((("deleted", "{at} by {by}: {reason}".format(**gone)),) if (gone := tenure.deleted) else ()),
         *((("revoked", "{at} by {by}: {reason}".format(**gone)),) if (gone := tenure.revoked) else ()),
     ]
     out.print(table(("", ""), rows))
+
+
+def _held(held: Held | None) -> str:
+    if held is None:
+        return "nothing"
+    return f"version {held.version}" if held.target.startswith("@") else held.target
+
+
+def _why(held: Held | None) -> str:
+    return f"{held.requested_by}: {held.reason}" if held else ""
+
+
+def _eyes(item: Entered) -> str:
+    told = [*item.approvers, *(f"{name} (waiver)" for name in item.waived_by)]
+    told += [f"{item.broken_by} (break-glass)"] if item.broken_by else []
+    return ", ".join(told) or item.problem or "nobody"
 
 
 def _moment(given: str | None) -> datetime:
