@@ -6,7 +6,7 @@ from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from audit import queries
 from audit.access import FEED, AccessLog
@@ -22,6 +22,7 @@ from contracts.access import Action
 from contracts.payload import Line, ModelName, VersionNumber, Workspace
 from kit.auth import Principal
 from kit.db import Database
+from kit.openapi import NO_TOKEN
 from kit.problems import Problem
 from kit.web import Guard
 
@@ -123,16 +124,30 @@ def router(
         version: Annotated[VersionNumber, Path()],
         caller: Caller,
         workspace: Annotated[Workspace, Query()] = "default",
+        since: Annotated[
+            Index | None,
+            Query(description="Size of a checkpoint that you kept: with the proof that the log extends it"),
+        ] = None,
     ) -> StreamingResponse:
         async with db.snapshot() as tx:
             of = await queries.identity(tx, workspace, model)
         await access.admit(caller, _told(request), Action.READ, workspace, of)
         name = quote(f"evidence-{workspace}-{of}-{version}.zip", safe="")
         return StreamingResponse(
-            _chunks(await bundles.of(workspace, of, version)),
+            _chunks(await bundles.of(workspace, of, version, since)),
             media_type=ZIP,
             headers={"Content-Disposition": f"attachment; filename=\"evidence.zip\"; filename*=UTF-8''{name}"},
         )
+
+    @api.get(
+        "/v1/log/policy",
+        tags=["log"],
+        summary="The log's keys, its witnesses and their quorum (C2SP tlog-policy)",
+        response_class=PlainTextResponse,
+        openapi_extra=NO_TOKEN,
+    )
+    async def policy() -> PlainTextResponse:
+        return PlainTextResponse(bundles.policy() or "", headers={"Cache-Control": "no-cache"})
 
     @api.get(
         "/v1/siem",
