@@ -227,7 +227,7 @@ def test_evidence_is_fetched_with_the_proof_from_an_old_checkpoint(
     (tmp_path / "old").write_text("no checkpoint")
     code, _, err = run("audit", "evidence", "fraud", "3", target, "--since", str(tmp_path / "old"))
     assert code == 1
-    assert "is no checkpoint" in err
+    assert "bad-checkpoint" in err
 
 
 def test_a_copy_in_tiles_is_verified(run: Run, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from audit.cursor import Cursor, decode
 from audit.out.evidence.gather import Bundles
 from audit.out.export import export
 from audit.out.query import Query as Wanted
+from audit.out.siem.cef import TEXT
 from audit.out.siem.feed import FORMATS, LAG, Feed
 from audit.outcome import Outcome
 from audit.params import Instant
@@ -33,7 +34,10 @@ Formats = list[Literal["ndjson", "csv", "parquet"]]
 Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
 BINARY: dict[str, Any] = {"content": {ZIP: {"schema": {"type": "string", "format": "binary"}}}}
 RECORDS: dict[str, Any] = {
-    "content": {kind: {"schema": {"type": "array", "items": {"type": "object"}}} for _, kind in FORMATS.values()},
+    "content": {
+        kind: {"schema": {"type": "string"} if kind == TEXT else {"type": "array", "items": {"type": "object"}}}
+        for _, kind in FORMATS.values()
+    },
     "headers": {
         "Hallmark-After": {"description": "`after` of the next page", "schema": {"type": "integer"}},
         "Hallmark-Lag": {"description": "Entries behind this page", "schema": {"type": "integer"}},
@@ -160,7 +164,7 @@ def router(
         request: Request,
         caller: Caller,
         after: Annotated[int, Query(ge=-1, le=MAX_INDEX, description="The last index that you have; -1: none")] = -1,
-        form: Annotated[Literal["ocsf", "cloudevents"], Query(alias="format")] = "ocsf",
+        form: Annotated[Literal["ocsf", "cloudevents", "cef"], Query(alias="format")] = "ocsf",
         limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most")] = 500,
     ) -> Response:
         await access.admit_sparsely(caller, FEED, _told(request), (after + 1, after + 1 + limit))
@@ -169,7 +173,8 @@ def router(
         page = await feed.page(after, size, form=form, limit=limit)
         LAG.labels("pull").set(page.lag)
         headers = {"Hallmark-After": str(page.after), "Hallmark-Lag": str(page.lag), "Cache-Control": "no-store"}
-        return Response(await asyncio.to_thread(page.body), media_type=FORMATS[form][1], headers=headers)
+        body = await asyncio.to_thread(page.body) if page.records or form != "cef" else b""
+        return Response(body, media_type=FORMATS[form][1], headers=headers)
 
     return api
 
