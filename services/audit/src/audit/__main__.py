@@ -1,6 +1,7 @@
-"""`python -m audit serve|migrate|sign|prune`."""
+"""`python -m audit serve|migrate|sign|prune|check-export`."""
 
 from audit.app import build
+from audit.out import command as check
 from audit.retention import command as prune
 from audit.settings import AuditSettings
 from audit.tlog import signer
@@ -11,5 +12,5 @@ run(
     AuditSettings,
     build,
     append_only=("entry", "node", "finding", "checkpoint"),
-    commands=[signer.COMMAND, prune.COMMAND],
+    commands=[signer.COMMAND, prune.COMMAND, check.COMMAND],
 )

@@ -173,8 +173,7 @@ def router(
         page = await feed.page(after, size, form=form, limit=limit)
         LAG.labels("pull").set(page.lag)
         headers = {"Hallmark-After": str(page.after), "Hallmark-Lag": str(page.lag), "Cache-Control": "no-store"}
-        body = await asyncio.to_thread(page.body) if page.records or form != "cef" else b""
-        return Response(body, media_type=FORMATS[form][1], headers=headers)
+        return Response(await asyncio.to_thread(page.body), media_type=FORMATS[form][1], headers=headers)
 
     return api
 

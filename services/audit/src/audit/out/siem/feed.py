@@ -31,10 +31,11 @@ class Page:
     types: Sequence[str | None]
     after: int
     lag: int
+    form: str
 
     def body(self) -> bytes:
         """A JSON array, ASCII; of CEF a record a line, UTF-8."""
-        if self.records and isinstance(self.records[0], str):
+        if self.form == "cef":
             return "".join(f"{record}\n" for record in self.records).encode(errors="backslashreplace")
         return json.dumps(self.records, separators=(",", ":"), ensure_ascii=True).encode()
 
@@ -60,4 +61,4 @@ class Feed:
                     break
             if held > MAX_BYTES:
                 break
-        return Page(records, types, last, max(size - 1 - last, 0))
+        return Page(records, types, last, max(size - 1 - last, 0), form)
