@@ -69,7 +69,7 @@ def _verified(path: Path, keys: dict[str, Key], old_checkpoint: str | None) -> t
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as bundle:
             if "events.ndjson" not in bundle.namelist():
-                raise VerificationError("the zip is no evidence bundle")
+                raise VerificationError("the zip is no evidence bundle; `python -m audit check-export` checks exports")
             what = verify_bundle.verify_bundle(path, parsed, old)
             with bundle.open("checkpoint") as file:
                 return what, verify_bundle.open_checkpoint(file.read(MAX_NOTE).decode(), parsed)
