@@ -56,6 +56,14 @@ class Oversight(Connection):
         self._save("audit", "/v1/log/export", path)
         return path
 
+    def evidence_bundle(self, model: str, version: int, target: str | Path, *, since: int | None = None) -> Path:
+        """Writes all that the log knows of a version, with proofs, as a zip. `since`: the size of a checkpoint that you
+        kept; the bundle then proves that the log extends it."""
+        path = Path(target)
+        query = f"?workspace={quote(self.workspace, safe='')}" + ("" if since is None else f"&since={since}")
+        self._save("audit", f"{_model(model)}/versions/{version}/evidence{query}", path)
+        return path
+
     # -- notifications -------------------------------------------------------------------------------------------
 
     def subscribe(
