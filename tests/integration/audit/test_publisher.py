@@ -165,6 +165,26 @@ async def test_a_database_from_an_older_backup_is_not_signed(audit: Harness) -> 
     assert verdict["ok"] is False
 
 
+async def test_a_checkpoint_that_is_set_back_with_the_database_is_found_out(audit: Harness) -> None:
+    """Database and `checkpoint` are as they were; that more was signed can be read from what nobody can change."""
+    await audit.ledger.ledger.append(some(0, 10))
+    await publisher(audit).current()
+    head, before = (await audit.rows(tables.tree_head))[0], await audit.archive.checkpoint()
+    await audit.ledger.ledger.append(some(10, 10))
+    await publisher(audit).current()
+    await restore(audit, head["size"], head["root"], head["frontier"])
+    assert before is not None
+    await audit.archive.store.put("checkpoint", before[0].encode(), {})
+    with pytest.raises(Contradiction, match="older backup"):
+        await publisher(audit).current()
+    audit.ledger = audit.log()
+    await audit.ledger.ledger.append(some(30, 15))
+    with pytest.raises(Contradiction, match="another root"):
+        await publisher(audit).current()
+    assert await audit.archive.checkpoint() is not None
+    assert [row["size"] for row in await audit.rows(tables.checkpoint)] == [10]
+
+
 async def restore(audit: Harness, size: int, root: bytes, frontier: bytes) -> None:
     await audit.tamper(
         f"delete from audit.entry where index >= {size}",

@@ -47,7 +47,7 @@ class Pruner:
             rows = (await tx.execute(JUDGE, {"size": size})).all()
             behind = (await tx.execute(sa.select(follower).order_by(follower.c.next).limit(1))).first()
         found = [Month(row.partition, row.first, row.until, row.problem) for row in rows if row.first is not None]
-        months = []
+        months: list[Month] = []
         for month in found:
             problem = month.problem
             if problem is None and behind is not None and behind.next < month.until:

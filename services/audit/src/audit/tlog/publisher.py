@@ -99,12 +99,18 @@ class Publisher:
                 await asyncio.sleep(min(0.005 * n, MOST_PAUSE))
                 # What was published is read before the head, so that the head can only be ahead of it.
                 newest = await self.newest()
+                largest = self._finished or await self._largest()
                 if newest is not None and newest.checkpoint == self._finished == await self._head():
                     return newest
                 stored = await self._archive.checkpoint()
                 head = await self._head()
                 if newest is not None:
                     await self._extends(newest.checkpoint, head)
+                if largest.size > head.size or largest.root not in (
+                    merkle.EMPTY_ROOT,
+                    newest and newest.checkpoint.root,
+                ):
+                    await self._extends(largest, head)
                 try:
                     found = await self._publish(head, stored)
                 except Overtaken as error:
@@ -170,6 +176,13 @@ class Publisher:
         if out.root != (head.root if out.size == head.size else await self._proofs.root(out.size)):
             raise Contradiction(f"another root was published for {out.size} entries")
 
+    async def _largest(self) -> Checkpoint:
+        """The largest that was ever signed, wherever `checkpoint` was set back to. Where only its size is left: with
+        the empty root."""
+        size = await self._archive.largest()
+        note = await self._archive.read(f"checkpoints/{size}") if size else None
+        return Checkpoint(self._signer.name, size, merkle.EMPTY_ROOT) if note is None else self._opened(note.decode())
+
     async def _put(self, wanted: Iterable[Tile]) -> None:
         """Puts tiles and bundles, several at a time. All are durable when this returns."""
         rest = iter(wanted)
@@ -205,6 +218,7 @@ class Publisher:
             kept = await self._archive.keep_first(key, note.encode(), content_type=TEXT)
         if self._opened(kept.decode()) != head:
             raise Contradiction(f"another root was published for {head.size} entries")
+        await self._archive.keep_size(head.size)
         if noted is None:
             row = {"size": head.size, "root": head.root, "note": kept.decode(), "at": now()}
             async with self._db.transaction() as tx:
