@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
+import sqlalchemy as sa
 import structlog
 from prometheus_client import Counter, Gauge
 
@@ -23,6 +24,7 @@ from audit import merkle
 from audit.clock import Clock
 from audit.known import Known, leaf_of, place_of
 from audit.leaf import MAX_LEAF, Detached, encode, redact
+from audit.tables import kafka_offset
 from audit.tlog.archive import Archive
 from contracts.envelope import now
 from kit.bus import Record
@@ -168,6 +170,13 @@ class Ledger:
         for labels, count in told.items():
             APPENDED.labels(*labels).inc(count)
         return [item.index for item in work.items]
+
+    async def taken(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """By partition, the first offset that the log has not read, in the newest epoch."""
+        k = kafka_offset.c
+        query = sa.select(k.partition, k.next).where(k.topic == topic, k.partition.in_(partitions)).order_by(k.epoch)
+        async with self._db.transaction() as tx:
+            return {row.partition: row.next for row in await tx.execute(query)}
 
     async def _prepare(self, records: Sequence[Record]) -> list[_Item]:
         at, items = now() + await self._clock.behind(), list[_Item]()
