@@ -279,14 +279,17 @@ async def in_kafka(system: System, found: set[str]) -> None:
         consumer.assign(list(left))
         for place in left:
             consumer.seek(place, 0)
+        read = 0
         while left:
             for place, records in (await consumer.getmany(timeout_ms=200)).items():
+                read += len(records)
                 for record in records:
                     said = [record.key or b"", record.value or b"", *(value for _, value in record.headers)]
                     if any(map(has_name, said)):
                         found.add(f"topic {place.topic}")
                 if records[-1].offset + 1 >= left.get(place, 0):
                     left.pop(place, None)
+        assert read > 20
     finally:
         await consumer.stop()
 

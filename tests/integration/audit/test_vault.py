@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
 
 from audit import tables
@@ -128,6 +129,14 @@ async def test_a_vault_that_is_away_is_waited_for_and_what_it_said_holds_a_minut
     await shut.close()
     assert is_transient(failed.value), "so the answer is 503, and a record of Kafka is tried again"
     assert "ben" not in str(failed.value)
+
+
+async def test_an_error_of_the_vault_names_nobody(audit: Harness, people: People, key: OKPKey) -> None:
+    await audit.execute("alter schema people rename to moved")
+    with pytest.raises(DBAPIError) as failed:
+        await verifier(audit, people).principal(token(key, "ana", "ana@corp.example"))
+    assert "people.meet" in str(failed.value)
+    assert "ana" not in str(failed.value).replace("transaction", "")
 
 
 async def test_the_log_commits_to_each_person_once_and_tells_when_the_vault_was_rewritten(
