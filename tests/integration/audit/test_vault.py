@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
 
 from audit import tables
@@ -223,6 +224,13 @@ async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Har
             ended = {"index": 3, "at": sa.func.now(), "type": "hallmark.request.decided.v1", "request": "r", "data": {}}
             await tx.execute(sa.insert(tables.fact).values(ended))
         assert (await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})).status_code == 200
+
+
+async def happened(tx: AsyncConnection, *facts: tuple[int, str, str]) -> None:
+    """Facts of one request: index, type, who."""
+    for index, kind, person in facts:
+        row = {"index": index, "at": sa.func.now(), "type": f"hallmark.{kind}.v1", "person": person, "request": "r"}
+        await tx.execute(sa.insert(tables.fact).values(**row, data={}))
 
 
 async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People) -> None:
