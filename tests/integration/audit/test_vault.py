@@ -226,11 +226,9 @@ async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Har
         assert (await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})).status_code == 200
 
 
-async def happened(tx: AsyncConnection, *facts: tuple[int, str, str]) -> None:
-    """Facts of one request: index, type, who."""
-    for index, kind, person in facts:
-        row = {"index": index, "at": sa.func.now(), "type": f"hallmark.{kind}.v1", "person": person, "request": "r"}
-        await tx.execute(sa.insert(tables.fact).values(**row, data={}))
+async def happened(tx: AsyncConnection, request: str, index: int, kind: str, person: str, **data: Any) -> None:
+    row = {"index": index, "at": sa.func.now(), "type": f"hallmark.{kind}.v1", "person": person, "request": request}
+    await tx.execute(sa.insert(tables.fact).values(**row, data=data))
 
 
 async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People) -> None:
