@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def scenario(system: System, directory: Path) -> Erased:
     request = author.request(transition.transition_id, wait=60)
     separation_of_duties(system, transition.transition_id)
     no_names(system, transition.transition_id)
+    committers(author, artifact)
     ben.vote(transition.transition_id, "approve", "reviewed", request_digest=request.request_digest)
     assert author.transition(transition.transition_id, wait=60).applied
     [found] = system.aud.identities(SUBJECT.upper())
@@ -129,6 +131,18 @@ def no_names(system: System, request_id: str) -> None:
         root.set_member("nobody-of-this-name", ["reviewers"])
     assert refused.value.code == "unknown-person"
     assert is_pseudonym(root.member(SUBJECT).subject)
+    lent = ben.delegate(ADDRESS, datetime.now(UTC) + timedelta(days=1), reason="a holiday")
+    assert is_pseudonym(lent.delegate)
+    assert lent.delegator == root.member("ben").subject
+
+
+def committers(author: Client, artifact: Path) -> None:
+    """Who commits is kept from voting by the name that their token has."""
+    content = author.content(artifact, metrics={"accuracy": 0.98})
+    wrote = content.lineage.model_copy(update={"committers": (ADDRESS, SUBJECT, "never-here@corp.example")})
+    author.register_content("churn", content.model_copy(update={"lineage": wrote}))
+    stored = author.version("churn", 2).content["lineage"]["committers"]
+    assert [is_pseudonym(name) for name in stored] == [True] * 3
 
 
 def quilla_reads(system: System) -> Iterator[Any]:
@@ -265,14 +279,17 @@ async def in_kafka(system: System, found: set[str]) -> None:
         consumer.assign(list(left))
         for place in left:
             consumer.seek(place, 0)
+        read = 0
         while left:
             for place, records in (await consumer.getmany(timeout_ms=200)).items():
+                read += len(records)
                 for record in records:
                     said = [record.key or b"", record.value or b"", *(value for _, value in record.headers)]
                     if any(map(has_name, said)):
                         found.add(f"topic {place.topic}")
                 if records[-1].offset + 1 >= left.get(place, 0):
                     left.pop(place, None)
+        assert read > 20
     finally:
         await consumer.stop()
 

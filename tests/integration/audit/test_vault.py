@@ -13,6 +13,8 @@ import pytest
 import sqlalchemy as sa
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
 
 from audit import tables
@@ -130,6 +132,14 @@ async def test_a_vault_that_is_away_is_waited_for_and_what_it_said_holds_a_minut
     assert "ben" not in str(failed.value)
 
 
+async def test_an_error_of_the_vault_names_nobody(audit: Harness, people: People, key: OKPKey) -> None:
+    await audit.execute("alter schema people rename to moved")
+    with pytest.raises(DBAPIError) as failed:
+        await verifier(audit, people).principal(token(key, "ana", "ana@corp.example"))
+    assert "people.meet" in str(failed.value)
+    assert "ana" not in str(failed.value).replace("transaction", "")
+
+
 async def test_the_log_commits_to_each_person_once_and_tells_when_the_vault_was_rewritten(
     audit: Harness, people: People
 ) -> None:
@@ -214,6 +224,11 @@ async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Har
             ended = {"index": 3, "at": sa.func.now(), "type": "hallmark.request.decided.v1", "request": "r", "data": {}}
             await tx.execute(sa.insert(tables.fact).values(ended))
         assert (await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})).status_code == 200
+
+
+async def happened(tx: AsyncConnection, request: str, index: int, kind: str, person: str, **data: Any) -> None:
+    row = {"index": index, "at": sa.func.now(), "type": f"hallmark.{kind}.v1", "person": person, "request": request}
+    await tx.execute(sa.insert(tables.fact).values(**row, data=data))
 
 
 async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People) -> None:

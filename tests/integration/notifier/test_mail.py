@@ -5,8 +5,12 @@ from itertools import count
 import sqlalchemy as sa
 
 from contracts.notifier import Channel
+from kit.inbox import Inbox
+from kit.outbound import Guard
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.render import Renderer
+from notifier.commands import Commands
+from notifier.tables import mechanism
 
 from .conftest import Mailbox, Rig
 
@@ -35,6 +39,25 @@ async def test_mail_is_greylisted_then_taken_and_refused_for_good(rig: Rig, mail
     assert mail["In-Reply-To"] == mail["References"] == f"<{event.correlationid}@hallmark>"
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["Subject"] == "churn: v2 is now in Production (was Staging)"
+
+
+async def test_a_mailbox_that_is_hidden_gets_its_mail_and_is_in_no_event(rig: Rig, mailbox: Mailbox) -> None:
+    mailbox.answer = lambda address: f"550 {address} is no user here" if address.startswith("nobody") else "250 OK"
+    commands = Commands(rig.db, rig.log, Inbox(mechanism), Guard(()), rig.vault, mail=True, hides_mailboxes=True)
+    good = await commands.subscribe("p_ana", Channel.EMAIL, "ana@example.org")
+    bad = await commands.subscribe("p_ana", Channel.EMAIL, "nobody@example.org")
+    assert (good["address"], bad["address"]) == ("****@example.org", "****@example.org")
+    await rig.happens(rig.event())
+    async with rig.worker():
+        (sent,), (refused,) = await rig.all_done(good, 1), await rig.all_done(bad, 1)
+    assert (sent["status"], refused["status"]) == ("succeeded", "dead")
+    (mail,) = mailbox.mails
+    assert mail["To"] == "ana@example.org"
+    async with rig.db.snapshot() as tx:
+        stored = "".join(await tx.scalars(sa.select(mechanism.event.c.data)))
+    assert "550 [redacted] is no user here" in stored
+    assert "ana@" not in stored
+    assert "nobody@" not in stored
 
 
 async def test_a_mail_server_that_is_away_is_waited_for(rig: Rig) -> None:

@@ -45,3 +45,7 @@ def test_what_people_see_of_a_url_has_no_password_in_it(url: str) -> None:
 
 def test_a_url_without_a_path_hides_nothing_else() -> None:
     assert redact("a/b ? c", hidden("https://h.example/")) == "a/b ? c"
+
+
+def test_of_a_mailbox_people_see_the_domain() -> None:
+    assert visible("o'hara@example.org") == "****@example.org"

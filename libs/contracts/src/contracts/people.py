@@ -12,7 +12,7 @@ PSEUDONYM = re.compile(r"p_[a-z2-7]{26}")
 Pseudonym = Annotated[str, StringConstraints(pattern=r"^p_[a-z2-7]{26}$")]
 # Not the user of a URL (ssh://git@host), nor of a path to a repository (git@host:path).
 _ADDRESS = re.compile(
-    r"(?<![\w.!#$%&'*+/=?^`{|}~-])(?!git@)\w[\w.!#$%&'*+=?^`{|}~-]{0,63}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w)"
+    r"(?<!//)(?<![\w.!#$%&'*+=?^`{|}~-])(?!git@)\w[\w.!#$%&'*+=?^`{|}~-]{0,63}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w)"
 )
 
 

@@ -146,6 +146,7 @@ class Database:
             max_overflow=pool,
             pool_timeout=10,
             pool_pre_ping=True,
+            hide_parameters=True,  # errors are logged, and what is stored may be somebody's name or secret
             connect_args={
                 "timeout": 5,
                 "server_settings": {"application_name": name, "statement_timeout": str(statement_timeout_ms)},

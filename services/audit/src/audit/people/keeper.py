@@ -16,7 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.tables import fact, hold, hold_release, mechanism
 from audit.tlog.publisher import ACTOR
-from contracts.approval import RequestClosed, RequestDecided, RequestOpened
+from contracts.approval import (
+    PolicyProposed,
+    PolicyPublished,
+    RequestClosed,
+    RequestDecided,
+    RequestOpened,
+    ReviewGiven,
+)
 from contracts.audit import PersonKnown, SubjectErased
 from contracts.payload import Message
 from contracts.people import commitment
@@ -159,14 +166,19 @@ async def _refuse_held(tx: AsyncConnection) -> None:
 
 
 async def _refuse_open(tx: AsyncConnection, pseudonym: str) -> None:
-    """Who comes back after an erasure is somebody new, who could vote on their own request, or a second time."""
-    mine, opened, ended = fact.alias(), fact.alias(), fact.alias()
-    is_open = sa.and_(
-        sa.exists().where(opened.c.request == mine.c.request, opened.c.type == RequestOpened.TYPE),
-        ~sa.exists().where(
-            ended.c.request == mine.c.request, ended.c.type.in_((RequestDecided.TYPE, RequestClosed.TYPE))
-        ),
-    )
-    query = sa.select(mine.c.request).where(mine.c.person == pseudonym, is_open).limit(1)
+    """Who comes back after an erasure is somebody new, who could vote on their own request, or a second time, or review
+    their own emergency."""
+    mine, other = fact.alias(), fact.alias()
+
+    def said(*kinds: type[Message], of: sa.ColumnElement[bool] | None = None) -> sa.Exists:
+        types = [kind.TYPE for kind in kinds]
+        found = sa.exists().where(other.c.request == mine.c.request, other.c.type.in_(types))
+        return found if of is None else found.where(of)
+
+    is_open = said(RequestOpened, PolicyProposed) & ~said(RequestDecided, RequestClosed, PolicyPublished)
+    by_emergency = sa.func.jsonb_typeof(other.c.data["decision"]["break_glass"]) == "object"
+    closes = other.c.data["closes"].astext == "true"
+    is_unreviewed = said(RequestDecided, of=by_emergency) & ~said(ReviewGiven, of=closes)
+    query = sa.select(mine.c.request).where(mine.c.person == pseudonym, is_open | is_unreviewed).limit(1)
     if (found := await tx.scalar(query)) is not None:
         raise Problem(409, "open-request", f"they have a part in the request {found}, which is open; erase them after")
