@@ -30,6 +30,8 @@ from .conftest import Harness, event, record
 from .test_log import publisher
 
 STEP = int(os.environ.get("HALLMARK_KILL_STEP", "9"))  # 1: every await
+# Entries between two kills. With more for each step, what there is to publish would outgrow the steps for ever.
+GROWTH = -(-41 * STEP // 9)
 
 
 def some(start: int, count: int) -> list[Record]:
@@ -293,8 +295,8 @@ async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_fini
         assert process.stdin is not None
         assert process.stdout is not None
         while True:
-            await audit.ledger.ledger.append(some(size, 41))
-            size += 41
+            await audit.ledger.ledger.append(some(size, GROWTH))
+            size += GROWTH
             process.stdin.write(f"{n}\n")
             answer = (await asyncio.to_thread(process.stdout.readline)).strip()
             assert answer in ("killed", "done")
