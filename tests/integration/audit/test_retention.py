@@ -41,7 +41,7 @@ from kit.db import Signal
 
 from .conftest import ACCESS, Harness, changed, event, record, registered
 
-JANUARY, FEBRUARY = datetime(2020, 1, 20, tzinfo=UTC), datetime(2020, 2, 20, tzinfo=UTC)
+JANUARY, FEBRUARY = datetime(2020, 1, 20, 12, tzinfo=UTC), datetime(2020, 2, 20, 12, tzinfo=UTC)
 EVERYTHING = [{"topic": "*", "type": "*", "days": 184}]
 FLOORS = [
     *EVERYTHING,
