@@ -4,7 +4,7 @@
 
 PostgreSQL as the embedded mode runs it, with fsync. Pairs are interleaved: COPY, log, COPY, log, ... The median of the
 ratios is what counts; rates depend on the machine and on what else it does. Both sides write batches of the same size.
-The log's side is the ledger: leaves, hashes, tree head and offsets, committed. Views, tiles and signatures follow behind
+The log's side is the ledger: leaves, hashes, tree head, offsets, committed. Views, tiles and signatures follow behind
 it (`audit_soak` runs them all). Ends with status 1 below 0.65.
 """
 
