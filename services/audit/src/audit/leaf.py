@@ -89,7 +89,7 @@ def encode(
     headers: tuple[Header, ...],
     value: bytes | None,
 ) -> bytes:
-    """The bytes of the leaf with these fields. Headers must be redacted."""
+    """The bytes of the leaf with these fields; of secrets in the headers, only the digests."""
     return _spelt(_place(topic, partition, offset, timestamp, recorded_at), _content(key, headers, value), value)
 
 
@@ -131,17 +131,13 @@ class Digest(bytes):
 
 def redact(headers: tuple[Header, ...]) -> tuple[Header, ...]:
     """The headers with secrets replaced by their digests."""
-    if not _has_secrets(tuple([name for name, _ in headers])):
-        return headers
     return tuple(
-        (name, Digest(sha256(value).digest()) if value is not None and _is_secret(name) else value)
-        for name, value in headers
+        [(name, _digest(value) if value is not None and _is_secret(name) else value) for name, value in headers]
     )
 
 
-@lru_cache(1_000)
-def _has_secrets(names: tuple[str, ...]) -> bool:
-    return any(_is_secret(name) for name in names)
+def _digest(value: bytes) -> Digest:
+    return value if isinstance(value, Digest) else Digest(sha256(value).digest())
 
 
 def _is_secret(name: str) -> bool:
@@ -168,11 +164,31 @@ def _time(at: datetime) -> str:
 
 
 def _content(key: bytes | None, headers: tuple[Header, ...], value: bytes | None) -> str:
+    return f'"key":{_pack(key)},"headers":[{_headers(headers)}],"size":{"null" if value is None else len(value)}'
+
+
+def _headers(headers: tuple[Header, ...]) -> str:
+    """All at once where every value is text that JSON spells as it stands, as nearly all are."""
+    form = _form(tuple([name for name, _ in headers]))
+    values: Any = tuple([value for _, value in headers])
     try:
-        said = ",".join([f"[{_quoted(name)},{_quoted(given.decode())}]" for name, given in headers])  # type: ignore[union-attr]
-    except (UnicodeError, AttributeError):  # a value that is no text, or null
-        said = ",".join([f"[{_quoted(name)},{_pack(given)}]" for name, given in headers])
-    return f'"key":{_pack(key)},"headers":[{said}],"size":{"null" if value is None else len(value)}'
+        if form is not None and not b"".join(values).translate(None, _PLAIN):
+            said: bytes = form % values
+            return said.decode()
+    except TypeError:  # a null
+        pass
+    return ",".join([f"[{_quoted(name)},{_pack(value)}]" for name, value in redact(headers)])
+
+
+_PLAIN = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
+
+
+@lru_cache(1_000)
+def _form(names: tuple[str, ...]) -> bytes | None:
+    """None: there are secrets among them."""
+    if any(_is_secret(name) for name in names):
+        return None
+    return ",".join(['[{},"%b"]'.format(_quoted(name).replace("%", "%%")) for name in names]).encode()
 
 
 def _pack(value: bytes | None) -> str:

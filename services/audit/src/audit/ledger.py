@@ -106,9 +106,10 @@ class Ledger:
         await work.done
         for item in work.items if self._dated else ():
             self._dated.pop(place_of(item.record), None)
-        told = Tally((item.record.topic, "redelivered" if item.index is None else "entry") for item in work.items)
-        for labels, count in told.items():
-            APPENDED.labels(*labels).inc(count)
+        for outcome, known in ("entry", False), ("redelivered", True):
+            told = Tally([item.record.topic for item in work.items if (item.index is None) is known])
+            for topic, count in told.items():
+                APPENDED.labels(topic, outcome).inc(count)
         return [item.index for item in work.items]
 
     async def taken(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from audit import merkle
 from audit.known import Known, place_of
-from audit.leaf import encode, redact
+from audit.leaf import encode
 from kit.bus import Record
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ class Item:
         self.record, self.at = record, at
         self.place = (record.topic, record.partition)
         place = (record.topic, record.partition, record.offset, record.timestamp_ms, at)
-        self.data = encode(*place, record.key, redact(record.headers), record.value)
+        self.data = encode(*place, record.key, record.headers, record.value)
         self.hash = merkle.leaf_hash(self.data)
         self.index: int | None = None
 
@@ -85,14 +85,15 @@ async def sort(driver: asyncpg.Connection, items: list[Item], state: State) -> t
     new: list[Item] = []
     reads: list[Read] = []
     newest: dict[Place, Read] = {}
-    known = await Known.at(driver, _doubtful(items, state))
+    doubtful = _doubtful(items, state)
+    known = await Known.at(driver, doubtful) if doubtful else None
     for item in items:
         place, offset = item.place, item.record.offset
         read = newest.get(place)
         if read is None and place in state.places:
             read = newest[place] = state.places[place].again()
             reads.append(read)
-        if read is not None and offset < read.highest and known.has(item.record):
+        if known is not None and read is not None and offset < read.highest and known.has(item.record):
             read.next = max(read.next, offset + 1)
             continue
         if read is None or offset < read.next:
@@ -102,7 +103,8 @@ async def sort(driver: asyncpg.Connection, items: list[Item], state: State) -> t
         read.highest = max(read.highest, read.next)
         read.entries += 1
         new.append(item)
-        known.add(item.record)
+        if known is not None:
+            known.add(item.record)
     return new, [read for read in reads if read.next != read.was]
 
 
