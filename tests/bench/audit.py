@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from audit.ledger import COLUMNS, Ledger, leaf_of
+from audit.known import leaf_of
+from audit.ledger import COLUMNS, Ledger
 from audit.merkle import leaf_hash
 from contracts.envelope import Envelope, now
 from contracts.notifier import DeliverySucceeded

@@ -39,6 +39,7 @@ roles:
   - {group: ml-engineers, role: contributor, workspace: default}
   - {group: auditors, role: auditor}
   - {group: local-auditors, role: auditor, workspace: default}
+  - {group: fraud-auditors, role: auditor, model: fraud}
 """
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 _offsets = iter(range(10**9))

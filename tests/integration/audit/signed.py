@@ -12,10 +12,10 @@ from audit import tables
 from audit.decisions import Decisions
 from audit.rebuild import rebuild
 from audit.views import STAGES, Views
-from contracts.approval import Decision, Verdict
+from contracts.approval import Choice, Decision, Verdict, Vote, approvals_of, policies_of
 from contracts.envelope import Envelope
 from contracts.lifecycle import Stage, TransitionKind
-from contracts.registry import AliasChanged, StageChanged, Transition
+from contracts.registry import AliasChanged, Approval, StageChanged, Transition
 from kit.auth import KeySource
 from kit.keys import ensure_key, load_key
 
@@ -37,8 +37,8 @@ def decided(change: Change, key: OKPKey, **other: Any) -> Change:
         "reason": "",
         "requested_by": change.requested_by,
         "policies": (),
-        "gates": (),
-        "votes": (),
+        "gates": change.criteria,
+        "votes": tuple(_vote(approval) for approval in change.approved_by),
         "inputs_digest": digest(0),
         "request_digest": digest(0),
         "decided_at": NOON,
@@ -46,9 +46,15 @@ def decided(change: Change, key: OKPKey, **other: Any) -> Change:
         **other,
     }
     decision = Decision(**said)
+    told = {"approved_by": approvals_of(decision), "criteria": decision.gates, "policy": policies_of(decision)}
     return change.model_copy(
-        update={"decision": sign(decision, key), "decision_id": f"d-{change.transition_id}"},
+        update={"decision": sign(decision, key), "decision_id": f"d-{change.transition_id}", **told},
     )
+
+
+def _vote(approval: Approval) -> Vote:
+    given = {"rule": "prod/agree", "auth_method": "webauthn", "request_digest": digest(0)}
+    return Vote(voter=approval.name, meaning=approval.meaning, at=approval.at, choice=Choice.APPROVE, **given)
 
 
 class Signed:

@@ -79,7 +79,7 @@ async def assert_story(signed: Signed) -> None:
     assert (nothing["version"], nothing["since"], nothing["index"], nothing["approved_by"]) == (None, None, None, [])
     first = await pointed(signed.audit, 2)
     assert (first["alias"], first["version"], first["previous"], first["digest"]) == ("champion", 1, None, digest(1))
-    assert (first["requested_by"], first["reason"], first["policy"]) == ("ana", "champion is v1", "prod@1")
+    assert (first["requested_by"], first["reason"], first["policy"]) == ("ana", "champion is v1", "none")
     assert [a["name"] for a in first["approved_by"]] == ["ben"]
     assert [c["gate"] for c in first["criteria"]] == ["accuracy"]
     assert (first["decision_id"], first["transition_id"]) == ("d-t-1-champion", "t-1-champion")

@@ -309,6 +309,14 @@ async def test_a_part_of_other_entries_is_never_written_over(parts: Parts) -> No
     assert await parts.follower() == 0
 
 
+async def test_an_entry_that_does_not_fit_its_hash_is_never_put(parts: Parts) -> None:
+    await parts.log(0, 2)
+    await parts.audit.tamper("update audit.entry set leaf = leaf || 'x' where index = 1")
+    with pytest.raises(Contradiction, match="entry 1 does not fit its hash"):
+        await parts.job().step(at_once=True)
+    assert await parts.keys() == []
+
+
 async def test_a_part_that_tells_a_problem_otherwise_is_as_good(parts: Parts) -> None:
     """The views may find something between two lives. The entries are the same."""
     await parts.log(0, 4)

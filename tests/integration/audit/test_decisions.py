@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,15 +16,17 @@ from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED
 from audit.rebuild import rebuild
 from audit.views import Views, views_of
-from contracts.approval import Verdict
+from contracts.approval import Choice, PolicyRef, RequestDecided, RevocationOrdered, Verdict
 from contracts.lifecycle import TransitionKind
-from contracts.registry import StageChanged
+from contracts.payload import Message
+from contracts.registry import Approval, Criterion, StageChanged, StageRefused
 from kit.auth import KeySource
 from kit.errors import Transient
 from kit.keys import ensure_key, load_key
 
-from .conftest import Harness, changed, digest, event, hours, record, registered
+from .conftest import NOON, Harness, changed, digest, event, hours, record, registered
 from .signed import DEV, PRODUCTION, STAGING, Signed, decided
+from .test_reports import decided_by, said, vote
 
 
 @pytest.fixture
@@ -108,6 +111,17 @@ async def test_a_place_taken_by_a_forged_event_does_not_lose_the_decided_change(
     assert await signed.production() == 2
 
 
+async def test_a_forger_who_takes_the_id_of_a_decided_change_hides_nothing(signed: Signed) -> None:
+    await signed.tell(*signed.first())
+    leaving, entering = signed.swap()
+    taken = entering.model_copy(update={"actor": "eve", "value": signed.first()[3].value, "sequence": 9})
+    assert await signed.tell(taken, leaving, entering, entering) == ["bad-event", None, "id-used-twice", None]
+    rows = await signed.audit.rows(tables.timeline)
+    assert [row["copy_of"] for row in rows[5:]] == [None, None, None, 7]
+    assert await signed.production() == 2
+    await signed.assert_rebuilt_alike()
+
+
 async def test_a_decision_is_good_once(signed: Signed) -> None:
     told = [*signed.first(), *signed.swap()]
     await signed.tell(*told)
@@ -180,3 +194,71 @@ async def test_the_service_takes_the_keys_from_its_settings(audit: Harness, tmp_
     trusting = audit.log(views_of(audit.settings, audit.archive))
     (outcome,) = await trusting.append([replace(forged, offset=forged.offset + 1)])
     assert outcome.flaw is None
+
+
+VOTED: dict[str, Any] = {
+    "votes": (vote("ben"), vote("cy", Choice.REJECT)),
+    "gates": (Criterion(gate="accuracy", expression="metrics.accuracy > 0.9", result="passed"),),
+    "policies": (PolicyRef(name="prod", revision=3, digest=digest(7)),),
+}
+# What a change tells in clear beside its decision.
+BENT: dict[str, dict[str, Any]] = {
+    "approvers": {"approved_by": (Approval(name="eve", at=NOON, meaning="approval"),)},
+    "no approvers": {"approved_by": ()},
+    "what an approval meant": {"approved_by": (Approval(name="ben", at=NOON, meaning="read"),)},
+    "when it was given": {"approved_by": (Approval(name="ben", at=hours(1), meaning="approve by risk"),)},
+    "gates": {"criteria": ()},
+    "policy": {"policy": "prod r4"},
+    "no policy": {"policy": None},
+}
+
+
+async def test_what_a_change_tells_beside_its_decision_is_what_was_signed(signed: Signed) -> None:
+    await signed.tell(*signed.first())
+    before = await signed.intervals()
+    true = decided(changed(2, STAGING, PRODUCTION), signed.key, **VOTED)
+    forged = [event(true.model_copy(update=bent), 6, at=hours(4.5)) for bent in BENT.values()]
+    refused = refusal(true)
+    forged += [event(refused.model_copy(update=BENT[name]), 6, at=hours(4.5)) for name in ("gates", "policy")]
+    # Names and gates without any decision, in a stage that needs none.
+    open_move = changed(2, STAGING, DEV, TransitionKind.RETIREMENT)
+    given = ("approved_by", "criteria", "policy", "decision_id")
+    forged += [event(open_move.model_copy(update={name: getattr(true, name)}), 6, at=hours(4.5)) for name in given]
+    assert await signed.tell(*forged) == [NOT_VERIFIED] * len(forged)
+    assert await signed.intervals() == before
+    assert await signed.tell(event(refused, 6, at=hours(5)), event(true, 7, at=hours(6))) == [None, None]
+    answer = await signed.audit.get("/v1/models/fraud/production")
+    assert [(a["name"], a["meaning"]) for a in answer["approved_by"]] == [("ben", "approve by risk")]
+    assert (answer["version"], answer["criteria"][0]["gate"], answer["policy"]) == (2, "accuracy", true.policy)
+    await signed.assert_rebuilt_alike()
+
+
+def refusal(change: StageChanged) -> StageRefused:
+    told = {name: value for name, value in change if name in StageRefused.model_fields}
+    return StageRefused(**told, code="target-changed", detail="somebody was faster")
+
+
+async def test_what_the_approval_service_tells_is_what_it_signed(signed: Signed) -> None:
+    """Its own events too: the decision and the order in clear are those under the signature."""
+    change = decided(changed(2, STAGING, PRODUCTION), signed.key, **VOTED)
+    decision = decided_by(change, *VOTED["votes"]).decision
+    order = revocation()
+    other = OKPKey.generate_key("Ed25519", {"kid": str(signed.key.kid)})
+    good: list[Message] = [
+        RequestDecided(decision=decision, jws=sign(decision, signed.key)),
+        RevocationOrdered(revocation=order, jws=sign(order, signed.key)),
+    ]
+    forged: list[Message] = [
+        RequestDecided(decision=decision, jws="a.b.c"),
+        RequestDecided(decision=decision, jws=sign(decision, other)),
+        RequestDecided(decision=decision.model_copy(update={"votes": ()}), jws=sign(decision, signed.key)),
+        RequestDecided(decision=decision, jws=sign(order, signed.key)),
+        RevocationOrdered(revocation=order, jws=sign(order, other)),
+        RevocationOrdered(revocation=order.model_copy(update={"reason": "sold"}), jws=sign(order, signed.key)),
+    ]
+    records = [said(message, n) for n, message in enumerate([*good, *forged], 1)]
+    flaws = [outcome.flaw for outcome in await signed.ledger.append(records)]
+    assert flaws == [None, None, *[NOT_VERIFIED] * len(forged)]
+    problem = (await signed.audit.rows(tables.finding))[2]["detail"]
+    assert problem == "the decision that was signed has another votes"
+    await signed.assert_rebuilt_alike()

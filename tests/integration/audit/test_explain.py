@@ -1,5 +1,6 @@
 """Which model made this decision? By model and instant, or by the pin that a server logged."""
 
+import json
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,15 @@ async def test_without_keys_no_pin_is_believed(audit: Harness, tmp_path: Path) -
     ensure_key(tmp_path, "serving")
     pin = PinSigner(load_key(tmp_path / "serving.jwk")).sign(pin_claims())
     assert await audit.status(f"/v1/explain?pin={pin}", "auditors") == 501
+
+
+async def test_what_is_too_much_to_tell_is_left_out_and_said_to_be(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await told(audit)
+    whole = await audit.get(f"/v1/explain?model=fraud&at={quote(hours(5).isoformat())}")
+    (one, _) = whole["evaluations"]
+    size = len(json.dumps(one["data"]))
+    monkeypatch.setattr("audit.explain.MOST_BYTES", size)
+    answer = await audit.get(f"/v1/explain?model=fraud&at={quote(hours(5).isoformat())}")
+    assert (answer["evaluations"], answer["truncated"], whole["truncated"]) == ([one], True, False)

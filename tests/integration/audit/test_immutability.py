@@ -358,7 +358,7 @@ async def test_the_service_appends_as_the_writer(audit: Harness) -> None:
     await audit.ledger.append([record(story()[0])])
     await audit.execute("select audit.ensure_partition('2031-05-01')", "select audit.ensure_partition('2031-06-30')")
     async with session(audit.admin_url) as connection:
-        sets = await connection.fetchval("select reason from audit_guard.change")
+        sets = await connection.fetchval("select reason from audit_guard.change order by at")
         assert "0007" in sets
         parts = await connection.fetch("select name from audit_guard.partition order by name")
     assert {"entry_2031_05", "entry_2031_06", "entry_default"} <= {row["name"] for row in parts}
@@ -391,6 +391,23 @@ async def test_a_migration_changes_guarded_tables_in_the_open(audit: Harness) ->
             await connection.execute("delete from audit_guard.change")
     await audit.execute(f"select audit.ensure_partition('{now():%Y-%m-%d}'::timestamptz + interval '3 months')")
     assert len(await audit.rows(tables.tree_head)) == 1
+
+
+async def test_another_postgresql_is_told_from_a_change(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its words for what is guarded may differ: whoever reads the alarm learns what to do."""
+    await audit.tamper("alter table audit.entry add column more int")
+    assert await Guards(audit.db).missing() == [*guards.EVENT_TRIGGERS, "audit.entry is not as it was"]
+    await audit.execute("update audit_guard.expected set shape = '9.6.2' where name = 'server_version'")
+    told = (await Guards(audit.db).missing())[-1]
+    assert "and was 9.6.2 when the guards were accepted: compare, then select audit_guard.accept" in told
+    await audit.execute("select audit_guard.accept('compared')")
+    assert await Guards(audit.db).missing() == list(guards.EVENT_TRIGGERS)
+    engine = create_async_engine(sqlalchemy_url(audit.admin_url))
+    monkeypatch.setattr(guards, "OLDEST", 99)
+    async with engine.begin() as connection:
+        with pytest.raises(RuntimeError, match="needs PostgreSQL 99 or newer"):
+            await connection.run_sync(guards.require_version)
+    await engine.dispose()
 
 
 async def test_only_a_superuser_can(audit: Harness) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from audit import app as audit_app
 from audit import ledger as module
 from audit import merkle, tables
 from audit.domain import Reading
+from audit.known import leaf_of
 from audit.leaf import Detached, Leaf, decode
 from audit.ledger import Ledger, LostRace
 from audit.page import Page
 from audit.views import Item, Views
+from contracts.envelope import now
 from contracts.lifecycle import Stage
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_COMMANDS
 from kit.bus import Record
@@ -122,6 +125,35 @@ async def test_a_broker_that_forgets_twice_within_one_batch(audit: Harness) -> N
     await assert_sound(audit)
 
 
+async def test_a_hole_is_filled_and_what_follows_it_is_not_repeated(audit: Harness) -> None:
+    """Somebody sets the group back to the hole: what comes after it is in the log, however often that is done."""
+    records = [record(event(registered(1, f"m{n}"), 1), offset=n) for n in range(12)]
+    holes = (3, 7)
+    await audit.ledger.append([r for r in records[:10] if r.offset not in holes])
+    again = [o.index for o in await audit.ledger.append(records[3:5])]
+    again += [o.index for o in await audit.log().append(records[5:])]  # another process
+    assert [index for index in again if index is not None] == [8, 9, 10, 11]
+    assert len(await assert_sound(audit)) == 12
+    # Each epoch is read up to `next`, whatever of it was in the log from before.
+    assert await books(audit) == [(0, 0, 10, 8, 0), (1, 3, 12, 4, 8)]
+    for log in (audit.ledger, audit.log()):
+        assert {o.index for o in await log.append(records)} == {None}
+    assert [o.index for o in await audit.log().append([replace(records[4], value=b"{}")])] == [12]
+
+
+async def test_what_is_read_again_moves_the_offset_alone(audit: Harness) -> None:
+    records = [record(event(registered(1, f"m{n}"), 1), offset=n) for n in range(6)]
+    await audit.ledger.append([*records[:2], *records[3:]])
+    one, two = audit.log().ledger, audit.log().ledger
+    await one.append([records[2]])
+    await two.append([records[3]])
+    assert await books(audit) == [(0, 0, 6, 5, 0), (1, 2, 4, 1, 5)]
+    assert await one.append(records[3:]) == [None] * 3  # it knows of the third only
+    assert await books(audit) == [(0, 0, 6, 5, 0), (1, 2, 6, 1, 5)]
+    assert await two.append([*records, record(event(registered(9), 1), offset=6)]) == [*[None] * 6, 6]
+    assert len(await audit.entries()) == 7
+
+
 async def test_a_record_too_large_for_a_tile_lies_in_the_store(audit: Harness) -> None:
     small, large = record(story()[0], offset=0), record(story()[1], offset=1)
     large = replace(large, headers=(*large.headers, ("much", b"x" * 70_000)))
@@ -146,7 +178,7 @@ async def test_a_record_too_large_for_a_tile_lies_in_the_store(audit: Harness) -
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 async def test_the_largest_leaf_that_a_bundle_holds(audit: Harness, extra: int) -> None:
     sent = record(story()[0])
-    empty = len(module.leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
+    empty = len(leaf_of(replace(sent, headers=(*sent.headers, ("much", b""))), NOON).encode())
     sent = replace(sent, headers=(*sent.headers, ("much", b"x" * (65_535 - empty + extra))))
     await audit.ledger.append([sent])
     (entry,) = await assert_sound(audit)
@@ -383,15 +415,61 @@ async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> Non
 
 
 async def test_time_never_runs_backwards_in_the_log(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datetime import timedelta
-
-    from contracts.envelope import now
-
     await audit.ledger.append([record(story()[0])])
     monkeypatch.setattr("audit.ledger.now", lambda: now() - timedelta(hours=1))
     await audit.ledger.append([record(story()[1])])
     first, second = (e["recorded_at"] for e in await audit.entries())
     assert second >= first
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_the_time_of_the_log_is_the_databases(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Whatever the clock of a writer says when it starts; one that is set forward later is found out."""
+    for name in ("audit.ledger.now", "audit.clock.now"):
+        monkeypatch.setattr(name, lambda: now() + timedelta(hours=hours))
+    ledger = audit.ledger.ledger
+    await ledger.append([record(story()[0], offset=0)])
+    for name in ("audit.ledger.now", "audit.clock.now"):
+        monkeypatch.setattr(name, lambda: now() + timedelta(hours=hours + 1))
+    with pytest.raises(module.ClockAhead) as refused:
+        await ledger.append([record(story()[1], offset=1)])
+    assert is_transient(refused.value)
+    await ledger.append([record(story()[1], offset=1)])
+    assert [abs(e["recorded_at"] - now()) < timedelta(minutes=1) for e in await audit.entries()] == [True, True]
+
+
+async def test_a_log_that_is_ahead_goes_on_at_its_time(audit: Harness) -> None:
+    await audit.tamper("update audit.tree_head set at = now() + interval '1 hour'")
+    await audit.ledger.append([record(story()[0], offset=0)])
+    (entry,) = await audit.entries()
+    assert entry["recorded_at"] - now() > timedelta(minutes=59)
+    assert 3_500 < module.AHEAD._value.get() < 3_600
+
+
+async def test_a_large_record_that_is_tried_again_leaves_one_object(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the store is locked there: a database that is away must not fill it."""
+    large = replace(record(story()[0], offset=1), headers=(("much", b"x" * 70_000),))
+    ledger, write = audit.ledger.ledger, Ledger._write
+
+    async def away(self: Ledger, items: list[Any]) -> None:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(Ledger, "_write", away)
+    for batch in ([large], [record(story()[1], offset=0), large], [large]):
+        with pytest.raises(ConnectionError):
+            await ledger.append(batch)
+    monkeypatch.setattr(Ledger, "_write", write)
+    assert await ledger.append([record(story()[1], offset=0), large]) == [0, 1]
+    (key,) = [item.key async for item in audit.archive.store.objects("leaf/")]
+    entry = (await audit.entries())[1]
+    found = decode(entry["leaf"])
+    assert isinstance(found, Detached)
+    assert (key, found.recorded_at) == (f"leaf/{found.sha256.hex()}", entry["recorded_at"])
+    assert ledger._dated == {}
 
 
 ATTACKS = [

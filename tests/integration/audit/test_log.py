@@ -1,12 +1,15 @@
 """The log over HTTP: proofs that others can check, tampering that is found and located, and who may read it."""
 
+import asyncio
 import json
 from base64 import b64decode
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from urllib3.exceptions import HTTPError
 
+from audit import app as audit_app
 from audit import merkle, tables
 from audit.note import open_note
 from audit.tlog.archive import Contradiction
@@ -81,22 +84,21 @@ async def test_entries_are_paged(log: Harness) -> None:
     assert (await log.get("/v1/log/entries?start=99"))["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("inclusion?index=9", 404),
-        ("inclusion?index=-1", 422),
-        ("inclusion", 422),
-        ("consistency?from=3&to=2", 422),
-        ("consistency?from=0&to=10", 404),
-        ("consistency?from=10", 422),
-        ("entries?start=x", 422),
-        ("entries?limit=501", 422),
-        ("inclusion?index=99999999999999999999999999", 422),
-    ],
-)
-async def test_a_bad_question_about_the_log_is_refused(log: Harness, path: str, status: int) -> None:
-    assert await log.status(f"/v1/log/{path}", "auditors") == status
+BAD = {
+    "inclusion?index=9": 404,
+    "inclusion?index=-1": 422,
+    "inclusion": 422,
+    "consistency?from=3&to=2": 422,
+    "consistency?from=0&to=10": 404,
+    "consistency?from=10": 422,
+    "entries?start=x": 422,
+    "entries?limit=501": 422,
+    "inclusion?index=99999999999999999999999999": 422,
+}
+
+
+async def test_bad_questions_about_the_log_are_refused(log: Harness) -> None:
+    assert {path: await log.status(f"/v1/log/{path}", "auditors") for path in BAD} == BAD
 
 
 async def test_the_export_is_verified_offline_and_a_changed_copy_is_not(log: Harness) -> None:
@@ -194,7 +196,7 @@ async def test_two_roots_are_never_signed_for_one_size(log: Harness, change: str
     await log.tamper(f"update audit.tree_head {change}")
     with pytest.raises(Contradiction):
         await publisher(log).current()
-    assert await log.status("/v1/log/inclusion?index=0", "auditors") == 500
+    assert await log.status("/v1/log/inclusion?index=9", "auditors") == 500
     assert (await log.get("/v1/log/verify"))["ok"] is False
     # What was published stays published, and nothing else is.
     assert await log.get("/checkpoint") == note
@@ -299,3 +301,32 @@ async def test_a_token_of_a_command_is_nowhere_in_the_database_or_the_export(aud
     assert not any(b"secret" in leaf for leaf in leaves)
     for table in tables.Table.metadata.tables.values():
         assert "secret" not in repr(await audit.rows(table))
+
+
+async def test_proofs_under_the_newest_checkpoint_need_nobody_else(log: Harness) -> None:
+    """The store is away: what is covered is proved, what is not has to wait."""
+    before = [await log.get(f"/v1/log/{path}") for path in ("inclusion?index=8", "consistency?from=2")]
+    await log.ledger.append([record(event(registered(1, "later"), 1))])
+    log.made = audit_app.build(log.settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:1"}))
+    assert [await log.get(f"/v1/log/{path}") for path in ("inclusion?index=8", "consistency?from=2")] == before
+    with pytest.raises(HTTPError):
+        await log.status("/v1/log/inclusion?index=9", "auditors")
+
+
+async def test_everything_is_checked_once_at_a_time(log: Harness) -> None:
+    async with log.client() as client:
+        answers = await asyncio.gather(*(client.get("/v1/log/verify") for _ in range(3)))
+        assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
+        assert (await client.get("/v1/log/verify")).json()["ok"] is True
+
+
+async def test_a_checkpoint_at_the_end_of_a_page_is_checked(audit: Harness) -> None:
+    for start, count in ((0, 256), (256, 4)):
+        await audit.ledger.ledger.append(
+            [record(event(registered(1, f"m{n}"), 1)) for n in range(start, start + count)]
+        )
+        await publisher(audit).current()
+    await audit.tamper("update audit.checkpoint set root = sha256('x') where size = 256")
+    found = await audit.get("/v1/log/verify")
+    assert (found["ok"], found["first_bad"]["index"]) == (False, 0)
+    assert "the root signed for 256" in found["first_bad"]["problem"]

@@ -7,30 +7,35 @@ import subprocess
 import sys
 import zipfile
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
 from tests.unit.policy.records import KEY, good, keys
 
 from audit import app as audit_app
-from audit import tables
-from audit.leaf import Detached, decode
+from audit import merkle, tables
+from audit.leaf import Detached, Leaf, decode
 from audit.out.evidence.bundle import VERIFIER
 from audit.out.manifest import verify_manifest
 from audit.out.query import Entries, Query
 from audit.out.siem.feed import Feed
 from audit.out.siem.push import Pusher, Sink
+from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import signer_of
 from audit.views import Views
 from contracts.approval import RequestDecided
+from contracts.audit import RecordSkipped
 from contracts.registry import ModelDeleted, VersionNoted
 from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS
 from kit.events import EventLog
+from kit.problems import Problem
 
 from .conftest import Harness, event, hours, record, registered, story
 
@@ -92,6 +97,12 @@ async def test_the_whole_log_is_exported_with_a_manifest_that_reconciles(log: Ha
         ("start=5&end=2", []),
         ("start=10&end=999", [10]),
         ("workspace=other", []),
+        ("subject=default/fraud*&start=3&end=5", [3, 4]),
+        ("subject=default/fraud/1&start=7", [7, 8, 9]),
+        ("outcome=failed", [10]),
+        ("outcome=ok&start=8", [8, 9]),
+        ("correlationid=nothing", []),
+        ("type=hallmark.version.*&workspace=default", [0, 3, 9]),
         ("actor=nobody", []),
     ],
 )
@@ -100,6 +111,42 @@ async def test_a_query_exports_what_it_asks_for(log: Harness, query: str, indexe
     data = (await fetch(log, f"/v1/export?{query}")).content
     assert [one["index"] for one in entries(data)] == indexes
     assert verify_manifest(io.BytesIO(data), await vkey(log))["indexes"]["count"] == len(indexes)
+
+
+async def test_an_export_goes_on_where_the_last_ended(log: Harness) -> None:
+    """Each entry once, each proved to be under the checkpoint, which is proved to extend the one before."""
+    key = await vkey(log)
+    first = (await fetch(log, "/v1/export?end=4&proofs=true")).content
+    told = verify_manifest(io.BytesIO(first), key, proved=True)
+    await log.ledger.append([record(event(registered(3), 11, at=hours(8)))])
+    second = (await fetch(log, f"/v1/export?after={told['next']}&proofs=true&format=csv&format=ndjson")).content
+    verify_manifest(io.BytesIO(second), key, since=told["checkpoint"]["note"], proved=True)
+    found = [one["index"] for data in (first, second) for one in entries(data)]
+    assert found == list(range(12))
+    assert await log.status("/v1/export?after=nonsense", "auditors") == 422
+    assert await log.status(f"/v1/export?after={told['next']}&start=2", "auditors") == 422
+
+
+async def test_a_copy_is_told_as_one_and_proves_nothing_again(log: Harness, tmp_path: Path) -> None:
+    change = decode((await log.entries())[2]["leaf"])  # to Production
+    assert isinstance(change, Leaf)
+    again: dict[str, Any] = {"key": change.key, "headers": change.headers, "value": change.value}
+    await log.ledger.append([record(story()[2], **again)])
+    data = (await fetch(log, "/v1/export?workspace=default")).content
+    assert [(one["index"], one["copy_of"]) for one in entries(data)][-1] == (11, 2)
+    told = verify_manifest(io.BytesIO(data), await vkey(log))["indexes"]
+    assert (told["count"], told["copies"]) == (11, 1)
+    data = (await fetch(log, PATHS[1])).content
+    code, said = await asyncio.to_thread(verify, data, await log.get("/keys"), tmp_path)
+    assert code == 0, said
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        envelope = json.loads(archive.read("manifest.json"))
+        manifest = json.loads(b64decode(envelope["payload"]))
+        assert (manifest["entries"], manifest["copies"]) == (7, 1)
+        assert "A copy of entry 2." in archive.read("index.html").decode()
+    await log.get("/checkpoint")
+    (*_, ocsf) = (await fetch(log, "/v1/siem?after=10")).json() or [None]
+    assert ocsf["unmapped"] == {"index": 11, "subject": "default/fraud/1", "copy_of": 2}
 
 
 async def test_pages_are_as_one(log: Harness) -> None:
@@ -124,12 +171,11 @@ async def test_an_export_ends_where_the_views_are(log: Harness) -> None:
     assert entries((await fetch(log, "/v1/export?start=11")).content)[0]["version"] == 3
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["format=pdf", "model=fraud", "start=-1", "since=yesterday", "version=0", "end=99999999999999999999", "type=%00"],
-)
-async def test_a_bad_question_is_refused(log: Harness, query: str) -> None:
-    assert await log.status(f"/v1/export?{query}", "auditors") == 422
+BAD = ["format=pdf", "model=fraud", "start=-1", "since=yesterday", "version=0", "end=99999999999999999999", "type=%00"]
+
+
+async def test_bad_questions_are_refused(log: Harness) -> None:
+    assert {query: await log.status(f"/v1/export?{query}", "auditors") for query in BAD} == dict.fromkeys(BAD, 422)
 
 
 # -- who may read ------------------------------------------------------------------------------------------------------
@@ -242,6 +288,13 @@ async def test_decisions_are_judged_with_the_keys_of_the_service(
         assert "<bdi>I reviewed it (approve)</bdi>" in page
 
 
+async def test_too_much_evidence_is_refused(log: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.out.evidence.gather.MAX_BYTES", 100)
+    async with log.client() as client:
+        response = await client.get(PATHS[1])
+    assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (413, "too-much-evidence")
+
+
 async def test_there_is_no_evidence_of_what_nobody_logged(log: Harness) -> None:
     for path in ("/v1/models/fraud/versions/9/evidence", "/v1/models/nothing/versions/1/evidence"):
         assert await log.status(path, "auditors") == 404
@@ -276,39 +329,104 @@ async def test_what_is_not_published_is_not_fed(log: Harness) -> None:
     assert (await fetch(log, "/v1/siem")).json() == []
 
 
-async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) -> None:
-    """It refuses every other page; each comes again until it is taken, and none is lost."""
+async def pushed(log: Harness, answer: Callable[[Hit], int], *, limit: int = 3) -> list[Hit]:
+    """What a receiver was sent until it had everything."""
     events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
-    signer = signer_of(log.settings)
-    publisher = Publisher(log.db, events, log.archive, signer, every_seconds=1, publish_seconds=1)
-    await publisher.current()
-    count = 0
-
-    def answer(hit: Hit) -> int:
-        nonlocal count
-        count += 1
-        return 200 if count % 2 == 0 else 500 if count % 3 else 400
-
+    publisher = Publisher(log.db, events, log.archive, signer_of(log.settings), every_seconds=1, publish_seconds=1)
+    size = (await publisher.current()).checkpoint.size
     receiver = Receiver(answer)
     try:
-        sink = Sink("test", f"{receiver.url}/in", headers=(("Authorization", "Bearer x"),), limit=3)
+        sink = Sink("test", f"{receiver.url}/in", headers=(("Authorization", "Bearer x"),), limit=limit)
         feed = Feed(Entries(log.db, log.archive.inline, log.archive.entry), log.settings.checkpoint_origin)
-        pusher = Pusher(log.db, feed, publisher, sink, every_seconds=0.01, max_pause=0.02)
+        pusher = Pusher(log.db, feed, publisher, sink, events, every_seconds=0.01, max_pause=0.02)
         task = asyncio.create_task(pusher.run())
-        taken: list[int] = []
 
         async def done() -> bool:
-            return any(row["name"] == "siem:test" and row["next"] == 11 for row in await log.rows(tables.follower))
+            return any(row["name"] == "siem:test" and row["next"] == size for row in await log.rows(tables.follower))
 
         await until(done)
         task.cancel()
-        for number, hit in enumerate(receiver.hits, start=1):
-            assert hit.headers["authorization"] == "Bearer x"
-            if number % 2 == 0:
-                taken += [one["unmapped"]["index"] for one in json.loads(hit.body)]
-        assert taken == list(range(11))
+        return receiver.hits
     finally:
         receiver.stop()
+
+
+def indexes(hit: Hit) -> list[int]:
+    return [one["unmapped"]["index"] for one in json.loads(hit.body)]
+
+
+async def test_a_receiver_that_fails_gets_everything_in_the_end(log: Harness) -> None:
+    """It is away every other time; each page comes again until it is taken, and none is lost."""
+    count = 0
+
+    def answer(_: Hit) -> int:
+        nonlocal count
+        count += 1
+        return 200 if count % 2 == 0 else 503 if count % 3 else 401
+
+    hits = await pushed(log, answer)
+    assert {hit.headers["authorization"] for hit in hits} == {"Bearer x"}
+    assert [index for hit in hits[1::2] for index in indexes(hit)] == list(range(11))
+    assert not [row for row in await log.rows(tables.mechanism.event) if row["type"] == RecordSkipped.TYPE]
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+async def test_a_record_that_is_refused_alone_does_not_keep_the_rest_back(log: Harness, status: int) -> None:
+    """Entries 4 and 5, which the receiver takes in no page; the others come, and an event tells of the two."""
+    taken: list[int] = []
+
+    def answer(hit: Hit) -> int:
+        if {4, 5} & set(indexes(hit)):
+            return status
+        taken.extend(indexes(hit))
+        return 200
+
+    await pushed(log, answer, limit=500)
+    assert set(taken) == set(range(11)) - {4, 5}
+    rows = [row for row in await log.rows(tables.mechanism.event) if row["type"] == RecordSkipped.TYPE]
+    told = [RecordSkipped.model_validate_json(row["data"]) for row in rows]
+    assert [(one.sink, one.index, one.status, one.detail) for one in told] == [
+        ("test", 4, status, "ok"),
+        ("test", 5, status, "ok"),
+    ]
+
+
+async def test_a_receiver_that_refuses_everything_loses_nothing(log: Harness) -> None:
+    """A wrong address or form, for a while: that is no record's fault."""
+    left = 40
+    taken: list[int] = []
+
+    def answer(hit: Hit) -> int:
+        nonlocal left
+        left -= 1
+        if left > 0:
+            return 400
+        taken.extend(indexes(hit))
+        return 200
+
+    await pushed(log, answer)
+    assert sorted(set(taken)) == list(range(11))
+
+
+async def paths_are_those_of_proofs(log: Harness, most: int) -> None:
+    """Many paths at once are what they are one by one, for a few statements."""
+    proofs = Proofs(log.db, log.archive)
+    statements: list[str] = []
+    for size in (1, 2, 255, 256, 257, 511, 512, 513, most):
+        given = [n for n in (0, 1, 2, 127, 255, 256, 300, 511, 512, 600, 610) if n < size]
+        paths = await proofs.paths(size)
+        assert [one.path for one in await paths.of(given)] == [await proofs.inclusion(n, size) for n in given]
+    paths = await proofs.paths(most)
+    sa.event.listen(log.db.engine.sync_engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    found = await paths.of(range(most))
+    assert len(statements) < 10, statements
+    root = await proofs.root(most)
+    stored = [row["leaf_hash"] for row in await log.entries()]
+    assert [one.leaf_hash for one in found] == stored[:most]
+    assert all(merkle.verify_inclusion(one.leaf_hash, one.index, most, one.path, root) for one in found)
+    with pytest.raises(Problem) as caught:
+        await proofs.paths(10_000)
+    assert caught.value.status == 404
 
 
 # -- a copy of the log -------------------------------------------------------------------------------------------------
@@ -321,6 +439,7 @@ async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: 
     await log.ledger.append([record(event(registered(n), n)) for n in range(100, 700)])
     async with log.client() as client:
         assert (await client.get("/v1/log/inclusion?index=0")).status_code == 200  # publishes
+    await paths_are_those_of_proofs(log, 611)
     copy = tmp_path / "copy"
     async for item in log.archive.store.objects(""):
         if item.key == "checkpoint" or item.key.startswith("tile/"):

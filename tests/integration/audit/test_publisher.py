@@ -244,7 +244,7 @@ def killable(settings: AuditSettings) -> Iterator["subprocess.Popen[str]"]:
         process.wait()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 if STEP > 1 else 7200)
 async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_finish(audit: Harness) -> None:
     """SIGKILL at every STEP-th await of a publisher, each with new entries to publish. Then all is whole."""
     size, killed, n = 0, 0, 1

@@ -1,16 +1,20 @@
 """Questions of auditors: lead times, people, four eyes, rollbacks, emergencies, revocations, gaps."""
 
 from datetime import timedelta
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from joserfc.jwk import OKPKey
 from tests.support.decisions import revocation
 
+from approval.decision import sign
 from contracts.approval import (
     BreakGlass,
     Choice,
     Decision,
+    GateWaived,
     GlassBroken,
     RequestDecided,
     ReviewGiven,
@@ -21,23 +25,37 @@ from contracts.approval import (
     VoteCast,
     VoteRefused,
     VoteWithdrawn,
+    Waiver,
 )
 from contracts.lifecycle import Stage, TransitionKind
 from contracts.model import Lineage
 from contracts.payload import Message
 from contracts.registry import Approval, StageChanged, Transition, VersionNoted, VersionRegistered, VersionRevoked
-from contracts.topics import APPROVAL_EVENTS
+from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS
 from kit.bus import Record
 
 from .conftest import NOON, Harness, changed, digest, event, hours, record, registered, story
+from .signed import Signed, decided
+from .test_aliases import alias
 from .test_pages import walk
 
 DEV, STAGING, PRODUCTION, ARCHIVED = Stage.DEVELOPMENT, Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED
 
 
-def said(message: Message, sequence: int, at: float = 0, subject: str = "default/fraud/1", **more: Any) -> Record:
+@pytest.fixture
+def signed(audit: Harness, tmp_path: Path) -> Signed:
+    return Signed(audit, tmp_path)
+
+
+def said(
+    message: Message,
+    sequence: int,
+    at: float = 0,
+    subject: str = "default/fraud/1",
+    key: str = "default/fraud",
+    **more: Any,
+) -> Record:
     """An event of the approval service about a version."""
-    key = "default/fraud"
     envelope = event(message, sequence, key=key, subject=subject, source="hallmark/approval", at=hours(at), **more)
     return record(envelope, topic=APPROVAL_EVENTS.name)
 
@@ -151,7 +169,7 @@ async def test_who_approved_what_and_what_they_meant(audit: Harness) -> None:
     assert (people[0]["first_index"], people[0]["last_index"]) == (0, 4)
 
 
-async def test_four_eyes_tells_violations_first(audit: Harness) -> None:
+async def test_four_eyes_tells_whose_eyes_saw_what(audit: Harness) -> None:
     told: list[Message] = [
         authored(1, "ana", "zoe@example.com"),
         gated(1, "olga", "ben", start=DEV, to=STAGING),  # good
@@ -171,13 +189,13 @@ async def test_four_eyes_tells_violations_first(audit: Harness) -> None:
     ]
     await audit.ledger.append([said(m, n) for n, m in enumerate(decisions, 1)])
     items, _ = await walk(audit, "/v1/reports/four-eyes")
-    assert [(i["index"], i["violation"], i["unapproved"]) for i in items] == [
-        (2, True, False),
-        (4, True, False),
-        (7, True, False),
-        (8, True, False),
-        (5, False, True),
-        (1, False, False),
+    assert [(i["index"], i["finding"], i["unverified"]) for i in items] == [
+        (1, "unverified", True),
+        (2, "violation", True),
+        (4, "violation", True),
+        (5, "unapproved", True),
+        (7, "violation", False),
+        (8, "violation", False),
     ]
     by_index = {i["index"]: i for i in items}
     assert (by_index[2]["requester_approved"], by_index[2]["author_approved"]) == (["Olga"], [])
@@ -189,10 +207,69 @@ async def test_four_eyes_tells_violations_first(audit: Harness) -> None:
     assert [i["index"] for i in only["items"]] == [2]
 
 
+async def test_four_eyes_knows_waivers_emergencies_and_what_was_not_let_through(signed: Signed) -> None:
+    """With the keys: who asked for a change waives a gate for it, breaks the glass for it, tries to vote for it."""
+    audit, key = signed.audit, signed.key
+    waived, broken = changed(1, DEV, STAGING), changed(1, STAGING, PRODUCTION)
+    waiver = Waiver(gate="prod/auc", by="Ana", reason="late", at=NOON, auth_method="t", request_digest=digest(0))
+    told: dict[StageChanged, dict[str, Any]] = {
+        waived: {"votes": (vote("ben"),), "waived": (waiver,)},
+        broken: {"break_glass": glass(broken.transition_id).glass.model_copy(update={"by": "ana"})},
+    }
+    changes = [decided(change, key, **said_of) for change, said_of in told.items()]
+    decisions = [signed_decision(change, key, **told[bare]) for change, bare in zip(changes, told, strict=True)]
+    refused = VoteRefused(request_id="t1", voter="ana", choice=Choice.APPROVE, code="own-request", detail="asked")
+    undecided = changed(1, PRODUCTION, STAGING)
+    await signed.tell(event(registered(1), 1), *(event(m, n) for n, m in enumerate(changes, 2)), event(undecided, 4))
+    of_approval = [*decisions, GateWaived(request_id=waived.transition_id, waiver=waiver), refused]
+    await signed.ledger.append([said(m, n) for n, m in enumerate(of_approval, 1)])
+    items, _ = await walk(audit, "/v1/reports/four-eyes")
+    assert [(i["index"], i["finding"], i["own_waiver"], i["entered"]) for i in items] == [
+        (1, "violation", ["Ana"], True),
+        (2, "violation", ["ana"], True),
+        (3, "refused", [], False),
+        (7, "refused", [], False),
+    ]
+    assert (items[0]["waived_by"], items[1]["broken_by"], items[1]["unapproved"]) == (["Ana"], "ana", True)
+    assert items[2]["problem"].startswith("decision-not-verified: the change carries no signed decision")
+    assert (items[3]["requested_by"], items[3]["problem"]) == ("ana", "own-request: asked")
+    only = await audit.get("/v1/reports/four-eyes?finding=refused")
+    assert [i["index"] for i in only["items"]] == [3, 7]
+    [one] = (await audit.get("/v1/reports/approvals?act=waive"))["items"]
+    assert one["signed_index"] == 4
+    # A decision that was bent on its way confirms nobody, and shows nobody.
+    forged = decisions[0].model_copy(update={"decision": decisions[0].decision.model_copy(update={"waived": ()})})
+    assert [o.flaw for o in await signed.ledger.append([said(forged, 5)])] == ["decision-not-verified"]
+
+
+async def test_four_eyes_tells_what_got_in_without_a_decision(audit: Harness) -> None:
+    """Where the service has no keys, and so believes it."""
+    told = [registered(1), changed(1, DEV, STAGING), changed(1, STAGING, DEV), changed(1, DEV, PRODUCTION)]
+    await audit.ledger.append([record(event(m, n, at=hours(n))) for n, m in enumerate(told, 1)])
+    items, _ = await walk(audit, "/v1/reports/four-eyes")
+    assert [(i["index"], i["finding"], i["target"]) for i in items] == [
+        (1, "undecided", "Staging"),
+        (3, "undecided", "Production"),
+    ]
+    assert (await audit.get("/v1/reports/four-eyes?violations=true"))["items"] == []
+
+
+def signed_decision(change: StageChanged, key: OKPKey, **more: Any) -> RequestDecided:
+    """The approval service's event about the decision that the change carries."""
+    bare = decided_by(change).decision
+    decision = bare.model_copy(update={"gates": change.criteria, **more})
+    return RequestDecided(decision=decision, jws=sign(decision, key))
+
+
 async def test_rollbacks_are_told(audit: Harness) -> None:
     await audit.ledger.append([record(e) for e in story()])
-    [item] = (await audit.get("/v1/reports/rollbacks"))["items"]
-    assert (item["index"], item["version"], item["replaced"], item["requested_by"]) == (8, 1, 2, "olga")
+    pointed = [alias(1), alias(2, 1), alias(1, 2, requested_by="olga"), alias(1, 1)]
+    await audit.ledger.append([record(event(m, n, at=hours(n))) for n, m in enumerate(pointed, 10)])
+    items, _ = await walk(audit, "/v1/reports/rollbacks")
+    assert [(i["index"], i["stage"], i["version"], i["replaced"], i["requested_by"]) for i in items] == [
+        (8, "Production", 1, 2, "olga"),
+        (11, "@champion", 1, 2, "olga"),
+    ]
 
 
 def glass(request: str) -> GlassBroken:
@@ -271,6 +348,18 @@ async def test_gaps_are_those_of_a_naive_search(audit: Harness) -> None:
     assert found == wanted
     page = await audit.get("/v1/reports/gaps")
     assert page["problems"] == [{"code": "bad-event", "entries": 1, "first_index": 11, "last_index": 11}]
+
+
+async def test_gaps_name_missing_offsets_too(audit: Harness) -> None:
+    note = VersionNoted(workspace="default", model="a", version=1, text="x")
+    await audit.ledger.append([record(event(note, n), offset=offset) for n, offset in ((1, 0), (2, 3), (3, 4), (4, 6))])
+    page = await audit.get("/v1/reports/gaps?limit=1")
+    assert page["items"] == []
+    place = {"topic": REGISTRY_EVENTS.name, "partition": 0, "epoch": 0}
+    assert page["offsets"] == [
+        {**place, "first_missing": 1, "last_missing": 2},
+        {**place, "first_missing": 5, "last_missing": 5},
+    ]
 
 
 REPORTS = (

@@ -1,5 +1,6 @@
 """What the log keeps, what no hold lets go, and what stays provable of what went."""
 
+import asyncio
 import json
 from base64 import b64decode
 from collections.abc import AsyncIterator
@@ -14,16 +15,20 @@ import pytest
 import sqlalchemy as sa
 from minio import Minio
 from minio.error import S3Error
+from tests.support.waiting import until
 
 from audit import app as audit_app
 from audit import merkle, tables
 from audit.guards import EVENT_TRIGGERS, Guards
 from audit.note import open_note
+from audit.out.query import Entries, Query
 from audit.rebuild import rebuild
 from audit.retention.command import prune
 from audit.retention.legal import LegalHolds
+from audit.search import SearchProjection
 from audit.settings import AuditSettings
-from audit.tlog.tiles import Tile
+from audit.tlog.archive import Contradiction
+from audit.tlog.tiles import Tile, entries_of
 from audit.verify import verify_export
 from audit.views import Views
 from contracts.audit import LogPruned, RetentionPublished
@@ -171,7 +176,19 @@ async def test_old_months_go_and_all_stays_provable(old: Old) -> None:
 
 async def test_the_drop_is_an_event(old: Old) -> None:
     await old.policy(EVERYTHING)
+    bucket, key = old.audit.settings.s3_bucket, Tile(-1, 1).path
+
+    def locked_days() -> int:
+        found = old.client.get_object_retention(bucket, key)
+        assert found is not None
+        return (found.retain_until_date.replace(tzinfo=UTC) - datetime.now(UTC)).days
+
+    old.audit.settings = old.audit.settings.model_copy(update={"archive_lock_days": 400})
+    await old.plan()
+    assert locked_days() < 200
     await old.prune()
+    # What is left of the entries is in the store: it is locked anew.
+    assert locked_days() >= 399
     rows = [row for row in await old.audit.rows(tables.mechanism.event) if row["type"] == LogPruned.TYPE]
     found = [LogPruned.model_validate_json(row["data"]) for row in rows]
     assert [(m.partition, m.first, m.until, m.minimum_index, m.size, m.pruned_by) for m in found] == [
@@ -196,17 +213,42 @@ async def test_what_comes_again_after_it_was_pruned_is_no_new_entry(old: Old) ->
     assert forged == 3 * COUNT
 
 
-async def test_the_views_can_still_be_rebuilt(old: Old) -> None:
-    views = Views(archive=old.audit.archive)
-    async with old.audit.db.transaction() as tx:
-        await rebuild(tx, views)
-    before = [await old.audit.rows(table) for table in tables.VIEWS]
-    assert len(before[0]) == 3 * COUNT
+async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
+    """And a rebuild, which reads it in the object store, leaves it out again."""
+    audit, search = old.audit, SearchProjection(old.audit.db)
+    views = Views(archive=audit.archive)
+
+    async def told() -> dict[str, list[dict[str, Any]]]:
+        while await search.step():
+            pass
+        return {table.name: await audit.rows(table) for table in (*tables.VIEWS, tables.search_entry)}
+
+    async def build() -> None:
+        async with audit.db.transaction() as tx:
+            assert await rebuild(tx, views) == 3 * COUNT
+
+    def content(found: dict[str, list[dict[str, Any]]], first: int, until: int) -> str:
+        names = ("timeline", "fact", "search_entry")
+        return repr([row for name in names for row in found[name] if first <= row["index"] < until])
+
+    await build()
+    before = await told()
+    for said in ("'ana'", "Staging for v7", "default/fraud/1"):
+        assert said in content(before, 0, 2 * COUNT)
     await old.policy(EVERYTHING)
     await old.prune()
-    async with old.audit.db.transaction() as tx:
-        assert await rebuild(tx, views) == 3 * COUNT
-    assert [await old.audit.rows(table) for table in tables.VIEWS] == before
+    after = await told()
+    for said in ("'ana'", "Staging for v7", "default/fraud/1", "for v"):
+        assert said not in content(after, 0, 2 * COUNT)
+    assert content(after, 2 * COUNT, 3 * COUNT) == content(before, 2 * COUNT, 3 * COUNT)
+    kept = ("index", "at", "topic", "event_id", "type", "stream", "sequence", "model", "version", "outcome", "copy_of")
+    for was, row in zip(before["timeline"], after["timeline"], strict=True):
+        assert [row[name] for name in kept] == [was[name] for name in kept]
+    assert {row["summary"] for row in after["timeline"][: 2 * COUNT]} == {"pruned"}
+    # What holds since then is still told.
+    assert after["stage_interval"] == before["stage_interval"]
+    await build()
+    assert await told() == after
 
 
 async def test_types_that_are_kept_longer_keep_their_month(old: Old) -> None:
@@ -262,6 +304,84 @@ async def test_a_hold_lies_on_the_objects_of_the_store(old: Old) -> None:
         await legal.step()
         assert [old.held(Tile(-1, n).path) for n in range(3)] == expected
     assert await old.audit.rows(tables.held_object) == []
+
+
+async def test_who_only_asks_keeps_no_hold_waiting(old: Old) -> None:
+    await old.policy(EVERYTHING)
+    other = await asyncpg.connect(old.audit.admin_url)
+    try:
+        async with other.transaction():
+            # The plan has judged January, and waits for February.
+            await other.execute("lock table audit_part.entry_2020_02 in access exclusive mode")
+            plan = asyncio.create_task(old.plan())
+            waiting = (
+                "select count(*) from pg_locks where not granted and relation = 'audit_part.entry_2020_02'::regclass"
+            )
+
+            async def waits() -> bool:
+                return bool(await other.fetchval(waiting))
+
+            await until(waits, 30)
+            async with asyncio.timeout(20):
+                await old.hold(workspace="another-place")
+            assert not plan.done()
+    finally:
+        await other.close()
+    assert len(await plan) == 3
+
+
+async def test_holds_of_two_processes_free_nothing_that_is_held(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frees an object while the other begins to hold it."""
+    audit, key = old.audit, Tile(-1, 0).path
+    first, second = (LegalHolds(audit.db, audit_app.archive_of(audit.settings), Signal()) for _ in range(2))
+    over = await old.hold(workspace="default", model="fraud")
+    await first.step()
+    await old.put(f"/v1/retention/holds/{over}/release", {"reason": "settled"}, "POST")
+    inside, go_on, hold = asyncio.Event(), asyncio.Event(), first._archive.hold
+
+    async def pausing(name: str, *, on: bool) -> bool:
+        if not on and name == key:
+            inside.set()
+            await go_on.wait()
+        return await hold(name, on=on)
+
+    monkeypatch.setattr(first._archive, "hold", pausing)
+    freeing = asyncio.create_task(first.step())
+    await inside.wait()
+    await old.hold(workspace="default", model="fraud")
+    holding = asyncio.create_task(second.step())
+
+    async def waits() -> bool:
+        async with audit.db.snapshot() as tx:
+            asked = sa.text(
+                "select count(*) from pg_locks where locktype = 'advisory' and not granted and database = "
+                "(select oid from pg_database where datname = current_database())"
+            )
+            return holding.done() or bool(await tx.scalar(asked))
+
+    await until(waits, 30)
+    go_on.set()
+    await asyncio.gather(freeing, holding)
+    assert old.held(key)
+
+
+async def test_a_damaged_entry_stops_no_hold(old: Old) -> None:
+    """What cannot be read is held as it is; the rest has its turn."""
+    audit = old.audit
+    large = replace(record(event(registered(1, "huge"), 1)), headers=(("much", b"x" * 70_000),))
+    await audit.ledger.ledger.append([large, *(record(event(registered(1, f"m{n}"), 1)) for n in range(200))])
+    await audit.get(f"/v1/log/inclusion?index={3 * COUNT + 200}")
+    (lost,) = [item.key async for item in audit.archive.store.objects("leaf/")]
+    old.client.remove_object(audit.settings.s3_bucket, lost)
+    await old.policy(EVERYTHING)
+    await old.prune()
+    old.client.remove_object(audit.settings.s3_bucket, Tile(-1, 0).path)  # of pruned entries nobody has the bytes
+    await old.hold(workspace="default", model="other")
+    await LegalHolds(audit.db, audit.archive, Signal()).step()
+    held = {row["key"] for row in await audit.rows(tables.held_object)}
+    assert {Tile(-1, n).path for n in (2, 3)} <= held
+    assert Tile(-1, 1).path not in held
+    assert old.held(Tile(-1, 3).path)
 
 
 async def test_the_database_itself_refuses(old: Old) -> None:
@@ -342,11 +462,40 @@ async def test_a_pruned_entry_that_the_store_loses_is_named(old: Old) -> None:
     assert (verdict["ok"], verdict["first_bad"]["index"]) == (False, 256)
 
 
+async def test_bytes_that_the_store_changed_are_given_to_nobody(old: Old) -> None:
+    """They were logged as something else: the log keeps their hash."""
+    await old.policy(EVERYTHING)
+    await old.prune()
+    path = Tile(-1, 0).path
+    good = await old.audit.archive.read(path) or b""
+    forged = good.replace(b"default/fraud/1", b"default/fraud/9", 1)
+    assert len(forged) == len(good) != 0
+    assert forged != good
+    await old.audit.archive.store.put(path, forged, {})
+    archive = audit_app.archive_of(old.audit.settings)
+    bad = next(n for n, (a, b) in enumerate(zip(entries_of(good), entries_of(forged), strict=True)) if a != b)
+    async with old.audit.client() as client:
+        response = await client.get(f"/v1/log/entries?start={bad}&limit=1")
+    assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (500, "split-log")
+    entries = Entries(old.audit.db, archive.inline, archive.entry)
+    rows = [row async for page in entries.batches(Query(bad, bad + 2)) for row in page]
+    assert [row.stored.leaf for row in rows] == [b"", entries_of(good)[bad + 1]]
+    assert rows[0].fields["problem"].startswith("leaf-lost: ")
+    views = Views(archive=archive)
+    (row,) = [row for row in await old.audit.rows(tables.pruned_entry) if row["index"] == bad]
+    with pytest.raises(Contradiction):
+        await views.entry(bad, None, row["leaf_hash"])
+
+
 async def test_nothing_goes_that_somebody_still_has_to_read(old: Old) -> None:
     await old.policy(EVERYTHING)
     await old.audit.execute("insert into audit.follower values ('slow', 299)")
     assert "slow has read only up to entry 299" in (await old.plan())[0]
     assert "0 months" in await old.prune()
+    await old.audit.execute("update audit.follower set name = 'siem:splunk' where name = 'slow'")
+    assert (await old.plan())[0].endswith("may go"), "a feed that nobody sends any more keeps nothing"
+    old.audit.settings = old.audit.settings.model_copy(update={"siem_url": "http://localhost", "siem_name": "splunk"})
+    assert "siem:splunk has read only up to entry 299" in (await old.plan())[0]
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -360,12 +509,11 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-async def test_a_policy_that_is_none_changes_nothing(audit: Harness, name: str) -> None:
-    rules, code = BAD[name]
+async def test_a_policy_that_is_none_changes_nothing(audit: Harness) -> None:
     old = Old(audit, None, [])  # type: ignore[arg-type]
-    status, body = await old.put("/v1/retention/policy", {"rules": rules})
-    assert (status, body["type"].rpartition(":")[2]) == (422, code), body
+    for name, (rules, code) in BAD.items():
+        status, body = await old.put("/v1/retention/policy", {"rules": rules})
+        assert (status, body["type"].rpartition(":")[2]) == (422, code), (name, body)
     assert await audit.rows(tables.retention_policy) == []
     assert await audit.status("/v1/retention/policy", "auditors") == 404
 

@@ -70,6 +70,11 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     ),
     (
         AUDIT_EVENTS.name,
+        audit.RecordSkipped(sink="splunk", index=41, status=400, detail="no field x"),
+        ["splunk", "41", "400", "no field x"],
+    ),
+    (
+        AUDIT_EVENTS.name,
         audit.RetentionPublished(
             rules=(audit.RetentionRule(topic="*", type="*", days=400),), published_by="root", reason="as the law says"
         ),

@@ -14,6 +14,8 @@ roles:
   - {group: ml, role: contributor, workspace: default, model: "churn-*"}
   - {group: ml, role: contributor, workspace: "team-?"}
   - {group: reviewers, role: approver}
+  - {group: odd, role: auditor, workspace: "[!s]*", model: "?"}
+  - {group: all, role: auditor, workspace: "**"}
   - {group: admins, role: admin, workspace: default, model: special}
 """
 
@@ -55,6 +57,10 @@ def allowed(access: Access, who: Principal, action: Action, workspace: str, mode
         (["ml", "reviewers"], Action.VOTE, "default", "churn-1", True),
         (["unknown"], Action.VOTE, "default", "churn-1", False),
         (["admins"], Action.MANAGE_POLICY, "default", "special", True),
+        (["odd"], Action.AUDIT, "default", "m", True),
+        (["odd"], Action.AUDIT, "default", "*", False),  # all models, which no pattern stands for but *
+        (["odd"], Action.AUDIT, "*", "m", False),
+        (["all"], Action.AUDIT, "*", "*", True),
         (["admins"], Action.MANAGE_POLICY, "default", "other", False),
     ],
 )

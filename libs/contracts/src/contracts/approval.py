@@ -318,6 +318,18 @@ class Decision(Transition):
     baseline: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
 
 
+def approvals_of(decision: Decision) -> tuple[Approval, ...]:
+    """Who approved, as the change that rests on the decision tells it."""
+    return tuple(
+        Approval(name=v.voter, at=v.at, meaning=v.meaning) for v in decision.votes if v.choice is Choice.APPROVE
+    )
+
+
+def policies_of(decision: Decision) -> str:
+    """The policies it was decided by, as the change that rests on the decision tells them."""
+    return ", ".join(f"{p.name} r{p.revision} {p.digest}" for p in decision.policies)[:500] or "none"
+
+
 class RequestDecided(Message):
     """`decision` in clear for readers; `jws` is the compact JWS (EdDSA) over its exact bytes, which alone counts.
 

@@ -83,6 +83,17 @@ class LogPruned(Message):
     pruned_by: Line
 
 
+class RecordSkipped(Message):
+    """The receiver of the feed `sink` refused the record of entry `index` while it took another: the feed goes on
+    without it. `status` is the HTTP status, `detail` what the receiver said."""
+
+    TYPE: ClassVar[str] = "hallmark.siem.skipped.v1"
+    sink: Line
+    index: Annotated[int, Field(ge=0)]
+    status: Annotated[int, Field(ge=100, le=999)]
+    detail: Text
+
+
 class PersonKnown(Message):
     """The vault of identities knows whom a pseudonym stands for. `commitment` binds it to that, and tells nothing
     (`contracts.people.commitment`): the salt is in the vault, and goes with the name."""
@@ -110,6 +121,7 @@ EVENTS = (
     HoldPlaced,
     HoldReleased,
     LogPruned,
+    RecordSkipped,
     PersonKnown,
     SubjectErased,
 )

@@ -25,6 +25,7 @@ from contracts.keys import LEEWAY_SECONDS
 from contracts.payload import Payload
 from contracts.people import is_pseudonym
 from kit.errors import Transient
+from kit.outbound import tls
 from kit.people import People
 from kit.problems import Problem
 
@@ -129,7 +130,7 @@ class KeySource:
 
     async def _read(self) -> Any:
         if self._location.startswith(("http://", "https://")):
-            async with httpx2.AsyncClient(timeout=READ_SECONDS) as client:
+            async with httpx2.AsyncClient(timeout=READ_SECONDS, verify=tls()) as client:
                 response = await client.get(self._location)
                 response.raise_for_status()
                 return response.json()
@@ -243,6 +244,11 @@ class AccessFile(Payload):
     roles: tuple[Grant, ...]
 
 
+def _covers(pattern: str, name: str) -> bool:
+    """Whether a grant's pattern covers a name; "*" stands for all of them, which no pattern such as "[!s]*" covers."""
+    return {*pattern} == {"*"} if name == "*" else fnmatch.fnmatchcase(name, pattern)
+
+
 class Access:
     """Maps groups to roles. Denied is the default. Everybody with a valid token is in the group `everyone`."""
 
@@ -266,7 +272,7 @@ class Access:
         return {
             g.role
             for g in self._grants
-            if g.group in groups and fnmatch.fnmatchcase(workspace, g.workspace) and fnmatch.fnmatchcase(model, g.model)
+            if g.group in groups and _covers(g.workspace, workspace) and _covers(g.model, model)
         }
 
     def patterns(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
@@ -275,7 +281,7 @@ class Access:
         return frozenset(
             g.model
             for g in self._grants
-            if g.group in groups and action in ALLOWED[g.role] and fnmatch.fnmatchcase(workspace, g.workspace)
+            if g.group in groups and action in ALLOWED[g.role] and _covers(g.workspace, workspace)
         )
 
     def grants(self, principal: Principal, action: Action) -> frozenset[tuple[str, str]]:

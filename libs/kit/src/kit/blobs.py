@@ -12,10 +12,11 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import urllib3
 from minio import Minio
-from minio.commonconfig import CopySource
+from minio.commonconfig import COMPLIANCE, CopySource
 from minio.datatypes import Part
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.retention import Retention
 
 from kit.errors import Transient
 from kit.presign import Presigner
@@ -26,6 +27,7 @@ PRESIGN_FOR = timedelta(hours=1)
 # One copy request moves at most this much: S3 takes 5 GiB, but the answer must come before the read times out.
 COPY_PART = 1 << 30
 GONE = ("NoSuchKey", "NoSuchObject", "NotFound", "NoSuchBucket", "NoSuchUpload")
+NO_LOCK = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest")
 # What stores say of an upload id that they never gave.
 NO_UPLOAD_ID = ("InvalidRequest", "InvalidArgument")
 
@@ -125,6 +127,29 @@ class BlobStore:
             return bool(versions)
 
         return bool(await self.can_lock() and await self._call(work))
+
+    async def lock_until(self, key: str, until: datetime) -> bool:
+        """Locks the newest version of an object (COMPLIANCE) at least until then. False: there is no such object, or it
+        is not locked afterwards."""
+
+        def is_locked(client: Minio) -> bool:
+            try:
+                found = client.get_object_retention(self.bucket, key)
+            except S3Error as error:
+                if error.code in NO_LOCK:
+                    return False
+                raise
+            if found is None or found.mode != COMPLIANCE:
+                return False
+            ends = found.retain_until_date
+            return (ends if ends.tzinfo else ends.replace(tzinfo=UTC)) >= until.replace(microsecond=0)
+
+        def work(client: Minio) -> bool:
+            if not is_locked(client):
+                client.set_object_retention(self.bucket, key, Retention(COMPLIANCE, until))
+            return is_locked(client)
+
+        return bool(await self._unless_gone(work))
 
     # -- objects -------------------------------------------------------------------------------------------------
 

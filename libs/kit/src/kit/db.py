@@ -1,7 +1,7 @@
 """The database of one service: engine, transactions, table bases, and the mechanism's own tables."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -178,6 +178,18 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+async def digests(tx: AsyncConnection, schema: str, tables: Iterable[str]) -> dict[str, str]:
+    """Table -> a digest of its rows, whatever their order on disk."""
+    found = {}
+    for name in tables:
+        query = sa.text(
+            f"select md5(coalesce(string_agg(h, '' order by h), '')) "  # noqa: S608
+            f'from (select md5(v::text) as h from "{schema}"."{name}" v) rows'
+        )
+        found[name] = str(await tx.scalar(query))
+    return found
 
 
 async def mark_appended(tx: AsyncConnection) -> None:

@@ -6,8 +6,10 @@ checked. Source of the idea: OWASP, Server Side Request Forgery Prevention.
 """
 
 import asyncio
+import functools
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -165,12 +167,18 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
         await self._network.sleep(seconds)
 
 
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """The TLS of every client of the process: reading the trusted authorities takes 20 ms, each time."""
+    return httpx2.create_ssl_context()
+
+
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, guard: Guard, *, secure: bool) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(verify=tls(), trust_env=False)
         # httpx2 has no option for the network backend; the pool it made has opened nothing yet.
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(),
+            ssl_context=tls(),
             max_connections=100,
             max_keepalive_connections=20,
             keepalive_expiry=5.0,

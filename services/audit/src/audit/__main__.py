@@ -1,5 +1,6 @@
-"""`python -m audit serve|migrate|sign|prune`."""
+"""`python -m audit serve|migrate|sign|prune|rebuild`."""
 
+from audit import rebuild
 from audit.app import build
 from audit.retention import command as prune
 from audit.settings import AuditSettings
@@ -12,5 +13,5 @@ run(
     build,
     append_only=("entry", "node", "finding", "checkpoint"),
     keeps_people=True,
-    commands=[signer.COMMAND, prune.COMMAND],
+    commands=[signer.COMMAND, prune.COMMAND, rebuild.COMMAND],
 )

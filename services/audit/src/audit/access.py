@@ -5,10 +5,13 @@ read waits for two commits at the most, and the lock of the stream is taken once
 """
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
+from hashlib import sha256
 from urllib.parse import parse_qsl, urlencode
 
+import structlog
 from fastapi import Request
 
 from audit.tlog.publisher import ACTOR
@@ -17,19 +20,46 @@ from contracts.audit import AccessRecorded
 from contracts.people import is_pseudonym
 from kit.auth import Principal
 from kit.db import Database
-from kit.errors import Transient
+from kit.errors import Transient, is_transient
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from kit.web import Guard
 
+log = structlog.get_logger()
 ALL = "*"
-TILES = "GET /tile/... (and more of them within a minute)"
-FEED = "GET /v1/siem (and again within a minute)"
+TILES, FEED = "GET /tile/...", "GET /v1/siem"
+MORE = " (more of them within a minute are told together)"
 SPARSE_SECONDS = 60.0
-MAX_QUERY = 2_000
-PERSONAL = frozenset({"actor", "person", "q", "subject"})  # parts of a query in which people are named
+MAX_QUERY = 8_000
+PERSONAL = frozenset({"actor", "person", "q"})  # parts of a query in which people are named
 WITHHELD = "(withheld)"
 BATCH = 200
+CLOSE_SECONDS = 5.0
+Span = tuple[int, int]
+
+
+@dataclass
+class _Window:
+    """What somebody read of a kind since the record that opened it: `reads` of the entries from `first` up to but
+    without `until`."""
+
+    principal: Principal
+    closes: float
+    reads: int = 0
+    first: int = 0
+    until: int = 0
+
+    def add(self, span: Span) -> None:
+        first, until = span
+        if first < until:
+            self.first, self.until = (
+                (min(first, self.first), max(until, self.until)) if self.first < self.until else span
+            )
+        self.reads += 1
+
+    def told(self, kind: str) -> str:
+        of = f" of entries {self.first} to {self.until - 1}" if self.first < self.until else ""
+        return f"{kind}: {self.reads} more reads{of} within a minute"
 
 
 @dataclass(eq=False)
@@ -44,7 +74,7 @@ class AccessLog:
     def __init__(self, db: Database, events: EventLog, guard: Guard, origin: str) -> None:
         self._db, self._events, self._guard = db, events, guard
         self._stream = f"access:{origin}"
-        self._until: dict[tuple[str, str], float] = {}
+        self._windows: dict[tuple[str, str], _Window] = {}
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -77,36 +107,69 @@ class AccessLog:
     async def admit(
         self, principal: Principal, query: str, action: Action = Action.AUDIT, workspace: str = ALL, model: str = ALL
     ) -> None:
-        """Lets somebody read who may do the action there.
+        """Lets somebody read who may do the action there. `query`: what they ask, whole.
 
         Raises:
-            Problem: 403, they may not. That was recorded too.
+            Problem: 403, they may not; 414, the record could not say what they ask. Both were recorded.
         """
         try:
             self._guard.require(principal, action, workspace, model)
+            if len(query) > MAX_QUERY:
+                raise Problem(414, "query-too-long", f"a query has at most {MAX_QUERY} characters")
         except Problem:
             await self.record(principal, query, "denied")
             raise
         await self.record(principal, query, "allowed")
 
-    async def admit_to_tiles(self, principal: Principal) -> None:
-        """As `admit_sparsely`: whoever fetches the log tile by tile. Raises Problem 403."""
-        await self.admit_sparsely(principal, TILES)
+    async def admit_sparsely(self, principal: Principal, kind: str, query: str, span: Span) -> None:
+        """As `admit`, but of reads of one kind by the same principal there are two records a minute, not one each: the
+        records are entries themselves. The first says what is read, the second what else was read since.
 
-    async def admit_sparsely(self, principal: Principal, query: str) -> None:
-        """As `admit`, but of the same query by the same principal there is one record a minute, not one each: the
-        records are entries themselves. Raises Problem 403."""
-        now, key = time.monotonic(), (principal.subject, query)
-        if now < self._until.get(key, 0):
-            self._guard.require(principal, Action.AUDIT, ALL)
+        `span`: the entries that are asked for, from and up to but without. Raises Problem as `admit`.
+        """
+        now, key = time.monotonic(), (principal.subject, kind)
+        window = self._windows.get(key)
+        if window is None or now >= window.closes:
+            await self.close(until=now)
+            await self.admit(principal, query + MORE)
+            self._windows[key] = _Window(principal, now + SPARSE_SECONDS)
             return
-        await self.admit(principal, query)
-        self._until = {who: until for who, until in self._until.items() if until > now}
-        self._until[key] = now + SPARSE_SECONDS
+        try:
+            self._guard.require(principal, Action.AUDIT, ALL)
+        except Problem:
+            await self.record(principal, query, "denied")
+            raise
+        window.add(span)
+
+    async def close(self, *, until: float = math.inf) -> None:
+        """Tells what was read in the minutes that are over by then."""
+        for key in [key for key, window in self._windows.items() if window.closes <= until]:
+            window = self._windows.pop(key, None)
+            if window is None or not window.reads:
+                continue
+            try:
+                await self.record(window.principal, window.told(key[1]), "allowed")
+            except BaseException:
+                self._windows.setdefault(key, window)
+                raise
+
+    async def run(self) -> None:
+        """Closes what is over, until cancelled; then the rest."""
+        try:
+            while True:
+                await asyncio.sleep(CLOSE_SECONDS)
+                try:
+                    await self.close(until=time.monotonic())
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    log.warning("what was read within a minute is not recorded", error=repr(error))
+        finally:
+            await self.close()
 
     async def record(self, principal: Principal, query: str, outcome: str) -> None:
         """Returns when the record is durable; raises what kept it from being written."""
-        message = AccessRecorded(principal=principal.subject, query=query[:MAX_QUERY], outcome=outcome)
+        message = AccessRecorded(principal=principal.subject, query=_whole(query), outcome=outcome)
         mine = _Waiting(message, asyncio.get_running_loop().create_future())
         self._waiting.append(mine)
         if self._writing is None:
@@ -134,6 +197,13 @@ class AccessLog:
         async with self._db.transaction() as tx:
             last = await self._events.lock(tx, self._stream)
             await self._events.append(tx, self._stream, last, news, Cause(actor=ACTOR))
+
+
+def _whole(query: str) -> str:
+    """The query; of one that is too long the beginning, its length and the SHA-256 of all of it."""
+    if len(query) <= MAX_QUERY + len(MORE):
+        return query
+    return f"{query[:MAX_QUERY]}... ({len(query)} characters, sha256 {sha256(query.encode()).hexdigest()})"
 
 
 def _settle(batch: list[_Waiting], error: Exception | None) -> None:

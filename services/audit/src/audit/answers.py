@@ -13,7 +13,12 @@ class Answer(BaseModel):
 
 
 class TimelineItem(Answer):
-    """One entry for people. `copy_of` is the first entry with the same event id; `problem` is set on a bad record."""
+    """One entry for people. `copy_of` is the first entry that is the same event; `problem` is set on a bad record.
+
+    Of an entry whose month was pruned the summary is "pruned", and nobody is named.
+    `revised` is the entry whose rules came late and changed what is told here (`summary`, `problem`, `outcome`). Where
+    it is not in the tree of the page, these three tell more than that tree knew.
+    """
 
     index: int
     at: datetime
@@ -34,6 +39,7 @@ class TimelineItem(Answer):
     problem: str | None
     outcome: Literal["ok", "refused", "failed"]
     copy_of: int | None
+    revised: int | None
 
 
 class Page(Answer):
@@ -60,6 +66,15 @@ class Revoked(Answer):
     by: str
     reason: str
     fallback: int | None
+    index: int
+
+
+class Deleted(Answer):
+    """At the instant that is asked about, the model was deleted, and has not been restored. `index` says so."""
+
+    at: datetime
+    by: str | None
+    reason: str
     index: int
 
 
@@ -103,8 +118,9 @@ class StageHistory(Page):
 class Occupant(Answer):
     """Who held a stage at `at`; `version` is null when nobody did. `index` is the entry that let it in.
 
-    Of several, the newest is told here; `others` are the numbers of the rest, and `occupants` tells of all. `revoked`
-    is what became of the version, also after `at`: it does not change what was there.
+    Of several, the newest is told here; `others` are the numbers of the rest, and `occupants` tells of all, or of the
+    newest 1,000 when `truncated` says so. `revoked` is what became of the version, also after `at`: it does not change
+    what was there, and neither does `deleted`.
     """
 
     workspace: str
@@ -131,6 +147,8 @@ class Occupant(Answer):
     closed_by: int | None
     others: list[int]
     occupants: list[Tenant]
+    truncated: bool
+    deleted: Deleted | None
     known_size: int
 
 
@@ -164,6 +182,7 @@ class Pointer(Pointed):
     exist."""
 
     at: datetime
+    deleted: Deleted | None
     known_size: int
 
 
@@ -171,4 +190,45 @@ class AliasHistory(Page):
     """As a tree of `known_size` entries knew it."""
 
     items: list[Pointed]
+    known_size: int
+
+
+class Held(Answer):
+    """What was in `target`, a stage or an `@alias`, since when, and who let it in: the entry `index` says so."""
+
+    target: str
+    version: int
+    since: datetime
+    requested_by: str
+    reason: str
+    approved_by: list[Approval]
+    policy: str | None
+    decision_id: str | None
+    transition_id: str | None
+    digest: str | None
+    artifact_digest: str | None
+    index: int
+
+
+class Change(Answer):
+    """A version that is somewhere else than before, or an `alias` that points elsewhere (`version` is null then).
+
+    `before` and `after` are null where there was nothing. `index` is the entry that made it as it is.
+    """
+
+    workspace: str
+    model: str
+    version: int | None
+    alias: str | None
+    before: Held | None
+    after: Held | None
+    index: int | None
+
+
+class Changes(Page):
+    """What is different at `until` from what was at `since`, both as a tree of `known_size` entries knew them."""
+
+    items: list[Change]
+    since: datetime
+    until: datetime
     known_size: int

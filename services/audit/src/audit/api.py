@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from audit import queries
+from audit import changes, queries
 from audit.answers import (
     AliasHistory,
+    Changes,
     Occupant,
     Pointer,
     StageHistory,
@@ -32,8 +33,9 @@ from audit.reports import routes as reports
 from audit.reports.proving import Prove
 from contracts.envelope import now
 from contracts.lifecycle import Stage
-from contracts.payload import AliasName, Line, StageName, VersionNumber
+from contracts.payload import AliasName, Line, StageName, Target, VersionNumber
 from kit.db import Database
+from kit.problems import Problem
 
 Text = Annotated[Line | None, Query()]
 Pattern = Annotated[Line | None, Query(description="* and ? stand for anything")]
@@ -84,6 +86,21 @@ def _views(api: APIRouter, db: Database, reader: Readers) -> None:
         of = await who.model(workspace, model)
         async with db.snapshot() as tx:
             return await queries.occupant(tx, workspace, of, stage, at or now(), known)
+
+    @api.get("/v1/changes", summary="What is different between two instants", response_model=Changes, **view)
+    async def changed(
+        who: Who,
+        where: Annotated[Scope, Depends()],
+        ask: Asked,
+        known: AsKnown,
+        target: Annotated[Target | None, Query(description="Only what was or is in that stage, or @alias")] = None,
+    ) -> Document:
+        until = where.until or now()
+        if where.since is None or where.since > until:
+            raise Problem(422, "invalid-request", "give 'since', and no later than 'until' (now when absent)")
+        place = await who.place(where)
+        async with db.snapshot() as tx:
+            return await changes.changes(tx, place, where.since, until, target, known, ask)
 
     @api.get("/v1/models/{model}/history", summary="Stages as ranges of time", response_model=StageHistory, **view)
     async def history(

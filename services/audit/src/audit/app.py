@@ -67,7 +67,7 @@ def build(settings: AuditSettings) -> FastAPI:
     guard = Guard(settings)
     access = AccessLog(db, events, guard, settings.checkpoint_origin)
     completeness = Completeness(db, settings)
-    out = out_of(settings, db, guard, access, archive, publisher, signer, projector.projected)
+    out = out_of(settings, db, guard, access, events, archive, publisher, signer, projector.projected)
     pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
     rules = Rules(db, events, settings.checkpoint_origin)
     keeper = Keeper(db, events) if guard.people else None
@@ -91,6 +91,7 @@ def build(settings: AuditSettings) -> FastAPI:
             completeness.run,
             SearchProjection(db).run,
             Guards(db).run,
+            access.run,
             Months(db).run,
             LegalHolds(db, archive, rules.changed).run,
             DeadLetters(db, bus, views, projector.projected).run,

@@ -2,176 +2,195 @@
 
 An offset of which the broker has a record and the log has none is a hole, and so is one that the broker deleted before
 it was read. Transaction markers and compacted records take offsets too: what the broker has no record for is no hole,
-and is remembered, since the broker itself forgets one day.
+and is remembered, since the broker itself forgets one day. In a later epoch (the broker forgot its log, or somebody
+went back to fill a hole) records of the epochs before come again and are no entries: there the records are compared.
+
+Everything is looked at when the service starts, and once a day; in between only what is new.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import sqlalchemy as sa
+import asyncpg
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
-from sqlalchemy.dialects.postgresql import insert
 
-from audit.domain import LOGGED
-from audit.tables import kafka_offset, logged, offset_gap
+from audit.broker import Broker, Span
+from audit.gaps import Book, Gaps, Hole, Key, merged, without
+from audit.known import Known, place_of
+from audit.sequences import Sequences
+from kit.bus import Record
 from kit.db import Database
+from kit.errors import is_transient
 from kit.settings import Settings
 
 log = structlog.get_logger()
 Document = dict[str, Any]
-Hole = tuple[int, int]  # from, until
 HOLES = Gauge("hallmark_audit_holes", "Missing offsets, and streams with missing sequences, at the last check")
+UNCONFIRMED = Gauge("hallmark_audit_unconfirmed_offsets", "Offsets not in the log that the broker must still explain")
 UNREAD = Gauge("hallmark_audit_unread_records", "Records of the broker that are not in the log yet, at the last check")
+CHECKED = Gauge("hallmark_audit_completeness_checked_seconds", "When the last check ended that reached the broker")
 EVERY_SECONDS = 60.0
+FULL_SECONDS = 86_400.0
 BROKER_SECONDS = 10.0
 MOST = 100
-GAPS = sa.text("""
-select placed.o + 1 as first, placed.following as until from (
-  select kafka_offset as o, lead(kafka_offset, 1, :next) over (order by kafka_offset) as following
-  from audit.logged where topic = :topic and partition = :partition and "index" >= :since
-) placed where placed.following > placed.o + 1 and not exists (
-  select from audit.offset_gap g where g.topic = :topic and g.partition = :partition and g.epoch = :epoch
-  and g.first = placed.o + 1 and g.until = placed.following
-) order by 1 limit :most
-""")
-STREAMS = sa.text("""
-select topic, stream, min(sequence) as lowest, max(sequence) as highest, count(distinct sequence) as found
-from audit.timeline where stream is not null and sequence is not null group by topic, stream
-having count(distinct sequence) <> max(sequence) or min(sequence) <> 1 order by 1, 2 limit :most
-""")
 
 
 class Completeness:
     def __init__(self, db: Database, settings: Settings) -> None:
-        self._db, self._bootstrap, self._prefix = db, settings.kafka_bootstrap, settings.topic_prefix
+        self._db, self._settings = db, settings
+        self._gaps, self._sequences = Gaps(db), Sequences(db)
+        self._holes: set[tuple[Key, Hole]] = set()  # known to be some
+        self._busy = asyncio.Lock()
+        self._full_at = 0.0
 
     async def run(self) -> None:
         """Looks now and then and raises the alarm, until cancelled."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            found = await self.check()
-            holes = sum(item["missing"] for item in found["items"]) + len(found["streams"])
-            HOLES.set(holes)
+            try:
+                self._tell(await self.check())
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("cannot look for missing records now", error=repr(error))
+
+    def _tell(self, found: Document) -> None:
+        holes = sum(item["missing"] for item in found["items"]) + len(found["streams"])
+        HOLES.set(holes)
+        UNCONFIRMED.set(sum(until - first for item in found["items"] for first, until in item["unconfirmed"]))
+        if found["broker"] is None:
             UNREAD.set(sum(item["unread"] or 0 for item in found["items"]))
-            if holes:
-                log.critical("records are missing in the log", holes=holes, more="GET /v1/log/completeness")
+            CHECKED.set_to_current_time()
+        if holes:
+            log.critical("records are missing in the log", holes=holes, more="GET /v1/log/completeness")
 
-    async def check(self) -> Document:
-        """`complete` is None where nothing is known to be missing, but the broker could not be asked."""
-        async with self._db.snapshot() as tx:
-            k = kafka_offset.c
-            rows = (await tx.execute(sa.select(kafka_offset).order_by(k.epoch))).mappings()
-            books = {(row["topic"], row["partition"]): dict(row) for row in rows}  # of the newest epoch
-            streams = [dict(row) for row in (await tx.execute(STREAMS, {"most": MOST})).mappings()]
-        problem, items = None, []
-        try:
-            async with asyncio.timeout(BROKER_SECONDS), self._consumer() as consumer:
-                spans = await self._spans(consumer)
-                places = sorted(books.keys() | spans.keys())
-                items = [await self._partition(p, books.get(p), spans.get(p), consumer) for p in places]
-        except (KafkaError, OSError) as error:  # TimeoutError is one
-            problem = f"the broker could not be asked: {error!r}"
-            items = [await self._partition(place, book, None, None) for place, book in sorted(books.items())]
+    async def check(self, *, full: bool = False) -> Document:
+        """`complete` is None where nothing is known to be missing, but the broker could not be asked, or has not
+        explained every gap yet. `full`: everything is looked at again."""
+        async with self._busy:
+            clock = asyncio.get_running_loop().time()
+            if full or clock >= self._full_at:
+                self._gaps.forget()
+                self._sequences.forget()
+                self._full_at = clock + FULL_SECONDS
+            books = await self._gaps.books()
+            gaps = {book.key: await self._gaps.of(book) for book in books}
+            streams = await self._sequences.holes()
+            spans, problem = await self._ask(books, gaps)
+            left = {(key, gap) for key, found in gaps.items() for gap in found}
+            if problem is None:
+                self._holes &= left
+        items = [self._told(place, books, left, spans) for place in sorted({b.place for b in books} | spans.keys())]
         missing = bool(streams) or any(item["missing"] for item in items)
-        complete = False if missing else None if problem else True
-        return {"items": items, "streams": streams, "broker": problem, "complete": complete}
+        open_ = problem is not None or any(item["unconfirmed"] for item in items)
+        complete = False if missing else None if open_ else True
+        return {"items": items, "streams": streams[:MOST], "broker": problem, "complete": complete}
 
-    @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap, request_timeout_ms=5_000, auto_offset_reset="none", group_id=None
-        )
+    async def _ask(
+        self, books: list[Book], gaps: dict[Key, list[Hole]]
+    ) -> tuple[dict[tuple[str, int], Span], str | None]:
+        """Asks the broker about the gaps, and takes out those that it explains. What it has, or why it did not say."""
+        spans: dict[tuple[str, int], Span] = {}
         try:
-            await consumer.start()
-            yield consumer
-        finally:
-            await consumer.stop()
+            async with Broker.asked(self._settings, BROKER_SECONDS) as broker:
+                spans = await broker.spans()
+                for book in books:
+                    span = spans.get(book.place)
+                    if span is not None and book.is_newest:
+                        gaps[book.key] += await self._gaps.rest(book, span[0], book.lowest)
+                        gaps[book.key] += [(book.next, span[0])] if span[0] > book.next else []
+                for book in books:
+                    left = []
+                    for n, hole in enumerate(gaps[book.key]):
+                        try:
+                            left += await self._examine(broker, book, hole, spans.get(book.place))
+                        except BaseException:
+                            gaps[book.key] = [*left, *gaps[book.key][n:]]
+                            raise
+                    gaps[book.key] = left
+        except (KafkaError, OSError) as error:  # TimeoutError is one
+            return spans, f"the broker could not be asked: {error!r}"
+        return spans, None
 
-    async def _spans(self, consumer: AIOKafkaConsumer) -> dict[tuple[str, int], Hole]:
-        """What the broker has: from the first offset up to but without the second."""
-        cluster = await consumer._client.fetch_all_metadata()
-        places = {
-            TopicPartition(self._prefix + topic.name, number): (topic.name, number)
-            for topic in LOGGED
-            for number in cluster.partitions_for_topic(self._prefix + topic.name) or ()
-        }
-        if not places:
-            return {}
-        earliest, latest = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
-        return {place: (earliest[tp], latest[tp]) for tp, place in places.items()}
+    async def _examine(self, broker: Broker, book: Book, hole: Hole, span: Span | None) -> list[Hole]:
+        """What is left of a gap after the broker was asked about it."""
+        first, until = hole
+        if span is None or first < span[0]:
+            self._holes.add((book.key, hole))
+            return [hole]
+        if not await self._is_same_log(broker, book, until, span[1]):
+            if not book.is_newest:  # nobody can tell any more
+                self._holes.add((book.key, hole))
+            return [hole]
+        holes: list[Hole] = []
+        while first < until:
+            records = await broker.records(book.place, first, min(until, span[1]))
+            within = [record for record in records if record.offset < until]
+            ended = len(within) < len(records) or records[-1].offset + 1 >= span[1]
+            reached = until if ended else records[-1].offset + 1
+            found = _missing(within, await self._known(within), reached)
+            if found and found == [(within[0].offset, reached)]:  # nobody needs to read a long one to its end
+                found, reached = [(within[0].offset, until)], until
+            for low, high in without([(first, reached)], found):
+                await self._gaps.explain(book, low, high)
+            first, holes = reached, holes + found
+        self._holes |= {(book.key, found) for found in holes}
+        return holes
 
-    async def _partition(
-        self, place: tuple[str, int], book: Document | None, span: Hole | None, consumer: AIOKafkaConsumer | None
+    async def _is_same_log(self, broker: Broker, book: Book, until: int, latest: int) -> bool:
+        """Whether the broker still has the log that the epoch was read from: what it has after the gap, we have."""
+        if until >= latest:
+            return book.is_newest and until == latest
+        (after,) = await broker.records(book.place, until, until)
+        if after.offset >= book.next:
+            return book.is_newest
+        return (await self._known([after], book)).has(after)
+
+    async def _known(self, records: list[Record], book: Book | None = None) -> Known:
+        """What the log has at their places; of one epoch, or of all."""
+        async with self._db.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            span = (0, None) if book is None else (book.since, book.stop)
+            return await Known.at(driver, [place_of(record) for record in records], *span)
+
+    def _told(
+        self,
+        place: tuple[str, int],
+        books: list[Book],
+        left: set[tuple[Key, Hole]],
+        spans: dict[tuple[str, int], Span],
     ) -> Document:
+        span, mine = spans.get(place), [book for book in books if book.place == place]
         said = {"topic": place[0], "partition": place[1], "earliest": span and span[0], "latest": span and span[1]}
-        if book is None:
+        if not mine:
             assert span is not None
             nothing = {"epoch": None, "lowest": None, "next": None, "entries": 0, "unread": span[1] - span[0]}
-            return {**said, **nothing, "holes": [], "missing": 0}
-        holes = await self._unexplained(book)
-        if span is not None and consumer is not None:
-            holes = await self._confirmed(book, holes, span, consumer)
-            holes += await self._before(book, span[0])
-            if span[0] > book["next"]:
-                holes.append((book["next"], span[0]))
-        told = {name: book[name] for name in ("epoch", "lowest", "next", "entries")}
-        unread = None if span is None else max(span[1] - max(book["next"], span[0]), 0)
-        missing = sum(until - first for first, until in holes)
-        return {**said, **told, "unread": unread, "holes": sorted(holes)[:MOST], "missing": missing}
-
-    async def _unexplained(self, book: Document) -> list[Hole]:
-        """Offsets between those of the log, but for the ones known to hold no record."""
-        async with self._db.transaction() as tx:
-            return [(row.first, row.until) for row in await tx.execute(GAPS, {**_of(book), "most": MOST})]
-
-    async def _confirmed(self, book: Document, holes: list[Hole], span: Hole, consumer: AIOKafkaConsumer) -> list[Hole]:
-        """Those of which the broker has a record, or has none any more; the others are remembered."""
-        found = []
-        for first, until in holes:
-            if first < span[0] or await self._has_record(book, first, until, span[1], consumer):
-                found.append((first, until))
-                continue
-            values = {**{name: book[name] for name in ("topic", "partition", "epoch")}, "first": first, "until": until}
-            async with self._db.transaction() as tx:
-                await tx.execute(insert(offset_gap).values(values).on_conflict_do_nothing())
-        return found
-
-    async def _has_record(
-        self, book: Document, first: int, until: int, latest: int, consumer: AIOKafkaConsumer
-    ) -> bool:
-        if first >= latest:
-            return False
-        place = TopicPartition(self._prefix + book["topic"], book["partition"])
-        consumer.assign([place])
-        consumer.seek(place, first)
-        try:
-            return bool((await consumer.getone(place)).offset < until)
-        except UnicodeDecodeError:
-            return True
-
-    async def _before(self, book: Document, earliest: int) -> list[Hole]:
-        """What the broker has from before the epoch's first record; entries of an epoch before may be the same."""
-        if earliest >= book["lowest"]:
-            return []
-        e = logged.c
-        async with self._db.transaction() as tx:
-            known = set(
-                await tx.scalars(
-                    sa.select(e.kafka_offset).where(
-                        e.topic == book["topic"],
-                        e.partition == book["partition"],
-                        e.kafka_offset >= earliest,
-                        e.kafka_offset < book["lowest"],
-                    )
-                )
-            )
-        return [(offset, offset + 1) for offset in range(earliest, book["lowest"]) if offset not in known]
+            return {**said, **nothing, "holes": [], "unconfirmed": [], "missing": 0}
+        newest = mine[-1]
+        # One that was read again may be missing in two epochs.
+        holes = merged(sorted(gap for key, gap in self._holes if key[:2] == place))
+        return {
+            **said,
+            **{name: getattr(newest, name) for name in ("epoch", "lowest", "next", "entries")},
+            "unread": None if span is None else max(span[1] - max(newest.next, span[0]), 0),
+            "holes": holes[:MOST],
+            "unconfirmed": sorted(gap for key, gap in left - self._holes if key[:2] == place)[:MOST],
+            "missing": sum(until - first for first, until in holes),
+        }
 
 
-def _of(book: Document) -> Document:
-    return {name: book[name] for name in ("topic", "partition", "epoch", "since", "next")}
+def _missing(records: list[Record], known: Known, until: int) -> list[Hole]:
+    """Where the log has none of these records: from the first such up to the next that it has."""
+    holes: list[Hole] = []
+    start = None
+    for record in records:
+        if known.has(record):
+            if start is not None:
+                holes.append((start, record.offset))
+            start = None
+        elif start is None:
+            start = record.offset
+    return holes if start is None else [*holes, (start, until)]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 
 from contracts import approval, audit, notifier, registry
 from contracts.envelope import Envelope, EnvelopeError
@@ -24,6 +25,7 @@ MAX_PROBLEM = 2_000
 MAX_VERSION = 2**31 - 1
 REGISTRATION = "registration"
 NOT_VERIFIED = "decision-not-verified"
+ID_USED_TWICE = "id-used-twice"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,14 @@ def read(topic: str, key: bytes | None, headers: tuple[tuple[str, bytes | None],
     except (ValueError, OverflowError, RecursionError) as error:
         flaw = Flaw("bad-event", clean(repr(error)))
     return Reading(envelope, flaw=flaw)
+
+
+def content_of(envelope: Envelope) -> bytes:
+    """A digest of all that an event says, 32 bytes: that of a record that was published again is the same."""
+    parts = [envelope.key.encode(), envelope.value or b""]
+    for name, value in envelope.headers():
+        parts += [name.encode(), value]
+    return sha256(b"".join(len(part).to_bytes(8) + part for part in parts)).digest()
 
 
 def _misplaced(topic: str, envelope: Envelope) -> Flaw | None:
@@ -150,14 +160,28 @@ def target_of(message: Entering) -> str:
     return message.stage if isinstance(message, registry.VersionRegistered) else message.to_stage
 
 
+_SIGNED = (registry.VersionRevoked, approval.RequestDecided, approval.RevocationOrdered)
+
+
 def decided(message: Message | None) -> bool:
-    """Whether the event says that it rests on a signed decision, whatever kind it calls itself."""
-    return isinstance(message, registry.StageChanged | registry.AliasChanged) and message.decision is not None
+    """Whether the event says that it rests on a signed decision, whatever kind it calls itself.
+
+    Who names approvers, gates or a policy says so. A version that makes room only names the decision of the other.
+    """
+    match message:
+        case registry.StageChanged() | registry.AliasChanged():
+            told = (message.decision, *message.approved_by, *message.criteria, message.policy)
+        case registry.StageRefused():
+            told = (message.decision, *message.criteria, message.policy)
+        case _:
+            return False
+    own = getattr(message, "kind", None) is not TransitionKind.SUPERSEDED
+    return any(part is not None for part in told) or (own and message.decision_id is not None)
 
 
 def signed(message: Message | None) -> bool:
-    """Whether the event says that it rests on something that the approval service signed."""
-    return decided(message) or isinstance(message, registry.VersionRevoked)
+    """Whether the event carries, or says that it rests on, something that the approval service signed."""
+    return decided(message) or isinstance(message, _SIGNED)
 
 
 @dataclass(frozen=True)

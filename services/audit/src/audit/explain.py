@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import queries
 from audit.paging import Document, Known
+from audit.reports.confirming import signed_index
 from audit.tables import fact, timeline
 from contracts.approval import (
     EvidenceAttached,
@@ -26,6 +27,8 @@ from contracts.approval import (
 )
 from contracts.payload import Message
 from contracts.registry import (
+    ModelDeleted,
+    ModelRestored,
     StageRequested,
     VersionEvaluated,
     VersionNoted,
@@ -39,9 +42,11 @@ from contracts.registry import (
 
 f, t = fact.c, timeline.c
 MOST = 100
+MOST_BYTES = 2 << 20
 STAY = (
     "version", "since", "until", "kind", "digest", "artifact_digest", "requested_by", "reason", "approved_by",
-    "criteria", "policy", "decision_id", "transition_id", "revoked", "index", "known_from", "closed_by",
+    "criteria", "policy", "decision_id", "transition_id", "superseded_by", "revoked", "index", "known_from",
+    "closed_by",
 )  # fmt: skip
 # Parts of the answer, and the types of the entries that make them.
 OF_VERSION: dict[str, tuple[type[Message], ...]] = {
@@ -52,12 +57,15 @@ OF_VERSION: dict[str, tuple[type[Message], ...]] = {
     "remarks": (VersionTagged, VersionNoted),
     "revocations": (VersionRevoked, RevocationOrdered),
 }
+OF_MODEL: dict[str, tuple[type[Message], ...]] = {"deletions": (ModelDeleted, ModelRestored)}
 OF_REQUEST: dict[str, tuple[type[Message], ...]] = {
     "request": (StageRequested, RequestOpened),
     "gates": (GatesEvaluated, GateWaived, GlassBroken),
     "votes": (VoteCast, VoteWithdrawn, VoteRefused),
     "decision": (RequestDecided,),
 }
+
+PARTS = (*OF_MODEL, *OF_VERSION, *OF_REQUEST, "policies")
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,11 @@ class Question:
     version: int | None = None
 
 
-async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Document:
+async def explain(tx: AsyncConnection, asked: Question, known: Known, *, auditor: bool = True) -> Document:
     """The version and its facts, each with its entry.
 
     `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
-    `truncated`: there are more than 100 facts of one kind; the timeline has all.
+    `truncated`: there are more than 100 facts, or 2 MiB, of one kind, or more than 1,000 others; the timeline has all.
     """
     answer: Document = {}
     stays: list[Document] = []
@@ -91,8 +99,10 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known) -> Documen
     stay = stays[0] if stays else None
     version = stay["version"] if stay else asked.version
     size = answer["known_size"]
-    told = await facts(tx, asked.workspace, asked.model, version, stay["transition_id"] if stay else None, size)
-    return {**answer, "version": version, "stay": stay, **told}
+    request = stay["transition_id"] if stay else None
+    told = await facts(tx, asked.workspace, asked.model, version, request, size, auditor=auditor)
+    truncated = answer["truncated"] or told["truncated"]
+    return {**answer, "version": version, "stay": stay, **told, "truncated": truncated}
 
 
 async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Known) -> tuple[Document, list[Document]]:
@@ -104,55 +114,86 @@ async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Know
     else:
         found = await queries.occupant(*of, asked.target, at, known)
         target, holders = found["stage"], found["occupants"]
-    told = {name: found[name] for name in ("workspace", "model", "at", "known_size")}
-    others = [each["version"] for each in holders[1:]]
-    return {**told, "target": target, "others": others}, [{name: each[name] for name in STAY} for each in holders]
+        if asked.version is not None and found["truncated"]:
+            holders = (await queries.occupant(*of, asked.target, at, known, asked.version))["occupants"]
+    told = {name: found[name] for name in ("workspace", "model", "at", "deleted", "known_size")}
+    told["truncated"] = found.get("truncated", False)
+    others = found.get("others", [])
+    return {**told, "target": target, "others": others}, [{name: each.get(name) for name in STAY} for each in holders]
 
 
 async def facts(
-    tx: AsyncConnection, workspace: str, model: str, version: int | None, request: str | None, size: int
+    tx: AsyncConnection,
+    workspace: str,
+    model: str,
+    version: int | None,
+    request: str | None,
+    size: int,
+    *,
+    auditor: bool,
 ) -> Document:
-    """The facts of a version, and of the request that let it in."""
-    parts: Document = {name: [] for name in (*OF_VERSION, *OF_REQUEST, "policies")}
+    """The facts of a version, and of the request that let it in. Who is no `auditor` of everything learns how many
+    policies it was decided by, and not what else the log says of them."""
+    parts: Document = {name: [] for name in PARTS}
+    parts["policies_withheld"] = 0
     parts["truncated"] = False
     if version is None:
         return parts
-    of_version = sa.and_(f.workspace == workspace, f.model == model, f.version == version)
-    sources = [(OF_VERSION, of_version)]
+    of_model = sa.and_(f.workspace == workspace, f.model == model)
+    sources = [
+        (OF_MODEL, sa.and_(of_model, f.version.is_(None))),
+        (OF_VERSION, sa.and_(of_model, f.version == version)),
+    ]
     if request is not None:
-        sources.append((OF_REQUEST, f.request == request))
+        # Ids of requests are the writers' choice: those of another model are not this one's.
+        sources.append((OF_REQUEST, sa.and_(f.request == request, of_model)))
     for kinds, condition in sources:
         for name, types in kinds.items():
-            found = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
-            parts[name] = found[:MOST]
-            parts["truncated"] |= len(found) > MOST
-    parts["policies"] = await _policies(tx, size, parts["decision"])
+            parts[name], cut = await _read(tx, size, condition, f.type.in_([kind.TYPE for kind in types]))
+            parts["truncated"] |= cut
+    good = [each for each in parts["decision"] if each["problem"] is None]
+    for each in (*parts["votes"], *parts["gates"]):
+        each["signed_index"] = signed_index(each["data"], good)
+    digests = {ref["digest"] for each in good for ref in each["data"]["decision"]["policies"]}
+    if auditor:
+        parts["policies"], cut = await _policies(tx, size, digests)
+        parts["truncated"] |= cut
+    else:
+        parts["policies_withheld"] = len(digests)
     return parts
 
 
-async def _policies(tx: AsyncConnection, size: int, decisions: list[Document]) -> list[Document]:
+async def _policies(tx: AsyncConnection, size: int, digests: set[str]) -> tuple[list[Document], bool]:
     """The entries that published the policies that were decided by."""
-    digests = {ref["digest"] for each in decisions for ref in each["data"]["decision"]["policies"]}
     if not digests:
-        return []
+        return [], False
     of = f.data["policy"]["digest"].astext.in_(sorted(digests))
-    return (await _read(tx, size, f.type == PolicyPublished.TYPE, of))[:MOST]
+    return await _read(tx, size, f.type == PolicyPublished.TYPE, of)
 
 
-async def _read(tx: AsyncConnection, size: int, *conditions: sa.ColumnElement[bool]) -> list[Document]:
-    query = (
-        sa.select(f.index, f.at, f.type, t.recorded_at, t.actor, t.summary, t.problem, f.data)
+async def _read(tx: AsyncConnection, size: int, *conditions: sa.ColumnElement[bool]) -> tuple[list[Document], bool]:
+    """The facts, and whether there are more than 100 of them, or more than 2 MiB."""
+    of = [f.index, f.at, f.type, t.recorded_at, t.actor, t.summary, t.problem, f.data]
+    first = (
+        sa.select(*of, sa.func.octet_length(sa.cast(f.data, sa.Text)).label("bytes"))
         .join_from(fact, timeline, t.index == f.index)
         .where(f.index < size, t.copy_of.is_(None), *conditions)
         .order_by(f.index)
         .limit(MOST + 1)
+        .subquery()
+        .c
     )
-    return [dict(row) for row in (await tx.execute(query)).mappings()]
+    fits = sa.func.sum(first.bytes).over(order_by=first.index) <= MOST_BYTES
+    columns = [first[column.key] for column in of[:-1]]
+    query = sa.select(*columns, sa.case((fits, first.data)).label("data")).order_by(first.index)
+    rows = [dict(row) for row in (await tx.execute(query)).mappings()]
+    told = [row for row in rows[:MOST] if row["data"] is not None]
+    return told, len(told) < len(rows)
 
 
 def indexes(answer: Document) -> list[int]:
     """Every entry that the answer rests on."""
-    named: Iterable[Any] = (each["index"] for name in (*OF_VERSION, *OF_REQUEST, "policies") for each in answer[name])
+    named: Iterable[Any] = (each["index"] for name in PARTS for each in answer[name])
     stay = answer["stay"]
     more = [stay["index"]] + ([stay["closed_by"]] if stay["closed_by"] is not None else []) if stay else []
     return sorted({*named, *more})

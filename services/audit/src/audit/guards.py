@@ -7,7 +7,14 @@ A later migration that means to change a guarded table says so, and leaves a row
     with guards.changed(op.get_bind(), "0009: an index of its own for ..."):
         op.execute("alter table audit.entry ...")
 
-Only a superuser can. A table that is to be guarded as well goes into `audit_guard.guarded()`.
+Only a superuser can, where there are event triggers. A table that is to be guarded as well goes into
+`audit_guard.guarded()`.
+
+What is accepted are PostgreSQL's own words for constraints, conditions and views, which may change with its major
+version. After such an upgrade the guards may say so and refuse: compare the shapes with those of the last row of
+`audit_guard.change`, and accept them as a superuser, in a row of its own:
+
+    select audit_guard.accept('PostgreSQL 19: spells constraints anew, compared by ...')
 """
 
 import asyncio
@@ -27,6 +34,7 @@ MISSING = Gauge("hallmark_audit_guards_missing", "Guards of the database that ar
 EVENT_TRIGGERS = ("audit_guard_command", "audit_guard_drop", "audit_guard_rewrite")
 SQL = Path(__file__).parent / "migrations" / "sql"
 EVERY_SECONDS = 60.0
+OLDEST = 16  # major version of PostgreSQL
 
 
 class Guards:
@@ -54,6 +62,12 @@ class Guards:
             await asyncio.sleep(EVERY_SECONDS)
 
 
+def require_version(connection: sa.Connection) -> None:
+    """Raises RuntimeError before a PostgreSQL that is too old."""
+    if connection.scalar(sa.text("select current_setting('server_version_num')::int")) < OLDEST * 10_000:
+        raise RuntimeError(f"audit needs PostgreSQL {OLDEST} or newer: it grants roles `with inherit false`")
+
+
 def run_sql(connection: sa.Connection, name: str) -> None:
     """Runs a script of `migrations/sql` in the connection's transaction."""
     script = (SQL / f"{name}.sql").read_text()
@@ -67,9 +81,12 @@ def changed(connection: sa.Connection, reason: str) -> Iterator[None]:
     Raises:
         sqlalchemy.exc.ProgrammingError: the connection is no superuser's.
     """
-    for name in EVENT_TRIGGERS:
+    there = connection.scalars(
+        sa.text("select evtname from pg_event_trigger where evtname = any(:names)"), {"names": list(EVENT_TRIGGERS)}
+    ).all()
+    for name in there:
         connection.execute(sa.text(f"alter event trigger {name} disable"))
     yield
     connection.execute(sa.text("select audit_guard.accept(:reason)"), {"reason": reason})
-    for name in EVENT_TRIGGERS:
+    for name in there:
         connection.execute(sa.text(f"alter event trigger {name} enable always"))

@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -20,7 +20,9 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from audit import merkle
-from audit.leaf import MAX_LEAF, Detached, Leaf, decode, encode, redact
+from audit.clock import Clock
+from audit.known import Known, leaf_of, place_of
+from audit.leaf import MAX_LEAF, Detached, encode, redact
 from audit.tlog.archive import Archive
 from contracts.envelope import now
 from kit.bus import Record
@@ -30,6 +32,9 @@ from kit.errors import Transient
 log = structlog.get_logger()
 SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
 APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what became of them", ["topic", "outcome"])
+AHEAD = Gauge(
+    "hallmark_audit_clock_ahead_seconds", "By how much the log's newest entry is ahead of the database's clock"
+)
 EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
 # A writer that stops inside its transaction must not hold the head for ever. The database ends an idle one by itself;
 # within COPY no time limit cuts it off, so whoever has waited that long for the head ends its session.
@@ -42,18 +47,21 @@ LIMIT = "15s"
 MAX_BATCH = 5_000
 SLICE = 32  # leaves that are prepared before others get a turn
 TRIES = 5
+MOST_AHEAD = timedelta(seconds=10)  # of the database's clock; what is dated later is not written
+LARGE = 1_000  # places whose date is remembered
 COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
-MOVE = """
-with head as (
-  update audit.tree_head set size = $2, root = $3, frontier = $4, at = $5 where id = 1 and size = $1 returning 1
-), moved as (
+OFFSETS = """
   update audit.kafka_offset o set next = n.next, entries = o.entries + n.entries
-  from unnest($6::text[], $7::int[], $8::int[], $9::bigint[], $10::bigint[], $11::bigint[])
+  from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
     as n (topic, partition, epoch, was, next, entries)
   where o.topic = n.topic and o.partition = n.partition and o.epoch = n.epoch and o.next = n.was returning 1
-)
-select (select count(*) from head) as heads, (select count(*) from moved) as moved
 """
+MOVE = f"""
+with head as (
+  update audit.tree_head set size = $8, root = $9, frontier = $10, at = $11 where id = 1 and size = $7 returning 1
+), moved as ({OFFSETS})
+select (select count(*) from head) as heads, (select count(*) from moved) as moved, clock_timestamp() as now
+"""  # noqa: S608
 NEW_PLACES = """
 insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
 select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
@@ -65,15 +73,15 @@ where l.relation = 'audit.tree_head'::regclass and l.granted and l.mode = 'RowEx
   and a.datname = current_database() and a.pid <> pg_backend_pid()
   and a.xact_start < clock_timestamp() - $1::text::interval
 """
-KNOWN = "select leaf from audit.entry where topic = $1 and partition = $2 and kafka_offset = $3"
-PRUNED = (
-    "select recorded_at, leaf_hash from audit.pruned_entry where topic = $1 and partition = $2 and kafka_offset = $3"
-)
 Place = tuple[str, int]
 
 
 class LostRace(Transient):
     """Another writer appended first."""
+
+
+class ClockAhead(Transient):
+    """This machine's clock was set forward; it is compared with the database's again."""
 
 
 class _Item:
@@ -97,10 +105,15 @@ class _Read:
     place: Place
     epoch: int
     next: int
+    highest: int = 0  # `next` of the epoch that went furthest
     was: int | None = None  # None: the row is new
     lowest: int = 0
     since: int = 0
     entries: int = 0
+
+    def again(self) -> "_Read":
+        """To read on from."""
+        return _Read(self.place, self.epoch, self.next, self.highest, was=self.next)
 
 
 @dataclass
@@ -129,6 +142,8 @@ class Ledger:
         self._waiting: list[_Work] = []
         self._state: _State | None = None
         self._months: set[str] = set()
+        self._clock = Clock(db)
+        self._dated: dict[tuple[str, int, int], datetime] = {}  # large leaves that were not appended yet
 
     async def append(self, records: Sequence[Record]) -> list[int | None]:
         """Appends what is new, in order, and gives the indexes; None for a record that Kafka delivered again.
@@ -147,13 +162,17 @@ class Ledger:
             while not work.done.done():
                 await self._write_all()
         await work.done
+        for item in work.items if self._dated else ():
+            self._dated.pop(place_of(item.record), None)
         told = Tally((item.record.topic, "redelivered" if item.index is None else "entry") for item in work.items)
         for labels, count in told.items():
             APPENDED.labels(*labels).inc(count)
         return [item.index for item in work.items]
 
     async def _prepare(self, records: Sequence[Record]) -> list[_Item]:
-        at, items = now(), list[_Item]()
+        at, items = now() + await self._clock.behind(), list[_Item]()
+        # What was detached before keeps its bytes, and with them its object in the store.
+        at = min([at, *(self._dated.get(place_of(record), at) for record in records)]) if self._dated else at
         for start in range(0, len(records), SLICE):
             items += [_Item(record, at) for record in records[start : start + SLICE]]
             await asyncio.sleep(0)
@@ -164,9 +183,15 @@ class Ledger:
         for item in items:
             if len(item.data) > MAX_LEAF:
                 detached = Detached.of(leaf_of(item.record, item.at), item.data)
+                self._date(item)
                 await self._archive.keep_leaf(detached.sha256, item.data)
                 item.data = detached.encode()
                 item.hash = merkle.leaf_hash(item.data)
+
+    def _date(self, item: _Item) -> None:
+        self._dated[place_of(item.record)] = item.at
+        while len(self._dated) > LARGE:
+            del self._dated[next(iter(self._dated))]
 
     async def _write_all(self) -> None:
         """Writes what waits, in the order in which it was prepared. One that fails fails alone."""
@@ -209,6 +234,9 @@ class Ledger:
         await self._redate(items, state.at)
         new, reads = await self._sort(driver, items, state)
         if not new:
+            if reads and not await self._advance(driver, reads):
+                return False
+            state.places.update({read.place: read.again() for read in reads})
             self._state = state
             return True
         at, before = items[-1].at, state.tree.size
@@ -220,7 +248,7 @@ class Ledger:
         await self._ensure_month(driver, rows[0][1], at)
         await driver.execute(BEGIN.format(limit=LIMIT))
         try:
-            if not await self._move(driver, before, state.tree, at, reads):
+            if not await self._move(driver, before, state, at, reads):
                 await driver.execute("rollback")
                 return False
             await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=rows)
@@ -235,10 +263,21 @@ class Ledger:
         for index, item in enumerate(new, before):
             item.index = index
         state.at = at
-        state.places.update({read.place: _Read(read.place, read.epoch, read.next) for read in reads})
+        state.places.update({read.place: read.again() for read in reads})
         self._state = state
         SIZE.set(state.tree.size)
         return True
+
+    def _compare_clocks(self, at: datetime, before: datetime, there: datetime) -> None:
+        """Refuses what is dated ahead of the database's clock. Where the log is ahead already it goes on at its time,
+        and somebody should know."""
+        ahead = at - there
+        if ahead > MOST_AHEAD and at > before:
+            self._clock.forget()
+            raise ClockAhead(f"the clock of this machine is ahead of the database's by {ahead}")
+        AHEAD.set(max(ahead.total_seconds(), 0))
+        if ahead > MOST_AHEAD:
+            log.critical("the log's time is ahead of the database's clock", ahead=str(ahead))
 
     async def _redate(self, items: list[_Item], at: datetime) -> None:
         """Time never runs backwards in the log, also where a clock does, or another writer's was ahead."""
@@ -265,45 +304,34 @@ class Ledger:
         new: list[_Item] = []
         reads: list[_Read] = []
         newest: dict[Place, _Read] = {}
-        size = state.tree.size
+        known = await Known.at(driver, _doubtful(items, state))
         for item in items:
             place, offset = item.place, item.record.offset
             read = newest.get(place)
-            if read is None:
-                known = state.places.get(place)
-                read = _Read(place, known.epoch, known.next, was=known.next) if known else None
-            if read is not None and offset < read.next:
-                if await self._is_known(driver, item, new):
-                    continue
-                EPOCHS.labels(place[0]).inc()
-                log.warning("the broker forgot its log", topic=place[0], partition=place[1], offset=offset)
-                read = _Read(place, read.epoch + 1, offset, lowest=offset, since=size + len(new))
-            elif read is None:
-                read = _Read(place, 0, offset, lowest=offset, since=size + len(new))
-            if newest.get(place) is not read:
-                newest[place] = read
+            if read is None and place in state.places:
+                read = newest[place] = state.places[place].again()
+                reads.append(read)
+            if read is not None and offset < read.highest and known.has(item.record):
+                read.next = max(read.next, offset + 1)
+                continue
+            if read is None or offset < read.next:
+                read = newest[place] = self._epoch(item, read, state.tree.size + len(new))
                 reads.append(read)
             read.next = offset + 1
+            read.highest = max(read.highest, read.next)
             read.entries += 1
             new.append(item)
-        return new, reads
+            known.add(item.record)
+        return new, [read for read in reads if read.next != read.was]
 
-    async def _is_known(self, driver: asyncpg.Connection, item: _Item, new: list[_Item]) -> bool:
-        """Whether the same record from the same place is in the log, or about to be."""
-        record, mine = item.record, leaf_of(item.record, item.at).content_digest()
-        if any((i.place, i.record.offset) == (item.place, record.offset) and _same(i.data, mine) for i in new):
-            return True
-        rows = await driver.fetch(KNOWN, record.topic, record.partition, record.offset)
-        if any(_same(row["leaf"], mine) for row in rows):
-            return True
-        # Of pruned ones the hash is left: logged at the same instant, this would be the same leaf.
-        for row in await driver.fetch(PRUNED, record.topic, record.partition, record.offset):
-            leaf = leaf_of(record, row["recorded_at"])
-            data = leaf.encode()
-            data = Detached.of(leaf, data).encode() if len(data) > MAX_LEAF else data
-            if merkle.leaf_hash(data) == row["leaf_hash"]:
-                return True
-        return False
+    def _epoch(self, item: _Item, before: _Read | None, since: int) -> _Read:
+        """The partition begins anew: for the first time, or since the broker forgot what it had."""
+        place, offset = item.place, item.record.offset
+        if before is None:
+            return _Read(place, 0, offset, lowest=offset, since=since)
+        EPOCHS.labels(place[0]).inc()
+        log.warning("the broker forgot its log", topic=place[0], partition=place[1], offset=offset)
+        return _Read(place, before.epoch + 1, offset, before.highest, lowest=offset, since=since)
 
     async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
         for at in (first, last):
@@ -312,30 +340,50 @@ class Ledger:
                 await driver.execute("select audit.ensure_partition($1)", at)
                 self._months.add(month)
 
+    async def _advance(self, driver: asyncpg.Connection, reads: list[_Read]) -> bool:
+        """Of an epoch after the first: what comes is in the log from before, so nothing but the offsets moves."""
+        async with driver.transaction():
+            await driver.execute("set local role hallmark_audit_writer")
+            return len(await driver.fetch(OFFSETS, *_columns(_moves(reads), 6))) == len(reads)
+
     async def _move(
         self,
         driver: asyncpg.Connection,
         size: int,
-        tree: merkle.Frontier,
+        state: _State,
         at: datetime,
         reads: list[_Read],
     ) -> bool:
-        """The compare-and-set on the head and on every offset."""
+        """The compare-and-set on the head and on every offset. Raises ClockAhead."""
+        tree = state.tree
         # In one order: the rows of several writers are locked alike.
-        known = sorted((*r.place, r.epoch, r.was, r.next, r.entries) for r in reads if r.was is not None)
+        known = _moves(reads)
         fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
-        found = await driver.fetchrow(MOVE, size, tree.size, tree.root(), tree.dump(), at, *_columns(known, 6))
+        found = await driver.fetchrow(MOVE, *_columns(known, 6), size, tree.size, tree.root(), tree.dump(), at)
         if found["heads"] != 1 or found["moved"] != len(known):
             return False
+        self._compare_clocks(at, state.at, found["now"])
         return not fresh or len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) == len(fresh)
+
+
+def _moves(reads: list[_Read]) -> list[tuple[Any, ...]]:
+    return sorted((*r.place, r.epoch, r.was, r.next, r.entries) for r in reads if r.was is not None)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [[row[n] for row in rows] for n in range(width)]
 
 
-def _same(leaf: bytes, digest: bytes) -> bool:
-    return decode(leaf).content_digest() == digest
+def _doubtful(items: list[_Item], state: _State) -> list[tuple[str, int, int]]:
+    """Places that the log, or the batch itself before them, has been at already."""
+    highest = {place: read.highest for place, read in state.places.items()}
+    found = []
+    for item in items:
+        following = item.record.offset + 1
+        if following <= highest.get(item.place, 0):
+            found.append(place_of(item.record))
+        highest[item.place] = max(highest.get(item.place, 0), following)
+    return found
 
 
 async def load(driver: asyncpg.Connection) -> _State:
@@ -343,22 +391,10 @@ async def load(driver: asyncpg.Connection) -> _State:
     async with driver.transaction(isolation="repeatable_read", readonly=True):
         head = await driver.fetchrow("select size, frontier, at from audit.tree_head")
         rows = await driver.fetch(
-            "select distinct on (topic, partition) topic, partition, epoch, next from audit.kafka_offset "
-            "order by topic, partition, epoch desc"
+            "select distinct on (topic, partition) topic, partition, epoch, next, "
+            "max(next) over (partition by topic, partition) as highest "
+            "from audit.kafka_offset order by topic, partition, epoch desc"
         )
-    reads = [_Read((row["topic"], row["partition"]), row["epoch"], row["next"]) for row in rows]
+    reads = [_Read((row["topic"], row["partition"]), row["epoch"], row["next"], row["highest"]) for row in rows]
     tree = merkle.Frontier.load(head["size"], head["frontier"])
     return _State(tree, head["at"], {read.place: read for read in reads})
-
-
-def leaf_of(record: Record, at: datetime) -> Leaf:
-    return Leaf(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp=record.timestamp_ms,
-        recorded_at=at,
-        key=record.key,
-        headers=redact(record.headers),
-        value=record.value,
-    )

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from audit.domain import NOT_VERIFIED, Reading
-from contracts import approval, notifier, registry
+from contracts import approval, audit, notifier, registry
 from contracts.payload import Message
 
 Outcome = Literal["ok", "refused", "failed"]
@@ -14,7 +14,13 @@ _REFUSED = (
     approval.VoteRefused,
     approval.RequestClosed,
 )
-_FAILED = (notifier.DeliveryFailed, notifier.DeliveryDead, notifier.SubscriptionDisabled, approval.ReviewOverdue)
+_FAILED = (
+    notifier.DeliveryFailed,
+    notifier.DeliveryDead,
+    notifier.SubscriptionDisabled,
+    approval.ReviewOverdue,
+    audit.RecordSkipped,
+)
 
 
 def outcome_of(reading: Reading) -> Outcome:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.cursor import Cursor, decode
-from audit.tables import follower, timeline
+from audit.tables import checkpoint, follower, timeline
 from kit.problems import Problem
 
 Document = dict[str, Any]
@@ -17,10 +17,12 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ask:
-    """How many at most, and the `next` of the page before."""
+    """How many at most, and the `next` of the page before. `signed`: the first page sees the tree of the newest signed
+    checkpoint that the views have read, not all that they have read."""
 
     limit: int
     after: str | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ async def begin(tx: AsyncConnection, ask: Ask, kinds: Sequence[type]) -> Cursor:
         Problem: 422, `after` is not the `next` of such a page.
     """
     if ask.after is None:
-        return Cursor(await told(tx), ())
+        size = await told(tx)
+        if ask.signed:
+            newest = sa.select(sa.func.max(checkpoint.c.size)).where(checkpoint.c.size <= size)
+            size = int(await tx.scalar(newest) or 0)
+        return Cursor(size, ())
     try:
         return decode(ask.after, kinds)
     except ValueError as error:

@@ -40,8 +40,14 @@ OneWorkspace = Annotated[Workspace, Query()]
 AnyWorkspace = Annotated[str, Query(pattern=r"^(\*|[a-z0-9-]{1,63})$", description="* for all")]
 
 
-def asked(limit: Limit = 50, after: After = None) -> Ask:
-    return Ask(limit, after)
+def asked(
+    limit: Limit = 50,
+    after: After = None,
+    signed: Annotated[
+        bool, Query(description="In the tree of the newest signed checkpoint: its 'size' has proofs")
+    ] = False,
+) -> Ask:
+    return Ask(limit, after, signed)
 
 
 def known(
@@ -72,8 +78,8 @@ class Scope:
 class Reader:
     """A caller and what they ask, to be admitted before they are answered."""
 
-    def __init__(self, db: Database, access: AccessLog, principal: Principal, query: str) -> None:
-        self._db, self._access, self._principal, self._query = db, access, principal, query
+    def __init__(self, db: Database, guard: Guard, access: AccessLog, principal: Principal, query: str) -> None:
+        self._db, self._guard, self._access, self._principal, self._query = db, guard, access, principal, query
 
     async def meant(self, name: str | None) -> str | None:
         """Whom the caller means by a name: where people have pseudonyms, theirs."""
@@ -88,11 +94,21 @@ class Reader:
         await self._access.admit(self._principal, self._query)
 
     async def model(self, workspace: str, name: str) -> str:
-        """The identity of a model that the caller may read. Raises Problem 403."""
+        """The identity of a model that the caller may read. Raises Problem 403, which does not tell the identity."""
         async with self._db.snapshot() as tx:
             of = await queries.identity(tx, workspace, name)
-        await self._access.admit(self._principal, self._query, Action.READ, workspace, of)
+        try:
+            await self._access.admit(self._principal, self._query, Action.READ, workspace, of)
+        except Problem as problem:
+            raise self._forbidden(problem, "read", f"{workspace}/{name}") from None
         return of
+
+    def audits(self) -> bool:
+        """Whether the caller audits everything."""
+        return self._guard.access.allows(self._principal, Action.AUDIT, ALL)
+
+    def _forbidden(self, problem: Problem, action: str, what: str) -> Problem:
+        return Problem(problem.status, problem.code, f"{self._principal.subject} may not {action} in {what}")
 
     async def place(self, scope: Scope) -> Place:
         """What the caller may read: of all workspaces with the right to audit, of one with that to read it.
@@ -102,12 +118,31 @@ class Reader:
         """
         rest = (scope.version, scope.since, scope.until)
         if scope.workspace == ALL:
-            await self._access.admit(self._principal, self._query, Action.AUDIT, ALL, scope.model or ALL)
-            return Place(None, scope.model, *rest)
+            return await self._everywhere(scope)
         if scope.model is not None:
             return Place(scope.workspace, await self.model(scope.workspace, scope.model), *rest)
         await self._access.admit(self._principal, self._query, Action.READ, scope.workspace)
         return Place(scope.workspace, None, *rest)
+
+    async def _everywhere(self, scope: Scope) -> Place:
+        """The models of that name that the caller may audit in all workspaces: by their identities, since names are
+        what others choose. Without a name, everything."""
+        if scope.model is None:
+            await self.everything()
+            return Place(None, None, scope.version, scope.since, scope.until)
+        async with self._db.snapshot() as tx:
+            found = await queries.identities(tx, scope.model)
+        may = {of for of in {scope.model, *(of for _, of in found)} if self._may_audit(of)}
+        try:
+            await self._access.admit(self._principal, self._query, Action.AUDIT, ALL, min(may) if may else scope.model)
+        except Problem as problem:
+            raise self._forbidden(problem, "audit", f"{ALL}/{scope.model}") from None
+        models = tuple((workspace, of) for workspace, of in found if of in may)
+        renamed = scope.model not in may
+        return Place(None, scope.model, scope.version, scope.since, scope.until, models, renamed)
+
+    def _may_audit(self, model: str) -> bool:
+        return self._guard.access.allows(self._principal, Action.AUDIT, ALL, model)
 
 
 Readers = Callable[..., Awaitable[Reader]]
@@ -117,6 +152,6 @@ def readers(db: Database, guard: Guard, access: AccessLog) -> Readers:
     """The dependency that gives a route its `Reader`."""
 
     async def reader(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Reader:
-        return Reader(db, access, caller, await access.told(request))
+        return Reader(db, guard, access, caller, await access.told(request))
 
     return reader

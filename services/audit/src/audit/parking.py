@@ -44,13 +44,13 @@ class DeadLetters:
         async with self._db.transaction() as tx:
             start, until = await position(tx, PARKED), await position(tx, VIEWS)
             found = (
-                sa.select(finding, logged.c.leaf)
+                sa.select(finding, logged.c.leaf, logged.c.leaf_hash)
                 .join(logged, logged.c.index == finding.c.index)
                 .where(finding.c.index >= start, finding.c.index < until, finding.c.code.not_in(OWN_FAULTS))
             )
             rows = (await tx.execute(found.order_by(finding.c.index).limit(PAGE))).mappings().all()
         for row in rows:
-            record = _record(await self._views.entry(row["index"], row["leaf"]))
+            record = _record(await self._views.entry(row["index"], row["leaf"], row["leaf_hash"]))
             if record != _undecodable(record):
                 await self._bus.park(_TOPICS[record.topic], record, Permanent(row["code"], row["detail"]), 1)
         after = rows[-1]["index"] + 1 if len(rows) == PAGE else until

@@ -9,16 +9,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims, paging
 from audit.paging import Ask, Document, Known, known_with
-from audit.tables import alias_interval, model_name, revoked, stage_interval, timeline
+from audit.tables import alias_interval, fact, model_name, revoked, stage_interval, timeline
+from contracts.registry import ModelDeleted, ModelRestored
 
 NOW = Known()
+MOST = 1000
 
 
 @dataclass(frozen=True)
 class Place:
     """What is asked about; None is anything. `workspace` None includes what belongs to no workspace.
 
-    `model` is an identity where a workspace is given (see `identity`), else any name that a model has or had.
+    `model` is an identity where a workspace is given (see `identity`). Without one it is a name, and `models` are the
+    identities that it leads to, as (workspace, model); a model registered under it in any workspace counts as well,
+    unless `renamed`.
     """
 
     workspace: str | None = None
@@ -26,6 +30,8 @@ class Place:
     version: int | None = None
     since: datetime | None = None
     until: datetime | None = None
+    models: tuple[tuple[str, str], ...] = ()
+    renamed: bool = False
 
     def on(self, table: Any, at: str = "at") -> list[sa.ColumnElement[bool]]:
         """The conditions on the rows of a table, which has the columns workspace, model, version and `at`."""
@@ -34,11 +40,9 @@ class Place:
         if self.workspace is not None:
             found.append(c.workspace == self.workspace)
         if self.model is not None:
-            named = c.model == self.model
-            if self.workspace is None:
-                n = model_name.c
-                also = sa.select(n.workspace, n.model).where(n.name == self.model)
-                named |= sa.tuple_(c.workspace, c.model).in_(also)
+            named = sa.false() if self.renamed else c.model == self.model
+            if self.models:
+                named |= sa.tuple_(c.workspace, c.model).in_(self.models)
             found.append(named)
         if self.version is not None:
             found.append(c.version == self.version)
@@ -100,7 +104,7 @@ async def timeline_page(tx: AsyncConnection, wanted: Filter, ask: Ask) -> Docume
     """
     t = timeline.c
     begun = await paging.begin(tx, ask, (datetime, int))
-    columns = [column for column in t if column.key != "revised"]
+    columns = [column for column in t if column.key != "content"]
     query = sa.select(*columns).where(t.index < begun.size, *wanted.conditions())
     return await paging.read(tx, query, (t.at, t.index), ("at", "index"), begun, ask.limit)
 
@@ -115,17 +119,33 @@ async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
     return str(await tx.scalar(found.order_by((n.model == name).desc(), n.index, n.model).limit(1)) or name)
 
 
+async def identities(tx: AsyncConnection, name: str) -> list[tuple[str, str]]:
+    """The models of all workspaces that have or had the name, but those registered under it: (workspace, identity)."""
+    n = model_name.c
+    found = await tx.execute(sa.select(n.workspace, n.model).where(n.name == name, n.model != name).distinct())
+    return sorted((row.workspace, row.model) for row in found)
+
+
 async def occupant(
-    tx: AsyncConnection, workspace: str, model: str, stage: str, at: datetime, known: Known = NOW
+    tx: AsyncConnection,
+    workspace: str,
+    model: str,
+    stage: str,
+    at: datetime,
+    known: Known = NOW,
+    version: int | None = None,
 ) -> Document:
-    """What was in a stage at an instant. The newest comes first, and is the one answer of old; `occupants` are all.
+    """What was in a stage at an instant, or whether `version` was. The newest comes first, and is the one answer of
+    old; `occupants` are all, up to `MOST`.
 
     A version that was revoked afterwards was there all the same: `revoked` says since when nobody may use it.
     """
     size = await known.within(tx, await paging.told(tx))
     stage = (await claims.history(tx, workspace)).spelling(stage, at)
     t = stage_interval.c
-    rows = await _present(tx, stage_interval, at, size, t.workspace == workspace, t.model == model, t.stage == stage)
+    of = [t.workspace == workspace, t.model == model, t.stage == stage]
+    rows = await _present(tx, stage_interval, at, size, *of, *([] if version is None else [t.version == version]))
+    truncated, rows = len(rows) > MOST, rows[:MOST]
     place = {"workspace": workspace, "model": model, "stage": stage, "at": at}
     first = rows[0] if rows else _nothing(stage_interval)
     everybody = [{name: value for name, value in row.items() if name not in place} for row in rows]
@@ -134,6 +154,8 @@ async def occupant(
         **place,
         "others": [row["version"] for row in rows[1:]],
         "occupants": everybody,
+        "truncated": truncated,
+        "deleted": await deleted(tx, workspace, model, at, size),
         "known_size": size,
     }
 
@@ -146,7 +168,27 @@ async def pointed(
     t = alias_interval.c
     rows = await _present(tx, alias_interval, at, size, t.workspace == workspace, t.model == model, t.alias == alias)
     place = {"workspace": workspace, "model": model, "alias": alias, "at": at}
-    return {**(rows[0] if rows else _nothing(alias_interval)), **place, "known_size": size}
+    gone = await deleted(tx, workspace, model, at, size)
+    return {**(rows[0] if rows else _nothing(alias_interval)), **place, "deleted": gone, "known_size": size}
+
+
+async def deleted(tx: AsyncConnection, workspace: str, model: str, at: datetime, size: int) -> Document | None:
+    """The entry by which the model was deleted at that instant, as a tree of `size` entries knew it."""
+    f, t = fact.c, timeline.c
+    query = (
+        sa.select(f.type, f.at, t.actor.label("by"), f.data["reason"].astext.label("reason"), f.index)
+        .join_from(fact, timeline, t.index == f.index)
+        .where(
+            *(f.workspace == workspace, f.model == model, f.version.is_(None)),
+            *(f.type.in_([ModelDeleted.TYPE, ModelRestored.TYPE]), f.at <= at, f.index < size),
+            *(t.problem.is_(None), t.copy_of.is_(None)),
+        )
+        .order_by(t.sequence.desc(), f.index.desc())
+    )
+    row = (await tx.execute(query.limit(1))).mappings().first()
+    if row is None or row["type"] != ModelDeleted.TYPE:
+        return None
+    return {name: row[name] for name in ("at", "by", "reason", "index")}
 
 
 async def stage_history(tx: AsyncConnection, place: Place, stage: str | None, known: Known, ask: Ask) -> Document:
@@ -199,7 +241,7 @@ async def _present(
     query = _with_revoked(table, size).where(
         *of, known_with(table, size), t.since <= at, sa.or_(t.until.is_(None), t.until > at)
     )
-    found = await tx.execute(query.order_by(t.since.desc(), t.index.desc()).limit(1000))
+    found = await tx.execute(query.order_by(t.since.desc(), t.index.desc()).limit(MOST + 1))
     shape = _shape(table)
     return [shape(dict(row)) for row in found.mappings()]
 

@@ -1,7 +1,14 @@
-"""`python -m audit.rebuild`: drops the views and folds the whole log again."""
+"""`python -m audit rebuild`: folds the views anew from the log, and compares (law 2).
 
-import asyncio
+All in one transaction: readers see the old views until it ends, and the projector waits.
+"""
+
+import argparse
+import json
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 import structlog
@@ -10,20 +17,48 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import search
 from audit.app import archive_of
 from audit.domain import NOT_VERIFIED, read
+from audit.forgetting import forget_all
+from audit.projector import position
 from audit.settings import AuditSettings
 from audit.tables import VIEWS, finding, follower, logged, mechanism
 from audit.tlog.archive import Damage
 from audit.views import FOLLOWER, PAGE, STAGES, Item, Views, views_of
-from kit.db import Database
+from kit.db import Database, digests
+from kit.main import Command
 
 log = structlog.get_logger()
+Progress = Callable[[int], None]
+HOUR_MS = 3_600_000  # a digest of a large table takes longer than a statement of the service may
 
 
-async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None) -> int:
+@dataclass(frozen=True)
+class Rebuilt:
+    """`differing` are the tables that were not what the log says; they are now."""
+
+    entries: int
+    differing: tuple[str, ...]
+    seconds: float
+
+
+async def compared(db: Database, views: Views, progress: Progress) -> Rebuilt:
+    """Folds what the views have read of the log, and says where they were something else. `progress` gets indexes."""
+    started, names = time.monotonic(), [table.name for table in VIEWS]
+    async with db.transaction() as tx:
+        size = await position(tx, FOLLOWER, lock=True)
+        old = await digests(tx, "audit", names)
+        count = await rebuild(tx, views, size=size, progress=progress)
+        new = await digests(tx, "audit", names)
+    differing = tuple(name for name in names if old[name] != new[name])
+    return Rebuilt(count, differing, round(time.monotonic() - started, 3))
+
+
+async def rebuild(
+    tx: AsyncConnection, views: Views, *, size: int | None = None, progress: Progress = lambda _: None
+) -> int:
     """Drops the views and folds every entry again, or the first `size`; the projector waits. Returns how many.
 
     What was known at each size comes out as it was. Only the keys of decisions are those of today: an entry that did
-    not verify when it came, and does now, counts from its own place on.
+    not verify when it came, and does now, counts from its own place on. What pruned entries said is forgotten again.
     """
     mine = follower.c.name == FOLLOWER
     await tx.execute(sa.select(follower).where(mine).with_for_update())
@@ -34,7 +69,7 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
     await search.reset(tx)
     count = 0
     page = (
-        sa.select(logged.c.index, logged.c.leaf, finding.c.code)
+        sa.select(logged.c.index, logged.c.leaf, logged.c.leaf_hash, finding.c.code)
         .outerjoin(finding, finding.c.index == logged.c.index)
         .order_by(logged.c.index)
         .limit(PAGE)
@@ -45,6 +80,8 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
         items = [await _item(views, row) for row in rows]
         await views.project_page(tx, [item for item in items if item is not None])
         count = rows[-1]["index"] + 1
+        progress(count)
+    await forget_all(tx)
     await tx.execute(sa.update(follower).where(mine).values(next=count))
     return count
 
@@ -52,7 +89,7 @@ async def rebuild(tx: AsyncConnection, views: Views, *, size: int | None = None)
 async def _item(views: Views, row: sa.RowMapping) -> Item | None:
     doubted = row["code"] == NOT_VERIFIED
     try:
-        leaf = await views.entry(row["index"], row["leaf"])
+        leaf = await views.entry(row["index"], row["leaf"], row["leaf_hash"])
     except (ValueError, Damage):
         # One bad leaf (`/v1/log/verify` names it) must not keep the views of all others away.
         log.exception("an entry cannot be folded", index=row["index"])
@@ -63,16 +100,31 @@ async def _item(views: Views, row: sa.RowMapping) -> Item | None:
     return Item(row["index"], leaf, reading, doubted)
 
 
-async def main() -> None:
-    settings = AuditSettings()
-    db = Database(settings.database_url.get_secret_value(), name="audit-rebuild", pool=1)
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the result as JSON on standard output")
+
+
+async def _command(settings: AuditSettings, given: argparse.Namespace) -> int:
+    db = Database(settings.database_url.get_secret_value(), name="audit-rebuild", pool=1, statement_timeout_ms=HOUR_MS)
+    told = time.monotonic()
+
+    def progress(count: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > 1:
+            told = time.monotonic()
+            sys.stderr.write(f"{count} entries folded\n")
+
     try:
-        async with db.transaction() as tx:
-            count = await rebuild(tx, views_of(settings, archive_of(settings)))
+        found = await compared(db, views_of(settings, archive_of(settings)), progress)
     finally:
         await db.close()
-    sys.stdout.write(f"audit: views rebuilt from {count} entries\n")
+    if given.json:
+        sys.stdout.write(json.dumps(asdict(found)) + "\n")
+        return 0
+    wrong = ", ".join(found.differing)
+    verdict = f"differed and were replaced: {wrong}" if wrong else "every view is what the log says"
+    sys.stdout.write(f"{found.entries} entries folded in {found.seconds} s; {verdict}\n")
+    return 0
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+COMMAND = Command("rebuild", "fold every view anew from the log, and compare", _arguments, _command)

@@ -85,6 +85,11 @@ async def behind(tx: AsyncConnection) -> int:
     return max(0, await _told(tx) - (at or 0))
 
 
+async def retell(tx: AsyncConnection, first: int, until: int) -> None:
+    """Takes anew what the timeline tells of these entries."""
+    await tx.execute(_WORDS, {"first": first, "next": until})
+
+
 async def reset(tx: AsyncConnection) -> None:
     """Forgets everything, to be taken again from the beginning."""
     await tx.execute(sa.delete(search_entry))
@@ -104,7 +109,7 @@ async def find(tx: AsyncConnection, text: str, place: Place, ask: Ask) -> Docume
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     words = s.words.op("@@")(sa.func.websearch_to_tsquery("simple", text))
     query = (
-        sa.select(*(column for column in t if column.key != "revised"))
+        sa.select(*(column for column in t if column.key != "content"))
         .join_from(search_entry, timeline, t.index == s.index)
         .where(sa.or_(words, s.names.ilike(f"%{escaped}%", escape="\\")), s.index < begun.size, *place.on(timeline))
     )

@@ -66,7 +66,7 @@ class AuditSettings(Settings):
     decision_jwks: str | None = None
     serving_jwks: str | None = None
     checkpoint_origin: Origin = "hallmark.example/log/audit"
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 1.0
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 5.0
     checkpoint_publish_seconds: Annotated[float, Field(ge=0)] = 30.0
     log_public: bool = False
 

@@ -199,7 +199,8 @@ class HeldObject(Table, table=True):
 
 
 class Timeline(Table, table=True):
-    """One row per entry, for people. `copy_of` is the first entry with the same event id and topic.
+    """One row per entry, for people. `copy_of` is the first entry with the same event id, topic and `content`, which is
+    a digest of the event.
 
     `outcome` is ok, refused or failed, as the event tells. `revised` is the entry whose rules changed what is told.
     """
@@ -211,12 +212,14 @@ class Timeline(Table, table=True):
         sa.Index(None, "topic", "event_id"),
         sa.Index(None, "correlationid"),
         sa.Index(None, "stream", "index"),
-        sa.Index(None, "topic", "stream", "sequence"),
+        sa.Index(None, "topic", "stream", "sequence", "index"),
         sa.Index(None, "actor", "at", "index"),
         sa.Index(None, "type", "at", "index"),
         sa.Index(None, "recorded_at", "index"),
         sa.Index("ix_timeline_problem", "at", "index", postgresql_where=sa.text("problem is not null")),
         sa.Index(None, "revised", postgresql_where=sa.text("revised is not null")),
+        sa.Index("ix_timeline_subject", "subject", "at", "index", postgresql_ops={"subject": "text_pattern_ops"}),
+        sa.Index("ix_timeline_outcome", "outcome", "at", "index", postgresql_where=sa.text("outcome <> 'ok'")),
     )
     index: int = Field(sa_column=_big(primary_key=True))
     at: datetime = Field(sa_column=timestamp(nullable=False))
@@ -238,6 +241,7 @@ class Timeline(Table, table=True):
     copy_of: int | None = Field(sa_type=sa.BigInteger)
     outcome: str = Field(sa_type=sa.Text)
     revised: int | None = Field(default=None, sa_type=sa.BigInteger)
+    content: bytes | None = Field(default=None, sa_type=sa.LargeBinary)
 
 
 class StageInterval(Table, table=True):
@@ -324,7 +328,11 @@ class Claim(Table, table=True):
     """
 
     __tablename__ = "claim"
-    __table_args__ = (sa.Index(None, "workspace", "at"), sa.Index(None, "stream", "sequence"))
+    __table_args__ = (
+        sa.Index(None, "workspace", "at"),
+        sa.Index(None, "stream", "sequence"),
+        sa.Index("ix_claim_refused", "index", postgresql_where=sa.text("not good")),
+    )
     index: int = Field(sa_column=_big(primary_key=True))
     workspace: str = Field(sa_type=sa.Text)
     model: str = Field(sa_type=sa.Text)

@@ -10,8 +10,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims, intervals
 from audit.decisions import Decisions
-from audit.domain import NOT_VERIFIED, Entering, Flaw, Reading, about, clean, decided, move_of, read, signed
+from audit.domain import (
+    ID_USED_TWICE,
+    NOT_VERIFIED,
+    Entering,
+    Flaw,
+    Reading,
+    about,
+    clean,
+    content_of,
+    decided,
+    move_of,
+    read,
+    signed,
+)
 from audit.facts import fact_of
+from audit.forgetting import forgotten
 from audit.leaf import Leaf, decode
 from audit.outcome import outcome_of
 from audit.page import Page
@@ -67,12 +81,12 @@ class Views:
     def __init__(self, decisions: Decisions | None = None, archive: Archive | None = None) -> None:
         self._decisions, self._archive = decisions, archive
 
-    async def entry(self, index: int, data: bytes | None) -> Leaf:
-        """As `leaf`; without data it is pruned, and lies in the object store."""
+    async def entry(self, index: int, data: bytes | None, leaf_hash: bytes) -> Leaf:
+        """As `leaf`; without data it is pruned, and lies in the object store as `leaf_hash` commits to it."""
         if data is None:
             if self._archive is None:
                 raise ValueError("the entry is in the object store, which was not given")
-            data = await self._archive.entry(index)
+            data = await self._archive.entry(index, leaf_hash)
         return await self.leaf(data)
 
     async def check(self, reading: Reading, *, doubted: bool = False) -> Reading:
@@ -123,24 +137,36 @@ class Views:
         if leaf is None:
             return reading
         envelope = reading.envelope
-        copy_of = await page.first(leaf.topic, envelope.id) if envelope else None
+        content = content_of(envelope) if envelope else None
+        copy_of = rival = None
+        if envelope and content:
+            copy_of = await page.first(leaf.topic, envelope.id, content)
+            rival = await page.rival(item.index, leaf.topic, envelope.id, content) if copy_of is None else None
+        aside = rival is not None and not self._vouched(reading)
         sequenced = leaf.topic == REGISTRY_EVENTS.name and envelope is not None and envelope.sequence is not None
         if sequenced and envelope is not None:
             message, judged = reading.message, self._is_judged(reading, doubted=item.doubted)
-            if judged and isinstance(message, Entering):
+            if judged and not aside and isinstance(message, Entering):
                 known = await page.history(message.workspace)
                 reading = replace(reading, flaw=claims.verdict(known, envelope, message))
             if isinstance(message, Entering):
-                good = reading.flaw is None
-                page.claims.append(claims.note(item.index, envelope, message, judged=judged, good=good))
+                good = reading.flaw is None and not aside
+                page.claims.append(claims.note(item.index, envelope, message, judged=judged and not aside, good=good))
             elif isinstance(message, WorkspaceConfigured) and copy_of is None:
                 reading = replace(reading, flaw=await claims.contested(page.tx, envelope, message))
-        self._tell(page, item.index, leaf, reading, copy_of)
-        if sequenced and envelope is not None and copy_of is None:
+        told = reading if rival is None else _twice(reading, rival)
+        self._tell(page, item.index, leaf, told, copy_of, content)
+        if sequenced and envelope is not None and copy_of is None and not aside:
             await self._fold(page, item.index, reading, envelope)
-        return reading
+        return told
 
-    def _tell(self, page: Page, index: int, leaf: Leaf, reading: Reading, copy_of: int | None) -> None:
+    def _vouched(self, reading: Reading) -> bool:
+        """Whether a signature speaks for the event, so that it counts though another one has taken its id."""
+        return self._decisions is not None and signed(reading.message) and reading.flaw is None
+
+    def _tell(
+        self, page: Page, index: int, leaf: Leaf, reading: Reading, copy_of: int | None, content: bytes | None
+    ) -> None:
         envelope, whom = reading.envelope, about(reading)
         of = {"workspace": whom.workspace, "model": whom.model, "version": whom.version}
         at = envelope.time if envelope else leaf.recorded_at
@@ -160,6 +186,7 @@ class Views:
                 "causationid": envelope.causationid if envelope else None,
                 "copy_of": copy_of,
                 "revised": None,
+                "content": content,
                 **of,
                 **_told(reading),
             }
@@ -204,7 +231,16 @@ class Views:
         await page.turns.restart(stream)
         t, last = timeline.c, -1
         query = (
-            sa.select(t.index, t.problem, t.copy_of, logged.c.leaf, claim.c.judged, claim.c.good, claim.c.target)
+            sa.select(
+                t.index,
+                t.problem,
+                t.copy_of,
+                logged.c.leaf,
+                logged.c.leaf_hash,
+                claim.c.judged,
+                claim.c.good,
+                claim.c.target,
+            )
             .join(logged, sa.and_(logged.c.index == t.index, logged.c.recorded_at == t.recorded_at))
             .outerjoin(claim, claim.c.index == t.index)
             .where(t.topic == REGISTRY_EVENTS.name, t.stream == stream, t.sequence.is_not(None))
@@ -219,18 +255,23 @@ class Views:
             known.end_again(page.now, (workspace, model))
 
     async def _refold(self, page: Page, row: sa.RowMapping) -> None:
-        leaf = await self.entry(row["index"], row["leaf"])
+        leaf = await self.entry(row["index"], row["leaf"], row["leaf_hash"])
         reading = read(leaf.topic, leaf.key, leaf.headers, leaf.value)
+        envelope = reading.envelope
+        rival = None
+        if envelope is not None:
+            rival = await page.rival(row["index"], leaf.topic, envelope.id, content_of(envelope))
         if row["judged"]:
             reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
-            told = _told(reading)
+            told = _told(reading) if row["leaf"] is not None else forgotten(_told(reading))
             if told["problem"] != row["problem"]:
                 changed = sa.update(timeline).where(timeline.c.index == row["index"])
                 await page.tx.execute(changed.values(**told, revised=page.now))
         elif (row["problem"] or "").startswith(NOT_VERIFIED):
             reading = replace(reading, flaw=Flaw(NOT_VERIFIED, row["problem"]))
-        if row["copy_of"] is None and reading.envelope is not None:
-            await self._moves(page, row["index"], reading, reading.envelope)
+        aside = rival is not None and not self._vouched(reading)
+        if row["copy_of"] is None and envelope is not None and not aside:
+            await self._moves(page, row["index"], reading, envelope)
 
     async def leaf(self, data: bytes) -> Leaf:
         """The record in an entry, also when it is too large to stand in the log itself.
@@ -257,7 +298,7 @@ class Views:
         if admission is Admission.NEXT or (admission is Admission.DUPLICATE and late):
             await self._move(page, index, envelope, reading.message)
         while early := await page.turns.take_early(envelope.key):
-            found = await page.first(REGISTRY_EVENTS.name, early.id)
+            found = await page.first(REGISTRY_EVENTS.name, early.id, content_of(early))
             assert found is not None
             headers = tuple(early.headers())
             message = read(REGISTRY_EVENTS.name, early.key.encode(), headers, early.value).message
@@ -282,6 +323,14 @@ def views_of(settings: AuditSettings, archive: Archive) -> Views:
     """The views as the settings want them."""
     keys = settings.decision_jwks
     return Views(Decisions(KeySource(keys)) if keys else None, archive)
+
+
+def _twice(reading: Reading, rival: int) -> Reading:
+    """The reading of an event whose id the entry `rival` has as well."""
+    why, flaw = f"the entry {rival} has the same id and says something else", reading.flaw
+    if flaw is None:
+        return replace(reading, flaw=Flaw(ID_USED_TWICE, why))
+    return replace(reading, flaw=replace(flaw, detail=clean(f"{flaw.detail}; {why}")))
 
 
 def _told(reading: Reading) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
-from contracts.approval import Decision, Revocation
+from contracts.approval import Decision, Revocation, policies_of
 from contracts.envelope import new_id, now
 from contracts.lifecycle import REGISTRY, stream_of, subject_of
 from contracts.model import Inspection
@@ -216,8 +216,7 @@ class Commands:
             asked = waiting.transition
             model = await state.model(tx, asked.workspace, asked.model)
             version = await state.version(tx, model, asked.version)
-            policy = ", ".join(f"{p.name} r{p.revision} {p.digest}" for p in decision.policies)[:500] or "none"
-            events = stages.decide_outcome(model, version, waiting, decision, jws, policy, now())
+            events = stages.decide_outcome(model, version, waiting, decision, jws, policies_of(decision), now())
         except domain.Refused as refused:
             raise Permanent(refused.code, refused.detail) from refused
         await self._append(tx, stream, last, events, cause)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kit.db import Database
+from kit.db import Database, digests
 from kit.events import EventLog
 from kit.main import Command
 from registry import views
@@ -55,26 +55,14 @@ async def rebuild(db: Database, log: EventLog, progress: Progress = to_stderr) -
                 await beside.execute(sa.text("lock table registry.outbox in share mode"))
                 async with db.snapshot() as reader:
                     count += await _fold(log, reader, beside, heads, progress)
-                old, new = await digests(beside, "registry"), await digests(beside, TEMPORARY)
+                names = [t(row).name for row in VIEWS]
+                old, new = await digests(beside, "registry", names), await digests(beside, TEMPORARY, names)
                 differing = tuple(name for name in old if old[name] != new[name])
                 for name in differing:
                     await _replace(beside, name)
         finally:
             await plain.invalidate()  # with it the temporary tables go
     return Rebuilt(count, differing, new, round(time.monotonic() - started, 3))
-
-
-async def digests(tx: AsyncConnection, schema: str) -> dict[str, str]:
-    """View -> a digest of its rows, whatever their order on disk."""
-    found = {}
-    for row in VIEWS:
-        name = t(row).name
-        query = sa.text(
-            f"select md5(coalesce(string_agg(h, '' order by h), '')) "  # noqa: S608
-            f'from (select md5(v::text) as h from "{schema}"."{name}" v) rows'
-        )
-        found[name] = str(await tx.scalar(query))
-    return found
 
 
 async def _create(beside: AsyncConnection) -> None:

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from contracts.approval import Choice, Decision, Verdict
+from contracts.approval import Choice, Decision, Verdict, approvals_of
 from contracts.keys import LEEWAY_SECONDS
 from contracts.lifecycle import REGISTRY, TransitionKind
 from contracts.registry import (
     AliasChanged,
-    Approval,
     RequestFields,
     RequestTransition,
     RollBack,
@@ -144,9 +143,7 @@ def decide_outcome(
     if refusal is not None:
         code, detail = refusal
         return [StageRefused(**facts, code=code, detail=detail)]
-    approved_by = tuple(
-        Approval(name=v.voter, at=v.at, meaning=v.meaning) for v in decision.votes if v.choice is Choice.APPROVE
-    )
+    approved_by = approvals_of(decision)
     alias = alias_of(waiting.transition.to_stage)
     if alias is not None:
         same = {name: value for name, value in facts.items() if name in AliasChanged.model_fields}

@@ -1,13 +1,16 @@
 """The evidence bundle: same bytes each time, checked by its own verifier, read by tools of others, and harmless."""
 
+import asyncio
 import io
 import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from base64 import b64decode
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +26,7 @@ from markdown_it import MarkdownIt
 from tests.support.audit_rows import (
     NOON,
     SIGNER,
+    Listed,
     files,
     head_of,
     model_registered,
@@ -37,13 +41,17 @@ from audit.note import Checkpoint
 from audit.out.dsse import BUNDLE, IN_TOTO, seal, unseal
 from audit.out.evidence.bundle import VERIFIER, write_bundle
 from audit.out.evidence.dossier import Dossier, dossier_of
+from audit.out.evidence.gather import Bundles
 from audit.out.export import zip_entry
-from audit.out.rows import Row
+from audit.out.query import Query
+from audit.out.rows import Row, Stored, row_of
+from audit.tlog.archive import Damage
 from contracts.approval import Evidence, EvidenceAttached, RequestDecided
 from contracts.lifecycle import TransitionKind
 from contracts.model import Dataset, Lineage
 from contracts.payload import Message
 from contracts.registry import StageChanged, VersionNoted
+from kit.problems import Problem
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&![x](https://evil.example)|`$(id)`"
 NAME = "<b>=cmd|' ![a](b) ..\\..\u00e9"
@@ -330,6 +338,57 @@ async def test_checksums_are_those_of_sha256sum(tmp_path: Path) -> None:
     content = parts(await made(log_of(registration(artifact=files("b/c d.bin", "a.bin")))))
     lines = content["artifact/SHA256SUMS"].decode().splitlines()
     assert lines == [f"{'1' * 64}  a.bin", f"{'1' * 64}  b/c d.bin"]
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def bundles(source: Any = None, **more: Any) -> Bundles:
+    return Bundles(source, *[None] * 4, **more)  # type: ignore[arg-type]
+
+
+async def test_so_many_bundles_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.out.evidence.gather.TURN_SECONDS", 0.01)
+    with pytest.raises(Problem, match="try again") as refused:
+        await bundles(turns=asyncio.Semaphore(0)).of("default", "fraud", 2)
+    assert refused.value.status == 503
+
+
+async def test_a_turn_is_given_back_when_a_bundle_fails() -> None:
+    turns = asyncio.Semaphore(1)
+    for _ in range(2):
+        with pytest.raises(AttributeError):
+            await bundles(turns=turns).of("default", "fraud", 2)
+
+
+async def test_what_is_lost_is_no_evidence(log: list[Row]) -> None:
+    log[2] = row_of(Stored(2, b"", log[2].stored.leaf_hash), "leaf-lost: it is not in the object store")
+    with pytest.raises(Damage, match="entry 2 cannot be shown: leaf-lost"):
+        await bundles(Listed(log))._rows(Query(0, len(log)))
+
+
+async def test_proofs_are_not_all_in_memory(log: list[Row], tmp_path: Path) -> None:
+    """Each carries the checkpoint with its signatures: many of them are some 100 MB."""
+    count = 800
+    rows = [replace(log[2], stored=replace(log[2].stored, index=n)) for n in range(count)]
+    head, note = head_of(log)
+    of = dossier_of("default", "fraud", 2, rows, {})
+    given: dict[str, Any] = {
+        "head": head,
+        "note": note,
+        "proofs": dict.fromkeys(range(count), [bytes(32)] * 20),
+        "vkeys": vkeys(),
+    }
+    with (tmp_path / "bundle.zip").open("wb") as target:
+        tracemalloc.start()
+        try:
+            await write_bundle(target, of, jwks={}, signer=SIGNER, **given)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as archive:
+        proofs = sum(info.file_size for info in archive.infolist() if info.filename.startswith("proofs/"))
+    assert peak < proofs * 0.8, (peak, proofs)
 
 
 # -- strangers ---------------------------------------------------------------------------------------------------------

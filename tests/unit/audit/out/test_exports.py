@@ -5,26 +5,31 @@ import io
 import json
 import zipfile
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.support.audit_rows import SIGNER, Listed, head_of, registration, row, rows
-from tests.support.tlog_copy import leaf_hash, vkeys
+from tests.support.audit_rows import SIGNER, Listed, head_of, proofs_of, registration, row, rows
+from tests.support.tlog_copy import leaf_hash, note_of, vkeys
 
+from audit.cursor import Cursor, decode
+from audit.merkle import consistency_proof
 from audit.note import Checkpoint
 from audit.out.dsse import EXPORT, IN_TOTO, ManifestError, pae, seal, unseal
-from audit.out.export import export, zip_entry
+from audit.out.export import Prove, export, zip_entry
 from audit.out.formats import SCHEMA
-from audit.out.manifest import verify_manifest
+from audit.out.manifest import IndexSet, verify_manifest
 from audit.out.query import Query
 from audit.out.rows import FIELDS, Row, Stored, guarded, row_of
+from audit.tlog.paths import Proven
 from contracts.registry import ModelDeleted, VersionNoted
 
 VKEY = vkeys()[0]
-NOTES: dict[int, tuple[Checkpoint, str]] = {}
+NOTES: dict[Any, tuple[Checkpoint, str]] = {}
 NASTY = [
     "=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\u00a0=1", "'=1", '"=1"',
     "good;=1", "good\n=1", "a\r\n\t@x", "\uff1d1", "\u200b=1", "x;  -1", "<script>alert(1)</script>",
@@ -41,11 +46,21 @@ def log() -> list[Row]:
     return rows(registration(), *map(deleted, NASTY), registration())
 
 
-async def made(log: list[Row], *formats: str, end: int | None = None) -> bytes:
-    head, note = NOTES.setdefault(len(log), head_of(log))  # a signature of ML-DSA is another each time
+async def made(log: list[Row], *formats: str, end: int | None = None, **more: Any) -> bytes:
+    key = log[-1].stored.leaf_hash, len(log)
+    head, note = NOTES.setdefault(key, head_of(log))  # a signature of ML-DSA is another each time
     query = Query(0, len(log) if end is None else end)
     wanted = formats or ("ndjson", "csv", "parquet")
-    return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER)])
+    return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER, **more)])
+
+
+def prover(log: list[Row]) -> Prove:
+    proofs = proofs_of(log)
+
+    async def prove(indexes: Sequence[int]) -> list[Proven]:
+        return [Proven(n, log[n].stored.leaf_hash, proofs[n]) for n in indexes]
+
+    return prove
 
 
 def parts(data: bytes) -> dict[str, bytes]:
@@ -164,6 +179,134 @@ async def test_a_manifest_that_does_not_reconcile_is_refused_though_it_is_signed
     files["manifest.json"] = await seal(EXPORT, manifest, SIGNER)
     with pytest.raises(ManifestError):
         verify_manifest(zipped(files), VKEY)
+
+
+async def signed_anew(data: bytes, change: Callable[[dict[str, bytes]], object]) -> io.BytesIO:
+    """The export with changed files, whose manifest says what they are now."""
+    files = parts(data)
+    change(files)
+    manifest = unseal(files.pop("manifest.json"), EXPORT, VKEY)
+    for part in manifest["files"]:
+        content = files[part["name"]]
+        part |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+    return zipped({**files, "manifest.json": await seal(EXPORT, manifest, SIGNER)})
+
+
+async def test_copies_are_named_and_counted_apart(log: list[Row]) -> None:
+    one, index = log[1], len(log)
+    copied = {**one.fields, "index": index, "copy_of": 1}
+    log.append(replace(one, stored=replace(one.stored, index=index), fields=copied))
+    data = await made(log)
+    manifest = verify_manifest(io.BytesIO(data), VKEY)
+    assert (manifest["indexes"]["count"], manifest["indexes"]["copies"]) == (len(log), 1)
+    lines = [json.loads(line)["copy_of"] for line in parts(data)["entries.ndjson"].splitlines()]
+    assert lines == [None] * (len(log) - 1) + [1]
+
+    def hide(files: dict[str, bytes]) -> None:
+        files["entries.ndjson"] = files["entries.ndjson"].replace(b'"copy_of":1', b'"copy_of":null')
+
+    uncounted = await signed_anew(await made(log, "ndjson"), hide)
+    with pytest.raises(ManifestError, match="not the"):
+        verify_manifest(uncounted, VKEY)
+
+
+# -- under the checkpoint ----------------------------------------------------------------------------------------------
+
+
+def rehashed(files: dict[str, bytes]) -> None:
+    """Another leaf with the hash that fits it."""
+    lines = [json.loads(line) for line in files["entries.ndjson"].splitlines()]
+    lines[2] |= {"leaf": "AAAA", "leaf_hash": leaf_hash(bytes(3)).hex()}
+    files["entries.ndjson"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def told_of(files: dict[str, bytes], name: str) -> dict[str, Any]:
+    """What a manifest would have to say of the leaves of a file."""
+    found = IndexSet()
+    for line in map(json.loads, files[name].splitlines()):
+        found.add(line["index"], bytes.fromhex(line["leaf_hash"]))
+    return found.document()
+
+
+async def forged(log: list[Row], end: int | None, *, paths: Prove | None) -> io.BytesIO:
+    """Whoever has the key signs what fits in itself; the entries are not those of the log."""
+    files = parts(await made(log, "ndjson", end=end, paths=paths))
+    rehashed(files)
+    manifest = unseal(files.pop("manifest.json"), EXPORT, VKEY)
+    manifest["indexes"] = told_of(files, "entries.ndjson")
+    for part in manifest["files"]:
+        content = files[part["name"]]
+        part |= {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+    return zipped({**files, "manifest.json": await seal(EXPORT, manifest, SIGNER)})
+
+
+async def test_a_whole_log_is_held_against_the_checkpoint(log: list[Row]) -> None:
+    assert verify_manifest(io.BytesIO(await made(log)), VKEY, proved=True)
+    with pytest.raises(ManifestError, match="do not add up to the signed root"):
+        verify_manifest(await forged(log, None, paths=None), VKEY)
+
+
+async def test_each_entry_of_a_part_can_be_proved(log: list[Row]) -> None:
+    data = await made(log, end=5, paths=prover(log))
+    manifest = verify_manifest(io.BytesIO(data), VKEY, proved=True)
+    assert [part["count"] for part in manifest["files"]] == [5] * 4
+    with pytest.raises(ManifestError, match="not the 5 told of"):
+        verify_manifest(await forged(log, 5, paths=prover(log)), VKEY)
+    with pytest.raises(ManifestError, match="there are no proofs"):
+        verify_manifest(io.BytesIO(await made(log, end=5)), VKEY, proved=True)
+
+
+def _bent(files: dict[str, bytes]) -> None:
+    lines = [json.loads(line) for line in files["proofs.ndjson"].splitlines()]
+    lines[2]["proof"][0] = lines[3]["proof"][1]
+    files["proofs.ndjson"] = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def _one_less(files: dict[str, bytes]) -> None:
+    files["proofs.ndjson"] = b"".join(files["proofs.ndjson"].splitlines(keepends=True)[:-1])
+
+
+@pytest.mark.parametrize(("change", "told"), [(_bent, "does not lead"), (_one_less, "not the 5 told of")])
+async def test_a_proof_that_proves_nothing_is_refused(
+    log: list[Row], change: Callable[[dict[str, bytes]], None], told: str
+) -> None:
+    data = await made(log, end=5, paths=prover(log))
+    with pytest.raises(ManifestError, match=told):
+        verify_manifest(await signed_anew(data, change), VKEY)
+
+
+async def test_an_export_follows_the_one_before(log: list[Row]) -> None:
+    old, hashes = log[:7], [one.stored.leaf_hash for one in log]
+    first = parts(await made(old))
+    told = unseal(first["manifest.json"], EXPORT, VKEY)
+    assert decode(told["next"], (int,)) == Cursor(7, (7,))
+    since = told["checkpoint"]["note"]
+    data = await made(log, follows=(7, consistency_proof(hashes, 7)))
+    assert verify_manifest(io.BytesIO(data), VKEY, since=since)["follows"]["size"] == 7
+    for other in (await made(log), await made(log, follows=(6, consistency_proof(hashes, 6)))):
+        with pytest.raises(ManifestError, match="does not follow one of 7"):
+            verify_manifest(io.BytesIO(other), VKEY, since=since)
+    with pytest.raises(ManifestError, match="does not begin with"):
+        verify_manifest(io.BytesIO(data), VKEY, since=note_of(7, bytes(32)))
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_cell_of_any_length_is_read() -> None:
+    """More than the 131,072 characters that Python's reader takes by itself."""
+    log = rows(registration())
+    log[0] = replace(log[0], fields={**log[0].fields, "summary": "s" * 200_000})
+    assert verify_manifest(io.BytesIO(await made(log, "csv")), VKEY)["indexes"]["count"] == 1
+
+
+NO_CSV = [b'index\r\n"a\0', b"\xff", b"", b"index,leaf_hash,copy_of\r\n1", b"index\r\nx", b'"' + b"a" * (1 << 20)]
+
+
+@pytest.mark.parametrize("content", NO_CSV)
+async def test_what_is_no_csv_is_refused(log: list[Row], content: bytes) -> None:
+    with pytest.raises(ManifestError):
+        verify_manifest(await signed_anew(await made(log, "csv"), lambda f: f.update({"entries.csv": content})), VKEY)
 
 
 async def test_two_files_of_different_entries_are_refused_though_they_are_signed(log: list[Row]) -> None:

@@ -24,6 +24,7 @@ from prometheus_client import Gauge
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from audit import merkle
 from audit.out.dsse import ARCHIVE, BytesSigner, ManifestError, seal, unseal
 from audit.out.formats import Parquet
 from audit.out.manifest import IndexSet
@@ -144,6 +145,7 @@ class DayArchive:
         expected = IndexSet()
         digest = sha256()
         async for rows in self._entries.batches(Query(part.first, part.end)):
+            _unchanged(rows)
             bare = [replace(row, stored=replace(row.stored, body=None)) for row in rows]
             await asyncio.to_thread(writer.write, bare)
             _note(expected, digest, rows)
@@ -232,6 +234,13 @@ async def _end(tx: AsyncConnection, day: date, first: int, end: int, *, complete
         if held > PART_BYTES and index > first:
             return int(index)
     return end
+
+
+def _unchanged(rows: Sequence[Row]) -> None:
+    """Raises Contradiction: an entry is not what its hash commits to. What is put is put for ever."""
+    for row in rows:
+        if merkle.leaf_hash(row.stored.leaf) != row.stored.leaf_hash:
+            raise Contradiction(f"entry {row.stored.index} does not fit its hash")
 
 
 def _note(indexes: IndexSet, digest: Any, rows: Sequence[Row]) -> None:

@@ -6,21 +6,26 @@ manifest: nobody takes it for whole.
 
 import asyncio
 import io
+import json
 import zipfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any
 
+from audit.cursor import Cursor
 from audit.note import Checkpoint
 from audit.out import manifest
 from audit.out.dsse import EXPORT, BytesSigner, ManifestError, seal
-from audit.out.formats import WRITERS, Writer
+from audit.out.formats import WRITERS, Ndjson, Writer
 from audit.out.manifest import IndexSet, Part, manifest_of
 from audit.out.query import Query, Source
 from audit.out.rows import Row
+from audit.tlog.paths import Proven
 
 # Every zip of ours has the first instant that a zip can tell: same content, same bytes.
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+Prove = Callable[[Sequence[int]], Awaitable[Sequence[Proven]]]
 
 
 def zip_entry(name: str) -> zipfile.ZipInfo:
@@ -66,9 +71,20 @@ class Measured:
 
 
 async def export(
-    source: Source, query: Query, head: Checkpoint, note: str, formats: Iterable[str], signer: BytesSigner
+    source: Source,
+    query: Query,
+    head: Checkpoint,
+    note: str,
+    formats: Iterable[str],
+    signer: BytesSigner,
+    *,
+    paths: Prove | None = None,
+    follows: tuple[int, Sequence[bytes]] | None = None,
 ) -> AsyncIterator[bytes]:
     """The pieces of the zip. Entries are those of `query` under `head`.
+
+    `paths` gives the audit paths of entries under `head`: a file of them goes along. `follows`: the size of the tree of
+    the export before, and the consistency proof from there.
 
     Raises:
         ManifestError: two files would tell of different entries.
@@ -92,8 +108,21 @@ async def export(
                 raise ManifestError("the log did not answer the same twice")
             told = indexes.document()
             yield pipe.take()
+        if paths is not None:
+            count = 0
+            with archive.open(zip_entry(manifest.PROOFS), "w", force_zip64=True) as file:
+                measured = Measured(file)
+                async for rows in source.batches(query):
+                    proven = await paths([row.stored.index for row in rows])
+                    count += len(proven)
+                    await asyncio.to_thread(_write_proofs, measured, proven)
+                    if data := pipe.take():
+                        yield data
+            parts.append(Part(manifest.PROOFS, Ndjson.MEDIA_TYPE, count, measured.bytes, measured.hexdigest()))
         signed = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": note}
-        document = manifest_of(query.document(), told, signed, parts)
+        following = Cursor(head.size, (query.end,)).encode()
+        before = None if follows is None else {"size": follows[0], "proof": [_text(node) for node in follows[1]]}
+        document = manifest_of(query.document(), told, signed, parts, following, before)
         archive.writestr(zip_entry(manifest.NAME), await seal(EXPORT, document, signer))
     yield pipe.take()
 
@@ -101,4 +130,14 @@ async def export(
 def _write(writer: Writer, indexes: IndexSet, rows: Sequence[Row]) -> None:
     writer.write(rows)
     for row in rows:
-        indexes.add(row.stored.index)
+        indexes.add(row.stored.index, row.stored.leaf_hash, is_copy=row.fields["copy_of"] is not None)
+
+
+def _write_proofs(file: Measured, proven: Sequence[Proven]) -> None:
+    for one in proven:
+        line = {"index": one.index, "leaf_hash": one.leaf_hash.hex(), "proof": [_text(node) for node in one.path]}
+        file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode()

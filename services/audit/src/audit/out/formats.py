@@ -21,6 +21,7 @@ _TYPES = {
     "sequence": pa.int64(),
     "recorded_at": _UTC,
     "at": _UTC,
+    "copy_of": pa.int64(),
     "leaf_hash": pa.binary(32),
 }
 SCHEMA = pa.schema(

@@ -21,6 +21,7 @@ from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
 from kit.auth import KeySource
 from kit.db import Database, Signal
+from kit.events import EventLog
 from kit.web import Guard
 
 
@@ -35,6 +36,7 @@ def out_of(
     db: Database,
     guard: Guard,
     access: AccessLog,
+    events: EventLog,
     archive: Archive,
     publisher: Publisher,
     signer: BytesSigner,
@@ -62,5 +64,5 @@ def out_of(
         secret = settings.siem_authorization
         headers = (("Authorization", secret.get_secret_value()),) if secret else ()
         sink = Sink(settings.siem_name, settings.siem_url, settings.siem_format, headers)
-        background.append(Pusher(db, feed, publisher, sink).run)
+        background.append(Pusher(db, feed, publisher, sink, events).run)
     return Out(routes.router(db, guard, access, publisher, bundles, feed), background)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from audit.out.rows import Row, Stored, plain, row_of
 from audit.projector import position
+from audit.queries import Filter, Place
 from audit.tables import logged, timeline
 from audit.tlog.archive import Damage
 from audit.views import FOLLOWER as VIEWS
@@ -19,16 +20,21 @@ PAGE = 500
 # How many indexes one statement looks at: where hardly any fit, it must end all the same.
 WINDOW = 100_000
 BATCH_BYTES = 8 << 20
-NARROWING = ("workspace", "model", "version", "type", "actor", "since", "until")
+LOST = "leaf-lost"
+NARROWING = (
+    "workspace", "model", "version", "type", "actor", "subject", "outcome", "correlationid", "since", "until",
+)  # fmt: skip
 Inline = Callable[[bytes], Awaitable[bytes]]
-Pruned = Callable[[int], Awaitable[bytes]]
+Pruned = Callable[[int, bytes], Awaitable[bytes]]
+Held = tuple[Stored, str | None, int | None]  # with its problem, and what it is a copy of
 
 
 @dataclass(frozen=True)
 class Query:
     """Entries from index `start` up to but without `end`, narrowed by what the timeline knows; None is anything.
 
-    `since` and `until` are of the instant when it happened: from, and up to but without. `of_model`: with those of a
+    The rest is what the timeline's filter has: types and subjects may be patterns with * and ?. `since` and `until` are
+    of the instant when it happened: from, and up to but without. Copies are in it. `of_model`: with those of a
     `version` come those of its model that are about no version.
     """
 
@@ -39,6 +45,9 @@ class Query:
     version: int | None = None
     type: str | None = None
     actor: str | None = None
+    subject: str | None = None
+    outcome: str | None = None
+    correlationid: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     of_model: bool = False
@@ -62,7 +71,8 @@ class Source(Protocol):
 
 class Entries:
     """The log in the database. `inline` gives the whole leaf of one that only names its digest, `pruned` the leaf of
-    an entry that the database has no more."""
+    an entry that the database has no more, as its hash commits to it. What the store has lost or changed has no bytes
+    here, and its problem says so."""
 
     def __init__(self, db: Database, inline: Inline, pruned: Pruned) -> None:
         self._db, self._inline, self._pruned = db, inline, pruned
@@ -73,12 +83,11 @@ class Entries:
             stop = min(start + window, query.end)
             async with self._db.transaction() as tx:
                 found = (await tx.execute(_page(query, start, stop).limit(page))).all()
-            held: list[tuple[Stored, str | None]] = []
+            held: list[Held] = []
             size = 0
-            for index, leaf, leaf_hash, problem in found:
-                data = leaf if leaf is not None else await self._pruned(index)
-                stored = await self._whole(Stored(index, data, leaf_hash))
-                held.append((stored, problem))
+            for index, leaf, leaf_hash, problem, copy_of in found:
+                stored, lost = await self._stored(index, leaf, leaf_hash)
+                held.append((stored, lost or problem, copy_of))
                 size += len(stored.leaf) + len(stored.body or b"")
                 if size > BATCH_BYTES:
                     yield await asyncio.to_thread(_rows, held)
@@ -86,6 +95,14 @@ class Entries:
             if held:
                 yield await asyncio.to_thread(_rows, held)
             start = found[-1][0] + 1 if len(found) == page else stop
+
+    async def _stored(self, index: int, leaf: bytes | None, leaf_hash: bytes) -> tuple[Stored, str | None]:
+        """The entry, and what became of it where its bytes are lost."""
+        try:
+            data = leaf if leaf is not None else await self._pruned(index, leaf_hash)
+        except Damage as damage:
+            return Stored(index, b"", leaf_hash), f"{LOST}: {damage.detail}"
+        return await self._whole(Stored(index, data, leaf_hash)), None
 
     async def _whole(self, stored: Stored) -> Stored:
         """With its body where that lies elsewhere. What is no leaf has none: an export shows it as it is."""
@@ -101,24 +118,21 @@ class Entries:
             return await position(tx, VIEWS)
 
 
-def _rows(held: Sequence[tuple[Stored, str | None]]) -> list[Row]:
-    return [row_of(stored, problem) for stored, problem in held]
+def _rows(held: Sequence[Held]) -> list[Row]:
+    return [row_of(*one) for one in held]
 
 
 def _page(query: Query, start: int, stop: int) -> sa.Select[Any]:
     t, e = timeline.c, logged.c
-    columns = (e.index, e.leaf, e.leaf_hash, t.problem)
+    columns = (e.index, e.leaf, e.leaf_hash, t.problem, t.copy_of)
     if not query.narrowed:
         joined = logged.outerjoin(timeline, t.index == e.index)
         return sa.select(*columns).select_from(joined).where(e.index >= start, e.index < stop).order_by(e.index)
+    place = Place(query.workspace, query.model, None if query.of_model else query.version, query.since, query.until)
+    types = (query.type,) if query.type is not None else ()
+    narrowed = Filter(place, types, query.actor, query.subject, query.outcome, query.correlationid, copies=True)
+    conditions = narrowed.conditions()
+    if query.of_model and query.version is not None:
+        conditions.append((t.version == query.version) | t.version.is_(None))
     wanted = sa.select(*columns).join_from(timeline, logged, t.index == e.index)
-    for name in NARROWING[:5]:
-        value = getattr(query, name)
-        if value is not None:
-            alike = t[name] == value
-            wanted = wanted.where(alike | t.version.is_(None) if name == "version" and query.of_model else alike)
-    if query.since is not None:
-        wanted = wanted.where(t.at >= query.since)
-    if query.until is not None:
-        wanted = wanted.where(t.at < query.until)
-    return wanted.where(t.index >= start, t.index < stop).order_by(t.index)
+    return wanted.where(t.index >= start, t.index < stop, *conditions).order_by(t.index)

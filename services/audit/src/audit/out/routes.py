@@ -10,10 +10,12 @@ from fastapi.responses import StreamingResponse
 
 from audit import queries
 from audit.access import FEED, AccessLog
+from audit.cursor import Cursor, decode
 from audit.out.evidence.gather import Bundles
 from audit.out.export import export
 from audit.out.query import Query as Wanted
 from audit.out.siem.feed import FORMATS, LAG, Feed
+from audit.outcome import Outcome
 from audit.params import Instant
 from audit.tlog.publisher import Publisher
 from contracts.access import Action
@@ -59,12 +61,19 @@ def router(
         workspace: Annotated[Workspace | None, Query()] = None,
         model: Annotated[ModelName | None, Query(description="Any name it has or had; wants a workspace")] = None,
         version: Annotated[VersionNumber | None, Query()] = None,
-        event_type: Annotated[Line | None, Query(alias="type")] = None,
+        event_type: Annotated[Line | None, Query(alias="type", description="* and ? stand for anything")] = None,
         actor: Annotated[Line | None, Query()] = None,
+        subject: Annotated[Line | None, Query(description="* and ? stand for anything")] = None,
+        outcome: Annotated[Outcome | None, Query()] = None,
+        correlationid: Annotated[Line | None, Query()] = None,
         since: Annotated[Instant | None, Query(description="Happened then or later")] = None,
         until: Annotated[Instant | None, Query(description="Happened before")] = None,
         start: Annotated[Index, Query(description="From this index on")] = 0,
         end: Annotated[Index | None, Query(description="Up to but without this index")] = None,
+        after: Annotated[
+            str | None, Query(max_length=2_000, description="`next` of the last manifest: on from there, and proved so")
+        ] = None,
+        proofs: Annotated[bool, Query(description="With an inclusion proof of each entry")] = False,
     ) -> StreamingResponse:
         await access.admit(caller, await access.told(request))
         if model is not None and workspace is None:
@@ -72,14 +81,32 @@ def router(
         if model is not None and workspace is not None:
             async with db.snapshot() as tx:
                 model = await queries.identity(tx, workspace, model)
+        before = _cursor(after)
+        if before is not None and start:
+            raise Problem(422, "invalid-request", "give either 'start' or 'after'")
         actor = await access.meant(actor)
         published = await publisher.current()
-        size = published.checkpoint.size
-        size = min(size, await entries.known())
+        head = published.checkpoint
+        follows = None
+        if before is not None:
+            start = before.place[0]
+            follows = (before.size, await bundles.proofs.consistency(before.size, head.size))
+        size = min(head.size, await entries.known())
         last = size if end is None else min(end, size)
-        wanted = Wanted(min(start, last), last, workspace, model, version, event_type, actor, since, until)
+        narrowed = (workspace, model, version, event_type, actor, subject, outcome, correlationid, since, until)
+        wanted = Wanted(min(start, last), last, *narrowed)
+        paths = (await bundles.proofs.paths(head.size)).of if proofs else None
         return StreamingResponse(
-            export(entries, wanted, published.checkpoint, published.note, form or ["ndjson"], bundles.signer),
+            export(
+                entries,
+                wanted,
+                head,
+                published.note,
+                form or ["ndjson"],
+                bundles.signer,
+                paths=paths,
+                follows=follows,
+            ),
             media_type=ZIP,
             headers={"Content-Disposition": f'attachment; filename="hallmark-export-{wanted.start}-{last}.zip"'},
         )
@@ -116,12 +143,13 @@ def router(
         responses={200: RECORDS},
     )
     async def siem(
+        request: Request,
         caller: Caller,
         after: Annotated[int, Query(ge=-1, le=MAX_INDEX, description="The last index that you have; -1: none")] = -1,
         form: Annotated[Literal["ocsf", "cloudevents"], Query(alias="format")] = "ocsf",
         limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most")] = 500,
     ) -> Response:
-        await access.admit_sparsely(caller, FEED)
+        await access.admit_sparsely(caller, FEED, await access.told(request), (after + 1, after + 1 + limit))
         published = await publisher.newest()
         size = published.checkpoint.size if published else 0
         page = await feed.page(after, size, form=form, limit=limit)
@@ -130,6 +158,14 @@ def router(
         return Response(await asyncio.to_thread(page.body), media_type=FORMATS[form][1], headers=headers)
 
     return api
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    """Raises Problem 422: it is none of ours."""
+    try:
+        return None if text is None else decode(text, (int,))
+    except ValueError as error:
+        raise Problem(422, "invalid-request", f"'after': {error}") from error
 
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:

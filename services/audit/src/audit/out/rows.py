@@ -13,7 +13,7 @@ from contracts.payload import Payload
 FIELDS = (
     "index", "leaf_hash", "recorded_at", "topic", "partition", "offset", "at", "event_id", "type", "subject",
     "stream", "sequence", "workspace", "model", "version", "actor", "correlationid", "causationid", "reason",
-    "summary", "problem",
+    "summary", "problem", "copy_of",
 )  # fmt: skip
 # What a spreadsheet takes for a formula, also in the wide forms of East Asia: after any separator, and after blanks and
 # quotes. Blanks that are separators begin a cell of their own, so that nothing is looked at twice.
@@ -45,10 +45,11 @@ class Row:
     leaf: Leaf | None
 
 
-def row_of(stored: Stored, problem: str | None = None) -> Row:
-    """Never raises: an entry that cannot be read has no more than its bytes. `problem`: what was found when it came."""
+def row_of(stored: Stored, problem: str | None = None, copy_of: int | None = None) -> Row:
+    """Never raises: an entry that cannot be read has no more than its bytes. `problem`: what was found when it came;
+    `copy_of`: the entry that this one only repeats."""
     fields: dict[str, Any] = dict.fromkeys(FIELDS)
-    fields |= {"index": stored.index, "leaf_hash": stored.leaf_hash.hex(), "problem": problem}
+    fields |= {"index": stored.index, "leaf_hash": stored.leaf_hash.hex(), "problem": problem, "copy_of": copy_of}
     try:
         leaf = decode(stored.full)
     except ValueError as error:

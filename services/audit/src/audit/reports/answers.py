@@ -50,7 +50,11 @@ Act = Literal["approve", "reject", "withdraw", "refused", "waive", "break-glass"
 
 
 class Deed(Answer):
-    """What a person did to a request: who, when, and what it meant (21 CFR 11.50)."""
+    """What a person did to a request: who, when, and what it meant (21 CFR 11.50).
+
+    `signed_index` is the entry of the signed decision that has this very vote, waiver or emergency. Null: it is the
+    approval service's word, and no signature covers it.
+    """
 
     index: int
     at: datetime
@@ -62,6 +66,7 @@ class Deed(Answer):
     on_behalf_of: str | None
     auth_method: str | None
     code: str | None
+    signed_index: int | None
     request: str | None
     workspace: str | None
     model: str | None
@@ -92,28 +97,43 @@ class Approvers(Page):
     items: list[Approver]
 
 
+Finding = Literal["violation", "refused", "undecided", "unapproved", "unverified", "good"]
+
+
 class Entered(Answer):
-    """An entry into a gated stage or of a protected alias, and whose eyes saw it.
+    """An entry into a gated stage or of a protected alias, and whose eyes saw it; or, where not `entered`, an attempt:
+    a change that is not believed (`problem` says why), or a vote of `requested_by` that was refused.
 
     `approvers` are all names under which somebody approved, also for whom they voted and their e-mail addresses.
-    `authors` registered the version or have commits in it. `unapproved`: nobody's approval was asked for.
+    `authors` registered the version or have commits in it. `own_waiver`: who asked for it, or made it, and waived a
+    gate or broke the glass. `unapproved`: nobody's approval was asked for. `undecided`: it carries no decision.
+    `unverified`: the log holds no signed decision for it, so that waivers, emergencies and votes for others cannot be
+    known. `finding` is the gravest of these.
     """
 
     index: int
     at: datetime
-    workspace: str
-    model: str
-    version: int
-    target: str
+    workspace: str | None
+    model: str | None
+    version: int | None
+    target: str | None
     kind: str
-    requested_by: str
+    entered: bool
+    finding: Finding
+    problem: str | None
+    requested_by: str | None
     approved_by: list[Approval]
     approvers: list[str]
+    waived_by: list[str]
+    broken_by: str | None
     authors: list[str]
     requester_approved: list[str]
     author_approved: list[str]
+    own_waiver: list[str]
     violation: bool
     unapproved: bool
+    undecided: bool
+    unverified: bool
     break_glass: bool
     policy: str | None
     decision_id: str | None
@@ -127,6 +147,8 @@ class FourEyes(Page):
 
 
 class Rollback(Answer):
+    """`stage` is the stage, or the `@alias`, that returned to the version."""
+
     index: int
     at: datetime
     workspace: str
@@ -136,7 +158,7 @@ class Rollback(Answer):
     replaced: int | None
     requested_by: str
     reason: str
-    digest: str
+    digest: str | None
     approved_by: list[Approval]
     policy: str | None
     decision_id: str | None
@@ -157,7 +179,8 @@ class Review(Answer):
 
 
 class Emergency(Answer):
-    """A use of break-glass. `state` is that of its review; the indexes are the entries of what came of it."""
+    """A use of break-glass. `state` is that of its review; the indexes are the entries of what came of it, and
+    `signed_index` that of the signed decision which has this very emergency (null: no signature covers it)."""
 
     index: int
     at: datetime
@@ -176,6 +199,7 @@ class Emergency(Answer):
     state: Literal["open", "overdue", "justified", "not-justified"]
     overdue_index: int | None
     decided_index: int | None
+    signed_index: int | None
     entered_index: int | None
 
 
@@ -219,6 +243,19 @@ class Problems(Answer):
     last_index: int
 
 
+class MissingOffsets(Answer):
+    """Offsets of Kafka that are not in the log, though the broker did not say that it has no record of them."""
+
+    topic: str
+    partition: int
+    epoch: int
+    first_missing: int
+    last_missing: int
+
+
 class Gaps(Page):
+    """`offsets`, on the first page only: those that are missing now."""
+
     items: list[Gap]
     problems: list[Problems]
+    offsets: list[MissingOffsets]

@@ -1,35 +1,53 @@
 """Rollbacks, revocations, and what is missing or wrong in the log."""
 
+from itertools import islice
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import paging
+from audit.completeness import MOST
+from audit.gaps import Gaps
 from audit.paging import Ask, Document, known_with
 from audit.queries import Place
-from audit.tables import fact, revoked, stage_interval, timeline
+from audit.tables import alias_interval, fact, revoked, stage_interval, timeline
 from contracts.approval import RevocationOrdered
 from contracts.lifecycle import TransitionKind
 
+ROLLED = (
+    "index", "at", "workspace", "model", "version", "stage", "requested_by", "reason", "approved_by", "policy",
+    "decision_id", "transition_id", "digest", "replaced",
+)  # fmt: skip
+
 
 async def rollbacks(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
-    """Returns of a stage to a version that had been in it, in order of the log."""
+    """Returns of a stage to a version that had been in it, and of an alias to one that it had pointed at, in order of
+    the log. The `stage` of an alias is `@alias`."""
     begun = await paging.begin(tx, ask, (int,))
-    s = stage_interval.c
-    query = (
+    s, a, before = stage_interval.c, alias_interval.c, alias_interval.alias()
+    after = begun.place[0] if begun.place else -1
+    stages = (
         sa.select(
-            *(s[n] for n in ("index", "workspace", "model", "version", "stage", "requested_by", "reason")),
-            s.since.label("at"),
-            *(s[n] for n in ("approved_by", "policy", "decision_id", "transition_id", "digest")),
-            fact.c.data["replaces"].astext.cast(sa.Integer).label("replaced"),
+            *(s.index, s.since, s.workspace, s.model, s.version, s.stage, s.requested_by, s.reason),
+            *(s.approved_by, s.policy, s.decision_id, s.transition_id, s.digest),
+            fact.c.data["replaces"].astext.cast(sa.Integer),
         )
         .join_from(stage_interval, fact, fact.c.index == s.index, isouter=True)
-        .where(
-            s.kind == TransitionKind.ROLLBACK.value,
-            known_with(stage_interval, begun.size),
-            *place.on(stage_interval, "since"),
-        )
+        .where(s.kind == TransitionKind.ROLLBACK.value, known_with(stage_interval, begun.size), s.index > after)
+        .where(*place.on(stage_interval, "since"))
     )
-    return await paging.read(tx, query, (s.index,), ("index",), begun, ask.limit)
+    returned = sa.exists().where(
+        *(before.c[name] == a[name] for name in ("workspace", "model", "alias", "version")),
+        before.c.since < a.since,
+        known_with(before, begun.size),
+    )
+    aliases = sa.select(
+        *(a.index, a.since, a.workspace, a.model, a.version, sa.func.concat("@", a.alias), a.requested_by, a.reason),
+        *(a.approved_by, a.policy, a.decision_id, a.transition_id, a.digest, a.previous),
+    ).where(a.version.is_distinct_from(a.previous), returned, known_with(alias_interval, begun.size), a.index > after)
+    both = sa.union_all(stages, aliases.where(*place.on(alias_interval, "since"))).subquery()
+    query = sa.select(*(column.label(name) for name, column in zip(ROLLED, both.c, strict=True)))
+    return await paging.read(tx, query, (both.c[0],), ("index",), begun, ask.limit)
 
 
 async def revocations(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
@@ -89,3 +107,15 @@ async def gaps(tx: AsyncConnection, ask: Ask) -> Document:
         .order_by(code)
     )
     return {**page, "problems": [dict(row) for row in (await tx.execute(problems)).mappings()]}
+
+
+async def offsets(walker: Gaps) -> list[Document]:
+    """Offsets that the log has not, and of which the broker did not say that it has no record, as of now, of the newest
+    epoch, at most 100 ranges of each partition. `/v1/log/completeness` asks the broker for the rest."""
+    found = []
+    for book in await walker.books():
+        if book.is_newest:
+            place = {"topic": book.topic, "partition": book.partition, "epoch": book.epoch}
+            holes = islice(await walker.of(book), MOST)
+            found += [{**place, "first_missing": first, "last_missing": until - 1} for first, until in holes]
+    return found

@@ -3,12 +3,14 @@
 from datetime import datetime
 from typing import Any
 
-from audit.answers import Answer
-from contracts.registry import Approval, Criterion
+from audit.answers import Answer, Deleted, Tenant
 
 
 class Fact(Answer):
-    """What an entry says (`data`: the event without what is bulky or signed), and what is wrong with it if so."""
+    """What an entry says (`data`: the event without what is bulky or signed), and what is wrong with it if so.
+
+    `signed_index`, of a vote, a waiver or an emergency: the entry of the signed decision that has this very one.
+    """
 
     index: int
     at: datetime
@@ -17,29 +19,8 @@ class Fact(Answer):
     actor: str | None
     summary: str
     problem: str | None
+    signed_index: int | None = None
     data: dict[str, Any]
-
-
-class Holding(Answer):
-    """How the version came to hold the target."""
-
-    version: int
-    since: datetime
-    until: datetime | None
-    kind: str
-    digest: str
-    artifact_digest: str
-    requested_by: str
-    reason: str
-    approved_by: list[Approval]
-    criteria: list[Criterion]
-    policy: str | None
-    decision_id: str | None
-    transition_id: str | None
-    revoked: dict[str, Any] | None
-    index: int
-    known_from: int
-    closed_by: int | None
 
 
 class PinSaid(Answer):
@@ -72,7 +53,10 @@ class Proofs(Answer):
 
 
 class Explanation(Answer):
-    """The version that held the target at `at`, as a tree of `known_size` entries knew it, and each fact's entry."""
+    """The version that held the target at `at`, as a tree of `known_size` entries knew it, and each fact's entry.
+
+    `policies_withheld`: it was decided by so many policies, whose entries only auditors of everything read.
+    """
 
     workspace: str
     model: str
@@ -81,7 +65,9 @@ class Explanation(Answer):
     version: int | None
     others: list[int]
     known_size: int
-    stay: Holding | None
+    stay: Tenant | None
+    deleted: Deleted | None
+    deletions: list[Fact]
     registration: list[Fact]
     checks: list[Fact]
     evaluations: list[Fact]
@@ -93,6 +79,7 @@ class Explanation(Answer):
     votes: list[Fact]
     decision: list[Fact]
     policies: list[Fact]
+    policies_withheld: int
     truncated: bool
     pin: PinSaid | None
     proofs: Proofs | None

@@ -1,5 +1,6 @@
 """Who approved or refused what, and what they meant by it; who broke the glass, and who looked at it afterwards."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import paging
 from audit.paging import Ask, Document
 from audit.queries import Place
+from audit.reports.confirming import signed_index
 from audit.tables import fact, timeline
 from contracts.approval import (
     GateWaived,
@@ -20,6 +22,7 @@ from contracts.approval import (
     VoteWithdrawn,
 )
 from contracts.lifecycle import TransitionKind
+from contracts.payload import Message
 from contracts.registry import AliasChanged, StageChanged
 
 f = fact.c
@@ -53,7 +56,27 @@ async def approvals(
     for column, value in ((f.person, person), (_ACT, act), (f.request, request)):
         if value is not None:
             query = query.where(column == value)
-    return await paging.read(tx, query, (f.index,), ("index",), begun, ask.limit, _act)
+    page = await paging.read(tx, query, (f.index,), ("index",), begun, ask.limit)
+    decisions = await _later(tx, page["items"], (RequestDecided,), begun.size)
+    return {**page, "items": [_act(row, _of(row, decisions)) for row in page["items"]]}
+
+
+async def _later(
+    tx: AsyncConnection, items: list[Document], kinds: Sequence[type[Message]], size: int
+) -> list[Document]:
+    """The facts of these kinds about the requests of the items."""
+    requests = sorted({item["request"] for item in items if item["request"]})
+    if not requests:
+        return []
+    of = (f.request.in_(requests), f.type.in_([kind.TYPE for kind in kinds]))
+    found = await tx.execute(sa.select(fact).where(*of, *good(size)).order_by(f.index))
+    return [dict(row) for row in found.mappings()]
+
+
+def _of(row: Document, found: list[Document]) -> list[Document]:
+    """Those of the same request. Ids are the writers' choice: those of another model do not count."""
+    same = ("request", "workspace", "model")
+    return [each for each in found if all(each[name] == row[name] for name in same)]
 
 
 async def approvers(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
@@ -72,7 +95,7 @@ def _acts(place: Place, size: int) -> sa.Select[Any]:
     return sa.select(fact, _ACT.label("act")).where(f.type.in_(types), *good(size), *place.on(fact))
 
 
-def _act(row: Document) -> Document:
+def _act(row: Document, decisions: list[Document]) -> Document:
     data = row["data"]
     told = next((data[name] for name in ("vote", "waiver", "glass") if name in data), data)
     return {
@@ -83,6 +106,7 @@ def _act(row: Document) -> Document:
         "on_behalf_of": told.get("on_behalf_of"),
         "auth_method": told.get("auth_method"),
         "code": told.get("code"),
+        "signed_index": signed_index(data, decisions),
     }
 
 
@@ -92,19 +116,8 @@ async def emergencies(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
     query = sa.select(fact).where(f.type == GlassBroken.TYPE, *good(begun.size), *place.on(fact))
     page = await paging.read(tx, query, (f.index,), ("index",), begun, ask.limit)
     after = (ReviewGiven, ReviewOverdue, RequestDecided, StageChanged, AliasChanged)
-    follow = (
-        sa.select(fact)
-        .where(
-            f.request.in_([item["request"] for item in page["items"]]),
-            f.type.in_([kind.TYPE for kind in after]),
-            *good(begun.size),
-        )
-        .order_by(f.index)
-    )
-    found = [dict(row) for row in (await tx.execute(follow)).mappings()] if page["items"] else []
-    page["items"] = [
-        _emergency(item, [row for row in found if row["request"] == item["request"]]) for item in page["items"]
-    ]
+    found = await _later(tx, page["items"], after, begun.size)
+    page["items"] = [_emergency(item, _of(item, found)) for item in page["items"]]
     return page
 
 
@@ -130,6 +143,7 @@ def _emergency(row: Document, later: list[Document]) -> Document:
         "state": _state(reviews, overdue),
         "overdue_index": overdue,
         "decided_index": decided,
+        "signed_index": signed_index(row["data"], of(RequestDecided)),
         "entered_index": entered,
     }
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query
 
 from audit import explain, search
 from audit.answers import SearchPage
+from audit.gaps import Gaps
 from audit.paging import Document
 from audit.params import Asked, AsKnown, At, OneWorkspace, Reader, Readers, Scope
 from audit.pins import MAX_PIN, PinClaims, Pins
@@ -36,6 +37,7 @@ def router(db: Database, reader: Readers, pins: Pins, prove: Prove) -> APIRouter
 def _about_versions(api: APIRouter, db: Database, reader: Readers) -> None:
     Who = Annotated[Reader, Depends(reader)]
     report: dict[str, Any] = {"tags": ["reports"]}
+    walker = Gaps(db)
 
     @api.get(
         "/v1/reports/lead-times",
@@ -86,8 +88,9 @@ def _about_versions(api: APIRouter, db: Database, reader: Readers) -> None:
     @api.get("/v1/reports/gaps", summary="What streams skip, and what is wrong", response_model=answers.Gaps, **report)
     async def gaps(who: Who, ask: Asked) -> Document:
         await who.everything()
+        missing = await events.offsets(walker) if ask.after is None else []
         async with db.snapshot() as tx:
-            return await events.gaps(tx, ask)
+            return {**await events.gaps(tx, ask), "offsets": missing}
 
 
 def _about_people(api: APIRouter, db: Database, reader: Readers) -> None:
@@ -120,16 +123,20 @@ def _about_people(api: APIRouter, db: Database, reader: Readers) -> None:
 
     @api.get(
         "/v1/reports/four-eyes",
-        summary="Entries into gated stages: violations first",
+        summary="Entries into gated stages and of protected aliases, and attempts: whose eyes saw them",
         response_model=answers.FourEyes,
         **report,
     )
     async def four_eyes(
-        who: Who, where: Where, ask: Asked, violations: Annotated[bool, Query(description="Only these")] = False
+        who: Who,
+        where: Where,
+        ask: Asked,
+        finding: Annotated[answers.Finding | None, Query(description="Only these")] = None,
+        violations: Annotated[bool, Query(description="As finding=violation")] = False,
     ) -> Document:
         place = await who.place(where)
         async with db.snapshot() as tx:
-            return await foureyes.four_eyes(tx, place, violations, ask)
+            return await foureyes.four_eyes(tx, place, "violation" if violations else finding, ask)
 
     @api.get(
         "/v1/reports/break-glass",
@@ -188,7 +195,7 @@ def _questions(api: APIRouter, db: Database, reader: Readers, pins: Pins, prove:
             instants = (claims.issued_at, claims.issued_at + MOMENT)
             question = explain.Question(claims.workspace, of, claims.target, instants, claims.version)
         async with db.snapshot() as tx:
-            answer = await explain.explain(tx, question, known)
+            answer = await explain.explain(tx, question, known, auditor=who.audits())
         answer["pin"] = _pinned(claims, answer) if claims else None
         indexes = explain.indexes(answer)
         answer["proofs"] = await prove(indexes) if proofs and indexes else None

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from audit.app import archive_of
 from audit.note import Checkpoint
+from audit.out.siem.push import follower_of
 from audit.retention.prune import Month, Pruner
 from audit.settings import AuditSettings
 from audit.tables import checkpoint, mechanism
@@ -40,7 +41,8 @@ async def prune(settings: AuditSettings, *, yes: bool, by: str = ACTOR) -> str:
             return "nothing was published yet, so nothing can go\n"
         published = Published(Checkpoint(settings.checkpoint_origin, row.size, row.root), row.note)
         events = EventLog(mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
-        pruner = Pruner(db, events, archive_of(settings))
+        sinks = [follower_of(settings.siem_name)] if settings.siem_url is not None else []
+        pruner = Pruner(db, events, archive_of(settings), sinks)
         if not yes:
             return told(await pruner.plan(published)) or "the log holds no entries\n"
         dropped = await pruner.prune(published, by)

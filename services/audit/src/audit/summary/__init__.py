@@ -1,6 +1,6 @@
 """One sentence per event for people: who did what, why, on which evidence. Pure."""
 
-from audit.domain import Reading, clean
+from audit.domain import ID_USED_TWICE, Reading, clean
 from audit.summary import approval, audit, notifier, registry
 from audit.summary.common import say
 from contracts.registry import COMMANDS
@@ -16,6 +16,8 @@ __all__ = [
 
 def summarise(reading: Reading) -> str:
     """The sentence of a record, also of one that could not be read."""
+    if reading.flaw is not None and reading.flaw.code == ID_USED_TWICE and reading.message is not None:
+        return clean(f"{say(reading.message)}; {reading.flaw.detail} ({reading.flaw.code})")
     if reading.flaw is not None:
         return clean(f"A record that is no good event: {reading.flaw.detail} ({reading.flaw.code})")
     assert reading.message is not None

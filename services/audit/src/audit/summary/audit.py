@@ -38,6 +38,11 @@ def _(m: audit.LogPruned) -> str:
 
 
 @say.register
+def _(m: audit.RecordSkipped) -> str:
+    return f"{m.sink} refused the record of entry {m.index} ({m.status}: {line(m.detail)}); the feed goes on without it"
+
+
+@say.register
 def _(m: audit.PersonKnown) -> str:
     return f"{m.pseudonym} stands for somebody whom the vault of identities knows ({m.commitment})"
 

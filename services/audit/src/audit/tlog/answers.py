@@ -75,9 +75,9 @@ class Books(Answer):
     """One partition, in its newest `epoch` (a new one begins when the broker forgot its log).
 
     The log holds `entries` records from `lowest` up to but without `next`; the broker has those from `earliest` up to
-    but without `latest`. `holes` are offsets (from, until) of records that are not in the log and should be; the first
-    100 are told, `missing` counts all of them. `unread` ones are still on their way. What the broker was not asked is
-    null.
+    but without `latest`. `holes` are offsets (from, until), of any epoch, of records that are not in the log and should
+    be; the first 100 are told, `missing` counts all of them. `unconfirmed` are offsets that are not in the log, and
+    that the broker must still explain. `unread` ones are still on their way. What the broker was not asked is null.
     """
 
     topic: str
@@ -90,6 +90,7 @@ class Books(Answer):
     latest: int | None
     unread: int | None
     holes: list[tuple[int, int]]
+    unconfirmed: list[tuple[int, int]]
     missing: int
 
 
@@ -104,7 +105,8 @@ class StreamHole(Answer):
 
 
 class Completeness(Answer):
-    """`complete` is null when nothing is known to be missing, but the broker could not be asked (`broker` says why)."""
+    """`complete` is null when nothing is known to be missing, but the broker could not be asked (`broker` says why), or
+    has not explained every gap yet."""
 
     items: list[Books]
     streams: list[StreamHole]

@@ -4,16 +4,24 @@ Layout of the bucket: `tile/...` as C2SP tlog-tiles has it, `checkpoint` (the on
 `checkpoints/<size>`, `leaf/<sha256>` (leaves too large for a bundle).
 """
 
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+from audit import merkle
 from audit.leaf import Detached, decode
 from audit.tlog.tiles import WIDTH, Tile, entries_of
 from kit.blobs import BlobStore
 from kit.problems import Problem
 
 CHECKPOINT = "checkpoint"
+BUNDLES_BYTES = 32 << 20
 TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
+
+
+def leaf_key(digest: bytes) -> str:
+    """Where a large leaf with this SHA-256 lies."""
+    return f"leaf/{digest.hex()}"
 
 
 class Damage(Problem):
@@ -37,7 +45,7 @@ class Archive:
         self.store = store
         self._lock_days = lock_days
         self._locks: bool | None = None
-        self._bundle: tuple[int, list[bytes]] = (-1, [])  # the last one that was read
+        self._bundles = Bundles(BUNDLES_BYTES)
 
     async def ready(self) -> None:
         """Makes the bucket where it is not there, with object lock where the store has it."""
@@ -88,24 +96,29 @@ class Archive:
 
     async def keep_leaf(self, digest: bytes, data: bytes) -> None:
         """A leaf too large for a bundle, under its SHA-256."""
-        await self.keep(f"leaf/{digest.hex()}", data)
+        await self.keep(leaf_key(digest), data)
 
-    async def entry(self, index: int) -> bytes:
-        """An entry from its full bundle.
+    async def entry(self, index: int, leaf_hash: bytes) -> bytes:
+        """An entry from its full bundle: the bytes that `leaf_hash` commits to.
 
         Raises:
-            Contradiction: the store does not have it.
+            Contradiction: the store does not have them.
         """
         number, within = divmod(index, WIDTH)
-        if self._bundle[0] != number:
+        entries = self._bundles.get(number)
+        if entries is None:
             found = await self.read(Tile(-1, number).path)
             try:
-                self._bundle = (number, entries_of(found or b""))
+                entries = entries_of(found or b"")
             except ValueError as error:
                 raise Contradiction(f"the bundle of entry {index} in the object store was changed: {error}") from error
-        entries = self._bundle[1]
+            if len(entries) == WIDTH:
+                self._bundles.put(number, entries)
         if within >= len(entries):
             raise Contradiction(f"the bundle of entry {index} is not in the object store, or was changed")
+        if merkle.leaf_hash(entries[within]) != leaf_hash:
+            self._bundles.drop(number)
+            raise Contradiction(f"entry {index} in the object store is not the one that was logged")
         return entries[within]
 
     async def inline(self, data: bytes) -> bytes:
@@ -117,7 +130,7 @@ class Archive:
         leaf = decode(data)
         if not isinstance(leaf, Detached):
             return data
-        found = await self.read(f"leaf/{leaf.sha256.hex()}")
+        found = await self.read(leaf_key(leaf.sha256))
         if found is None or sha256(found).digest() != leaf.sha256:
             raise Contradiction(f"the large leaf {leaf.sha256.hex()} is not in the object store, or was changed")
         return found
@@ -130,14 +143,49 @@ class Archive:
         """Puts S3's legal hold on an object, or takes it off. False: the store has no such object, or no holds."""
         return await self.store.hold(key, on=on)
 
+    async def lock_anew(self, key: str) -> None:
+        """Locks an object for as long as a new one would be, unless it is locked for longer. Nothing where the store
+        cannot lock.
+
+        Raises:
+            Contradiction: there is no such object, or the store did not lock it.
+        """
+        if await self._lock() and not await self.store.lock_until(key, self._locked_until()):
+            raise Contradiction(f"the object store does not have {key}, or does not lock it")
+
+    def _locked_until(self) -> datetime:
+        return datetime.now(UTC) + timedelta(days=self._lock_days)
+
     async def _lock(self) -> dict[str, str]:
         if self._locks is None:
             await self.ready()  # of a bucket that is not there yet nobody can tell
             self._locks = self._lock_days > 0 and await self.store.can_lock()
         if not self._locks:
             return {}
-        until = datetime.now(UTC) + timedelta(days=self._lock_days)
         return {
             "x-amz-object-lock-mode": "COMPLIANCE",
-            "x-amz-object-lock-retain-until-date": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "x-amz-object-lock-retain-until-date": self._locked_until().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
+
+
+class Bundles:
+    """The bundles that were read last, of so many bytes at the most."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._held = limit, 0
+        self._kept: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def get(self, number: int) -> list[bytes] | None:
+        if number in self._kept:
+            self._kept.move_to_end(number)
+        return self._kept.get(number)
+
+    def put(self, number: int, entries: list[bytes]) -> None:
+        self.drop(number)
+        self._kept[number] = entries
+        self._held += sum(map(len, entries))
+        while self._held > self._limit and len(self._kept) > 1:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, number: int) -> None:
+        self._held -= sum(map(len, self._kept.pop(number, ())))

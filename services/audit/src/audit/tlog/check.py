@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from audit import merkle
 from audit.leaf import Detached, Leaf, decode
+from audit.note import Checkpoint
 from audit.tables import checkpoint, node
 from audit.tlog import tiles
 from audit.tlog.archive import Archive, Contradiction
@@ -39,9 +40,10 @@ class Check:
         """The verdict over all entries under the checkpoint, in one pass and flat memory."""
         head = published.checkpoint
         said = {"size": head.size, "root": b64encode(head.root).decode(), "checkpoint": published.note}
-        walk = _Walk({**await self._signed(head.size), head.size: head.root})
+        walk = _Walk()
         try:
             async for rows in self._proofs.pages(0, head.size, WIDTH):
+                walk.signed = await self._signed(rows[0]["index"], rows[-1]["index"] + 1, head)
                 leaves = [walk.take(row) for row in rows]
                 await self._compare_store(rows, head.size)
                 for leaf in leaves:
@@ -62,10 +64,13 @@ class Check:
             return {"ok": False, "checked": walk.tree.size, "first_bad": bad_one, **said}
         return {"ok": True, "checked": head.size, "first_bad": None, **said}
 
-    async def _signed(self, size: int) -> dict[int, bytes]:
-        query = sa.select(checkpoint.c.size, checkpoint.c.root).where(checkpoint.c.size <= size)
+    async def _signed(self, start: int, stop: int, head: Checkpoint) -> dict[int, bytes]:
+        """The roots that were signed for more than `start` and at most `stop` entries."""
+        c = checkpoint.c
+        query = sa.select(c.size, c.root).where(c.size > start, c.size <= min(stop, head.size))
         async with self._db.transaction() as tx:
-            return dict((await tx.execute(query)).all())
+            found: dict[int, bytes] = dict((await tx.execute(query)).all())
+        return {**found, head.size: head.root}
 
     async def _compare_store(self, rows: Sequence[Row], size: int) -> None:
         """The bundle and the tile of these entries, as the store gives them out."""
@@ -111,12 +116,13 @@ class Check:
 
 
 class _Walk:
-    """Follows the entries in order; finds where they stop adding up."""
+    """Follows the entries in order; finds where they stop adding up. `signed`: the roots to come upon next, by size."""
 
-    def __init__(self, signed: dict[int, bytes]) -> None:
+    def __init__(self) -> None:
         self.tree = merkle.Frontier()
         self.nodes: list[merkle.Node] = []
-        self._signed, self._good = signed, 0
+        self.signed: dict[int, bytes] = {}
+        self._good = 0
 
     def take(self, row: Row) -> Leaf | Detached:
         size = self.tree.size
@@ -124,7 +130,7 @@ class _Walk:
             raise Bad(size, f"entry {size} is missing")
         leaf = _decoded(row)
         self.nodes += self.tree.extend((row["leaf_hash"],))
-        if (wanted := self._signed.get(size + 1)) is not None:
+        if (wanted := self.signed.get(size + 1)) is not None:
             if wanted != self.tree.root():
                 raise Bad(self._good, f"entries {self._good} to {size} do not hash to the root signed for {size + 1}")
             self._good = size + 1

@@ -11,6 +11,7 @@ from audit import merkle
 from audit.merkle import Range
 from audit.tables import logged, minimum_index, node, tree_head
 from audit.tlog.archive import Archive, Damage
+from audit.tlog.paths import Paths
 from kit.db import Database
 from kit.problems import Problem
 
@@ -46,6 +47,13 @@ class Proofs:
         if not index < size:
             raise Problem(404, "no-such-entry", f"there is no entry {index} in the log of {size} entries")
         return await self._roots(merkle.inclusion_ranges(index, size), size)
+
+    async def paths(self, size: int) -> Paths:
+        """For many audit paths in the tree of `size`. Raises Problem 404 when the log is not that large."""
+        known = await self.size()
+        if size > known:
+            raise Problem(404, "no-such-tree", f"the log has {known} entries, not {size}")
+        return Paths(self._db, size)
 
     async def consistency(self, first: int, second: int) -> list[bytes]:
         """What shows that the tree of `second` begins with the tree of `first`.
@@ -90,7 +98,7 @@ class Proofs:
             await asyncio.sleep(0)
 
     async def _whole(self, row: Row) -> Row:
-        return {**row, "leaf": await self._archive.entry(row["index"])}
+        return {**row, "leaf": await self._archive.entry(row["index"], row["leaf_hash"])}
 
     async def _roots(self, ranges: Sequence[Range], size: int) -> list[bytes]:
         """The root over each range."""

@@ -1,5 +1,6 @@
 """HTTP in: the log as C2SP tlog-tiles serves it, and its proofs for whoever does not want to compute them."""
 
+import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from audit.access import AccessLog
+from audit.access import TILES, AccessLog
 from audit.completeness import Completeness as Checker
 from audit.tlog import tiles
 from audit.tlog.answers import Completeness, Consistency, EntryPage, Inclusion, Verdict
@@ -49,10 +50,16 @@ def router(
     """`is_public`: bundles of entries and tiles are served to everybody."""
     api = APIRouter()
     proofs, check = Proofs(db, archive), Check(db, archive)
+    checking = asyncio.Lock()
 
     async def auditor(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Principal:
         await access.admit(caller, await access.told(request))
         return caller
+
+    async def covering(size: int) -> Published:
+        """The newest checkpoint, if it covers so many entries: then nobody else needs to be there. Else the head's."""
+        newest = await publisher.newest()
+        return newest if newest is not None and newest.checkpoint.size >= size else await publisher.current()
 
     log = APIRouter(prefix="/v1/log", tags=["log"], dependencies=[Depends(auditor)])
 
@@ -81,7 +88,7 @@ def router(
             raise Problem(410, "pruned", "the log gives out these entries to auditors only: see /v1/log/minimum-index")
         restricted = is_pruned or not is_public
         if restricted:
-            await access.admit_to_tiles(await guard(request))
+            await access.admit_sparsely(await guard(request), TILES, f"GET {request.url.path}", _span(wanted))
         data = await archive.read(wanted.path) if wanted is not None else None
         if data is None:
             raise Problem(404, "no-such-tile", f"the log has no tile {path}")
@@ -103,7 +110,7 @@ def router(
 
     @log.get("/inclusion", summary="Proof that an entry is under the checkpoint", response_model=Inclusion)
     async def inclusion(index: Index) -> Document:
-        published = await publisher.current()
+        published = await covering(index + 1)
         head = published.checkpoint
         proof = await proofs.inclusion(index, head.size)
         return {
@@ -120,7 +127,7 @@ def router(
         first: Annotated[int, Query(alias="from", ge=0, le=MAX_INDEX)],
         second: Annotated[int | None, Query(alias="to", ge=0, le=MAX_INDEX)] = None,
     ) -> Document:
-        published = await publisher.current()
+        published = await covering(max(first, second or 0))
         size = published.checkpoint.size if second is None else second
         proof = await proofs.consistency(first, size)
         return {
@@ -151,13 +158,19 @@ def router(
 
     @log.get("/verify", summary="Hash everything again and compare", response_model=Verdict)
     async def verify() -> Document:
+        if checking.locked():
+            raise Problem(409, "busy", "everything is being hashed already: ask again when that is done")
+        async with checking:
+            return await verdict()
+
+    async def verdict() -> Document:
         try:
             return await check.everything(await publisher.current())
         except Damage as damage:
             refused = {"ok": False, "first_bad": {"index": None, "problem": damage.detail}}
         newest = await publisher.newest()
-        verdict = await check.everything(newest) if newest is not None else refused
-        return refused if verdict["ok"] else verdict
+        found = await check.everything(newest) if newest is not None else refused
+        return refused if found["ok"] else found
 
     @log.get("/completeness", summary="The log's offsets against the broker's", response_model=Completeness)
     async def complete() -> Document:
@@ -176,6 +189,14 @@ async def _export(proofs: Proofs, published: Published) -> AsyncIterator[bytes]:
             _line({"index": row["index"], "leaf": _text(row["leaf"]), "leaf_hash": row["leaf_hash"].hex()})
             for row in rows
         )
+
+
+def _span(tile: tiles.Tile | None) -> tuple[int, int]:
+    """The entries that a tile is about."""
+    if tile is None:
+        return 0, 0
+    height = 8 * max(tile.level, 0)
+    return tile.start << height, (tile.start + tile.width) << height
 
 
 def _text(data: bytes) -> str:

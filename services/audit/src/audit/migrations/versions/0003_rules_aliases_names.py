@@ -1,4 +1,4 @@
-"""Rules of workspaces, claims, aliases and names over time. Run `python -m audit.rebuild` once to fill them."""
+"""Rules of workspaces, claims, aliases and names over time. Run `python -m audit rebuild` once to fill them."""
 
 import sqlalchemy as sa
 from alembic import op

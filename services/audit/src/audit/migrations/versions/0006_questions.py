@@ -1,4 +1,4 @@
-"""What was known when, facts for questions, and search. Run `python -m audit.rebuild` once to fill them.
+"""What was known when, facts for questions, and search. Run `python -m audit rebuild` once to fill them.
 
 Rows of before count as known since the entry that opened them, until the rebuild tells it exactly.
 """

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from audit.guards import run_sql
+from audit.guards import require_version, run_sql
 
 revision = "0007"
 down_revision = "0006"
@@ -35,8 +35,9 @@ NO_SUPERUSER = (
 
 
 def upgrade() -> None:
-    _tables()
     connection = op.get_bind()
+    require_version(connection)
+    _tables()
     run_sql(connection, "0007_guard")
     run_sql(connection, "0007_conditions")
     for table in NEW:

@@ -8,7 +8,7 @@ from alembic import op
 from audit.guards import run_sql
 
 revision = "0011"
-down_revision = "0007"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 

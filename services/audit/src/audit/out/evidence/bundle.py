@@ -1,8 +1,10 @@
 """The bundle itself: names and bytes in a zip that is the same whenever it is made of the same log."""
 
+import asyncio
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +22,8 @@ from audit.out.formats import ndjson_line
 KIND = "hallmark-evidence/1"
 VERIFIER = Path(out.__file__).with_name("verify_bundle.py")
 GUIDE = Path(__file__).with_name("VERIFY.md")
+# A file as its pieces, made anew whenever they are asked for: all of a bundle's at once would be too much.
+Content = Callable[[], Iterable[bytes]]
 
 
 async def write_bundle(
@@ -40,38 +44,67 @@ async def write_bundle(
         KeyError: a proof is missing.
     """
     checkpoint = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
-    files: dict[str, bytes] = {
+    small: dict[str, bytes] = {
         "VERIFY.md": GUIDE.read_bytes(),
         "verify_bundle.py": VERIFIER.read_bytes(),
         "checkpoint": note.encode(),
         "keys.txt": "".join(f"{vkey}\n" for vkey in vkeys).encode(),
         "keys/decisions.jwks.json": _json(jwks),
-        "events.ndjson": b"".join(map(ndjson_line, of.rows)),
-        "index.html": _text(page(of, checkpoint)),
-        "model-card.md": _text(model_card(of)),
+    }
+    for decided in of.decisions:
+        small |= _decision(decided)
+    if of.registered is not None:
+        small["artifact/SHA256SUMS"] = _text(checksums(of.registered.content.artifact))
+        small["statement.dsse.json"] = await seal(IN_TOTO, statement(of) or {}, signer)
+        small["bom.cdx.json"] = ml_bom(of) or b""
+    if timestamp is not None:
+        small["timestamp.tsr"] = timestamp
+    files: dict[str, Content] = {
+        **{name: partial(_whole, data) for name, data in small.items()},
+        "events.ndjson": lambda: map(ndjson_line, of.rows),
+        "index.html": lambda: [_text(page(of, checkpoint))],
+        "model-card.md": lambda: [_text(model_card(of))],
     }
     for row in of.rows:
         index = row.stored.index
-        files[f"proofs/{index:012d}.tlog-proof"] = tlog_proof(index, proofs[index], note).encode()
-    for decided in of.decisions:
-        files |= _decision(decided)
-    if of.registered is not None:
-        files["artifact/SHA256SUMS"] = _text(checksums(of.registered.content.artifact))
-        files["statement.dsse.json"] = await seal(IN_TOTO, statement(of) or {}, signer)
-        files["bom.cdx.json"] = ml_bom(of) or b""
-    if timestamp is not None:
-        files["timestamp.tsr"] = timestamp
+        files[f"proofs/{index:012d}.tlog-proof"] = partial(_proof, index, proofs[index], note)
     manifest = {
         "bundle": KIND,
         "subject": of.name,
         "checkpoint": checkpoint,
         "entries": len(of.rows),
-        "files": {name: {"size": len(data), "sha256": sha256(data).hexdigest()} for name, data in files.items()},
+        "copies": of.copies,
+        "files": await asyncio.to_thread(_measured, files),
     }
-    files["manifest.json"] = await seal(BUNDLE, manifest, signer)
+    files["manifest.json"] = partial(_whole, await seal(BUNDLE, manifest, signer))
+    await asyncio.to_thread(_write, target, files)
+
+
+def _whole(data: bytes) -> Iterable[bytes]:
+    return [data]
+
+
+def _proof(index: int, path: Sequence[bytes], note: str) -> Iterable[bytes]:
+    return [tlog_proof(index, path, note).encode()]
+
+
+def _measured(files: Mapping[str, Content]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, content in files.items():
+        digest, size = sha256(), 0
+        for piece in content():
+            digest.update(piece)
+            size += len(piece)
+        found[name] = {"size": size, "sha256": digest.hexdigest()}
+    return found
+
+
+def _write(target: IO[bytes], files: Mapping[str, Content]) -> None:
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(files):
-            archive.writestr(zip_entry(name), files[name])
+            with archive.open(zip_entry(name), "w") as file:
+                for piece in files[name]():
+                    file.write(piece)
 
 
 def _decision(decided: Decided) -> dict[str, bytes]:

@@ -54,6 +54,11 @@ class Dossier:
     signings: list[Signing] = field(default_factory=list)
 
     @property
+    def copies(self) -> int:
+        """How many of the entries only repeat another."""
+        return sum(row.fields["copy_of"] is not None for row in self.rows)
+
+    @property
     def name(self) -> str:
         return subject_of(self.workspace, self.model, self.version)
 
@@ -61,9 +66,11 @@ class Dossier:
 def dossier_of(workspace: str, model: str, version: int, rows: Sequence[Row], keys: Mapping[str, Any]) -> Dossier:
     """`rows`: every entry about the version, in order of the log. `keys`: the JWK Set that decisions are checked with.
 
-    A record with a problem counts as an event in the bundle, but nothing that it claims is repeated.
+    A record with a problem, or a copy of one that was logged before, is in the bundle, but nothing that it claims is
+    told (again).
     """
-    good = [row for row in rows if row.fields["problem"] is None and row.reading.message is not None]
+    told = [row for row in rows if row.fields["problem"] is None and row.fields["copy_of"] is None]
+    good = [row for row in told if row.reading.message is not None]
     return Dossier(
         workspace,
         model,

@@ -3,14 +3,15 @@
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from audit.out.dsse import BytesSigner
 from audit.out.evidence.bundle import write_bundle
 from audit.out.evidence.dossier import dossier_of
-from audit.out.query import Entries, Query
+from audit.out.query import LOST, Entries, Query
 from audit.out.rows import Row
+from audit.tlog.archive import Damage
 from audit.tlog.proofs import Proofs
 from audit.tlog.publisher import Publisher
 from contracts.approval import DECISION_TYPE, RequestDecided
@@ -20,6 +21,9 @@ from kit.problems import Problem
 from policy.signature import BadSignature, taken_apart
 
 MAX_EVENTS = 20_000
+MAX_BYTES = 16 << 20  # in memory they take some ten times that
+AT_ONCE = 2
+TURN_SECONDS = 20.0
 IN_MEMORY = 16 << 20
 CATCH_UP_SECONDS = 5.0
 # The RFC 3161 token of the checkpoint of that size, or None where there is none.
@@ -42,32 +46,43 @@ class Bundles:
     projected: Signal
     keys: KeySource | None = None
     token: Token = no_token
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def of(self, workspace: str, model: str, version: int) -> IO[bytes]:
         """The zip, at its beginning.
 
         Raises:
-            Problem: 404, the log knows nothing of the version; 413, it knows too much; 503, the views are behind.
+            Problem: 404, the log knows nothing of the version; 413, it knows too much; 503, the views are behind, or
+                others take too long.
+            Damage: entries of the version are lost.
         """
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self.turns.acquire()
+        except TimeoutError as error:
+            raise Problem(503, "unavailable", "bundles of others are being made; try again") from error
+        try:
+            return await self._made(workspace, model, version)
+        finally:
+            self.turns.release()
+
+    async def _made(self, workspace: str, model: str, version: int) -> IO[bytes]:
         published = await self.publisher.current()
         head = published.checkpoint
         await self._caught_up(head.size)
         query = Query(0, head.size, workspace, model, version, of_model=True)
-        rows: list[Row] = []
-        async for batch in self.entries.batches(query):
-            rows += batch
-            if len(rows) > MAX_EVENTS:
-                raise Problem(413, "too-many-events", f"more than {MAX_EVENTS} events: use the export")
+        rows = await self._rows(query)
         if all(row.fields["version"] is None for row in rows):
             raise Problem(404, "no-such-version", f"the log knows nothing of version {version} of {model}")
         jwks = await self._jwks(rows)
+        paths = await self.proofs.paths(head.size)
         target = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 the caller closes it
         await write_bundle(
             target,
             await asyncio.to_thread(dossier_of, workspace, model, version, rows, jwks),
             head=head,
             note=published.note,
-            proofs={row.stored.index: await self.proofs.inclusion(row.stored.index, head.size) for row in rows},
+            proofs={one.index: one.path for one in await paths.of(row.stored.index for row in rows)},
             vkeys=self.publisher.vkeys,
             jwks=jwks,
             signer=self.signer,
@@ -75,6 +90,21 @@ class Bundles:
         )
         target.seek(0)
         return target
+
+    async def _rows(self, query: Query) -> list[Row]:
+        rows: list[Row] = []
+        held = 0
+        async for batch in self.entries.batches(query):
+            rows += batch
+            held += sum(len(row.stored.full) for row in batch)
+            if len(rows) > MAX_EVENTS:
+                raise Problem(413, "too-many-events", f"more than {MAX_EVENTS} events: use the export")
+            if held > MAX_BYTES:
+                raise Problem(413, "too-much-evidence", f"more than {MAX_BYTES >> 20} MiB of events: use the export")
+            for row in batch:
+                if (row.fields["problem"] or "").startswith(LOST):
+                    raise Damage(f"entry {row.stored.index} cannot be shown: {row.fields['problem']}")
+        return rows
 
     async def _caught_up(self, size: int) -> None:
         """A bundle that leaves out the newest events would say too little."""

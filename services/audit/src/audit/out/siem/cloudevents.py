@@ -1,6 +1,7 @@
 """A log entry as a CloudEvent 1.0 in JSON: the event that was logged, with the place where it is. Pure.
 
-Extensions: `logindex`, `loghash` (the leaf hash, hex), `logtime`. What cannot be read as an event is sent as one of the
+Extensions: `logindex`, `loghash` (the leaf hash, hex), `logtime`, and `logcopyof`: the
+index of the entry that this one repeats. What cannot be read as an event is sent as one of the
 type `hallmark.audit.record.v1`, with the leaf in `data_base64`.
 """
 
@@ -21,6 +22,7 @@ def cloudevent(row: Row, origin: str) -> dict[str, Any]:
         "logindex": str(row.stored.index),
         "loghash": row.stored.leaf_hash.hex(),
         "logtime": plain(fields["recorded_at"]),
+        "logcopyof": None if fields["copy_of"] is None else str(fields["copy_of"]),
     }
     body = _json(envelope.value) if envelope is not None else None
     if envelope is None or body is None:

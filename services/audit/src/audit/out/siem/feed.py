@@ -20,9 +20,10 @@ FORMATS: dict[str, tuple[Mapper, str]] = {"ocsf": (ocsf, "application/json"), "c
 
 @dataclass(frozen=True)
 class Page:
-    """`after`: the cursor to go on with. `lag`: how many entries there are behind it."""
+    """`after`: the cursor to go on with. `lag`: how many entries there are behind it. `types`: those of the events."""
 
     records: Sequence[dict[str, Any]]
+    types: Sequence[str | None]
     after: int
     lag: int
 
@@ -39,15 +40,17 @@ class Feed:
         """At most `limit` entries of the log of `size` that come after that index (-1: from the first on)."""
         mapper, _ = FORMATS[form]
         records: list[dict[str, Any]] = []
+        types: list[str | None] = []
         held, last = 0, after
         # Not beyond what was read: a record whose signature is no good would go out as if it were.
         end = min(size, await self._entries.known(), after + 1 + limit)
         async for rows in self._entries.batches(Query(after + 1, end)):
             for row in rows:
                 records.append(mapper(row, self._origin))
+                types.append(row.fields["type"])
                 held, last = held + len(row.stored.full), row.stored.index
                 if held > MAX_BYTES:
                     break
             if held > MAX_BYTES:
                 break
-        return Page(records, last, max(size - 1 - last, 0))
+        return Page(records, types, last, max(size - 1 - last, 0))

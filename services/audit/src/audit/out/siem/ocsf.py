@@ -76,6 +76,7 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     audit.HoldPlaced: (CREATE, MEDIUM, SUCCESS),
     audit.HoldReleased: (DELETE, MEDIUM, SUCCESS),
     audit.LogPruned: (DELETE, HIGH, SUCCESS),
+    audit.RecordSkipped: (OTHER, MEDIUM, FAILURE),
     audit.SubjectErased: (DELETE, HIGH, SUCCESS),
 }
 _CLASSES = {
@@ -121,7 +122,7 @@ def ocsf(row: Row, origin: str) -> dict[str, Any]:
             "value": row.stored.leaf_hash.hex(),
         },
         "raw_data_size": len(row.stored.leaf),
-        "unmapped": {"index": row.stored.index, "subject": fields["subject"], "problem": fields["problem"]},
+        "unmapped": {"index": row.stored.index, **{name: fields[name] for name in ("subject", "problem", "copy_of")}},
     }
     if envelope is not None and envelope.actor:
         event["actor"] = {"user": {"name": envelope.actor}}

@@ -1,4 +1,4 @@
-"""Sends the feed to an HTTP receiver: at least once, in order, for as long as it takes. Nothing is ever dropped.
+"""Sends the feed to an HTTP receiver: at least once, in order, for as long as it takes.
 
 How far it has come is a row of `follower`, so that a restart goes on where the receiver said yes.
 """
@@ -12,17 +12,27 @@ import sqlalchemy as sa
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.out.siem.feed import FORMATS, LAG, Feed
+from audit.domain import clean
+from audit.out.siem.feed import FORMATS, LAG, Feed, Page
 from audit.projector import position
 from audit.tables import follower
-from audit.tlog.publisher import Publisher
+from audit.tlog.publisher import ACTOR, Publisher
+from contracts.audit import RecordSkipped
 from kit.db import Database
 from kit.errors import is_transient
+from kit.events import Cause, EventLog, New
 
 log = structlog.get_logger()
 REFUSED = Counter("hallmark_audit_siem_refused", "Pages that the receiver did not take", ["sink"])
+SKIPPED = Counter(
+    "hallmark_audit_siem_skipped", "Records that the receiver refused alone, and that were set aside", ["sink"]
+)
 MAX_PAUSE = 60.0
+PROBES, ROUNDS = 20, 3
+PREFIX = "siem:"
+NEVER_OF_THE_RECORD = frozenset({401, 402, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -40,21 +50,36 @@ class Sink:
 class Refused(Exception):
     """The receiver answered with something else than 2xx."""
 
+    def __init__(self, status: int, text: str, *, of: int) -> None:
+        """`of`: how many records it was about."""
+        super().__init__(f"{status}: {text}")
+        self.status, self.text, self.of = status, text, of
+
+    @property
+    def may_be_of_the_record(self) -> bool:
+        """Whether the receiver may have meant what was sent. It does not when it is away, busy, or does not know us."""
+        return self.status >= 400 and self.status not in NEVER_OF_THE_RECORD
+
 
 class Pusher:
+    """A page that is refused comes again in halves. One record that is refused alone, while the receiver takes another
+    behind it, is set aside, which is an event: it must not keep the rest back for ever. The log still has it."""
+
     def __init__(
         self,
         db: Database,
         feed: Feed,
         publisher: Publisher,
         sink: Sink,
+        events: EventLog,
         *,
         every_seconds: float = 1.0,
         max_pause: float = MAX_PAUSE,
     ) -> None:
-        self._db, self._feed, self._publisher, self._sink = db, feed, publisher, sink
+        self._db, self._feed, self._publisher, self._sink, self._events = db, feed, publisher, sink, events
         self._every, self._max_pause = every_seconds, max_pause
-        self.follower = f"siem:{sink.name}"
+        self._limit = sink.limit
+        self.follower = follower_of(sink.name)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -67,9 +92,11 @@ class Pusher:
                 except Exception as error:
                     if not (isinstance(error, (Refused, httpx2.HTTPError)) or is_transient(error)):
                         raise
-                    failures += 1
                     REFUSED.labels(self._sink.name).inc()
                     log.warning("the receiver did not take a page", sink=self._sink.name, error=repr(error)[:300])
+                    if isinstance(error, Refused) and error.of > 1 and error.may_be_of_the_record:
+                        continue  # half of it, at once
+                    failures += 1
                     pause = min(self._max_pause, self._every * 2 ** min(failures, 16))
                     await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 no secret
                     continue
@@ -87,15 +114,80 @@ class Pusher:
             following = await position(tx, self.follower)
         published = await self._publisher.newest()
         size = published.checkpoint.size if published else 0
-        page = await self._feed.page(following - 1, size, form=self._sink.form, limit=self._sink.limit)
+        page = await self._page(following - 1, size, self._limit)
         if page.records:
-            headers = {**dict(self._sink.headers), "Content-Type": FORMATS[self._sink.form][1]}
-            body = await asyncio.to_thread(page.body)
-            response = await client.post(self._sink.url, content=body, headers=headers)
-            if not response.is_success:
-                raise Refused(f"{response.status_code}: {response.text[:200]}")
+            try:
+                await self._send(client, page)
+            except Refused as refused:
+                if refused.may_be_of_the_record:
+                    self._limit = max(1, refused.of // 2)
+                if not (refused.of == 1 and refused.may_be_of_the_record):
+                    raise
+                if not await self._is_refused_alone(client, page, size):
+                    raise
+                await self._set_aside(following, page, refused)
+                return 1
+            self._limit = min(self._sink.limit, self._limit * 2)
             async with self._db.transaction() as tx:
-                mine = (follower.c.name == self.follower) & (follower.c.next == following)
-                await tx.execute(sa.update(follower).where(mine).values(next=page.after + 1))
+                await self._move(tx, following, page.after + 1)
         LAG.labels(self._sink.name).set(page.lag)
         return len(page.records)
+
+    async def _page(self, after: int, size: int, limit: int) -> Page:
+        return await self._feed.page(after, size, form=self._sink.form, limit=limit)
+
+    async def _send(self, client: httpx2.AsyncClient, page: Page) -> None:
+        headers = {**dict(self._sink.headers), "Content-Type": FORMATS[self._sink.form][1]}
+        body = await asyncio.to_thread(page.body)
+        response = await client.post(self._sink.url, content=body, headers=headers)
+        if not response.is_success:
+            raise Refused(response.status_code, response.text[:200], of=len(page.records))
+
+    async def _is_refused_alone(self, client: httpx2.AsyncClient, page: Page, size: int) -> bool:
+        """Whether the receiver refuses it again and again, and takes another in between: it is not that it is away."""
+        for _ in range(ROUNDS):
+            if not await self._takes_another(client, page.after, size):
+                return False
+            try:
+                await self._send(client, page)
+            except Refused as again:
+                if again.may_be_of_the_record:
+                    continue
+            return False
+        return True
+
+    async def _takes_another(self, client: httpx2.AsyncClient, after: int, size: int) -> bool:
+        """Whether the receiver takes one of the records behind that one. It will get it again in its turn."""
+        for index in range(after, after + PROBES):
+            page = await self._page(index, size, 1)
+            if not page.records:
+                return False
+            try:
+                await self._send(client, page)
+            except Refused:
+                continue
+            return True
+        return False
+
+    async def _set_aside(self, following: int, page: Page, refused: Refused) -> None:
+        """Goes on behind the record, with an event of it. An event of this kind that is refused itself has none."""
+        stream = self.follower
+        detail = clean(refused.text) or "nothing"
+        message = RecordSkipped(sink=self._sink.name, index=following, status=refused.status, detail=detail)
+        async with self._db.transaction() as tx:
+            if await self._move(tx, following, page.after + 1) and page.types != [RecordSkipped.TYPE]:
+                last = await self._events.lock(tx, stream)
+                await self._events.append(tx, stream, last, [New(message, subject=stream)], Cause(actor=ACTOR))
+        SKIPPED.labels(self._sink.name).inc()
+        log.error("the receiver refuses a record, which is set aside", sink=self._sink.name, index=following)
+
+    async def _move(self, tx: AsyncConnection, following: int, to: int) -> bool:
+        """False: another replica has moved the cursor."""
+        mine = (follower.c.name == self.follower) & (follower.c.next == following)
+        moved = await tx.execute(sa.update(follower).where(mine).values(next=to).returning(follower.c.next))
+        return moved.first() is not None
+
+
+def follower_of(sink: str) -> str:
+    """The name of a sink's cursor among the followers."""
+    return f"{PREFIX}{sink}"

@@ -1,0 +1,181 @@
+"""Nothing is missing unnoticed: offsets against a real broker, sequences of streams, and only what is new each time."""
+
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from audit import completeness as module
+from audit import gaps, sequences, tables
+from audit.completeness import Completeness
+from contracts.notifier import SubscriptionRemoved
+from contracts.topics import AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_EVENTS
+from kit.bus import Record
+
+from .conftest import Harness, event, record, registered, story
+from .test_kafka import Wire, logged, projected, serving, wire
+
+__all__ = ["wire"]
+PLACE = (NOTIFIER_EVENTS.name, 0)
+
+
+async def produce(wire: Wire, count: int, word: str = "s") -> list[Record]:
+    """So many records on partition 0, and all that the broker has there."""
+    topic = wire.settings.topic_prefix + NOTIFIER_EVENTS.name
+    for n in range(count):
+        made = event(SubscriptionRemoved(subscription_id=f"{word}-{n}", removed_by="ana"), 1)
+        await wire.producer.send_and_wait(topic, made.value, made.key.encode(), 0, headers=made.headers())
+    consumer = AIOKafkaConsumer(bootstrap_servers=wire.settings.kafka_bootstrap)
+    await consumer.start()
+    try:
+        place = TopicPartition(topic, 0)
+        consumer.assign([place])
+        await consumer.seek_to_beginning(place)
+        end, found = (await consumer.end_offsets([place]))[place], list[Record]()
+        while len(found) < end:
+            found.append(Record.of(await consumer.getone(), NOTIFIER_EVENTS))
+        return found
+    finally:
+        await consumer.stop()
+
+
+async def told(checker: Completeness, **how: Any) -> tuple[bool | None, list[Any], list[Any], int]:
+    found = await checker.check(**how)
+    (item,) = [i for i in found["items"] if (i["topic"], i["partition"]) == PLACE]
+    assert found["broker"] is None
+    return found["complete"], item["holes"], item["unconfirmed"], item["unread"]
+
+
+@pytest.mark.one_broker
+async def test_a_hole_is_told_until_it_is_filled(audit: Harness, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.broker.CHUNK", 3)
+    monkeypatch.setattr("audit.gaps.PAGE", 4)
+    checker, sent = Completeness(audit.db, wire.settings), await produce(wire, 20)
+    ledger = audit.ledger.ledger
+    await ledger.append([r for r in sent[:15] if r.offset not in (4, 5, 9)])
+    assert await told(checker) == (False, [(4, 6), (9, 10)], [], 5)
+    # Filled: what follows comes again, and is no entry. Nothing of it is a hole, in either epoch.
+    await ledger.append(sent[9:12])
+    assert await told(checker) == (False, [(4, 6)], [], 8)
+    await ledger.append(sent[4:])
+    assert await told(checker) == (True, [], [], 0)
+    assert len(await audit.rows(tables.entry)) == 20
+    # Another process begins with all of it.
+    assert await told(Completeness(audit.db, wire.settings)) == (True, [], [], 0)
+
+
+@pytest.mark.one_broker
+async def test_a_group_that_is_set_back_to_a_hole_fills_it(audit: Harness, wire: Wire) -> None:
+    """The whole service: what an operator does when the alarm is raised."""
+    sent = await produce(wire, 12)
+    await audit.ledger.ledger.append([r for r in sent if r.offset != 3])
+    topic, group = wire.settings.topic_prefix + NOTIFIER_EVENTS.name, f"audit.{NOTIFIER_EVENTS.name}"
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=wire.settings.kafka_bootstrap,
+        group_id=wire.settings.topic_prefix + group,
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    consumer.assign([TopicPartition(topic, 0)])
+    await consumer.commit({TopicPartition(topic, 0): 3})
+    await consumer.stop()
+    async with serving(wire):
+        await logged(audit, 12)
+        sent = await produce(wire, 1, "later")
+        await logged(audit, 13)
+        await projected(audit)
+    entries = [e for e in await audit.entries() if e["topic"] != AUDIT_EVENTS.name]
+    assert [e["kafka_offset"] for e in entries] == [*range(3), *range(4, 12), 3, 12]
+    assert (await told(Completeness(audit.db, wire.settings)))[:3] == (True, [], [])
+
+
+@pytest.mark.one_broker
+async def test_another_log_of_the_broker_explains_nothing(audit: Harness, wire: Wire) -> None:
+    """The broker forgot its log: what it has at the same offsets says nothing of the ones before."""
+    ledger = audit.ledger.ledger
+    before = [record(story()[0], topic=PLACE[0], offset=n, value=b"%d" % n) for n in range(10)]
+    await ledger.append([r for r in before if r.offset != 4])
+    checker, sent = Completeness(audit.db, wire.settings), await produce(wire, 8)
+    assert await told(checker) == (None, [], [(4, 5)], 0)
+    await ledger.append(sent)
+    assert await told(checker) == (False, [(4, 5)], [], 0)
+    # And one that was passed over in the new one, where the old one has something else.
+    sent = await produce(wire, 4, "more")
+    await ledger.append([r for r in sent[8:] if r.offset != 9])
+    assert await told(checker) == (False, [(4, 5), (9, 10)], [], 0)
+
+
+@pytest.mark.one_broker
+async def test_only_what_is_new_is_looked_at(audit: Harness, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole in it alarms at once; one that somebody makes in what was looked at, by the next day."""
+    checker, sent = Completeness(audit.db, wire.settings), await produce(wire, 12)
+    ledger, walk = audit.ledger.ledger, gaps.Gaps._page
+    starts: list[int] = []
+
+    async def watched(self: gaps.Gaps, book: gaps.Book, start: int) -> Any:
+        starts.append(start)
+        return await walk(self, book, start)
+
+    monkeypatch.setattr(gaps.Gaps, "_page", watched)
+    await ledger.append(sent[:6])
+    assert await told(checker) == (True, [], [], 6)
+    starts.clear()
+    await ledger.append([r for r in sent[6:] if r.offset != 8])
+    assert await told(checker) == (False, [(8, 9)], [], 0)
+    assert min(starts) == 6
+    await audit.tamper("delete from audit.entry where kafka_offset = 2")
+    assert await told(checker) == (False, [(8, 9)], [], 0)
+    assert await told(checker, full=True) == (False, [(2, 3), (8, 9)], [], 0)
+
+
+async def test_without_the_broker_a_gap_is_no_hole_yet(audit: Harness) -> None:
+    await audit.ledger.ledger.append([record(e, offset=n) for n, e in enumerate(story()) if n != 4])
+    found = await audit.get("/v1/log/completeness")
+    (item,) = found["items"]
+    assert (found["complete"], item["holes"], item["unconfirmed"]) == (None, [], [[4, 5]])
+    assert found["broker"]
+
+
+async def test_streams_are_followed(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.sequences.PAGE", 3)
+    walk = sequences.Sequences(audit.db)
+    events = story()
+    await audit.ledger.append([record(e) for e in events[:4]])
+    assert await walk.holes() == []
+    await audit.ledger.append([record(e) for e in events[5:]])
+    broken = {"topic": REGISTRY_EVENTS.name, "stream": "default/fraud", "lowest": 1, "highest": 9, "found": 8}
+    assert await walk.holes() == [broken]
+    assert await walk.holes() == [broken]
+    await audit.ledger.append([record(event(registered(1, "late"), 2))])
+    assert [hole["stream"] for hole in await walk.holes()] == ["default/fraud", "default/late"]
+    await audit.ledger.append([record(events[4]), record(event(registered(1, "late"), 1))])
+    assert await walk.holes() == []
+    # A view that lost a row is found when all is looked at again.
+    await audit.execute("delete from audit.timeline where sequence = 3")
+    assert await walk.holes() == []
+    walk.forget()
+    assert await walk.holes() == [{**broken, "found": 8}]
+
+
+async def test_the_alarm_is_raised_and_the_check_goes_on(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the database ends nothing."""
+    monkeypatch.setattr(module, "EVERY_SECONDS", 0.01)
+    checker, tries = Completeness(audit.db, audit.settings), 0
+
+    async def failing(**_: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        raise ConnectionError("away") if tries < 3 else KeyboardInterrupt
+
+    monkeypatch.setattr(checker, "check", failing)
+    with pytest.raises(KeyboardInterrupt):
+        await checker.run()
+    assert tries == 3
+    good: dict[str, Any] = {"streams": [], "broker": None, "items": []}
+    item: dict[str, Any] = {"missing": 2, "unread": 5, "unconfirmed": [(1, 4)]}
+    checker._tell({**good, "items": [item]})
+    assert (module.HOLES._value.get(), module.UNREAD._value.get(), module.UNCONFIRMED._value.get()) == (2, 5, 3)
+    seen = module.CHECKED._value.get()
+    checker._tell({**good, "broker": "away", "items": [{**item, "unread": None}]})
+    assert (module.UNREAD._value.get(), module.CHECKED._value.get()) == (5, seen)
+    checker._tell(good)
