@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts.access import Action
 from contracts.asyncapi import document as asyncapi_document
 from contracts.envelope import new_id
+from contracts.people import has_address
 from kit import problems
 from kit.auth import Access, KeySource, Principal, Verifier
 from kit.bus import Bus
@@ -132,7 +133,7 @@ def make_app(
     problems.install(app)
     if people is not None:
         app.add_middleware(Nameless)
-    app.add_middleware(_RequestIds)  # the last one added is the first to see a request
+    app.add_middleware(_RequestIds, nameless=people is not None)  # the last one added is the first to see a request
     for router in routers:
         app.include_router(router)
     _operations(app, service, db, bus, state)
@@ -186,8 +187,9 @@ class _RequestIds:
     """Gives every request an id and refuses bodies that are too large. Plain ASGI: Starlette's `BaseHTTPMiddleware`
     puts tasks and a queue between a stream and its client, and a stream would not hear that its client has gone."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, *, nameless: bool = False) -> None:
+        """`nameless`: an id with an e-mail address in it is not taken, since events have it."""
+        self._app, self._nameless = app, nameless
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -195,7 +197,8 @@ class _RequestIds:
             return
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else str(new_id())
+        taken = REQUEST_ID.fullmatch(given) and not (self._nameless and has_address(given))
+        request_id = given if taken else str(new_id())
         request.state.request_id = request_id
 
         async def with_id(message: Message) -> None:
@@ -208,9 +211,9 @@ class _RequestIds:
 
 
 def _refuse_body(request: Request) -> Response | None:
-    """The answer to a body that is too large, or that does not say how large it is."""
+    """The answer to a body that is too large, or that comes in chunks, so that nobody knows how large it is."""
     length = request.headers.get("content-length")
-    if length is None and "transfer-encoding" in request.headers:
+    if "transfer-encoding" in request.headers:  # whatever the length says: the server goes by the chunks
         return problems.render(request, 411, "length-required", "send the body with a Content-Length")
     if length is not None and (not length.isdecimal() or int(length) > MAX_BODY_BYTES):
         return problems.render(request, 413, "body-too-large", f"a body may have {MAX_BODY_BYTES} bytes")
