@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
 
 from audit import tables
+from audit.access import PERSONAL, PLAIN, TEXTS
 from audit.people.keeper import Keeper
 from audit.retention.rules import holds_of
 from audit.settings import AuditSettings
@@ -80,7 +81,10 @@ async def silent(audit: Harness) -> None:
 
 async def waits(audit: Harness, many: int = 1) -> None:
     """Until so many wait for a lock."""
-    waiting = "select count(distinct pid) from pg_locks where not granted"
+    waiting = (
+        "select count(distinct l.pid) from pg_locks l join pg_database d on d.oid = l.database "
+        "where not l.granted and d.datname = current_database()"
+    )
     while True:
         async with audit.db.transaction() as tx:
             if await tx.scalar(sa.text(waiting)) >= many:
@@ -376,13 +380,31 @@ async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People
             assert (await auditor.get(f"/v1/timeline?workspace=*&{query}&limit=5")).status_code == 200
         assert (await auditor.get("/v1/search?workspace=*&q=what+ana+did")).status_code == 200
         assert (await auditor.get("/v1/timeline?workspace=*&type=x%40corp.example")).status_code == 422
+        assert (await auditor.get("/v1/timeline?workspace=*&actor=ana%00")).status_code == 422
+        for query in ("who=ana&Actor=ana", f"subject=person:{ana}&subject=person:ana", "correlationid=ana"):
+            assert (await auditor.get(f"/v1/timeline?workspace=*&{query}")).status_code == 200
+        # In one transaction of the vault, whatever it asks.
+        many = "&".join(f"actor=n{n}" for n in range(300))
+        assert (await auditor.get(f"/v1/timeline?workspace=*&{many}&subject=w/m")).status_code == 200
     queries = [one.query for one in await said(audit, AccessRecorded)]
     assert queries == [
         f"GET /v1/timeline?workspace=*&actor={ana}&limit=5",
         f"GET /v1/timeline?workspace=*&actor={ana}&limit=5",
         "GET /v1/timeline?workspace=*&actor=(withheld)&limit=5",
         "GET /v1/search?workspace=*&q=(withheld)",
+        "GET /v1/timeline?workspace=*&(withheld)=(withheld)&(withheld)=(withheld)",
+        f"GET /v1/timeline?workspace=*&subject=person:{ana}&subject=(withheld)",
+        "GET /v1/timeline?workspace=*&correlationid=(withheld)",
+        "GET /v1/timeline?workspace=*" + "&actor=(withheld)" * 300 + "&subject=w/m",
     ]
+
+
+async def test_of_every_part_of_a_query_it_is_said_whether_it_may_name_somebody(audit: Harness) -> None:
+    async with audit.client("aud") as auditor:
+        paths = (await auditor.get("/openapi.json")).json()["paths"]
+    told = {path: item for path, item in paths.items() if not path.startswith("/v1/people")}
+    parts = [part for item in told.values() for way in item.values() for part in way.get("parameters", ())]
+    assert {part["name"] for part in parts if part["in"] == "query"} == PLAIN | PERSONAL | TEXTS
 
 
 async def test_the_services_role_reads_no_name(audit: Harness, migrated: str, people: People) -> None:

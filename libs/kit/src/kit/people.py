@@ -9,6 +9,7 @@ two without the vault is so with it, too.
 import base64
 import secrets
 import time
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -23,7 +24,7 @@ SALT_BYTES = 32
 STATEMENT_MS = 5_000
 _MEET = sa.text("select people.meet(:issuer, :person, :written, :folded, :fresh, :salts)")
 _ENSURE = sa.text("select people.ensure(:issuer, false, :name, :folded, :fresh, :salt)")
-_KNOWN = sa.text("select people.known(:folded)")
+_KNOWN = sa.text("select f, people.known(f) from unnest(cast(:folded as text[])) f")
 
 
 class People:
@@ -68,9 +69,17 @@ class People:
 
     async def known(self, name: str) -> str | None:
         """The pseudonym of whoever has that subject or address; None: the vault knows nobody of that name."""
+        return (await self.known_of([name])).get(name)
+
+    async def known_of(self, names: Sequence[str]) -> dict[str, str]:
+        """The pseudonyms of those of the names that the vault knows."""
+        folded = {name: name.casefold() for name in names if name.isprintable()}  # as names in tokens are
+        if not folded:
+            return {}
         async with self._db.transaction() as tx:
-            found: str | None = await tx.scalar(_KNOWN, {"folded": name.casefold()})
-        return found
+            said = (await tx.execute(_KNOWN, {"folded": list({*folded.values()})})).all()
+        known = {fold: pseudonym for fold, pseudonym in said if pseudonym is not None}
+        return {name: known[fold] for name, fold in folded.items() if fold in known}
 
     async def named(self, name: str) -> str:
         """The pseudonym that is meant where somebody names a person: it itself, or that of the name.
@@ -96,9 +105,15 @@ class People:
         return await self.known(name) or (await self.stand_in(name) if has_address(name) else name)
 
     async def stand_in(self, name: str) -> str:
-        """The pseudonym of a person who may never have called, such as an author; made when there is none."""
+        """The pseudonym of a person who may never have called, such as an author; made when there is none.
+
+        Raises:
+            Problem: 422, no token could have that name.
+        """
         if is_pseudonym(name):
             return name
+        if not name.isprintable():
+            raise Problem(422, "invalid-request", "a name of somebody has characters that cannot be printed")
         said = {"issuer": self._issuer, "name": name, "folded": name.casefold()}
         async with self._db.transaction() as tx:
             fresh = {"fresh": new_pseudonym(), "salt": secrets.token_bytes(SALT_BYTES)}
