@@ -145,6 +145,10 @@ def no_names(system: System, request_id: str) -> None:
     with pytest.raises(HallmarkError) as refused:
         root.set_member("nobody-of-this-name", ["reviewers"])
     assert refused.value.code == "unknown-person"
+    for name in (SUBJECT, "nobody-of-this-name"):
+        with pytest.raises(HallmarkError) as refused:
+            ben.member(name)
+        assert refused.value.code == "forbidden", "which does not tell whether there is somebody of that name"
     assert is_pseudonym(root.member(SUBJECT).subject)
     lent = ben.delegate(ADDRESS, datetime.now(UTC) + timedelta(days=1), reason="a holiday")
     assert is_pseudonym(lent.delegate)

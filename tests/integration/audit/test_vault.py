@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
+from tests.support.waiting import until
 
 from audit import tables
 from audit.access import PERSONAL, PLAIN, TEXTS
@@ -134,6 +135,10 @@ async def test_service_accounts_keep_their_names(audit: Harness, people: People,
     check = verifier(audit, people)
     trainer = await check.principal(token(key, "trainer", None, "service"))
     assert (trainer.subject, trainer.kind) == ("trainer", "service")
+    for subject, email in (("ben@corp.example", None), ("carla", "carla@corp.example")):
+        untold = await check.principal(token(key, subject, email, "service"))
+        assert is_pseudonym(untold.subject), "a person whose token does not say that they are one"
+        assert (await check.principal(token(key, subject, email))).subject == untold.subject
     ana = await check.principal(token(key, "ana"))
     bot = await check.principal(token(key, "ana", None, "service"))
     assert bot.subject == ana.subject, "a machine that bears a person's name is not called by it"
@@ -155,6 +160,21 @@ async def test_a_vault_that_is_away_is_waited_for_and_what_it_said_holds_a_minut
     await shut.close()
     assert is_transient(failed.value), "so the answer is 503, and a record of Kafka is tried again"
     assert "ben" not in str(failed.value)
+
+
+async def test_a_name_leaves_memory_when_it_counts_no_more(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.people.KEEP_SECONDS", 0.1)
+    await people.meet("ana", None, person=True)
+    assert len(people._kept) == 1
+    await until(lambda: not people._kept, 5)
+
+
+async def test_a_service_is_not_ready_without_the_vault(audit: Harness) -> None:
+    shut = SecretStr("postgresql://hallmark_people:test@127.0.0.1:1/nothing")
+    audit.settings = audit.settings.model_copy(update={"people_database_url": shut})
+    async with audit.client("aud") as auditor:
+        missing = (await auditor.get("/readyz")).json()["missing"]
+    assert [part.partition(":")[0] for part in missing] == ["start-up", "vault"]
 
 
 async def test_an_error_of_the_vault_names_nobody(audit: Harness, people: People, key: OKPKey) -> None:

@@ -6,6 +6,7 @@ Hallmark, and a subject and an e-mail address that are the same text get the sam
 two without the vault is so with it, too.
 """
 
+import asyncio
 import base64
 import secrets
 import time
@@ -43,7 +44,8 @@ class People:
 
     async def meet(self, subject: str, email: str | None, *, person: bool) -> tuple[str, str | None]:
         """The pseudonyms of a caller's subject and address, made when they are met for the first time. The subject of
-        a service account stays as it is, unless a person has that name.
+        a service account stays as it is, unless a person has that name, or it may be a person whose token does not say
+        so: it has an address, or is one.
 
         Raises whatever kept the vault from answering; then nobody knows the caller, by whatever name.
         """
@@ -62,9 +64,12 @@ class People:
         async with self._db.transaction() as tx:
             found = list(await tx.scalar(_MEET, said) or ())
         known, address = found[0] or subject, found[1] if email else None
+        if found[0] is None and (email or has_address(subject)):
+            known = await self.stand_in(subject)
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
         self._kept[key] = (now + KEEP_SECONDS, known, address)
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._kept.pop, key, None)
         return known, address
 
     async def known(self, name: str) -> str | None:
@@ -119,6 +124,9 @@ class People:
             fresh = {"fresh": new_pseudonym(), "salt": secrets.token_bytes(SALT_BYTES)}
             found: str = await tx.scalar(_ENSURE, said | fresh)
         return found
+
+    async def ping(self) -> None:
+        await self._db.ping()
 
     async def close(self) -> None:
         await self._db.close()

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.trace import Span
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
 ALIVE = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
 MAX_BODY_BYTES = 1_000_000
+URL_ATTRIBUTES = ("http.url", "http.target", "url.full", "url.path", "url.query")
 OPERATION: dict[str, Any] = {"tags": ["operations"], "openapi_extra": NO_TOKEN}
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: {"description": "It is not; the same document says why", "content": {"application/json": {"schema": {}}}}
@@ -136,10 +138,17 @@ def make_app(
     app.add_middleware(_RequestIds, nameless=people is not None)  # the last one added is the first to see a request
     for router in routers:
         app.include_router(router)
-    _operations(app, service, db, bus, state)
+    _operations(app, service, db, bus, state, people)
     if settings.otlp_endpoint:
-        FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
+        hook = None if people is None else _withhold
+        FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics", server_request_hook=hook)
     return app
+
+
+def _withhold(span: Span, _: Scope) -> None:
+    """Keeps what a URL says out of traces, since people are named there. The name of the span tells the route."""
+    if span.is_recording():
+        span.set_attributes(dict.fromkeys(URL_ATTRIBUTES, "(withheld)"))
 
 
 def stopping(app: FastAPI) -> None:
@@ -152,7 +161,7 @@ class _State:
     started = False
 
 
-def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State) -> None:
+def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State, people: People | None) -> None:
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -172,10 +181,12 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
     @app.get("/readyz", summary="Ready: database and partitions are there", responses=UNAVAILABLE, **OPERATION)
     async def readyz() -> Response:
         missing = [] if state.started else ["start-up"]
-        try:
-            await asyncio.wait_for(db.ping(), 3)
-        except Exception as error:
-            missing.append(f"database: {type(error).__name__}")
+        parts: dict[str, Database | People] = {"database": db} | ({"vault": people} if people else {})
+        for name, part in parts.items():
+            try:
+                await asyncio.wait_for(part.ping(), 3)
+            except Exception as error:
+                missing.append(f"{name}: {type(error).__name__}")
         if state.started:
             missing += [f"{topic}: no partitions" for topic, h in bus.health().items() if not h["partitions"]]
         # Who answers: another process may hold the port.
