@@ -45,9 +45,11 @@ integration: $(READY)
 	@echo "== chaos, end to end, integration, property"; \
 	$(BIN)/pytest tests/chaos tests/e2e tests/integration tests/property -q -n 3 --dist loadgroup --durations=10
 
-soak: $(READY) ## the races 1,000 times and the walk 300 times: what CI has no time for
+soak: $(READY) ## races 1,000 times, walks 300 times, a kill at each await, two million events: what CI has no time for
 	@HALLMARK_RACES=1000 HALLMARK_MACHINE_EXAMPLES=300 \
 	$(BIN)/pytest tests/integration/approval/test_races.py tests/property/test_approval_machine.py -q -n 2 --durations=10
+	@HALLMARK_KILL_STEP=1 $(BIN)/pytest tests/integration/audit/test_publisher.py -q -k every_await
+	@$(BIN)/python -m tests.bench.audit_soak
 
 bench-audit: $(READY) ## ingest of the audit log against plain COPY, and from a commit to its query (leave the machine alone)
 	@$(BIN)/python -m tests.bench.audit && $(BIN)/python -m tests.bench.audit_latency

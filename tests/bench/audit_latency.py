@@ -3,7 +3,8 @@
 python -m tests.bench.audit_latency [TIMES] [apache|tansu]
 
 The whole system on this machine, PostgreSQL with fsync; one event at a time. The clock starts at the event's own time,
-which is a little before its commit, and ends when a query of the timeline's table finds it (looked at every ms).
+which is a little before its commit, and ends when a query of the timeline's table finds it (looked at every ms). Ends
+with status 1 when the 99th percentile is above 50 ms.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ async def measure(stack: Stack, times: int) -> list[float]:
     return found[WARM_UP:]
 
 
-def main(times: int, kind: str) -> None:
+def main(times: int, kind: str) -> bool:
     with ExitStack() as held:
         data = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="hallmark-bench-")))
         ports = {name: free_port() for name in PORTS}
@@ -58,8 +59,9 @@ def main(times: int, kind: str) -> None:
         f"commit to queryable on {kind}, {times} events: p50 {cuts[49] * 1e3:.1f} ms, p99 {cuts[98] * 1e3:.1f} ms, "
         f"worst {max(found) * 1e3:.1f} ms (must: p99 50 ms on an idle machine)\n"
     )
+    return cuts[98] <= 0.05
 
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    main(int(arguments[0]) if arguments else 300, arguments[1] if len(arguments) > 1 else "apache")
+    sys.exit(not main(int(arguments[0]) if arguments else 300, arguments[1] if len(arguments) > 1 else "apache"))

@@ -41,7 +41,7 @@ def test_every_operation_says_what_its_errors_look_like(service: str) -> None:
 PUBLIC = {
     "registry": {"/.well-known/hallmark.json", "/v1/keys/serving"},
     "approval": {"/.well-known/jwks.json", "/v1/requests/{request_id}/gates/{gate}/answers"},
-    "audit": {"/checkpoint", "/keys", "/v1/log/verifier", "/v1/log/minimum-index"},
+    "audit": {"/checkpoint", "/keys", "/v1/log/verifier", "/v1/log/minimum-index", "/v1/log/policy"},
     "notifier": set[str](),
 }
 

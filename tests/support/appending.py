@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from audit import app, ledger
+from audit import app, ledger, places
 from audit.settings import AuditSettings
 from contracts.envelope import Envelope
 from contracts.notifier import SubscriptionRemoved
@@ -38,13 +38,14 @@ async def pause() -> None:
     await asyncio.to_thread(sys.stdin.readline)
 
 
-class Watched(ledger.Ledger):
-    async def _move(self, *given: Any) -> bool:
-        moved = await super()._move(*given)
-        if os.environ["WHERE"] != "copy":
-            await pause()
-        return moved
+async def move(*given: Any) -> Any:
+    moved = await places.move(*given)
+    if os.environ["WHERE"] != "copy":
+        await pause()
+    return moved
 
+
+class Watched(ledger.Ledger):
     async def _try(self, driver: Any, items: Any) -> bool:
         return await super()._try(Slow(driver) if os.environ["WHERE"] == "copy" else driver, items)
 
@@ -71,6 +72,7 @@ class Slow:
 async def main() -> None:
     settings = AuditSettings()
     ledger.LIMIT = os.environ["LIMIT"]
+    setattr(ledger, "move", move)  # noqa: B010 what a module imports is no part of its interface
     db = Database(settings.database_url.get_secret_value(), name="appending")
     mine = Watched(db, app.archive_of(settings))
     records = made(int(os.environ["COUNT"]), int(os.environ["PARTITION"]))

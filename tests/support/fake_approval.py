@@ -80,7 +80,7 @@ class Service:
 
     def __call__(self, asked: httpx2.Request) -> httpx2.Response:
         if asked.url.path == "/.well-known/hallmark.json":
-            return httpx2.Response(200, json=dict.fromkeys(("registry", "approval"), "http://a"))
+            return httpx2.Response(200, json=dict.fromkeys(("registry", "approval", "audit"), "http://a"))
         self.asked.append(asked)
         given = self.answers[f"{asked.method} {asked.url.path}"]
         answer = (given.pop(0) if len(given) > 1 else given[0]) if isinstance(given, list) else given

@@ -54,6 +54,7 @@ class Parts:
     async def log(self, day: int, count: int) -> None:
         """So many more entries on that day."""
         self._patch.setattr(ledger, "now", lambda: DAY + timedelta(days=day))
+        self._patch.setattr(ledger, "MOST_AHEAD", timedelta.max)  # these days are to come
         for _ in range(count):
             self._next += 1
             one = event(registered(self._next), self._next, actor=f"person-{self._next % 3}")

@@ -1,13 +1,16 @@
 """What is different between two instants, what was deleted then, and pages in a signed tree."""
 
+from base64 import b64decode
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from audit import queries
+from audit import merkle, queries
+from audit.note import open_note
 from contracts.lifecycle import Stage
 from contracts.registry import ModelDeleted, ModelRestored
+from hallmark.results import Change
 
 from .conftest import Harness, event, hours, record, registered, story
 from .test_aliases import alias, removed
@@ -32,6 +35,7 @@ async def test_what_is_different_between_two_instants(audit: Harness) -> None:
     ]
     await audit.ledger.append([record(e) for e in [*story(), *pointed]])
     items, _ = await walk(audit, instants(3.2, 5))
+    assert [(Change.model_validate(item).index, item["index"]) for item in items] == [(n, n) for n in (5, 6, 10)]
     assert told(items) == [
         (1, ("Production", 1), ("Archived", 1), 5),
         (2, ("Staging", 2), ("Production", 2), 6),
@@ -79,6 +83,23 @@ async def test_a_deleted_model_is_told_as_deleted_for_as_long_as_it_was(audit: H
     answer = await ask("/v1/explain?model=fraud&", 8.5)
     assert (answer["version"], [each["index"] for each in answer["deletions"]]) == (1, [9, 10])
     assert {9, 10} <= {each["index"] for each in answer["proofs"]["items"]}
+
+
+async def test_what_was_in_production_is_proven(audit: Harness) -> None:
+    await audit.ledger.append([record(e) for e in [*story(), event(alias(1), 10, at=hours(7))]])
+    at = quote(hours(3).isoformat())
+    answer = await audit.get(f"/v1/models/fraud/production?at={at}&proofs=true")
+    found = answer["proofs"]
+    head = open_note(found["checkpoint"], (await audit.get("/keys")).splitlines()[0])
+    assert [each["index"] for each in found["items"]] == [answer["index"], answer["closed_by"]] == [2, 5]
+    for each in found["items"]:
+        path = [b64decode(node) for node in each["proof"]]
+        leaf = bytes.fromhex(each["leaf_hash"])
+        assert merkle.verify_inclusion(leaf, each["index"], head.size, path, head.root)
+    pointed = await audit.get("/v1/models/fraud/aliases/champion?proofs=true")
+    assert [each["index"] for each in pointed["proofs"]["items"]] == [9]
+    assert (await audit.get("/v1/models/fraud/production"))["proofs"] is None
+    assert (await audit.get("/v1/models/none/production?proofs=true"))["proofs"] is None
 
 
 async def test_many_in_a_stage_are_cut_and_it_is_said(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

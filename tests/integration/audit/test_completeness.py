@@ -39,6 +39,21 @@ async def produce(wire: Wire, count: int, word: str = "s") -> list[Record]:
         await consumer.stop()
 
 
+async def commit(wire: Wire, offset: int) -> None:
+    """Sets the group of the audit service."""
+    name = wire.settings.topic_prefix + NOTIFIER_EVENTS.name
+    group = f"{wire.settings.topic_prefix}audit.{NOTIFIER_EVENTS.name}"
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=wire.settings.kafka_bootstrap, group_id=group, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(name, 0)])
+        await consumer.commit({TopicPartition(name, 0): offset})
+    finally:
+        await consumer.stop()
+
+
 async def told(checker: Completeness, **how: Any) -> tuple[bool | None, list[Any], list[Any], int]:
     found = await checker.check(**how)
     (item,) = [i for i in found["items"] if (i["topic"], i["partition"]) == PLACE]
@@ -69,16 +84,7 @@ async def test_a_group_that_is_set_back_to_a_hole_fills_it(audit: Harness, wire:
     """The whole service: what an operator does when the alarm is raised."""
     sent = await produce(wire, 12)
     await audit.ledger.ledger.append([r for r in sent if r.offset != 3])
-    topic, group = wire.settings.topic_prefix + NOTIFIER_EVENTS.name, f"audit.{NOTIFIER_EVENTS.name}"
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=wire.settings.kafka_bootstrap,
-        group_id=wire.settings.topic_prefix + group,
-        enable_auto_commit=False,
-    )
-    await consumer.start()
-    consumer.assign([TopicPartition(topic, 0)])
-    await consumer.commit({TopicPartition(topic, 0): 3})
-    await consumer.stop()
+    await commit(wire, 3)
     async with serving(wire):
         await logged(audit, 12)
         sent = await produce(wire, 1, "later")
@@ -87,6 +93,19 @@ async def test_a_group_that_is_set_back_to_a_hole_fills_it(audit: Harness, wire:
     entries = [e for e in await audit.entries() if e["topic"] != AUDIT_EVENTS.name]
     assert [e["kafka_offset"] for e in entries] == [*range(3), *range(4, 12), 3, 12]
     assert (await told(Completeness(audit.db, wire.settings)))[:3] == (True, [], [])
+
+
+@pytest.mark.one_broker
+@pytest.mark.parametrize("held", [0, 3])
+async def test_a_group_that_is_ahead_of_the_log_goes_back(audit: Harness, wire: Wire, held: int) -> None:
+    """A database from a backup, or somebody who set the group forward: nothing is passed over."""
+    sent = await produce(wire, 8)
+    await audit.ledger.ledger.append(sent[:held])
+    await commit(wire, 6)
+    async with serving(wire):
+        await logged(audit, 8)
+    entries = [e for e in await audit.entries() if e["topic"] != AUDIT_EVENTS.name]
+    assert [e["kafka_offset"] for e in entries] == list(range(8))
 
 
 @pytest.mark.one_broker

@@ -11,6 +11,7 @@ from joserfc.jwk import OKPKey
 from tests.support.decisions import revocation
 
 from approval.decision import sign
+from audit import app as audit_app
 from audit import tables
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED
@@ -183,6 +184,15 @@ async def test_what_a_retired_key_signed_in_its_time_is_believed_for_ever(signed
     assert await signed.tell(event(late, 6, at=hours(4.5))) == [NOT_VERIFIED]
     assert await signed.tell(*signed.swap()) == [None, None]
     assert await signed.production() == 2
+
+
+async def test_every_answer_says_whether_signatures_are_checked(audit: Harness, tmp_path: Path) -> None:
+    ensure_key(tmp_path, "decision")
+    for keys, said_so in ((None, "not-checked"), (str(tmp_path / "decision.jwks.json"), "checked")):
+        audit.made = audit_app.build(audit.settings.model_copy(update={"decision_jwks": keys}))
+        async with audit.client() as client:
+            for path in ("/v1/models/fraud/production", "/v1/reports/four-eyes", "/v1/explain?model=fraud"):
+                assert (await client.get(path)).headers["hallmark-signatures"] == said_so
 
 
 async def test_the_service_takes_the_keys_from_its_settings(audit: Harness, tmp_path: Path) -> None:

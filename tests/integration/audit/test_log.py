@@ -13,7 +13,8 @@ from audit import app as audit_app
 from audit import merkle, tables
 from audit.note import open_note
 from audit.tlog.archive import Contradiction
-from audit.tlog.publisher import Publisher
+from audit.tlog.check import Check
+from audit.tlog.publisher import Published, Publisher
 from audit.tlog.signing import signer_of
 from audit.verify import Report, verify_export
 from contracts.audit import AccessRecorded, CheckpointPublished
@@ -313,11 +314,21 @@ async def test_proofs_under_the_newest_checkpoint_need_nobody_else(log: Harness)
         await log.status("/v1/log/inclusion?index=9", "auditors")
 
 
-async def test_everything_is_checked_once_at_a_time(log: Harness) -> None:
-    async with log.client() as client:
-        answers = await asyncio.gather(*(client.get("/v1/log/verify") for _ in range(3)))
-        assert sorted(answer.status_code for answer in answers) == [200, 409, 409]
-        assert (await client.get("/v1/log/verify")).json()["ok"] is True
+async def test_everything_is_checked_once_at_a_time(log: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go_on, everything = asyncio.Event(), asyncio.Event(), Check.everything
+
+    async def slow(self: Check, published: Published) -> Any:
+        inside.set()
+        await go_on.wait()
+        return await everything(self, published)
+
+    monkeypatch.setattr(Check, "everything", slow)
+    first = asyncio.create_task(log.get("/v1/log/verify"))
+    await inside.wait()
+    assert await log.status("/v1/log/verify", "auditors") == 409
+    go_on.set()
+    assert (await first)["ok"] is True
+    assert (await log.get("/v1/log/verify"))["ok"] is True
 
 
 async def test_a_checkpoint_at_the_end_of_a_page_is_checked(audit: Harness) -> None:

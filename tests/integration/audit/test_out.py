@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -213,12 +214,12 @@ async def test_a_feed_that_is_asked_often_leaves_one_record_a_minute(log: Harnes
 # -- evidence ----------------------------------------------------------------------------------------------------------
 
 
-def verify(data: bytes, keys: str, directory: Path) -> tuple[int, str]:
+def verify(data: bytes, keys: str, directory: Path, *more: str) -> tuple[int, str]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         (directory / "verify_bundle.py").write_bytes(archive.read("verify_bundle.py"))
     (directory / "bundle.zip").write_bytes(data)
     (directory / "keys").write_text(keys)
-    command = [sys.executable, "-I", "verify_bundle.py", "bundle.zip", "--key", "keys"]
+    command = [sys.executable, "-I", "verify_bundle.py", "bundle.zip", "--key", "keys", *more]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout + done.stderr
 
@@ -229,9 +230,18 @@ async def test_the_evidence_of_a_version_is_verified_without_the_service(log: Ha
     assert code == 0, said
     assert "6 entries of default/fraud/1" in said
     assert "of 11 entries" in said
+    (tmp_path / "old").write_text(await log.get("/checkpoint"), encoding="utf-8")
+    await log.ledger.append([record(event(registered(3), 11, at=hours(8)))])
+    for query, code in (("?since=11", 0), ("", 1), ("?since=10", 1)):
+        newer = (await fetch(log, PATHS[1] + query)).content
+        found, said = await asyncio.to_thread(verify, newer, await log.get("/keys"), tmp_path, "--since", "old")
+        assert found == code, said
+    assert await log.status(f"{PATHS[1]}?since=99", "auditors") == 422
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert b"<script>alert" not in archive.read("index.html")
-        assert archive.read("checkpoint").decode() == await log.get("/checkpoint")
+        keys = (await log.get("/keys")).splitlines()
+        policy = "".join(f"log {key}\n" for key in keys) + "quorum none\n"
+        assert archive.read("tlog-policy").decode() == policy == await log.get("/v1/log/policy")
 
 
 async def test_the_evidence_is_the_same_while_the_log_is(log: Harness) -> None:
@@ -303,26 +313,34 @@ async def test_there_is_no_evidence_of_what_nobody_logged(log: Harness) -> None:
 # -- the feed ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["ocsf", "cloudevents"])
+MEDIA = {
+    "ocsf": "application/json",
+    "cloudevents": "application/cloudevents-batch+json",
+    "cef": "text/plain; charset=utf-8",
+}
+
+
+def fed(response: httpx2.Response, form: str) -> list[int]:
+    """The indexes of a page."""
+    if form == "cef":
+        return [int(re.findall(r" cn1=(\d+)", line)[0]) for line in response.text.splitlines()]
+    return [r["unmapped"]["index"] if form == "ocsf" else int(r["logindex"]) for r in response.json()]
+
+
+@pytest.mark.parametrize("form", MEDIA)
 async def test_the_feed_gives_every_entry_once_a_cursor_is_followed(log: Harness, form: str) -> None:
     await log.get("/checkpoint")
     after, seen, lag = "-1", [], None
     while True:
         response = await fetch(log, f"/v1/siem?after={after}&format={form}&limit=4")
-        records = response.json()
-        if not records:
+        found = fed(response, form)
+        if not found:
             break
-        seen += [r["unmapped"]["index"] if form == "ocsf" else int(r["logindex"]) for r in records]
+        seen += found
         after, lag = response.headers["hallmark-after"], response.headers["hallmark-lag"]
     assert seen == list(range(11))
     assert (after, lag) == ("10", "0")
-    assert (
-        response.headers["content-type"]
-        == {
-            "ocsf": "application/json",
-            "cloudevents": "application/cloudevents-batch+json",
-        }[form]
-    )
+    assert response.headers["content-type"] == MEDIA[form]
 
 
 async def test_what_is_not_published_is_not_fed(log: Harness) -> None:
@@ -438,7 +456,7 @@ async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: 
     old = str(await log.get("/checkpoint"))
     await log.ledger.append([record(event(registered(n), n)) for n in range(100, 700)])
     async with log.client() as client:
-        assert (await client.get("/v1/log/inclusion?index=0")).status_code == 200  # publishes
+        assert (await client.get("/v1/log/inclusion?index=610")).status_code == 200  # publishes
     await paths_are_those_of_proofs(log, 611)
     copy = tmp_path / "copy"
     async for item in log.archive.store.objects(""):

@@ -30,6 +30,8 @@ from .conftest import Harness, event, record
 from .test_log import publisher
 
 STEP = int(os.environ.get("HALLMARK_KILL_STEP", "9"))  # 1: every await
+# Entries between two kills. With more for each step, what there is to publish would outgrow the steps for ever.
+GROWTH = -(-41 * STEP // 9)
 
 
 def some(start: int, count: int) -> list[Record]:
@@ -62,6 +64,27 @@ async def test_partial_tiles_go_when_the_full_ones_are_there(audit: Harness) -> 
     assert keys == {
         *("tile/entries/000", "tile/0/000", "tile/entries/001.p/4", "tile/0/001.p/4", "tile/1/000.p/1"),
     }
+
+
+async def test_partial_tiles_of_what_never_became_a_checkpoint_go_too(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = publisher(audit)
+
+    async def away(*_: Any) -> Any:
+        raise ConnectionError("the signer is away")
+
+    for start, count in ((0, 200), (200, 100), (300, 7)):
+        with monkeypatch.context() as patched:
+            patched.setattr(one, "_signed", away)
+            await audit.ledger.ledger.append(some(start, count))
+            with pytest.raises(ConnectionError):
+                await one.current()
+    await audit.ledger.ledger.append(some(307, 213))
+    await one.current()
+    keys = {item.key async for item in audit.archive.store.objects("tile/")}
+    assert {key for key in keys if ".p/" in key} >= {"tile/0/002.p/8", "tile/entries/002.p/8", "tile/1/000.p/2"}
+    assert not [key for key in keys if key.startswith(("tile/0/000.p", "tile/0/001.p", "tile/entries/001.p"))]
 
 
 async def test_tiles_are_served_as_they_lie_in_the_store(audit: Harness) -> None:
@@ -142,6 +165,26 @@ async def test_a_database_from_an_older_backup_is_not_signed(audit: Harness) -> 
     assert await audit.archive.checkpoint() == note
     verdict = await audit.get("/v1/log/verify")
     assert verdict["ok"] is False
+
+
+async def test_a_checkpoint_that_is_set_back_with_the_database_is_found_out(audit: Harness) -> None:
+    """Database and `checkpoint` are as they were; that more was signed can be read from what nobody can change."""
+    await audit.ledger.ledger.append(some(0, 10))
+    await publisher(audit).current()
+    head, before = (await audit.rows(tables.tree_head))[0], await audit.archive.checkpoint()
+    await audit.ledger.ledger.append(some(10, 10))
+    await publisher(audit).current()
+    await restore(audit, head["size"], head["root"], head["frontier"])
+    assert before is not None
+    await audit.archive.store.put("checkpoint", before[0].encode(), {})
+    with pytest.raises(Contradiction, match="older backup"):
+        await publisher(audit).current()
+    audit.ledger = audit.log()
+    await audit.ledger.ledger.append(some(30, 15))
+    with pytest.raises(Contradiction, match="another root"):
+        await publisher(audit).current()
+    assert await audit.archive.checkpoint() is not None
+    assert [row["size"] for row in await audit.rows(tables.checkpoint)] == [10]
 
 
 async def restore(audit: Harness, size: int, root: bytes, frontier: bytes) -> None:
@@ -252,8 +295,8 @@ async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_fini
         assert process.stdin is not None
         assert process.stdout is not None
         while True:
-            await audit.ledger.ledger.append(some(size, 41))
-            size += 41
+            await audit.ledger.ledger.append(some(size, GROWTH))
+            size += GROWTH
             process.stdin.write(f"{n}\n")
             answer = (await asyncio.to_thread(process.stdout.readline)).strip()
             assert answer in ("killed", "done")

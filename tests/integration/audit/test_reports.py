@@ -32,6 +32,7 @@ from contracts.model import Lineage
 from contracts.payload import Message
 from contracts.registry import Approval, StageChanged, Transition, VersionNoted, VersionRegistered, VersionRevoked
 from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS
+from hallmark.results import Entered as SeenBy
 from kit.bus import Record
 
 from .conftest import NOON, Harness, changed, digest, event, hours, record, registered, story
@@ -233,6 +234,7 @@ async def test_four_eyes_knows_waivers_emergencies_and_what_was_not_let_through(
     assert (items[0]["waived_by"], items[1]["broken_by"], items[1]["unapproved"]) == (["Ana"], "ana", True)
     assert items[2]["problem"].startswith("decision-not-verified: the change carries no signed decision")
     assert (items[3]["requested_by"], items[3]["problem"]) == ("ana", "own-request: asked")
+    assert [SeenBy.model_validate(item).finding for item in items] == [item["finding"] for item in items]
     only = await audit.get("/v1/reports/four-eyes?finding=refused")
     assert [i["index"] for i in only["items"]] == [3, 7]
     [one] = (await audit.get("/v1/reports/approvals?act=waive"))["items"]

@@ -22,6 +22,7 @@ from audit import merkle, tables
 from audit.guards import EVENT_TRIGGERS, Guards
 from audit.note import open_note
 from audit.out.query import Entries, Query
+from audit.page import Page
 from audit.rebuild import rebuild
 from audit.retention.command import prune
 from audit.retention.legal import LegalHolds
@@ -40,7 +41,7 @@ from kit.db import Signal
 
 from .conftest import ACCESS, Harness, changed, event, record, registered
 
-JANUARY, FEBRUARY = datetime(2020, 1, 20, tzinfo=UTC), datetime(2020, 2, 20, tzinfo=UTC)
+JANUARY, FEBRUARY = datetime(2020, 1, 20, 12, tzinfo=UTC), datetime(2020, 2, 20, 12, tzinfo=UTC)
 EVERYTHING = [{"topic": "*", "type": "*", "days": 184}]
 FLOORS = [
     *EVERYTHING,
@@ -249,6 +250,16 @@ async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
     assert after["stage_interval"] == before["stage_interval"]
     await build()
     assert await told() == after
+    # Rules that come late may turn a verdict of then; what was said stays gone.
+    await audit.execute("update audit.claim set judged = true, good = false where index = 7")
+    async with audit.db.transaction() as tx:
+        page = Page(tx)
+        page.now = 3 * COUNT
+        await views._again(page, "default/fraud")
+        await page.flush()
+    (row,) = [row for row in await audit.rows(tables.timeline) if row["index"] == 7]
+    assert (row["summary"], row["problem"], row["outcome"]) == ("pruned", "decision-not-verified", "refused")
+    assert (row["actor"], row["revised"]) == (None, 3 * COUNT)
 
 
 async def test_types_that_are_kept_longer_keep_their_month(old: Old) -> None:

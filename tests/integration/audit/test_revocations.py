@@ -12,9 +12,11 @@ from tests.support.decisions import revocation
 
 from approval.decision import sign
 from audit.domain import NOT_VERIFIED
+from contracts.approval import RevocationOrdered
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
 from contracts.registry import AliasChanged, VersionRevoked
+from contracts.topics import APPROVAL_EVENTS
 
 from .conftest import Harness, changed, digest, event, hours, record, registered
 from .signed import ARCHIVED, PRODUCTION, Signed, decided
@@ -121,6 +123,16 @@ async def test_a_forged_revocation_is_logged_and_believed_by_nobody(signed: Sign
     assert (await production(signed.audit, 5.9))["revoked"]["at"] == "2026-11-20T18:00:00Z"
     assert await signed.production() == 1
     await signed.assert_rebuilt_alike()
+
+
+async def test_an_order_that_nobody_signed_is_no_ground(signed: Signed) -> None:
+    order = revocation(**ORDER, artifact_digest=digest(2), revoked_at=hours(6))
+    orders = [RevocationOrdered(revocation=order, jws=jws) for jws in ("a.b.c", sign(order, signed.key))]
+    given: dict[str, Any] = {"key": "default/fraud", "subject": "default/fraud/2", "source": "hallmark/approval"}
+    told = [record(event(message, n, **given), topic=APPROVAL_EVENTS.name) for n, message in enumerate(orders, 1)]
+    await signed.ledger.append([*told, record(event(revoked(signed.key), 1))])
+    [item] = (await signed.audit.get("/v1/reports/revocations"))["items"]
+    assert (item["index"], item["ordered_index"]) == (2, 1)
 
 
 async def test_the_first_word_counts_whoever_repeats_it(signed: Signed) -> None:

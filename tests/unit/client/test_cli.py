@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.support.tlog_copy import leaf_hash, root_of, vkeys, write_copy
 from typer.testing import CliRunner
 
 from hallmark import Client, cli, output
@@ -210,6 +211,32 @@ def test_verify_names_the_bad_entry_and_exits_4(run: Run, tmp_path: Path) -> Non
     code, out, _ = run("audit", "verify", str(export), "--key", "not-a-key", "--json")
     assert code == 4
     assert json.loads(out)["verified"] is False
+
+
+def test_evidence_is_fetched_with_the_proof_from_an_old_checkpoint(
+    run: Run, answers: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "old").write_text("origin\n41\nroot\n\n")
+    services = dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r")
+    answers["/.well-known/hallmark.json"] = (200, services)
+    answers["/v1/models/fraud/versions/3/evidence"] = (200, {"a": "zip"})
+    target = str(tmp_path / "bundle.zip")
+    code, out, _ = run("audit", "evidence", "fraud", "3", target, "--since", str(tmp_path / "old"), "--json")
+    assert code == 0
+    assert json.loads(out) == {"file": target, "bytes": len(Path(target).read_bytes())}
+    (tmp_path / "old").write_text("no checkpoint")
+    code, _, err = run("audit", "evidence", "fraud", "3", target, "--since", str(tmp_path / "old"))
+    assert code == 1
+    assert "bad-checkpoint" in err
+
+
+def test_a_copy_in_tiles_is_verified(run: Run, tmp_path: Path) -> None:
+    leaves = [b"entry %d" % n for n in range(5)]
+    write_copy(tmp_path / "log", leaves)
+    (tmp_path / "keys").write_text("\n".join(vkeys()))
+    code, out, _ = run("audit", "verify", str(tmp_path / "log"), "--key", str(tmp_path / "keys"))
+    root = root_of([leaf_hash(leaf) for leaf in leaves]).hex()
+    assert (code, out) == (0, f"verified: log hallmark.example/log/test of 5 entries; root {root}\n")
 
 
 def test_a_bad_time_is_explained(run: Run) -> None:

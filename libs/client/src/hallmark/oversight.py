@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from hallmark.catalogue import of as _model
 from hallmark.connection import Connection, read
-from hallmark.results import Subscription, Tenure, TimelineItem
+from hallmark.results import Change, Entered, Subscription, Tenure, TimelineItem
 
 
 class Oversight(Connection):
@@ -26,6 +26,17 @@ class Oversight(Connection):
         """Who was in Production at `at` (default: now), since when, and who let it in."""
         moment = (at or datetime.now(UTC)).astimezone(UTC)
         return read(Tenure, self._get("audit", f"{_model(model)}/production", at=moment.isoformat()))
+
+    def changes(self, model: str, since: datetime, until: datetime | None = None) -> Iterator[Change]:
+        """What is different at `until` (default: now) from what was at `since`: stages of versions, and aliases."""
+        moments = {"since": since, "until": until or datetime.now(UTC)}
+        told = {name: moment.astimezone(UTC).isoformat() for name, moment in moments.items()}
+        return self._pages("audit", "/v1/changes", Change, model=model, **told)
+
+    def four_eyes(self, model: str | None = None, finding: str | None = None) -> Iterator[Entered]:
+        """Who approved, waived or broke the glass for what got into gated stages and protected aliases, and what was
+        refused; only those with a `finding`, such as violation, when it is given."""
+        return self._pages("audit", "/v1/reports/four-eyes", Entered, model=model, finding=finding)
 
     def checkpoint(self) -> str:
         """The audit log's latest signed checkpoint (C2SP tlog-checkpoint)."""
@@ -43,6 +54,14 @@ class Oversight(Connection):
         """Writes the whole log, with its checkpoint, for `hallmark audit verify`."""
         path = Path(target)
         self._save("audit", "/v1/log/export", path)
+        return path
+
+    def evidence_bundle(self, model: str, version: int, target: str | Path, *, since: int | None = None) -> Path:
+        """Writes all that the log knows of a version, with proofs, as a zip. `since`: the size of a checkpoint that you
+        kept; the bundle then proves that the log extends it."""
+        path = Path(target)
+        query = f"?workspace={quote(self.workspace, safe='')}" + ("" if since is None else f"&since={since}")
+        self._save("audit", f"{_model(model)}/versions/{version}/evidence{query}", path)
         return path
 
     # -- notifications -------------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ class TimelineItem(Result):
 
 class Tenure(Result):
     """Who held a stage at one moment. `version` is None when nobody did. `revoked`: since when, by whom and why it must
-    not be used."""
+    not be used. `deleted`: the model was deleted at that moment, since when, by whom and why."""
 
     version: int | None = None
     stage: str = "Production"
@@ -186,6 +186,49 @@ class Tenure(Result):
     criteria: list[Criterion] = Field(default_factory=list)
     index: int | None = None
     revoked: dict[str, Any] | None = None
+    deleted: dict[str, Any] | None = None
+
+
+class Held(Result):
+    """What was in `target`, a stage or an `@alias`, and who let it in; `index` is the entry of the log that says so."""
+
+    target: str
+    version: int
+    since: datetime
+    requested_by: str
+    reason: str
+    approved_by: list[Any] = Field(default_factory=list)
+    index: int
+
+
+class Change(Result):
+    """A version that is somewhere else than before, or an `alias` that points elsewhere. None: there was nothing.
+
+    `index` is the entry of the log that made it as it is.
+    """
+
+    version: int | None = None
+    alias: str | None = None
+    before: Held | None = None
+    after: Held | None = None
+    index: int | None = None
+
+
+class Entered(Result):
+    """An entry into a gated stage or of a protected alias, or an attempt, and whose eyes saw it; `finding` says what is
+    wrong with that: violation, refused, undecided, unapproved, unverified, or good."""
+
+    index: int
+    at: datetime
+    model: str | None = None
+    version: int | None = None
+    target: str | None = None
+    finding: str
+    problem: str | None = None
+    requested_by: str | None = None
+    approvers: list[str] = Field(default_factory=list)
+    waived_by: list[str] = Field(default_factory=list)
+    broken_by: str | None = None
 
 
 class Subscription(Result):

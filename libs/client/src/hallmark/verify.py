@@ -67,6 +67,7 @@ class Verified:
     origin: str
     size: int
     root: str
+    checkpoint: str
 
 
 def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint:
@@ -126,7 +127,7 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
     if tree.root() != checkpoint.root:
         raise VerificationError("the entries do not add up to the signed root")
     root = base64.b64encode(checkpoint.root).decode()
-    return Verified(checkpoint.origin, checkpoint.size, root)
+    return Verified(checkpoint.origin, checkpoint.size, root, header["checkpoint"])
 
 
 class _Tree:

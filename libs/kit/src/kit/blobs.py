@@ -171,6 +171,15 @@ class BlobStore:
             for item in page:
                 yield item
 
+    async def first_key(self, prefix: str) -> str | None:
+        """The first key, in the store's order, that starts so; also one of which only an old version is left."""
+
+        def work(client: Minio) -> str | None:
+            found = client.list_objects(self.bucket, prefix=prefix, recursive=True, include_version=True)
+            return next((str(o.object_name) for o in found if not o.is_dir), None)
+
+        return await self._unless_gone(work)
+
     async def put(self, key: str, data: bytes, headers: dict[str, str]) -> str | None:
         """Writes a small object and gives its ETag; None when a condition in the headers does not hold (412)."""
 

@@ -24,7 +24,7 @@ from contracts.topics import Topic
 from kit.errors import Permanent
 from kit.parking import Parking, permanent_of
 from kit.pulse import Pulse
-from kit.records import BatchHandler, Handler, Record, no_body, tolerant_parser
+from kit.records import BatchHandler, Handler, Record, Resumes, no_body, tolerant_parser
 from kit.settings import Settings
 
 __all__ = ["BatchHandler", "Bus", "Handler", "Record"]
@@ -165,7 +165,26 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         self.interrupt.clear()
+        if isinstance(self._handler, Resumes) and assigned:
+            await self._resume(self._handler, assigned)
         self._pulse.assigned()
+
+    async def _resume(self, handler: Resumes, assigned: list[TopicPartition]) -> None:
+        """Goes back where the group is further than the handler has come. Nothing is fetched meanwhile."""
+        consumer = self.subscriber.consumer
+        consumer.pause(*assigned)
+        try:
+            await self._go_back(handler, consumer, assigned)
+        finally:
+            consumer.resume(*assigned)
+
+    async def _go_back(self, handler: Resumes, consumer: Any, assigned: list[TopicPartition]) -> None:
+        taken = await handler.taken(self.topic.name, [place.partition for place in assigned])
+        for place in assigned:
+            committed, following = await consumer.committed(place), taken.get(place.partition, 0)
+            if committed is not None and committed > following:
+                log.error("the group is ahead of what was taken; reading it again", place=str(place), offset=following)
+                consumer.seek(place, following)
 
     async def receive(self, body: bytes, message: KafkaMessage) -> None:
         """FastStream's way in. Returning acknowledges; raising rewinds."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from aiokafka import ConsumerRecord
 
@@ -58,6 +58,15 @@ class Handler(Protocol):
 
     async def parked(self, record: Record, error: Permanent) -> None:
         """Runs after the record was parked; must stand a repetition."""
+        ...
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A handler that knows itself how far it has come, whatever the group's offsets say."""
+
+    async def taken(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """By partition, the first offset that it has not taken."""
         ...
 
 

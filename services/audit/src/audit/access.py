@@ -180,14 +180,17 @@ class AccessLog:
         try:
             while True:
                 await asyncio.sleep(CLOSE_SECONDS)
-                try:
-                    await self.close(until=time.monotonic())
-                except Exception as error:
-                    if not is_transient(error):
-                        raise
-                    log.warning("what was read within a minute is not recorded", error=repr(error))
+                await self._try_to_close(time.monotonic())
         finally:
-            await self.close()
+            await self._try_to_close(math.inf)
+
+    async def _try_to_close(self, until: float) -> None:
+        try:
+            await self.close(until=until)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("what was read within a minute is not recorded yet", error=repr(error))
 
     async def record(self, principal: Principal, query: str, outcome: str) -> None:
         """Returns when the record is durable; raises what kept it from being written."""

@@ -115,6 +115,20 @@ class StageHistory(Page):
     known_size: int
 
 
+class Proof(Answer):
+    """`proof` leads from `leaf_hash` (hex) to the root of the checkpoint; hashes in base64 (RFC 6962)."""
+
+    index: int
+    leaf_hash: str
+    proof: list[str]
+
+
+class Proofs(Answer):
+    size: int
+    checkpoint: str
+    items: list[Proof]
+
+
 class Occupant(Answer):
     """Who held a stage at `at`; `version` is null when nobody did. `index` is the entry that let it in.
 
@@ -150,6 +164,7 @@ class Occupant(Answer):
     truncated: bool
     deleted: Deleted | None
     known_size: int
+    proofs: Proofs | None
 
 
 class Pointed(Answer):
@@ -184,6 +199,7 @@ class Pointer(Pointed):
     at: datetime
     deleted: Deleted | None
     known_size: int
+    proofs: Proofs | None
 
 
 class AliasHistory(Page):

@@ -38,18 +38,28 @@ from kit.db import Database
 from kit.problems import Problem
 
 Text = Annotated[Line | None, Query()]
+WithProofs = Annotated[bool, Query(description="With an inclusion proof of each entry that is named")]
+MOST_PROVEN = 100
 Pattern = Annotated[Line | None, Query(description="* and ? stand for anything")]
 
 
 def router(db: Database, reader: Readers, pins: Pins, prove: Prove) -> APIRouter:
     """`reader` is the dependency of `params.readers`."""
     api = APIRouter()
-    _views(api, db, reader)
+    _views(api, db, reader, prove)
     api.include_router(reports.router(db, reader, pins, prove))
     return api
 
 
-def _views(api: APIRouter, db: Database, reader: Readers) -> None:
+async def _proven(found: Document, held: list[Document], prove: Prove) -> Document | None:
+    """Proofs of the entries by which it was so, and no longer was, of at most 100 versions."""
+    named = [each[name] for each in held[:MOST_PROVEN] for name in ("index", "closed_by")]
+    named += [each["index"] for each in (found["deleted"], found["revoked"]) if each]
+    indexes = sorted({index for index in named if index is not None})
+    return await prove(indexes) if indexes else None
+
+
+def _views(api: APIRouter, db: Database, reader: Readers, prove: Prove) -> None:
     Who = Annotated[Reader, Depends(reader)]
     view: dict[str, Any] = {"tags": ["views"]}
 
@@ -82,10 +92,12 @@ def _views(api: APIRouter, db: Database, reader: Readers) -> None:
         workspace: OneWorkspace = "default",
         at: At = None,
         stage: Annotated[StageName, Query(description="Any stage of the workspace")] = Stage.PRODUCTION.value,
+        proofs: WithProofs = False,
     ) -> Document:
         of = await who.model(workspace, model)
         async with db.snapshot() as tx:
-            return await queries.occupant(tx, workspace, of, stage, at or now(), known)
+            found = await queries.occupant(tx, workspace, of, stage, at or now(), known)
+        return found | {"proofs": await _proven(found, found["occupants"], prove) if proofs else None}
 
     @api.get("/v1/changes", summary="What is different between two instants", response_model=Changes, **view)
     async def changed(
@@ -126,10 +138,12 @@ def _views(api: APIRouter, db: Database, reader: Readers) -> None:
         known: AsKnown,
         workspace: OneWorkspace = "default",
         at: At = None,
+        proofs: WithProofs = False,
     ) -> Document:
         of = await who.model(workspace, model)
         async with db.snapshot() as tx:
-            return await queries.pointed(tx, workspace, of, alias, at or now(), known)
+            found = await queries.pointed(tx, workspace, of, alias, at or now(), known)
+        return found | {"proofs": await _proven(found, [found], prove) if proofs else None}
 
     @api.get(
         "/v1/models/{model}/aliases/{alias}/history",

@@ -78,7 +78,12 @@ def build(settings: AuditSettings) -> FastAPI:
         db=db,
         bus=bus,
         routers=[
-            api.router(db, readers(db, guard, access), pins, prover(Proofs(db, archive), publisher)),
+            api.router(
+                db,
+                readers(db, guard, access, checked=settings.decision_jwks is not None),
+                pins,
+                prover(Proofs(db, archive), publisher),
+            ),
             retention.router(guard, access, rules),
             people.router(guard, access, keeper),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),

@@ -28,6 +28,10 @@ class Ingest:
             # The log must not miss a record: rather stop at it, loudly, than park it unlogged.
             raise Transient(f"cannot append: {error!r}") from error
 
+    async def taken(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """How far the log itself has come: the group may be ahead, of a database from a backup say."""
+        return await self._ledger.taken(topic, partitions)
+
     async def parked(self, record: Record, error: Permanent) -> None:
         """Of a record that Kafka's client cannot decode the log knows the place only: its offset is no hole."""
         await self.many([record])

@@ -13,16 +13,18 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import asyncpg
+import sqlalchemy as sa
 import structlog
 from prometheus_client import Counter, Gauge
 
 from audit import merkle
 from audit.clock import Clock
-from audit.known import Known, leaf_of, place_of
-from audit.leaf import MAX_LEAF, Detached, encode, redact
+from audit.known import leaf_of, place_of
+from audit.leaf import MAX_LEAF, Detached
+from audit.places import Item, State, advance, load, move, sort
+from audit.tables import kafka_offset
 from audit.tlog.archive import Archive
 from contracts.envelope import now
 from kit.bus import Record
@@ -35,7 +37,6 @@ APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what becam
 AHEAD = Gauge(
     "hallmark_audit_clock_ahead_seconds", "By how much the log's newest entry is ahead of the database's clock"
 )
-EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
 # A writer that stops inside its transaction must not hold the head for ever. The database ends an idle one by itself;
 # within COPY no time limit cuts it off, so whoever has waited that long for the head ends its session.
 # The transaction acts as the role that may append, and no more.
@@ -50,30 +51,12 @@ TRIES = 5
 MOST_AHEAD = timedelta(seconds=10)  # of the database's clock; what is dated later is not written
 LARGE = 1_000  # places whose date is remembered
 COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
-OFFSETS = """
-  update audit.kafka_offset o set next = n.next, entries = o.entries + n.entries
-  from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
-    as n (topic, partition, epoch, was, next, entries)
-  where o.topic = n.topic and o.partition = n.partition and o.epoch = n.epoch and o.next = n.was returning 1
-"""
-MOVE = f"""
-with head as (
-  update audit.tree_head set size = $8, root = $9, frontier = $10, at = $11 where id = 1 and size = $7 returning 1
-), moved as ({OFFSETS})
-select (select count(*) from head) as heads, (select count(*) from moved) as moved, clock_timestamp() as now
-"""  # noqa: S608
-NEW_PLACES = """
-insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
-select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-on conflict do nothing returning 1
-"""
 STALLED = """
 select pg_terminate_backend(a.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
 where l.relation = 'audit.tree_head'::regclass and l.granted and l.mode = 'RowExclusiveLock'
   and a.datname = current_database() and a.pid <> pg_backend_pid()
   and a.xact_start < clock_timestamp() - $1::text::interval
 """
-Place = tuple[str, int]
 
 
 class LostRace(Transient):
@@ -84,50 +67,9 @@ class ClockAhead(Transient):
     """This machine's clock was set forward; it is compared with the database's again."""
 
 
-class _Item:
-    """A record on its way: its leaf and hash, and in the end its index (None: it was in the log already)."""
-
-    __slots__ = ("at", "data", "hash", "index", "place", "record")
-
-    def __init__(self, record: Record, at: datetime) -> None:
-        self.record, self.at = record, at
-        self.place = (record.topic, record.partition)
-        place = (record.topic, record.partition, record.offset, record.timestamp_ms, at)
-        self.data = encode(*place, record.key, redact(record.headers), record.value)
-        self.hash = merkle.leaf_hash(self.data)
-        self.index: int | None = None
-
-
-@dataclass
-class _Read:
-    """How far a partition was read in an epoch, and what is to be written of it."""
-
-    place: Place
-    epoch: int
-    next: int
-    highest: int = 0  # `next` of the epoch that went furthest
-    was: int | None = None  # None: the row is new
-    lowest: int = 0
-    since: int = 0
-    entries: int = 0
-
-    def again(self) -> "_Read":
-        """To read on from."""
-        return _Read(self.place, self.epoch, self.next, self.highest, was=self.next)
-
-
-@dataclass
-class _State:
-    """What this writer believes of the log; the compare-and-set finds out when it is wrong."""
-
-    tree: merkle.Frontier
-    at: datetime
-    places: dict[Place, _Read]
-
-
 @dataclass
 class _Work:
-    items: list[_Item]
+    items: list[Item]
     done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -140,7 +82,7 @@ class Ledger:
         self.appended = Signal()
         self._preparing, self._writing = asyncio.Lock(), asyncio.Lock()
         self._waiting: list[_Work] = []
-        self._state: _State | None = None
+        self._state: State | None = None
         self._months: set[str] = set()
         self._clock = Clock(db)
         self._dated: dict[tuple[str, int, int], datetime] = {}  # large leaves that were not appended yet
@@ -169,16 +111,23 @@ class Ledger:
             APPENDED.labels(*labels).inc(count)
         return [item.index for item in work.items]
 
-    async def _prepare(self, records: Sequence[Record]) -> list[_Item]:
-        at, items = now() + await self._clock.behind(), list[_Item]()
+    async def taken(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """By partition, the first offset that the log has not read, in the newest epoch."""
+        k = kafka_offset.c
+        query = sa.select(k.partition, k.next).where(k.topic == topic, k.partition.in_(partitions)).order_by(k.epoch)
+        async with self._db.transaction() as tx:
+            return {row.partition: row.next for row in await tx.execute(query)}
+
+    async def _prepare(self, records: Sequence[Record]) -> list[Item]:
+        at, items = now() + await self._clock.behind(), list[Item]()
         # What was detached before keeps its bytes, and with them its object in the store.
         at = min([at, *(self._dated.get(place_of(record), at) for record in records)]) if self._dated else at
         for start in range(0, len(records), SLICE):
-            items += [_Item(record, at) for record in records[start : start + SLICE]]
+            items += [Item(record, at) for record in records[start : start + SLICE]]
             await asyncio.sleep(0)
         return items
 
-    async def _detach(self, items: list[_Item]) -> None:
+    async def _detach(self, items: list[Item]) -> None:
         """Before the transaction: an entry never names what is not in the store."""
         for item in items:
             if len(item.data) > MAX_LEAF:
@@ -188,7 +137,7 @@ class Ledger:
                 item.data = detached.encode()
                 item.hash = merkle.leaf_hash(item.data)
 
-    def _date(self, item: _Item) -> None:
+    def _date(self, item: Item) -> None:
         self._dated[place_of(item.record)] = item.at
         while len(self._dated) > LARGE:
             del self._dated[next(iter(self._dated))]
@@ -214,7 +163,7 @@ class Ledger:
             work.done.set_result(None)
         self.appended.set()
 
-    async def _write(self, items: list[_Item]) -> None:
+    async def _write(self, items: list[Item]) -> None:
         for _ in range(TRIES):
             async with self._db.engine.connect() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
@@ -227,14 +176,14 @@ class Ledger:
             self._state = None
         raise LostRace("others appended first, several times")
 
-    async def _try(self, driver: asyncpg.Connection, items: list[_Item]) -> bool:
+    async def _try(self, driver: asyncpg.Connection, items: list[Item]) -> bool:
         """One transaction. False: the log was not as this writer believed, and nothing was written."""
         state = self._state or await load(driver)
         self._state = None  # until the commit is through
         await self._redate(items, state.at)
-        new, reads = await self._sort(driver, items, state)
+        new, reads = await sort(driver, items, state)
         if not new:
-            if reads and not await self._advance(driver, reads):
+            if reads and not await advance(driver, reads):
                 return False
             state.places.update({read.place: read.again() for read in reads})
             self._state = state
@@ -248,9 +197,11 @@ class Ledger:
         await self._ensure_month(driver, rows[0][1], at)
         await driver.execute(BEGIN.format(limit=LIMIT))
         try:
-            if not await self._move(driver, before, state, at, reads):
+            there = await move(driver, before, state, at, reads)
+            if there is None:
                 await driver.execute("rollback")
                 return False
+            self._compare_clocks(at, state.at, there)
             await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=rows)
             if nodes:
                 columns = ("level", "index", "hash")
@@ -279,7 +230,7 @@ class Ledger:
         if ahead > MOST_AHEAD:
             log.critical("the log's time is ahead of the database's clock", ahead=str(ahead))
 
-    async def _redate(self, items: list[_Item], at: datetime) -> None:
+    async def _redate(self, items: list[Item], at: datetime) -> None:
         """Time never runs backwards in the log, also where a clock does, or another writer's was ahead."""
         late = []
         for item in items:
@@ -297,104 +248,9 @@ class Ledger:
             ended = await driver.fetch(STALLED, LIMIT)
         log.warning("waited too long for the head of the log", ended=len(ended))
 
-    async def _sort(
-        self, driver: asyncpg.Connection, items: list[_Item], state: _State
-    ) -> tuple[list[_Item], list[_Read]]:
-        """What is new, and how far each partition is read with it, epoch after epoch."""
-        new: list[_Item] = []
-        reads: list[_Read] = []
-        newest: dict[Place, _Read] = {}
-        known = await Known.at(driver, _doubtful(items, state))
-        for item in items:
-            place, offset = item.place, item.record.offset
-            read = newest.get(place)
-            if read is None and place in state.places:
-                read = newest[place] = state.places[place].again()
-                reads.append(read)
-            if read is not None and offset < read.highest and known.has(item.record):
-                read.next = max(read.next, offset + 1)
-                continue
-            if read is None or offset < read.next:
-                read = newest[place] = self._epoch(item, read, state.tree.size + len(new))
-                reads.append(read)
-            read.next = offset + 1
-            read.highest = max(read.highest, read.next)
-            read.entries += 1
-            new.append(item)
-            known.add(item.record)
-        return new, [read for read in reads if read.next != read.was]
-
-    def _epoch(self, item: _Item, before: _Read | None, since: int) -> _Read:
-        """The partition begins anew: for the first time, or since the broker forgot what it had."""
-        place, offset = item.place, item.record.offset
-        if before is None:
-            return _Read(place, 0, offset, lowest=offset, since=since)
-        EPOCHS.labels(place[0]).inc()
-        log.warning("the broker forgot its log", topic=place[0], partition=place[1], offset=offset)
-        return _Read(place, before.epoch + 1, offset, before.highest, lowest=offset, since=since)
-
     async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
         for at in (first, last):
             month = f"{at:%Y-%m}"
             if month not in self._months:
                 await driver.execute("select audit.ensure_partition($1)", at)
                 self._months.add(month)
-
-    async def _advance(self, driver: asyncpg.Connection, reads: list[_Read]) -> bool:
-        """Of an epoch after the first: what comes is in the log from before, so nothing but the offsets moves."""
-        async with driver.transaction():
-            await driver.execute("set local role hallmark_audit_writer")
-            return len(await driver.fetch(OFFSETS, *_columns(_moves(reads), 6))) == len(reads)
-
-    async def _move(
-        self,
-        driver: asyncpg.Connection,
-        size: int,
-        state: _State,
-        at: datetime,
-        reads: list[_Read],
-    ) -> bool:
-        """The compare-and-set on the head and on every offset. Raises ClockAhead."""
-        tree = state.tree
-        # In one order: the rows of several writers are locked alike.
-        known = _moves(reads)
-        fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
-        found = await driver.fetchrow(MOVE, *_columns(known, 6), size, tree.size, tree.root(), tree.dump(), at)
-        if found["heads"] != 1 or found["moved"] != len(known):
-            return False
-        self._compare_clocks(at, state.at, found["now"])
-        return not fresh or len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) == len(fresh)
-
-
-def _moves(reads: list[_Read]) -> list[tuple[Any, ...]]:
-    return sorted((*r.place, r.epoch, r.was, r.next, r.entries) for r in reads if r.was is not None)
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [[row[n] for row in rows] for n in range(width)]
-
-
-def _doubtful(items: list[_Item], state: _State) -> list[tuple[str, int, int]]:
-    """Places that the log, or the batch itself before them, has been at already."""
-    highest = {place: read.highest for place, read in state.places.items()}
-    found = []
-    for item in items:
-        following = item.record.offset + 1
-        if following <= highest.get(item.place, 0):
-            found.append(place_of(item.record))
-        highest[item.place] = max(highest.get(item.place, 0), following)
-    return found
-
-
-async def load(driver: asyncpg.Connection) -> _State:
-    """What the log is now."""
-    async with driver.transaction(isolation="repeatable_read", readonly=True):
-        head = await driver.fetchrow("select size, frontier, at from audit.tree_head")
-        rows = await driver.fetch(
-            "select distinct on (topic, partition) topic, partition, epoch, next, "
-            "max(next) over (partition by topic, partition) as highest "
-            "from audit.kafka_offset order by topic, partition, epoch desc"
-        )
-    reads = [_Read((row["topic"], row["partition"]), row["epoch"], row["next"], row["highest"]) for row in rows]
-    tree = merkle.Frontier.load(head["size"], head["frontier"])
-    return _State(tree, head["at"], {read.place: read for read in reads})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
 from audit import queries
@@ -28,6 +28,7 @@ def _utc(at: datetime) -> datetime:
         raise ValueError("in UTC it is beyond the years 1 to 9999") from error
 
 
+SIGNATURES = "hallmark-signatures"
 Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
 At = Annotated[Instant | None, Query(description="With its offset; now when absent")]
 Since = Annotated[Instant | None, Query(description="From this instant on")]
@@ -148,10 +149,12 @@ class Reader:
 Readers = Callable[..., Awaitable[Reader]]
 
 
-def readers(db: Database, guard: Guard, access: AccessLog) -> Readers:
-    """The dependency that gives a route its `Reader`."""
+def readers(db: Database, guard: Guard, access: AccessLog, *, checked: bool) -> Readers:
+    """The dependency that gives a route its `Reader`, and says in every answer whether signatures are `checked`: where
+    the service has no keys of decisions, what names one is the word of whoever writes to the topics."""
 
-    async def reader(request: Request, caller: Annotated[Principal, Depends(guard)]) -> Reader:
+    async def reader(request: Request, response: Response, caller: Annotated[Principal, Depends(guard)]) -> Reader:
+        response.headers[SIGNATURES] = "checked" if checked else "not-checked"
         return Reader(db, guard, access, caller, await access.told(request))
 
     return reader

@@ -79,7 +79,9 @@ class Filter:
             found.append(sa.or_(*(_like(t.type, pattern) for pattern in self.types)))
         if self.subject is not None:
             found.append(_like(t.subject, self.subject))
-        for name in ("actor", "outcome", "correlationid"):
+        if self.outcome is not None:  # in the text of the statement: the index leaves out what is ok
+            found.append(t.outcome == sa.literal(self.outcome, sa.Text, literal_execute=True))
+        for name in ("actor", "correlationid"):
             if (value := getattr(self, name)) is not None:
                 found.append(t[name] == value)
         if self.problem is not None:

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 NAME = "search"
 PAGE = 1_000
 IDLE_SECONDS = 0.5
+TRIGRAM = 3  # letters: the index of parts of names knows no shorter ones
 BEHIND = Gauge("hallmark_audit_search_lag", "Entries of the timeline that search cannot find yet")
 # 'simple': names and ids are no English words.
 _WORDS = sa.text(
@@ -102,16 +103,18 @@ async def _told(tx: AsyncConnection) -> int:
 
 
 async def find(tx: AsyncConnection, text: str, place: Place, ask: Ask) -> Document:
-    """Entries that say all the words of `text` (quotes, `or` and `-` as web searches have them), or that have it as
-    part of a name or id. The newest come first."""
+    """Entries that say all the words of `text` (quotes, `or` and `-` as web searches have them), or that have it, when
+    it has three letters or more, as part of a name or id. The newest come first."""
     begun = await paging.begin(tx, ask, (int,))
     t, s = timeline.c, search_entry.c
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    words = s.words.op("@@")(sa.func.websearch_to_tsquery("simple", text))
+    told: sa.ColumnElement[bool] = s.words.bool_op("@@")(sa.func.websearch_to_tsquery("simple", text))
+    if len(text) >= TRIGRAM:
+        told |= s.names.ilike(f"%{escaped}%", escape="\\")
     query = (
         sa.select(*(column for column in t if column.key != "content"))
         .join_from(search_entry, timeline, t.index == s.index)
-        .where(sa.or_(words, s.names.ilike(f"%{escaped}%", escape="\\")), s.index < begun.size, *place.on(timeline))
+        .where(told, s.index < begun.size, *place.on(timeline))
     )
     if begun.place:
         query = query.where(t.index < begun.place[0])

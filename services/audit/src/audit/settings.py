@@ -86,7 +86,7 @@ class AuditSettings(Settings):
     # A SIEM that the feed is sent to. Without, it may come and fetch it (GET /v1/siem).
     siem_url: Annotated[str, StringConstraints(pattern=r"^https?://[\x21-\x7e]+$")] | None = None
     siem_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")] = "siem"
-    siem_format: Literal["ocsf", "cloudevents"] = "ocsf"
+    siem_format: Literal["ocsf", "cloudevents", "cef"] = "ocsf"
     siem_authorization: SecretStr | None = None
 
     # The log's keys (a JWK, and PKCS#8 PEM of ML-DSA-44), or the process that holds them: unix:/path or http://host:port

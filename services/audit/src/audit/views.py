@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit import claims, intervals
+from audit import claims, intervals, telling
 from audit.decisions import Decisions
 from audit.domain import (
-    ID_USED_TWICE,
     NOT_VERIFIED,
     Entering,
     Flaw,
     Reading,
-    about,
     clean,
     content_of,
     decided,
@@ -24,13 +21,10 @@ from audit.domain import (
     read,
     signed,
 )
-from audit.facts import fact_of
 from audit.forgetting import forgotten
 from audit.leaf import Leaf, decode
-from audit.outcome import outcome_of
 from audit.page import Page
 from audit.settings import AuditSettings
-from audit.summary import summarise
 from audit.tables import claim, logged, timeline
 from audit.tlog.archive import Archive
 from audit.turns import STAGES
@@ -154,8 +148,11 @@ class Views:
                 page.claims.append(claims.note(item.index, envelope, message, judged=judged and not aside, good=good))
             elif isinstance(message, WorkspaceConfigured) and copy_of is None:
                 reading = replace(reading, flaw=await claims.contested(page.tx, envelope, message))
-        told = reading if rival is None else _twice(reading, rival)
-        self._tell(page, item.index, leaf, told, copy_of, content)
+        told = reading if rival is None else telling.twice(reading, rival)
+        row, fact = telling.rows(item.index, leaf, told)
+        page.tell({**row, "copy_of": copy_of, "content": content})
+        if fact is not None:
+            page.facts.append(fact)
         if sequenced and envelope is not None and copy_of is None and not aside:
             await self._fold(page, item.index, reading, envelope)
         return told
@@ -163,37 +160,6 @@ class Views:
     def _vouched(self, reading: Reading) -> bool:
         """Whether a signature speaks for the event, so that it counts though another one has taken its id."""
         return self._decisions is not None and signed(reading.message) and reading.flaw is None
-
-    def _tell(
-        self, page: Page, index: int, leaf: Leaf, reading: Reading, copy_of: int | None, content: bytes | None
-    ) -> None:
-        envelope, whom = reading.envelope, about(reading)
-        of = {"workspace": whom.workspace, "model": whom.model, "version": whom.version}
-        at = envelope.time if envelope else leaf.recorded_at
-        page.tell(
-            {
-                "index": index,
-                "at": at,
-                "recorded_at": leaf.recorded_at,
-                "topic": leaf.topic,
-                "event_id": envelope.id if envelope else None,
-                "type": envelope.type if envelope else None,
-                "subject": envelope.subject if envelope else None,
-                "stream": envelope.key if envelope else None,
-                "sequence": envelope.sequence if envelope else None,
-                "actor": envelope.actor if envelope else None,
-                "correlationid": envelope.correlationid if envelope else None,
-                "causationid": envelope.causationid if envelope else None,
-                "copy_of": copy_of,
-                "revised": None,
-                "content": content,
-                **of,
-                **_told(reading),
-            }
-        )
-        fact = fact_of(reading)
-        if envelope is not None and fact is not None:
-            page.facts.append({"index": index, "at": at, "type": envelope.type, **of, **fact})
 
     def _is_judged(self, reading: Reading, *, doubted: bool) -> bool:
         return not decided(reading.message) and (self._decisions is not None or doubted)
@@ -263,7 +229,8 @@ class Views:
             rival = await page.rival(row["index"], leaf.topic, envelope.id, content_of(envelope))
         if row["judged"]:
             reading = replace(reading, flaw=None if row["good"] else claims.flaw_of(row["target"]))
-            told = _told(reading) if row["leaf"] is not None else forgotten(_told(reading))
+            told = telling.told(reading)
+            told = told if row["leaf"] is not None else forgotten(told)
             if told["problem"] != row["problem"]:
                 changed = sa.update(timeline).where(timeline.c.index == row["index"])
                 await page.tx.execute(changed.values(**told, revised=page.now))
@@ -323,16 +290,3 @@ def views_of(settings: AuditSettings, archive: Archive) -> Views:
     """The views as the settings want them."""
     keys = settings.decision_jwks
     return Views(Decisions(KeySource(keys)) if keys else None, archive)
-
-
-def _twice(reading: Reading, rival: int) -> Reading:
-    """The reading of an event whose id the entry `rival` has as well."""
-    why, flaw = f"the entry {rival} has the same id and says something else", reading.flaw
-    if flaw is None:
-        return replace(reading, flaw=Flaw(ID_USED_TWICE, why))
-    return replace(reading, flaw=replace(flaw, detail=clean(f"{flaw.detail}; {why}")))
-
-
-def _told(reading: Reading) -> dict[str, Any]:
-    problem = f"{reading.flaw.code}: {reading.flaw.detail}" if reading.flaw else None
-    return {"summary": summarise(reading), "problem": problem, "outcome": outcome_of(reading)}

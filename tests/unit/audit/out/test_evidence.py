@@ -34,9 +34,10 @@ from tests.support.audit_rows import (
     registration,
     row,
 )
-from tests.support.tlog_copy import note_of, vkeys
+from tests.support.tlog_copy import note_of, root_of, vkeys
 from tests.unit.policy.records import good, keys
 
+from audit.merkle import consistency_proof
 from audit.note import Checkpoint
 from audit.out.dsse import BUNDLE, IN_TOTO, seal, unseal
 from audit.out.evidence.bundle import VERIFIER, write_bundle
@@ -266,12 +267,32 @@ async def test_what_does_not_prove_is_refused_though_its_manifest_is_signed(
     assert told in said
 
 
-async def test_an_older_checkpoint_than_the_one_that_was_kept_is_refused(log: list[Row], tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [1, 2, 3, 4])
+async def test_a_log_that_extends_the_checkpoint_that_was_kept_is_proved_to(
+    first: int, log: list[Row], tmp_path: Path
+) -> None:
+    hashes = [one.stored.leaf_hash for one in log]
+    proof = consistency_proof(hashes, first)
+    data = await made(log, grown=(first, proof))
+
+    def since(size: int, root: bytes, of: bytes = data) -> tuple[int, str]:
+        (tmp_path / "old").write_text(note_of(size, root), encoding="utf-8")
+        return verify(of, tmp_path, "--since", "old")
+
+    assert since(first, root_of(hashes[:first]))[0] == 0
+    code, said = since(first, root_of([*hashes[: first - 1], bytes(32)]))
+    assert (code, f"the first {first} entries are not those that you knew" in said) == (1, True), said
+    assert f"ask for a bundle with `since={first}`" in since(first, root_of(hashes[:first]), await made(log))[1]
+    for wrong in (proof[:-1], [*proof, bytes(32)], proof[::-1] if len(proof) > 1 else []):
+        assert since(first, root_of(hashes[:first]), await made(log, grown=(first, wrong)))[0] == 1
+
+
+async def test_the_checkpoint_that_was_kept_may_be_this_one_but_no_newer_one(log: list[Row], tmp_path: Path) -> None:
     data = await made(log)
     note = parts(data)["checkpoint"].decode()
-    for old, good_ in ((note, 0), (note_of(4, bytes(32)), 0), (note_of(5, bytes(32)), 1), (note_of(6, bytes(32)), 1)):
+    for old, code in ((note, 0), (note_of(5, bytes(32)), 1), (note_of(6, bytes(32)), 1)):
         (tmp_path / "old").write_text(old, encoding="utf-8")
-        assert verify(data, tmp_path, "--since", "old")[0] == good_
+        assert verify(data, tmp_path, "--since", "old")[0] == code
 
 
 @pytest.mark.parametrize("key", ["", "no key", vkeys()[1], VKEY.replace("test", "other")])

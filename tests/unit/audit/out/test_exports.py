@@ -1,5 +1,6 @@
 """Exports: three files that tell of the same entries, a manifest that refuses any other, cells that compute nothing."""
 
+import argparse
 import csv
 import io
 import json
@@ -8,6 +9,7 @@ from base64 import b64decode
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ from tests.support.tlog_copy import leaf_hash, note_of, vkeys
 from audit.cursor import Cursor, decode
 from audit.merkle import consistency_proof
 from audit.note import Checkpoint
+from audit.out.command import COMMAND, check
 from audit.out.dsse import EXPORT, IN_TOTO, ManifestError, pae, seal, unseal
 from audit.out.export import Prove, export, zip_entry
 from audit.out.formats import SCHEMA
@@ -27,6 +30,7 @@ from audit.out.query import Query
 from audit.out.rows import FIELDS, Row, Stored, guarded, row_of
 from audit.tlog.paths import Proven
 from contracts.registry import ModelDeleted, VersionNoted
+from kit.settings import ProcessSettings
 
 VKEY = vkeys()[0]
 NOTES: dict[Any, tuple[Checkpoint, str]] = {}
@@ -288,6 +292,31 @@ async def test_an_export_follows_the_one_before(log: list[Row]) -> None:
             verify_manifest(io.BytesIO(other), VKEY, since=since)
     with pytest.raises(ManifestError, match="does not begin with"):
         verify_manifest(io.BytesIO(data), VKEY, since=note_of(7, bytes(32)))
+
+
+async def test_an_export_is_checked_by_a_command(
+    log: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_, old = tmp_path / "export.zip", tmp_path / "old"
+    hashes = [one.stored.leaf_hash for one in log]
+    old.write_text(head_of(log[:7])[1], encoding="utf-8")
+    export_.write_bytes(await made(log, end=5, paths=prover(log), follows=(7, consistency_proof(hashes, 7))))
+    good, told = check(export_, VKEY, old, proved=True)
+    following = Cursor(len(log), (5,)).encode()
+    assert good, told
+    assert told == (
+        f"verified: 5 entries, 0 to 4, of them 0 copies; log hallmark.example/log/test of {len(log)} entries\n"
+        f"next: {following}\n"
+    )
+    export_.write_bytes(await made(log, end=5))
+    for refused in (check(export_, VKEY, proved=True), check(export_, VKEY, old), check(tmp_path / "none", VKEY)):
+        assert (refused[0], refused[1].startswith("REFUSED: ")) == (False, True)
+    parser = argparse.ArgumentParser()
+    COMMAND.arguments(parser)
+    for more, code in (([], 0), (["--proved"], 1), (["--since", str(old)], 1)):
+        given = parser.parse_args([str(export_), "--key", VKEY, *more])
+        assert await COMMAND.work(ProcessSettings(), given) == code
+    assert capsys.readouterr().out.startswith("verified: 5 entries")
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------

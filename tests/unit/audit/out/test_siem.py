@@ -1,6 +1,7 @@
 """The feed: every event as OCSF that the schema takes, and as a CloudEvent that the SDK reads, with its place."""
 
 import json
+import re
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC
@@ -17,6 +18,7 @@ from tests.unit.audit.approvals import key_of
 from tests.unit.audit.test_domain import MESSAGES
 
 from audit.out.rows import Row, Stored, row_of
+from audit.out.siem.cef import cef
 from audit.out.siem.cloudevents import UNREADABLE, cloudevent
 from audit.out.siem.feed import Feed
 from audit.out.siem.ocsf import ocsf
@@ -120,6 +122,73 @@ def test_a_body_that_is_no_json_is_sent_as_bytes(value: bytes) -> None:
     body = cloudevent(row_of(Stored(3, data, leaf_hash(data))), ORIGIN)
     json.loads(json.dumps(body, allow_nan=False))
     assert b64decode(body["data_base64"]) == data
+
+
+def parsed(line: str) -> tuple[list[str], dict[str, str]]:
+    """As a receiver reads CEF: header parts at pipes without a backslash, pairs at keys before an equals sign."""
+    assert len(line.splitlines()) == 1
+    assert line.startswith("CEF:0|")
+    *header, extension = re.split(r"(?<!\\)(?:\\\\)*\|", line, maxsplit=7)
+    found = re.findall(r"(\w+)=((?:\\.|[^\\=])*)(?= \w+=|$)", extension)
+    assert " ".join(f"{key}={value}" for key, value in found) == extension
+    meant = {"n": "\n", "r": "\r"}
+    return header, {k: re.sub(r"\\(.)", lambda m: meant.get(m[1], m[1]), v) for k, v in found}
+
+
+@pytest.mark.parametrize("message", EVERY, ids=lambda m: m.TYPE)
+def test_every_event_is_a_line_of_cef(message: Message) -> None:
+    one = logged(message)
+    header, told = parsed(cef(one, ORIGIN))
+    assert header == ["CEF:0", "Hallmark", "audit", "1", message.TYPE, message.TYPE, header[6]]
+    assert 0 <= int(header[6]) <= 10
+    assert (told["externalId"], told["cn1"], told["cs1"]) == ("41", "41", leaf_hash(one.stored.leaf).hex())
+    assert told["rt"] == str(int(one.fields["recorded_at"].timestamp() * 1000))
+    assert told["suser"] == one.fields["actor"]
+
+
+@pytest.mark.parametrize("data", BAD)
+def test_what_cannot_be_read_is_a_line_of_cef_too(data: bytes) -> None:
+    header, told = parsed(cef(unread(data), ORIGIN))
+    assert (header[4], told["outcome"], told["externalId"]) == ("unknown", "failure", "7")
+
+
+NASTY = [
+    "a=b c=d",
+    "x|y",
+    "\\",
+    "\\=",
+    "a\nb",
+    "a\r\ncs1=00 |",
+    "tab\tx",
+    "\u2028a=1",
+    "end\\",
+    "e\x01x",
+    "msg=1 outcome=success",
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_no_text_breaks_out_of_its_field(text: str) -> None:
+    """Nobody adds a field, or a line, by what they write as a reason."""
+    one = logged(ModelDeleted(workspace="default", model="fraud", reason=text))
+    plain = set(parsed(cef(logged(ModelDeleted(workspace="default", model="fraud", reason="x")), ORIGIN))[1])
+    _, told = parsed(cef(one, ORIGIN))
+    assert set(told) == plain
+    assert told["reason"] == re.sub("[\t\x01]", " ", text).replace("\r\n", "\n").replace("\u2028", "\n")
+    bent = replace(one, fields={**one.fields, "type": text})
+    assert parsed(cef(bent, ORIGIN))[0][:4] == ["CEF:0", "Hallmark", "audit", "1"]
+
+
+def test_a_text_is_no_longer_than_the_format_allows() -> None:
+    _, told = parsed(cef(logged(ModelDeleted(workspace="default", model="fraud", reason="r" * 1_900)), ORIGIN))
+    assert (len(told["reason"]), told["reason"][-3:]) == (1_023, "...")
+
+
+async def test_a_page_of_cef_is_a_record_a_line() -> None:
+    log = [row(ModelDeleted(workspace="default", model="fraud", reason=f"{n}\n"), n) for n in range(3)]
+    page = await Feed(Listed(log), ORIGIN).page(-1, 3, form="cef", limit=9)
+    lines = page.body().decode().splitlines()
+    assert [parsed(line)[1]["externalId"] for line in lines] == ["0", "1", "2"]
 
 
 async def test_pages_follow_the_cursor_and_tell_the_lag() -> None:

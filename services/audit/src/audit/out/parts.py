@@ -11,6 +11,7 @@ from audit.out import routes
 from audit.out.archive import DayArchive
 from audit.out.dsse import BytesSigner
 from audit.out.evidence.gather import Bundles
+from audit.out.policy import tlog_policy
 from audit.out.query import Entries
 from audit.out.siem.feed import Feed
 from audit.out.siem.push import Pusher, Sink
@@ -50,7 +51,11 @@ def out_of(
     entries = Entries(db, archive.inline, archive.entry)
     feed = Feed(entries, settings.checkpoint_origin)
     keys = KeySource(settings.decision_jwks) if settings.decision_jwks else None
-    bundles = Bundles(entries, Proofs(db, archive), publisher, signer, projected, keys, token)
+
+    def policy() -> str:
+        return tlog_policy(publisher.vkeys, [one.vkey for one in settings.witnesses], settings.witness_quorum)
+
+    bundles = Bundles(entries, Proofs(db, archive), publisher, signer, projected, keys, token, policy)
     days = DayArchive(
         db,
         archive,

@@ -6,7 +6,7 @@ from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from audit import queries
 from audit.access import FEED, AccessLog
@@ -14,6 +14,7 @@ from audit.cursor import Cursor, decode
 from audit.out.evidence.gather import Bundles
 from audit.out.export import export
 from audit.out.query import Query as Wanted
+from audit.out.siem.cef import TEXT
 from audit.out.siem.feed import FORMATS, LAG, Feed
 from audit.outcome import Outcome
 from audit.params import Instant
@@ -22,6 +23,7 @@ from contracts.access import Action
 from contracts.payload import Line, ModelName, VersionNumber, Workspace
 from kit.auth import Principal
 from kit.db import Database
+from kit.openapi import NO_TOKEN
 from kit.problems import Problem
 from kit.web import Guard
 
@@ -32,7 +34,10 @@ Formats = list[Literal["ndjson", "csv", "parquet"]]
 Index = Annotated[int, Query(ge=0, le=MAX_INDEX)]
 BINARY: dict[str, Any] = {"content": {ZIP: {"schema": {"type": "string", "format": "binary"}}}}
 RECORDS: dict[str, Any] = {
-    "content": {kind: {"schema": {"type": "array", "items": {"type": "object"}}} for _, kind in FORMATS.values()},
+    "content": {
+        kind: {"schema": {"type": "string"} if kind == TEXT else {"type": "array", "items": {"type": "object"}}}
+        for _, kind in FORMATS.values()
+    },
     "headers": {
         "Hallmark-After": {"description": "`after` of the next page", "schema": {"type": "integer"}},
         "Hallmark-Lag": {"description": "Entries behind this page", "schema": {"type": "integer"}},
@@ -124,16 +129,30 @@ def router(
         version: Annotated[VersionNumber, Path()],
         caller: Caller,
         workspace: Annotated[Workspace, Query()] = "default",
+        since: Annotated[
+            Index | None,
+            Query(description="Size of a checkpoint that you kept: with the proof that the log extends it"),
+        ] = None,
     ) -> StreamingResponse:
         async with db.snapshot() as tx:
             of = await queries.identity(tx, workspace, model)
         await access.admit(caller, await access.told(request), Action.READ, workspace, of)
         name = quote(f"evidence-{workspace}-{of}-{version}.zip", safe="")
         return StreamingResponse(
-            _chunks(await bundles.of(workspace, of, version)),
+            _chunks(await bundles.of(workspace, of, version, since)),
             media_type=ZIP,
             headers={"Content-Disposition": f"attachment; filename=\"evidence.zip\"; filename*=UTF-8''{name}"},
         )
+
+    @api.get(
+        "/v1/log/policy",
+        tags=["log"],
+        summary="The log's keys, its witnesses and their quorum (C2SP tlog-policy)",
+        response_class=PlainTextResponse,
+        openapi_extra=NO_TOKEN,
+    )
+    async def policy() -> PlainTextResponse:
+        return PlainTextResponse(bundles.policy() or "", headers={"Cache-Control": "no-cache"})
 
     @api.get(
         "/v1/siem",
@@ -146,7 +165,7 @@ def router(
         request: Request,
         caller: Caller,
         after: Annotated[int, Query(ge=-1, le=MAX_INDEX, description="The last index that you have; -1: none")] = -1,
-        form: Annotated[Literal["ocsf", "cloudevents"], Query(alias="format")] = "ocsf",
+        form: Annotated[Literal["ocsf", "cloudevents", "cef"], Query(alias="format")] = "ocsf",
         limit: Annotated[int, Query(ge=1, le=1_000, description="How many at most")] = 500,
     ) -> Response:
         await access.admit_sparsely(caller, FEED, await access.told(request), (after + 1, after + 1 + limit))

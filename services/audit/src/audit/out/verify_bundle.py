@@ -1,28 +1,22 @@
-"""Checks an evidence bundle, or a copy of the whole log. Needs Python 3.11 and `cryptography` 50 or newer, no more.
+"""Checks an evidence bundle, or a copy of the whole log. Needs Python 3.11 and `cryptography` (50 for ML-DSA), no more.
 
     python verify_bundle.py BUNDLE.zip --key KEYS [--since OLD]         files, checkpoint, every leaf, every proof
     python verify_bundle.py --log DIRECTORY --key KEYS [--since OLD]    every entry and tile of a C2SP tlog-tiles copy
 
 KEYS: a verifier key line or a file of them, from somewhere that is not the bundle; each must have signed. OLD: a
-checkpoint that you kept. Prints OK and exits with 0 when everything holds, else with 1 and the first that does not.
-"""
+checkpoint that you kept, which the log must extend. Prints OK and exits with 0 when everything holds, else with 1."""
 
 # fmt: off
-import argparse
-import base64
-import hashlib
-import json
-import re
-import sys
-import zipfile
+import argparse, base64, hashlib, json, re, sys, zipfile  # noqa: E401, I001
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 Key = tuple[str, bytes, bytes]  # name, key id, kind byte and public key
 Head = tuple[str, int, bytes]  # origin, size, root
-MAX_FILE = 1 << 28
+MAX_FILE, MLDSA = 1 << 28, "cryptography.hazmat.primitives.asymmetric.mldsa"
 
 def check(good: object, problem: str) -> None:
     if not good:
@@ -48,8 +42,8 @@ def parse_key(line: str) -> Key:
     return name, bytes.fromhex(key_id), data
 
 def verified(key: Key, signature: bytes, text: bytes) -> bool:
+    kind: Any = Ed25519PublicKey if key[2][0] == 1 else import_module(MLDSA).MLDSA44PublicKey
     try:
-        kind = Ed25519PublicKey if key[2][0] == 1 else MLDSA44PublicKey
         kind.from_public_bytes(key[2][1:]).verify(signature, text)
         return True
     except Exception:
@@ -70,9 +64,8 @@ def open_checkpoint(note: str, keys: list[Key], what: str = "the checkpoint") ->
         for signature in mine:
             cosigned = b"subtree/v1\n\0" + bytes([len(name)]) + name + signature[:8] + bytes([len(origin.encode())])
             cosigned += origin.encode() + bytes(8) + size.to_bytes(8, "big") + root
-            ed25519 = verified(key, signature, (text + "\n").encode())
-            good = ed25519 if key[2][0] == 1 else verified(key, signature[8:], cosigned)
-            check(good, f"{what}: the signature of {key[0]}, key {key[1].hex()}, is wrong")
+            ours, message = (signature, f"{text}\n".encode()) if key[2][0] == 1 else (signature[8:], cosigned)
+            check(verified(key, ours, message), f"{what}: the signature of {key[0]}, key {key[1].hex()}, is wrong")
     return origin, size, root
 
 def verify_bundle(path: Path, keys: list[Key], since: Head | None) -> str:
@@ -81,50 +74,61 @@ def verify_bundle(path: Path, keys: list[Key], since: Head | None) -> str:
         envelope = json.loads(bundle.open("manifest.json").read(MAX_FILE))
         payload, kind = unbase64(envelope["payload"]), b"application/vnd.hallmark.bundle+json"
         signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-        for key in keys:
-            signatures = [unbase64(one["sig"]) for one in envelope["signatures"]]
-            good = key[2][0] != 1 or any(verified(key, one, signed) for one in signatures)
-            check(good and any(one[2][0] == 1 for one in keys), f"manifest.json is not signed by {key[0]}")
+        ours, sigs = [k for k in keys if k[2][0] == 1], [unbase64(one["sig"]) for one in envelope["signatures"]]
+        check(ours and all(any(verified(k, one, signed) for one in sigs) for k in ours), "manifest.json is not signed")
         files = (manifest := json.loads(payload))["files"]
         check(sorted([*files, "manifest.json"]) == names, "the files are not those of the manifest")
-        content: dict[str, bytes] = {}
-        for name, told in files.items():
-            data = bundle.open(name).read(told["size"] + 1)
-            check(sha(data).hex() == told["sha256"] and len(data) == told["size"], f"{name} was changed")
-            content |= {name: data} if name in ("checkpoint", "events.ndjson") or name.startswith("proofs/") else {}
-    note, proofs, last = content.pop("checkpoint").decode(), {name for name in content if name != "events.ndjson"}, -1
-    origin, size, root = open_checkpoint(note, keys)
+        content = {name: bundle.open(name).read(told["size"] + 1) for name, told in files.items()}
+    for name, data in content.items():
+        check((sha(data).hex(), len(data)) == (files[name]["sha256"], files[name]["size"]), f"{name} was changed")
+    note, proofs, last = content["checkpoint"].decode(), {name for name in files if name.startswith("proofs/")}, -1
+    origin, size, root = head = open_checkpoint(note, keys)
     check(manifest["checkpoint"] == {"origin": origin, "size": size, "root": root.hex()}, "another checkpoint is named")
-    check(not since or since[1] < size or since[1:] == (size, root), "the checkpoint is older than yours, or another")
-    for line in content["events.ndjson"].splitlines():
+    verify_grown(content.get("consistency", b"").decode(), since or (origin, 0, b""), head, note)
+    for line in (events := content["events.ndjson"].splitlines()):
         event = json.loads(line)
         index, leaf = event["index"], unbase64(event["leaf"])
         check(type(index) is int and last < index < size, f"entry {index} is out of order")
         check(sha(b"\0", leaf).hex() == event["leaf_hash"], f"entry {index}: its bytes do not fit its hash")
         if "body" in event:
             check(sha(unbase64(event["body"])).hex().encode() in leaf, f"entry {index}: its body is another")
-        proof, last = f"proofs/{index:012d}.tlog-proof", index
-        proofs.remove(proof)
-        verify_proof(content[proof].decode(), index, sha(b"\0", leaf), note, size, root)
-    check(manifest["entries"] == len(content) - 1 and not proofs, "the events are not as many as the manifest says")
-    return f"{len(content) - 1} entries of {manifest['subject']}, {len(files)} files, log {origin} of {size} entries"
+        proofs.remove(proof := f"proofs/{index:012d}.tlog-proof")
+        begin, last, node = ["c2sp.org/tlog-proof@v1", f"index {index}"], index, sha(b"\0", leaf)
+        hashes = path_of(content[proof].decode(), begin, note, f"entry {index}: malformed proof")
+        good = climb(hashes, index, size - 1, node, node)[1] == root
+        check(good, f"entry {index}: its proof does not lead to the signed root")
+    check(manifest["entries"] == len(events) and not proofs, "the events are not as many as the manifest says")
+    return f"{len(events)} entries of {manifest['subject']}, {len(files)} files, log {origin} of {size} entries"
 
-def verify_proof(text: str, index: int, leaf: bytes, note: str, size: int, root: bytes) -> None:
-    """C2SP tlog-proof, by RFC 9162 section 2.1.3.2."""
+def path_of(text: str, begin: list[str], note: str, problem: str) -> list[str]:
+    """The hashes of a C2SP tlog-proof, or of a consistency proof as C2SP tlog-witness has it."""
     head, _, own = text.partition("\n\n")
-    lines = head.split("\n")
-    check(lines[:2] == ["c2sp.org/tlog-proof@v1", f"index {index}"] and own == note, f"entry {index}: malformed proof")
-    at, last = index, size - 1
-    for sibling in map(unbase64, lines[2:]):
-        check(last > 0 and len(sibling) == 32, f"entry {index}: its proof is too long")
+    check(head.split("\n")[: len(begin)] == begin and own == note, problem)
+    return head.split("\n")[len(begin) :]
+
+def verify_grown(text: str, old: Head, new: Head, note: str) -> None:
+    """That the log begins with the one of an old checkpoint."""
+    first, last = old[1] - 1, new[1] - 1
+    check(first <= last and old[0] == new[0], "the checkpoint is older than yours, or of another log")
+    if first in (-1, last):
+        return check(first < 0 or old == new, "the checkpoint is not the one of this size that you kept")
+    told = f"there is no proof from your {old[1]} entries: ask for a bundle with `since={old[1]}`"
+    path = [base64.b64encode(old[2]).decode()] * (not old[1] & first) + path_of(text, [f"old {old[1]}"], note, told)
+    ones, start = (~first & old[1]).bit_length() - 1, unbase64(path[0])
+    good = climb(path[1:], first >> ones, last >> ones, start, start) == (old[2], new[2])
+    return check(good, f"the first {old[1]} entries are not those that you knew")
+
+def climb(path: list[str], at: int, last: int, old: bytes, new: bytes) -> tuple[bytes, bytes]:
+    """What a proof makes of a node in both trees: RFC 9162, sections 2.1.3.2 and 2.1.4.2."""
+    for sibling in map(unbase64, path):
         if at & 1 or at == last:
-            leaf = sha(b"\1", sibling, leaf)
+            old, new = sha(b"\1", sibling, old), sha(b"\1", sibling, new)
             while not at & 1 and at:
                 at, last = at >> 1, last >> 1
         else:
-            leaf = sha(b"\1", leaf, sibling)
+            new = sha(b"\1", new, sibling)
         at, last = at >> 1, last >> 1
-    check(last == 0 and leaf == root, f"entry {index}: its proof does not lead to the signed root")
+    return (old, new) if last == 0 else (b"", b"")
 
 def root_of(hashes: list[bytes]) -> bytes:
     while len(hashes) > 1:
@@ -134,9 +138,8 @@ def root_of(hashes: list[bytes]) -> bytes:
 
 def tiles(directory: Path, level: str, number: int, width: int, seen: set[Path]) -> list[tuple[str, int, bytes]]:
     """What lies there of a tile: itself, and narrower ones from when it was not full."""
-    digits = f"{number:0{-(-len(str(number)) // 3) * 3}d}"
-    parts = [f"x{digits[n : n + 3]}" for n in range(0, len(digits), 3)]
-    path = Path(directory, "tile", level, *parts[:-1], parts[-1][1:])
+    parts = re.findall("...", f"{number:0{-(-len(str(number)) // 3) * 3}d}")
+    path = Path(directory, "tile", level, *(f"x{part}" for part in parts[:-1]), parts[-1])
     partial = path.with_name(path.name + ".p")
     wide = [n for n in range(255, 0, -1) if (partial / str(n)).exists()] if partial.is_dir() else []
     found = [(path, 256)] * path.exists() + [(partial / str(n), n) for n in wide]
@@ -178,7 +181,7 @@ def verify_log(directory: Path, keys: list[Key], since: Head | None) -> str:
     check(strange is None, f"{strange} is not under the checkpoint")
     return f"log {origin} of {size} entries"
 
-def main() -> int:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     (what := parser.add_mutually_exclusive_group(required=True)).add_argument("bundle", nargs="?", type=Path)
     what.add_argument("--log", type=Path)
@@ -193,7 +196,4 @@ def main() -> int:
     except Exception as error:  # whatever it is, nothing is verified
         done = f"NOT VERIFIED: {error if type(error) is ValueError else repr(error)}"[:2_000]
     print(done)
-    return int(not done.startswith("OK: "))
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(not done.startswith("OK: "))

@@ -51,9 +51,9 @@ async def rollbacks(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
 
 
 async def revocations(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
-    """Believed words that nobody may use a version, in order of the log, with the order that each rests on."""
+    """Believed words that nobody may use a version, in order of the log, with the believed order of each."""
     begun = await paging.begin(tx, ask, (int,))
-    r, o = revoked.c, fact.c
+    r, o, t = revoked.c, fact.c, timeline.c
     order = (
         sa.select(sa.func.min(o.index))
         .where(
@@ -62,6 +62,7 @@ async def revocations(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
             o.model == r.model,
             o.version == r.version,
             o.index < begun.size,
+            sa.exists().where(t.index == o.index, t.problem.is_(None), t.copy_of.is_(None)),
         )
         .scalar_subquery()
     )

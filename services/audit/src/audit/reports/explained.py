@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from audit.answers import Answer, Deleted, Tenant
+from audit.answers import Answer, Deleted, Proofs, Tenant
 
 
 class Fact(Answer):
@@ -36,20 +36,6 @@ class PinSaid(Answer):
     sequence: int
     issued_at: datetime
     agrees: bool
-
-
-class Proof(Answer):
-    """`proof` leads from `leaf_hash` (hex) to the root of the checkpoint; hashes in base64 (RFC 6962)."""
-
-    index: int
-    leaf_hash: str
-    proof: list[str]
-
-
-class Proofs(Answer):
-    size: int
-    checkpoint: str
-    items: list[Proof]
 
 
 class Explanation(Answer):

@@ -76,7 +76,7 @@ class LegalHolds:
 
     async def _page(self, start: int, until: int) -> Sequence[Row]:
         e = logged.c
-        query = sa.select(e.index, e.recorded_at, e.leaf).where(e.index >= start, e.index < until)
+        query = sa.select(e.index, e.recorded_at, e.leaf, e.leaf_hash).where(e.index >= start, e.index < until)
         async with self._db.transaction() as tx:
             return (await tx.execute(query.order_by(e.index).limit(WIDTH))).mappings().all()
 
@@ -88,16 +88,17 @@ class LegalHolds:
             if (row["since"] and at < row["since"]) or (row["until"] and at >= row["until"]):
                 continue
             try:
-                keys |= await self._objects(row, entry["index"], entry["leaf"])
+                keys |= await self._objects(row, entry)
             except (ValueError, Contradiction) as error:
                 # Nobody can read whether it is meant: what is left of it stays, and the others have their turn.
                 log.error("a damaged entry is held", hold=row["id"], index=entry["index"], error=repr(error))
                 keys |= _bundle(entry["index"])
         return keys
 
-    async def _objects(self, row: Row, index: int, leaf: bytes | None) -> set[str]:
+    async def _objects(self, row: Row, entry: Row) -> set[str]:
         """Those of one entry, if it is meant. Of a pruned one the store has the bytes."""
-        leaf = leaf if leaf is not None else await self._archive.entry(index)
+        index, leaf = entry["index"], entry["leaf"]
+        leaf = leaf if leaf is not None else await self._archive.entry(index, entry["leaf_hash"])
         found = decode(leaf)
         whole = await self._archive.inline(leaf) if isinstance(found, Detached) else leaf
         if row["marks"] and not any(mark in whole for mark in row["marks"]):

@@ -56,7 +56,7 @@ class Pruner:
             slowest = sa.select(follower).where(counts).order_by(follower.c.next)
             behind = (await tx.execute(slowest.limit(1))).first()
         found = [Month(row.partition, row.first, row.until, row.problem) for row in rows if row.first is not None]
-        months = []
+        months: list[Month] = []
         for month in found:
             problem = month.problem
             if problem is None and behind is not None and behind.next < month.until:

@@ -1,7 +1,8 @@
 """The log's objects in the S3 store: written once, locked against change where the store can, read back as they are.
 
 Layout of the bucket: `tile/...` as C2SP tlog-tiles has it, `checkpoint` (the only object that changes),
-`checkpoints/<size>`, `leaf/<sha256>` (leaves too large for a bundle).
+`checkpoints/<size>`, `sizes/<99...9 - size>` (so that the first key names the largest), `leaf/<sha256>` (leaves too
+large for a bundle).
 """
 
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from kit.problems import Problem
 
 CHECKPOINT = "checkpoint"
 BUNDLES_BYTES = 32 << 20
+SIZES, LARGEST = "sizes/", 10**19 - 1
 TEXT, BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 
 
@@ -90,6 +92,15 @@ class Archive:
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         headers = {"Content-Type": TEXT, "Cache-Control": "no-cache", **condition}
         return await self.store.put(CHECKPOINT, note.encode(), headers) is not None
+
+    async def keep_size(self, size: int) -> None:
+        """Notes that a checkpoint of that size was signed."""
+        await self.keep(f"{SIZES}{LARGEST - size:019}", f"{size}\n".encode(), content_type=TEXT)
+
+    async def largest(self) -> int:
+        """The largest size noted, also where somebody has hidden it behind a delete marker; 0 before the first."""
+        key = await self.store.first_key(SIZES)
+        return 0 if key is None else LARGEST - int(key.removeprefix(SIZES))
 
     async def delete_under(self, prefix: str) -> None:
         await self.store.delete(*[item.key async for item in self.store.objects(prefix)])

@@ -35,6 +35,7 @@ SPLIT = Gauge("hallmark_audit_log_contradicted", "1 while the log contradicts wh
 ACTOR = "service:audit"
 AT_ONCE = 8
 TRIES = 50
+MOST_PAUSE = 0.2
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Publisher:
         self._every, self._publish_every = every_seconds, publish_seconds
         self._attestation, self._former_keys = attestation, tuple(former_keys)
         self._busy = asyncio.Lock()
+        self._partial: set[Tile] = set()  # what this process has put and not tidied up, without the widths
         self._finished: Checkpoint | None = None  # what this process has brought out completely
         self.stream = f"checkpoint:{signer.name}"
 
@@ -93,15 +95,22 @@ class Publisher:
         """
         async with self._busy:
             await self._signer.load()
-            for _ in range(TRIES):
+            for n in range(TRIES):
+                await asyncio.sleep(min(0.005 * n, MOST_PAUSE))
                 # What was published is read before the head, so that the head can only be ahead of it.
                 newest = await self.newest()
+                largest = self._finished or await self._largest()
                 if newest is not None and newest.checkpoint == self._finished == await self._head():
                     return newest
                 stored = await self._archive.checkpoint()
                 head = await self._head()
                 if newest is not None:
                     await self._extends(newest.checkpoint, head)
+                if largest.size > head.size or largest.root not in (
+                    merkle.EMPTY_ROOT,
+                    newest and newest.checkpoint.root,
+                ):
+                    await self._extends(largest, head)
                 try:
                     found = await self._publish(head, stored)
                 except Overtaken as error:
@@ -167,12 +176,21 @@ class Publisher:
         if out.root != (head.root if out.size == head.size else await self._proofs.root(out.size)):
             raise Contradiction(f"another root was published for {out.size} entries")
 
+    async def _largest(self) -> Checkpoint:
+        """The largest that was ever signed, wherever `checkpoint` was set back to. Where only its size is left: with
+        the empty root."""
+        size = await self._archive.largest()
+        note = await self._archive.read(f"checkpoints/{size}") if size else None
+        return Checkpoint(self._signer.name, size, merkle.EMPTY_ROOT) if note is None else self._opened(note.decode())
+
     async def _put(self, wanted: Iterable[Tile]) -> None:
         """Puts tiles and bundles, several at a time. All are durable when this returns."""
         rest = iter(wanted)
 
         async def work() -> None:
             for tile in rest:
+                if not tile.is_full:
+                    self._partial.add(Tile(tile.level, tile.number))
                 await self._archive.keep(tile.path, await self._made(tile), lock=tile.is_full)
 
         ends = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
@@ -200,6 +218,7 @@ class Publisher:
             kept = await self._archive.keep_first(key, note.encode(), content_type=TEXT)
         if self._opened(kept.decode()) != head:
             raise Contradiction(f"another root was published for {head.size} entries")
+        await self._archive.keep_size(head.size)
         if noted is None:
             row = {"size": head.size, "root": head.root, "note": kept.decode(), "at": now()}
             async with self._db.transaction() as tx:
@@ -222,10 +241,13 @@ class Publisher:
         return Published(head, row.note)
 
     async def _tidy(self, old: int, new: int) -> None:
-        """Deletes partial tiles whose full tile is there now."""
-        full = [tile for tile in tiles.grown(old, new) if tile.is_full and tile.start < old >> (max(tile.level, 0) * 8)]
-        for tile in full:
+        """Deletes partial tiles whose full tile is there now: those of the checkpoint before, and of what never became
+        one."""
+        last = {tile for tile in tiles.grown(old, new) if tile.is_full and tile.start < old >> (max(tile.level, 0) * 8)}
+        full = {tile for tile in self._partial if tile.start + tile.width <= new >> (max(tile.level, 0) * 8)}
+        for tile in sorted(last | full):
             await self._archive.delete_under(f"{tile.path}.p/")
+        self._partial -= full
 
     async def announce(self, published: Published) -> None:
         """Appends `checkpoint.published` when the tree has grown by more than the last such event, and that is old

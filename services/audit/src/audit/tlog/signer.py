@@ -169,12 +169,12 @@ def _lines(text: str) -> Response:
 
 
 async def _body(request: Request, limit: int = addition.MAX_BYTES) -> bytes:
-    body = b""
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
             raise Problem(413, "too-large", f"a request has at most {limit} bytes")
-    return body
+    return bytes(body)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from audit import out
 from audit.note import Checkpoint
 from audit.out.dsse import BUNDLE, IN_TOTO, BytesSigner, seal
 from audit.out.evidence.card import model_card
-from audit.out.evidence.documents import checksums, ml_bom, statement, tlog_proof
+from audit.out.evidence.documents import checksums, consistency, ml_bom, statement, tlog_proof
 from audit.out.evidence.dossier import Decided, Dossier
 from audit.out.evidence.page import page
 from audit.out.export import zip_entry
@@ -37,8 +37,11 @@ async def write_bundle(
     jwks: Mapping[str, Any],
     signer: BytesSigner,
     timestamp: bytes | None = None,
+    grown: tuple[int, Sequence[bytes]] | None = None,
+    policy: str | None = None,
 ) -> None:
     """Writes the zip. `proofs`: the audit path of each row of `of` under `head`; `timestamp`: an RFC 3161 token of it.
+    `grown`: the size of an older tree, and the proof that this one begins with it. `policy`: a C2SP tlog-policy.
 
     Raises:
         KeyError: a proof is missing.
@@ -59,6 +62,10 @@ async def write_bundle(
         small["bom.cdx.json"] = ml_bom(of) or b""
     if timestamp is not None:
         small["timestamp.tsr"] = timestamp
+    if grown is not None:
+        small["consistency"] = consistency(*grown, note).encode()
+    if policy is not None:
+        small["tlog-policy"] = policy.encode()
     files: dict[str, Content] = {
         **{name: partial(_whole, data) for name, data in small.items()},
         "events.ndjson": lambda: map(ndjson_line, of.rows),

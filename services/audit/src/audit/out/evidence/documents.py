@@ -26,6 +26,12 @@ def tlog_proof(index: int, path: Sequence[bytes], note: str) -> str:
     return f"c2sp.org/tlog-proof@v1\nindex {index}\n{hashes}\n{note}"
 
 
+def consistency(first: int, path: Sequence[bytes], note: str) -> str:
+    """C2SP tlog-witness, the body of add-checkpoint: the old size, the consistency proof, the checkpoint."""
+    hashes = "".join(f"{b64encode(node).decode()}\n" for node in path)
+    return f"old {first}\n{hashes}\n{note}"
+
+
 def checksums(artifact: Artifact) -> str:
     """As `sha256sum --check` reads it. Paths hold neither backslash nor control characters."""
     return "".join(f"{_hex(part.digest)}  {part.path}\n" for part in artifact.parts())

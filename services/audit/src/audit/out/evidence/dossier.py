@@ -1,7 +1,7 @@
 """What the logged events say of one version, put in order for the files of its bundle. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,9 @@ from contracts.lifecycle import subject_of
 from policy.findings import Judgement
 from policy.judge import judge
 from policy.signature import BadSignature, taken_apart
+
+# Checks of a decision without which nobody's signature is shown. A key that was revoked since takes nothing back.
+UNSIGNED = {"signature", "payload"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ def dossier_of(workspace: str, model: str, version: int, rows: Sequence[Row], ke
     """
     told = [row for row in rows if row.fields["problem"] is None and row.fields["copy_of"] is None]
     good = [row for row in told if row.reading.message is not None]
+    decisions = _decisions(good, keys)
+    signed = {one.jws for one in decisions if not {check.name for check in one.judgement.failed} & UNSIGNED}
     return Dossier(
         workspace,
         model,
@@ -87,8 +92,8 @@ def dossier_of(workspace: str, model: str, version: int, rows: Sequence[Row], ke
             if isinstance(m := row.reading.message, registry.StageChanged | registry.AliasChanged)
         ],
         evidence=[m.evidence for row in good if isinstance(m := row.reading.message, approval.EvidenceAttached)],
-        decisions=_decisions(good, keys),
-        signings=[signing for row in good for signing in _signings(row)],
+        decisions=decisions,
+        signings=[signing for row in good for signing in _signings(row, signed)],
     )
 
 
@@ -119,10 +124,10 @@ def _payload(jws: str) -> Any:
         return None
 
 
-def _signings(row: Row) -> Iterable[Signing]:
+def _signings(row: Row, signed: Collection[str]) -> Iterable[Signing]:
     message, index = row.reading.message, row.stored.index
     match message:
-        case approval.RequestDecided():
+        case approval.RequestDecided() if message.jws in signed:
             yield from _of_decision(message.decision, index)
         case approval.ReviewGiven():
             verdict = "justified" if message.justified else "not justified"

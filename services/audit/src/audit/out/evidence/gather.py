@@ -46,10 +46,11 @@ class Bundles:
     projected: Signal
     keys: KeySource | None = None
     token: Token = no_token
+    policy: Callable[[], str | None] = lambda: None
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
-    async def of(self, workspace: str, model: str, version: int) -> IO[bytes]:
-        """The zip, at its beginning.
+    async def of(self, workspace: str, model: str, version: int, since: int | None = None) -> IO[bytes]:
+        """The zip, at its beginning. `since`: the size of a tree that this one is to be proved to begin with.
 
         Raises:
             Problem: 404, the log knows nothing of the version; 413, it knows too much; 503, the views are behind, or
@@ -62,13 +63,14 @@ class Bundles:
         except TimeoutError as error:
             raise Problem(503, "unavailable", "bundles of others are being made; try again") from error
         try:
-            return await self._made(workspace, model, version)
+            return await self._made(workspace, model, version, since)
         finally:
             self.turns.release()
 
-    async def _made(self, workspace: str, model: str, version: int) -> IO[bytes]:
+    async def _made(self, workspace: str, model: str, version: int, since: int | None) -> IO[bytes]:
         published = await self.publisher.current()
         head = published.checkpoint
+        grown = None if since is None else (since, await self.proofs.consistency(since, head.size))
         await self._caught_up(head.size)
         query = Query(0, head.size, workspace, model, version, of_model=True)
         rows = await self._rows(query)
@@ -87,6 +89,8 @@ class Bundles:
             jwks=jwks,
             signer=self.signer,
             timestamp=await self.token(head.size),
+            grown=grown,
+            policy=self.policy(),
         )
         target.seek(0)
         return target

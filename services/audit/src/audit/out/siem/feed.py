@@ -9,26 +9,34 @@ from prometheus_client import Gauge
 
 from audit.out.query import Query, Source
 from audit.out.rows import Row
+from audit.out.siem.cef import TEXT, cef
 from audit.out.siem.cloudevents import BATCH, cloudevent
 from audit.out.siem.ocsf import ocsf
 
 LAG = Gauge("hallmark_audit_siem_lag", "Entries that the reader of the feed has not taken", ["sink"])
 MAX_BYTES = 8 << 20
-Mapper = Callable[[Row, str], dict[str, Any]]
-FORMATS: dict[str, tuple[Mapper, str]] = {"ocsf": (ocsf, "application/json"), "cloudevents": (cloudevent, BATCH)}
+Mapper = Callable[[Row, str], dict[str, Any] | str]
+FORMATS: dict[str, tuple[Mapper, str]] = {
+    "ocsf": (ocsf, "application/json"),
+    "cloudevents": (cloudevent, BATCH),
+    "cef": (cef, TEXT),
+}
 
 
 @dataclass(frozen=True)
 class Page:
     """`after`: the cursor to go on with. `lag`: how many entries there are behind it. `types`: those of the events."""
 
-    records: Sequence[dict[str, Any]]
+    records: Sequence[Any]
     types: Sequence[str | None]
     after: int
     lag: int
+    form: str
 
     def body(self) -> bytes:
-        """A JSON array, ASCII."""
+        """A JSON array, ASCII; of CEF a record a line, UTF-8."""
+        if self.form == "cef":
+            return "".join(f"{record}\n" for record in self.records).encode(errors="backslashreplace")
         return json.dumps(self.records, separators=(",", ":"), ensure_ascii=True).encode()
 
 
@@ -39,7 +47,7 @@ class Feed:
     async def page(self, after: int, size: int, *, form: str, limit: int) -> Page:
         """At most `limit` entries of the log of `size` that come after that index (-1: from the first on)."""
         mapper, _ = FORMATS[form]
-        records: list[dict[str, Any]] = []
+        records: list[Any] = []
         types: list[str | None] = []
         held, last = 0, after
         # Not beyond what was read: a record whose signature is no good would go out as if it were.
@@ -53,4 +61,4 @@ class Feed:
                     break
             if held > MAX_BYTES:
                 break
-        return Page(records, types, last, max(size - 1 - last, 0))
+        return Page(records, types, last, max(size - 1 - last, 0), form)

@@ -1,0 +1,172 @@
+"""Where Kafka's records have their place in the log: what is new, and how far each partition is read with it.
+
+A partition is read in epochs: a new one begins when the broker forgot its log, or when somebody goes back to a hole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import structlog
+from prometheus_client import Counter
+
+from audit import merkle
+from audit.known import Known, place_of
+from audit.leaf import encode, redact
+from kit.bus import Record
+
+log = structlog.get_logger()
+EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
+OFFSETS = """
+  update audit.kafka_offset o set next = n.next, entries = o.entries + n.entries
+  from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
+    as n (topic, partition, epoch, was, next, entries)
+  where o.topic = n.topic and o.partition = n.partition and o.epoch = n.epoch and o.next = n.was returning 1
+"""
+MOVE = f"""
+with head as (
+  update audit.tree_head set size = $8, root = $9, frontier = $10, at = $11 where id = 1 and size = $7 returning 1
+), moved as ({OFFSETS})
+select (select count(*) from head) as heads, (select count(*) from moved) as moved, clock_timestamp() as now
+"""  # noqa: S608
+NEW_PLACES = """
+insert into audit.kafka_offset (topic, partition, epoch, lowest, next, entries, since)
+select * from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+on conflict do nothing returning 1
+"""
+Place = tuple[str, int]
+
+
+class Item:
+    """A record on its way: its leaf and hash, and in the end its index (None: it was in the log already)."""
+
+    __slots__ = ("at", "data", "hash", "index", "place", "record")
+
+    def __init__(self, record: Record, at: datetime) -> None:
+        self.record, self.at = record, at
+        self.place = (record.topic, record.partition)
+        place = (record.topic, record.partition, record.offset, record.timestamp_ms, at)
+        self.data = encode(*place, record.key, redact(record.headers), record.value)
+        self.hash = merkle.leaf_hash(self.data)
+        self.index: int | None = None
+
+
+@dataclass
+class Read:
+    """How far a partition was read in an epoch, and what is to be written of it."""
+
+    place: Place
+    epoch: int
+    next: int
+    highest: int = 0  # `next` of the epoch that went furthest
+    was: int | None = None  # None: the row is new
+    lowest: int = 0
+    since: int = 0
+    entries: int = 0
+
+    def again(self) -> "Read":
+        """To read on from."""
+        return Read(self.place, self.epoch, self.next, self.highest, was=self.next)
+
+
+@dataclass
+class State:
+    """What this writer believes of the log; the compare-and-set finds out when it is wrong."""
+
+    tree: merkle.Frontier
+    at: datetime
+    places: dict[Place, Read]
+
+
+async def sort(driver: asyncpg.Connection, items: list[Item], state: State) -> tuple[list[Item], list[Read]]:
+    """What is new, and how far each partition is read with it, epoch after epoch."""
+    new: list[Item] = []
+    reads: list[Read] = []
+    newest: dict[Place, Read] = {}
+    known = await Known.at(driver, _doubtful(items, state))
+    for item in items:
+        place, offset = item.place, item.record.offset
+        read = newest.get(place)
+        if read is None and place in state.places:
+            read = newest[place] = state.places[place].again()
+            reads.append(read)
+        if read is not None and offset < read.highest and known.has(item.record):
+            read.next = max(read.next, offset + 1)
+            continue
+        if read is None or offset < read.next:
+            read = newest[place] = _epoch(item, read, state.tree.size + len(new))
+            reads.append(read)
+        read.next = offset + 1
+        read.highest = max(read.highest, read.next)
+        read.entries += 1
+        new.append(item)
+        known.add(item.record)
+    return new, [read for read in reads if read.next != read.was]
+
+
+def _epoch(item: Item, before: Read | None, since: int) -> Read:
+    """The partition begins anew: for the first time, or since the broker forgot what it had."""
+    place, offset = item.place, item.record.offset
+    if before is None:
+        return Read(place, 0, offset, lowest=offset, since=since)
+    EPOCHS.labels(place[0]).inc()
+    log.warning("the broker forgot its log", topic=place[0], partition=place[1], offset=offset)
+    return Read(place, before.epoch + 1, offset, before.highest, lowest=offset, since=since)
+
+
+async def advance(driver: asyncpg.Connection, reads: list[Read]) -> bool:
+    """Of an epoch after the first: what comes is in the log from before, so nothing but the offsets moves."""
+    async with driver.transaction():
+        await driver.execute("set local role hallmark_audit_writer")
+        return len(await driver.fetch(OFFSETS, *_columns(_moves(reads), 6))) == len(reads)
+
+
+async def move(driver: asyncpg.Connection, size: int, state: State, at: datetime, reads: list[Read]) -> datetime | None:
+    """The compare-and-set on the head and on every offset. Gives the database's time; None: somebody was faster."""
+    tree = state.tree
+    # In one order: the rows of several writers are locked alike.
+    known = _moves(reads)
+    fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
+    found = await driver.fetchrow(MOVE, *_columns(known, 6), size, tree.size, tree.root(), tree.dump(), at)
+    if found["heads"] != 1 or found["moved"] != len(known):
+        return None
+    if fresh and len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) != len(fresh):
+        return None
+    there: datetime = found["now"]
+    return there
+
+
+def _moves(reads: list[Read]) -> list[tuple[Any, ...]]:
+    return sorted((*r.place, r.epoch, r.was, r.next, r.entries) for r in reads if r.was is not None)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    return [[row[n] for row in rows] for n in range(width)]
+
+
+def _doubtful(items: list[Item], state: State) -> list[tuple[str, int, int]]:
+    """Places that the log, or the batch itself before them, has been at already."""
+    highest = {place: read.highest for place, read in state.places.items()}
+    found = []
+    for item in items:
+        following = item.record.offset + 1
+        if following <= highest.get(item.place, 0):
+            found.append(place_of(item.record))
+        highest[item.place] = max(highest.get(item.place, 0), following)
+    return found
+
+
+async def load(driver: asyncpg.Connection) -> State:
+    """What the log is now."""
+    async with driver.transaction(isolation="repeatable_read", readonly=True):
+        head = await driver.fetchrow("select size, frontier, at from audit.tree_head")
+        rows = await driver.fetch(
+            "select distinct on (topic, partition) topic, partition, epoch, next, "
+            "max(next) over (partition by topic, partition) as highest "
+            "from audit.kafka_offset order by topic, partition, epoch desc"
+        )
+    reads = [Read((row["topic"], row["partition"]), row["epoch"], row["next"], row["highest"]) for row in rows]
+    tree = merkle.Frontier.load(head["size"], head["frontier"])
+    return State(tree, head["at"], {read.place: read for read in reads})
