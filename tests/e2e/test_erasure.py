@@ -86,6 +86,10 @@ def scenario(system: System, directory: Path) -> Erased:
 
     seen = Erased(system, pseudonym, evidence(system), *head(system))
     seen.before = everywhere(system)
+    with pytest.raises(HallmarkError) as refused:
+        system.client("root", "admins").erase_identity(pseudonym, "case 4711")
+    assert refused.value.code == "seen-lately"
+    run(silent(system))
     assert commands(system, pseudonym) == ["find", "show", "erase"]
     for name in (SECOND, ADDRESS):  # every account of theirs: an address stays while another has it
         [other] = system.aud.identities(name)
@@ -94,6 +98,17 @@ def scenario(system: System, directory: Path) -> Erased:
     until_now(lambda: erasure_is_logged(system, pseudonym), 60, "the erasure is in the log")
     seen.after = everywhere(system)
     return seen
+
+
+async def silent(system: System) -> None:
+    """As if nobody had called for a while."""
+    assert system.stack is not None
+    assert system.stack.infra is not None
+    connection = await asyncpg.connect(database_url(system.stack.infra.infra))
+    try:
+        await connection.execute("update people.state set last_seen = last_seen - interval '1 hour'")
+    finally:
+        await connection.close()
 
 
 def separation_of_duties(system: System, request_id: str) -> None:
@@ -130,6 +145,10 @@ def no_names(system: System, request_id: str) -> None:
     with pytest.raises(HallmarkError) as refused:
         root.set_member("nobody-of-this-name", ["reviewers"])
     assert refused.value.code == "unknown-person"
+    for name in (SUBJECT, "nobody-of-this-name"):
+        with pytest.raises(HallmarkError) as refused:
+            ben.member(name)
+        assert refused.value.code == "forbidden", "which does not tell whether there is somebody of that name"
     assert is_pseudonym(root.member(SUBJECT).subject)
     lent = ben.delegate(ADDRESS, datetime.now(UTC) + timedelta(days=1), reason="a holiday")
     assert is_pseudonym(lent.delegate)

@@ -16,9 +16,12 @@ from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
+from tests.support.waiting import until
 
 from audit import tables
+from audit.access import PERSONAL, PLAIN, TEXTS
 from audit.people.keeper import Keeper
+from audit.retention.rules import holds_of
 from audit.settings import AuditSettings
 from contracts.audit import AccessRecorded, PersonKnown, SubjectErased
 from contracts.canonical import canonical_json
@@ -28,6 +31,7 @@ from kit.auth import KeySource, Principal, Verifier
 from kit.errors import is_transient
 from kit.events import EventLog
 from kit.keys import load_key, make_token
+from kit.migrations import migrate
 from kit.people import People
 from kit.problems import Problem
 from policy.case import names
@@ -64,7 +68,29 @@ def token(key: OKPKey, subject: str, email: str | None = None, kind: str = "pers
 
 
 def keeper(audit: Harness) -> Keeper:
-    return Keeper(audit.db, EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit"))
+    return Keeper(audit.db, events(), audit.settings.checkpoint_origin)
+
+
+def events() -> EventLog:
+    return EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
+
+
+async def silent(audit: Harness) -> None:
+    """As if nobody had called for a while."""
+    await audit.execute("update people.state set last_seen = last_seen - interval '1 hour'")
+
+
+async def waits(audit: Harness, many: int = 1) -> None:
+    """Until so many wait for a lock."""
+    waiting = (
+        "select count(distinct l.pid) from pg_locks l join pg_database d on d.oid = l.database "
+        "where not l.granted and d.datname = current_database()"
+    )
+    while True:
+        async with audit.db.transaction() as tx:
+            if await tx.scalar(sa.text(waiting)) >= many:
+                return
+        await asyncio.sleep(0.01)
 
 
 async def said(audit: Harness, kind: type[Any]) -> list[Any]:
@@ -109,6 +135,10 @@ async def test_service_accounts_keep_their_names(audit: Harness, people: People,
     check = verifier(audit, people)
     trainer = await check.principal(token(key, "trainer", None, "service"))
     assert (trainer.subject, trainer.kind) == ("trainer", "service")
+    for subject, email in (("ben@corp.example", None), ("carla", "carla@corp.example")):
+        untold = await check.principal(token(key, subject, email, "service"))
+        assert is_pseudonym(untold.subject), "a person whose token does not say that they are one"
+        assert (await check.principal(token(key, subject, email))).subject == untold.subject
     ana = await check.principal(token(key, "ana"))
     bot = await check.principal(token(key, "ana", None, "service"))
     assert bot.subject == ana.subject, "a machine that bears a person's name is not called by it"
@@ -130,6 +160,21 @@ async def test_a_vault_that_is_away_is_waited_for_and_what_it_said_holds_a_minut
     await shut.close()
     assert is_transient(failed.value), "so the answer is 503, and a record of Kafka is tried again"
     assert "ben" not in str(failed.value)
+
+
+async def test_a_name_leaves_memory_when_it_counts_no_more(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.people.KEEP_SECONDS", 0.1)
+    await people.meet("ana", None, person=True)
+    assert len(people._kept) == 1
+    await until(lambda: not people._kept, 5)
+
+
+async def test_a_service_is_not_ready_without_the_vault(audit: Harness) -> None:
+    shut = SecretStr("postgresql://hallmark_people:test@127.0.0.1:1/nothing")
+    audit.settings = audit.settings.model_copy(update={"people_database_url": shut})
+    async with audit.client("aud") as auditor:
+        missing = (await auditor.get("/readyz")).json()["missing"]
+    assert [part.partition(":")[0] for part in missing] == ["start-up", "vault"]
 
 
 async def test_an_error_of_the_vault_names_nobody(audit: Harness, people: People, key: OKPKey) -> None:
@@ -160,6 +205,8 @@ async def test_erasing_somebody(audit: Harness, people: People) -> None:
     ana, mail = await people.meet("ana", "ana@corp.example", person=True)
     shared = (await people.meet("ben", "team@corp.example", person=True))[1]
     await people.meet("ana", "team@corp.example", person=True)
+    await silent(audit)
+    await people.meet("eve", "team@corp.example", person=True)
     path = f"/v1/people/{ana}"
     async with audit.client("aud") as auditor, audit.client("root", "admins") as admin:
         found = (await auditor.get("/v1/people", params={"subject": "ANA@corp.example"})).json()["items"]
@@ -191,6 +238,7 @@ async def test_erasing_somebody(audit: Harness, people: People) -> None:
 async def test_the_pages_of_the_vault_hold_nothing_of_who_was_erased(audit: Harness, people: People) -> None:
     ana, _ = await people.meet("ana-of-old-pages", "ana-of-old-pages@corp.example", person=True)
     await people.meet("ben-of-old-pages", None, person=True)
+    await silent(audit)
     await keeper(audit).erase(ana, "root", "article 17")
     await audit.execute("checkpoint")
     admin = await asyncpg.connect(audit.admin_url)
@@ -206,6 +254,7 @@ async def test_the_pages_of_the_vault_hold_nothing_of_who_was_erased(audit: Harn
 
 async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Harness, people: People) -> None:
     ana, _ = await people.meet("ana", None, person=True)
+    await silent(audit)
     async with audit.client("root", "admins") as admin:
         made = (await admin.post("/v1/retention/holds", json={"reason": "a trial"})).json()
         refused = await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})
@@ -226,9 +275,122 @@ async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Har
         assert (await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})).status_code == 200
 
 
-async def happened(tx: AsyncConnection, request: str, index: int, kind: str, person: str, **data: Any) -> None:
+async def test_an_open_request_keeps_whoever_has_a_part_in_it_by_whatever_name(audit: Harness, people: People) -> None:
+    met = [await people.meet(f"p{n}", f"p{n}@corp.example", person=True) for n in range(5)]
+    await silent(audit)
+    (asker, _), (_, author), (_, committer), (owner, _), (nobody, _) = met
+    version = {"workspace": "w", "model": "m", "version": 1}
+    async with audit.db.transaction() as tx:
+        await happened(tx, "r", 1, "request.opened", str(author), **version)
+        await happened(tx, "r", 2, "vote.cast", "ben", vote={"on_behalf_of": asker}, **version)
+        content = {"owner": owner, "lineage": {"committers": [committer]}}
+        await happened(tx, None, 3, "version.registered", "trainer", content=content, **version)
+        await happened(tx, None, 4, "version.registered", nobody, **version | {"version": 2})
+    for kept, _ in met[:4]:
+        with pytest.raises(Problem) as refused:
+            await keeper(audit).erase(kept, "root", "article 17")
+        assert (refused.value.status, refused.value.code) == (409, "open-request")
+    assert (await keeper(audit).erase(nobody, "root", "article 17"))["pseudonym"] == nobody
+
+
+async def test_nobody_is_erased_whom_a_service_may_still_know_by_the_old_pseudonym(
+    audit: Harness, people: People
+) -> None:
+    ana, mail = await people.meet("ana", "ana@corp.example", person=True)
+    await silent(audit)
+    await people.stand_in("ANA@corp.example")
+    for known in (ana, mail):
+        with pytest.raises(Problem) as refused:
+            await keeper(audit).erase(str(known), "root", "article 17")
+        assert (refused.value.status, refused.value.code) == (409, "seen-lately")
+    await silent(audit)
+    await keeper(audit).erase(ana, "root", "article 17")
+    async with people._db.transaction() as tx:
+        with pytest.raises(DBAPIError, match="was somebody's"):
+            ensure = "select people.ensure('hallmark', true, 'eve', 'eve', :gone, decode(repeat('00', 32), 'hex'))"
+            await tx.execute(sa.text(ensure), {"gone": ana})
+
+
+async def test_to_nobody_is_the_vault_empty_while_somebody_is_erased(
+    audit: Harness, people: People, migrated: str
+) -> None:
+    ana, _ = await people.meet("ana", None, person=True)
+    gone, _ = await people.meet("ben", None, person=True)
+    admin = await asyncpg.connect(migrated)
+    try:
+        async with admin.transaction():
+            await admin.execute("select people.erase($1)", gone)
+            known, found = asyncio.create_task(people.known("ana")), asyncio.create_task(keeper(audit).find("ana"))
+            await waits(audit, 2)
+    finally:
+        await admin.close()
+    assert await known == ana
+    assert [one["pseudonym"] for one in await found] == [ana]
+
+
+async def test_erasures_at_once_do_not_wait_for_one_another_for_ever_nor_for_who_reads(
+    audit: Harness, people: People, migrated: str
+) -> None:
+    met = [(await people.meet(f"p{n}", None, person=True))[0] for n in range(4)]
+    await silent(audit)
+    erased = await asyncio.gather(*(keeper(audit).erase(each, "root", "article 17") for each in met[:3]))
+    assert len(erased) == 3
+    admin = await asyncpg.connect(migrated)
+    try:
+        async with admin.transaction():
+            await admin.execute("select count(*) from people.name")
+            with pytest.raises(DBAPIError) as refused:
+                await keeper(audit).erase(met[3], "root", "article 17")
+            assert is_transient(refused.value)
+            assert await people.known("p3") == met[3], "nobody waits longer than that"
+    finally:
+        await admin.close()
+
+
+async def test_a_hold_that_is_being_placed_keeps_everybody(audit: Harness, people: People) -> None:
+    ana, _ = await people.meet("ana", None, person=True)
+    await silent(audit)
+    async with audit.db.transaction() as tx:
+        await events().lock(tx, holds_of(audit.settings.checkpoint_origin))
+        erasing = asyncio.create_task(keeper(audit).erase(ana, "root", "article 17"))
+        await waits(audit)
+        row = {"id": "h", "placed_by": "root", "reason": "a trial", "at": sa.func.now(), "marks": []}
+        await tx.execute(sa.insert(tables.hold).values(row))
+    with pytest.raises(Problem) as refused:
+        await erasing
+    assert refused.value.code == "legal-hold"
+
+
+async def test_the_vault_is_not_switched_on_over_a_log_with_names(audit: Harness, people: People) -> None:
+    grant = "select people.grant_vault('hallmark_audit', 'hallmark_people')"
+    await audit.execute(grant)
+    await audit.execute("revoke usage on schema people from hallmark_people")
+    async with audit.db.transaction() as tx:
+        await happened(tx, "r", 1, "request.opened", "hallmark/approval")
+    await audit.execute(grant)
+    await audit.execute("revoke usage on schema people from hallmark_people")
+    async with audit.db.transaction() as tx:
+        await happened(tx, "r", 2, "request.opened", "ana")
+    with pytest.raises(asyncpg.RaiseError, match="from the first event on"):
+        await audit.execute(grant)
+
+
+def test_the_vault_is_in_the_database_of_audit(migrated: str) -> None:
+    with pytest.raises(ValueError, match="must name that one"):
+        migrate(
+            "audit",
+            Path(),
+            database_url=service_url(migrated),
+            admin_database_url=None,
+            people_database_url=people_url(migrated) + "2",
+        )
+
+
+async def happened(tx: AsyncConnection, request: str | None, index: int, kind: str, person: str, **data: Any) -> None:
+    """What is said of workspace, model and version is said in `data`, too."""
     row = {"index": index, "at": sa.func.now(), "type": f"hallmark.{kind}.v1", "person": person, "request": request}
-    await tx.execute(sa.insert(tables.fact).values(**row, data=data))
+    place = {name: data.get(name) for name in ("workspace", "model", "version")}
+    await tx.execute(sa.insert(tables.fact).values(**row, **place, data=data))
 
 
 async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People) -> None:
@@ -238,13 +400,31 @@ async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People
             assert (await auditor.get(f"/v1/timeline?workspace=*&{query}&limit=5")).status_code == 200
         assert (await auditor.get("/v1/search?workspace=*&q=what+ana+did")).status_code == 200
         assert (await auditor.get("/v1/timeline?workspace=*&type=x%40corp.example")).status_code == 422
+        assert (await auditor.get("/v1/timeline?workspace=*&actor=ana%00")).status_code == 422
+        for query in ("who=ana&Actor=ana", f"subject=person:{ana}&subject=person:ana", "correlationid=ana"):
+            assert (await auditor.get(f"/v1/timeline?workspace=*&{query}")).status_code == 200
+        # In one transaction of the vault, whatever it asks.
+        many = "&".join(f"actor=n{n}" for n in range(300))
+        assert (await auditor.get(f"/v1/timeline?workspace=*&{many}&subject=w/m")).status_code == 200
     queries = [one.query for one in await said(audit, AccessRecorded)]
     assert queries == [
         f"GET /v1/timeline?workspace=*&actor={ana}&limit=5",
         f"GET /v1/timeline?workspace=*&actor={ana}&limit=5",
         "GET /v1/timeline?workspace=*&actor=(withheld)&limit=5",
         "GET /v1/search?workspace=*&q=(withheld)",
+        "GET /v1/timeline?workspace=*&(withheld)=(withheld)&(withheld)=(withheld)",
+        f"GET /v1/timeline?workspace=*&subject=person:{ana}&subject=(withheld)",
+        "GET /v1/timeline?workspace=*&correlationid=(withheld)",
+        "GET /v1/timeline?workspace=*" + "&actor=(withheld)" * 300 + "&subject=w/m",
     ]
+
+
+async def test_of_every_part_of_a_query_it_is_said_whether_it_may_name_somebody(audit: Harness) -> None:
+    async with audit.client("aud") as auditor:
+        paths = (await auditor.get("/openapi.json")).json()["paths"]
+    told = {path: item for path, item in paths.items() if not path.startswith("/v1/people")}
+    parts = [part for item in told.values() for way in item.values() for part in way.get("parameters", ())]
+    assert {part["name"] for part in parts if part["in"] == "query"} == PLAIN | PERSONAL | TEXTS
 
 
 async def test_the_services_role_reads_no_name(audit: Harness, migrated: str, people: People) -> None:

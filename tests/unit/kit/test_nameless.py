@@ -1,5 +1,6 @@
 """With the vault on, no e-mail address gets past the door; all else does, byte for byte."""
 
+import tracemalloc
 from typing import Any
 
 import httpx2
@@ -54,6 +55,28 @@ async def test_so_is_one_that_json_spells_otherwise_or_that_is_no_json(http: htt
 @pytest.mark.parametrize("path", [f"/v1/members/{ADDRESS}", "/v1/x?note=ana%40corp.example", f"/v1/x?{ADDRESS}=1"])
 async def test_so_is_one_in_path_and_query(http: httpx2.AsyncClient, path: str) -> None:
     assert (await http.put(path)).status_code == 422
+
+
+async def test_so_is_one_in_an_idempotency_key_or_in_chunks_beside_a_length(http: httpx2.AsyncClient) -> None:
+    for headers in ({"Idempotency-Key": f"for-{ADDRESS}"}, {"Content-Length": "0", "Transfer-Encoding": "chunked"}):
+        answer = await http.post(
+            "/v1/anything", content=ADDRESS if "Content-Length" in headers else b"", headers=headers
+        )
+        assert answer.status_code == 422
+
+
+async def test_long_names_of_fields_are_not_copied_for_each_field_in_them(http: httpx2.AsyncClient) -> None:
+    body = b'{"%s": {%s}}' % (b"k" * 50_000, b",".join(b'"%d": {}' % n for n in range(10_000)))
+    tracemalloc.start()
+    assert (await http.post("/v1/anything", content=body)).status_code == 200
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20_000_000
+
+
+async def test_a_name_with_a_dot_is_not_a_field_in_a_field(http: httpx2.AsyncClient) -> None:
+    for body in ({"lineage.committers": [ADDRESS]}, {"lineage": {"committers": {"x": ADDRESS}}}):
+        assert (await http.post("/v1/models/churn/versions", json=body)).status_code == 422
 
 
 async def test_where_people_are_named_an_address_is_exchanged_later(http: httpx2.AsyncClient) -> None:

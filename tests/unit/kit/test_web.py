@@ -7,6 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI, Request
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.responses import StreamingResponse
 
 from kit import problems, web
@@ -16,7 +20,7 @@ from kit import problems, web
 def app() -> FastAPI:
     app = FastAPI()
     problems.install(app)
-    app.add_middleware(web._RequestIds)
+    app.add_middleware(web._RequestIds, nameless=True)
 
     @app.post("/echo")
     async def echo(request: Request) -> dict[str, Any]:
@@ -39,6 +43,8 @@ async def test_a_request_id_is_taken_over_or_made(app: FastAPI) -> None:
         assert (given.json(), given.headers["x-request-id"]) == ({"id": "mine-1", "size": 3}, "mine-1")
         made = await http.post("/echo", headers={"x-request-id": "not one\twith spaces"})
         assert made.json()["id"] == made.headers["x-request-id"] != "not one\twith spaces"
+        named = await http.post("/echo", headers={"x-request-id": "ana@corp.example"})
+        assert "ana" not in named.json()["id"] + named.headers["x-request-id"], "events have it for ever"
         assert (await http.get("/broken", headers={"x-request-id": "mine-2"})).json()["request_id"] == "mine-2"
 
 
@@ -51,6 +57,20 @@ async def test_a_body_that_is_too_large_or_of_unknown_length_is_refused(app: Fas
         assert (large.status_code, large.headers["content-type"]) == (413, "application/problem+json")
         assert large.json()["request_id"] == large.headers["x-request-id"]
         assert (await http.post("/echo", content=endless())).status_code == 411
+        both = {"content-length": "0", "transfer-encoding": "chunked"}
+        assert (await http.post("/echo", content=b"x", headers=both)).status_code == 411
+
+
+async def test_traces_say_nothing_of_a_url_where_people_have_pseudonyms(app: FastAPI) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, server_request_hook=web._withhold)
+    async with client(app) as http:
+        await http.post("/echo?actor=ana")
+        await http.get("/members/ana")
+    told = [span.to_json() for span in exporter.get_finished_spans()]
+    assert "POST /echo" in {span.name for span in exporter.get_finished_spans()}
+    assert not any("ana" in span for span in told)
 
 
 async def test_a_stream_reaches_the_client_piece_by_piece_and_hears_that_it_has_gone(app: FastAPI) -> None:

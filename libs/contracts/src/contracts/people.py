@@ -10,10 +10,11 @@ from contracts.canonical import canonical_json
 
 PSEUDONYM = re.compile(r"p_[a-z2-7]{26}")
 Pseudonym = Annotated[str, StringConstraints(pattern=r"^p_[a-z2-7]{26}$")]
-# Not the user of a URL (ssh://git@host), nor of a path to a repository (git@host:path).
-_ADDRESS = re.compile(
-    r"(?<!//)(?<![\w.!#$%&'*+=?^`{|}~-])(?!git@)\w[\w.!#$%&'*+=?^`{|}~-]{0,63}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?!\w)"
-)
+# Found by the @, which is quick, and looks at one character before it: punctuation further on hides nothing.
+_ADDRESS = re.compile(r"@(?<=[\w+~-]@)(?:(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}|localhost)(?!\w)")
+# Not the user of a URL (ssh://git@host), nor of a path to a repository (git@host:path, git@host/path).
+_URL_USER = re.compile(r"://[^\s/?#@:]{1,200}@")
+_GIT_USER = re.compile(r"git@(?<![\w.+-]git@)(?=[\w.-]{1,250}[:/]\w)")
 
 
 def is_pseudonym(text: str) -> bool:
@@ -22,7 +23,7 @@ def is_pseudonym(text: str) -> bool:
 
 def has_address(text: str) -> bool:
     """Whether something in the text looks like an e-mail address."""
-    return "@" in text and _ADDRESS.search(text) is not None
+    return _ADDRESS.search(text) is not None and _ADDRESS.search(_GIT_USER.sub("", _URL_USER.sub("", text))) is not None
 
 
 def commitment(salt: bytes, issuer: str, name: str) -> str:

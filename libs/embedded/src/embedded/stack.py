@@ -105,12 +105,9 @@ class Stack:
         infra = prepare_infra(self.data, self.options.kafka, servers, fsync=self.options.fsync, say=self._say)
         self.infra = infra
         kept = secret(self.data, *self.ports, services.LOG_NAME, services.PEOPLE)
-        switch = self.data / services.PEOPLE
-        if self.options.people:
-            switch.touch()
+        people = self.options.people or (self.data / services.PEOPLE).exists()
         env = {
-            name: services.environment(name, infra.infra, self.data, self.ports, kept, people=switch.exists())
-            | self.options.env
+            name: services.environment(name, infra.infra, self.data, self.ports, kept, people=people) | self.options.env
             for name in self.ports
         }
         logs = self.data / "logs"
@@ -148,6 +145,8 @@ class Stack:
         self._bring_up(self.infra.postgres)
         asyncio.run(_ensure_database(self.infra.infra.postgres_admin_url))
         self._migrate(services.migration(env, self.infra.infra))
+        if self.options.people:  # not before: it is refused where the log has names
+            (self.data / services.PEOPLE).touch()
 
     def _broker(self) -> None:
         assert self.infra is not None

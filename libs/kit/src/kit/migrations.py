@@ -53,7 +53,12 @@ def migrate(
     `append_only` names tables beside `event` that the role may only insert into and read. A schema's function
     `grant_service(role text)` has the last word on the grants, where there is one. `people_database_url`: of the
     service that keeps the vault of identities, where that is on.
+
+    Raises:
+        ValueError: the vault's URL names another database.
     """
+    if people_database_url and urlsplit(people_database_url).path != urlsplit(database_url).path:
+        raise ValueError(f"the vault of identities is in the database of {service}, and its URL must name that one")
     admin = asyncpg_url(admin_database_url or database_url)
     asyncio.run(_prepare(service, admin, database_url))
     config = Config()

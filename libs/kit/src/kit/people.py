@@ -6,9 +6,11 @@ Hallmark, and a subject and an e-mail address that are the same text get the sam
 two without the vault is so with it, too.
 """
 
+import asyncio
 import base64
 import secrets
 import time
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -23,7 +25,7 @@ SALT_BYTES = 32
 STATEMENT_MS = 5_000
 _MEET = sa.text("select people.meet(:issuer, :person, :written, :folded, :fresh, :salts)")
 _ENSURE = sa.text("select people.ensure(:issuer, false, :name, :folded, :fresh, :salt)")
-_KNOWN = sa.text("select people.known(:folded)")
+_KNOWN = sa.text("select f, people.known(f) from unnest(cast(:folded as text[])) f")
 
 
 class People:
@@ -42,7 +44,8 @@ class People:
 
     async def meet(self, subject: str, email: str | None, *, person: bool) -> tuple[str, str | None]:
         """The pseudonyms of a caller's subject and address, made when they are met for the first time. The subject of
-        a service account stays as it is, unless a person has that name.
+        a service account stays as it is, unless a person has that name, or it may be a person whose token does not say
+        so: it has an address, or is one.
 
         Raises whatever kept the vault from answering; then nobody knows the caller, by whatever name.
         """
@@ -61,16 +64,27 @@ class People:
         async with self._db.transaction() as tx:
             found = list(await tx.scalar(_MEET, said) or ())
         known, address = found[0] or subject, found[1] if email else None
+        if found[0] is None and (email or has_address(subject)):
+            known = await self.stand_in(subject)
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
         self._kept[key] = (now + KEEP_SECONDS, known, address)
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._kept.pop, key, None)
         return known, address
 
     async def known(self, name: str) -> str | None:
         """The pseudonym of whoever has that subject or address; None: the vault knows nobody of that name."""
+        return (await self.known_of([name])).get(name)
+
+    async def known_of(self, names: Sequence[str]) -> dict[str, str]:
+        """The pseudonyms of those of the names that the vault knows."""
+        folded = {name: name.casefold() for name in names if name.isprintable()}  # as names in tokens are
+        if not folded:
+            return {}
         async with self._db.transaction() as tx:
-            found: str | None = await tx.scalar(_KNOWN, {"folded": name.casefold()})
-        return found
+            said = (await tx.execute(_KNOWN, {"folded": list({*folded.values()})})).all()
+        known = {fold: pseudonym for fold, pseudonym in said if pseudonym is not None}
+        return {name: known[fold] for name, fold in folded.items() if fold in known}
 
     async def named(self, name: str) -> str:
         """The pseudonym that is meant where somebody names a person: it itself, or that of the name.
@@ -96,14 +110,23 @@ class People:
         return await self.known(name) or (await self.stand_in(name) if has_address(name) else name)
 
     async def stand_in(self, name: str) -> str:
-        """The pseudonym of a person who may never have called, such as an author; made when there is none."""
+        """The pseudonym of a person who may never have called, such as an author; made when there is none.
+
+        Raises:
+            Problem: 422, no token could have that name.
+        """
         if is_pseudonym(name):
             return name
+        if not name.isprintable():
+            raise Problem(422, "invalid-request", "a name of somebody has characters that cannot be printed")
         said = {"issuer": self._issuer, "name": name, "folded": name.casefold()}
         async with self._db.transaction() as tx:
             fresh = {"fresh": new_pseudonym(), "salt": secrets.token_bytes(SALT_BYTES)}
             found: str = await tx.scalar(_ENSURE, said | fresh)
         return found
+
+    async def ping(self) -> None:
+        await self._db.ping()
 
     async def close(self) -> None:
         await self._db.close()

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.trace import Span
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contracts.access import Action
 from contracts.asyncapi import document as asyncapi_document
 from contracts.envelope import new_id
+from contracts.people import has_address
 from kit import problems
 from kit.auth import Access, KeySource, Principal, Verifier
 from kit.bus import Bus
@@ -32,6 +34,7 @@ log = structlog.get_logger()
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
 ALIVE = Gauge("hallmark_consumer_alive", "1 while the consumer fetches", ["service", "topic"])
 MAX_BODY_BYTES = 1_000_000
+URL_ATTRIBUTES = ("http.url", "http.target", "url.full", "url.path", "url.query")
 OPERATION: dict[str, Any] = {"tags": ["operations"], "openapi_extra": NO_TOKEN}
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: {"description": "It is not; the same document says why", "content": {"application/json": {"schema": {}}}}
@@ -132,13 +135,20 @@ def make_app(
     problems.install(app)
     if people is not None:
         app.add_middleware(Nameless)
-    app.add_middleware(_RequestIds)  # the last one added is the first to see a request
+    app.add_middleware(_RequestIds, nameless=people is not None)  # the last one added is the first to see a request
     for router in routers:
         app.include_router(router)
-    _operations(app, service, db, bus, state)
+    _operations(app, service, db, bus, state, people)
     if settings.otlp_endpoint:
-        FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics")
+        hook = None if people is None else _withhold
+        FastAPIInstrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics", server_request_hook=hook)
     return app
+
+
+def _withhold(span: Span, _: Scope) -> None:
+    """Keeps what a URL says out of traces, since people are named there. The name of the span tells the route."""
+    if span.is_recording():
+        span.set_attributes(dict.fromkeys(URL_ATTRIBUTES, "(withheld)"))
 
 
 def stopping(app: FastAPI) -> None:
@@ -151,7 +161,7 @@ class _State:
     started = False
 
 
-def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State) -> None:
+def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _State, people: People | None) -> None:
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
@@ -171,10 +181,12 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
     @app.get("/readyz", summary="Ready: database and partitions are there", responses=UNAVAILABLE, **OPERATION)
     async def readyz() -> Response:
         missing = [] if state.started else ["start-up"]
-        try:
-            await asyncio.wait_for(db.ping(), 3)
-        except Exception as error:
-            missing.append(f"database: {type(error).__name__}")
+        parts: dict[str, Database | People] = {"database": db} | ({"vault": people} if people else {})
+        for name, part in parts.items():
+            try:
+                await asyncio.wait_for(part.ping(), 3)
+            except Exception as error:
+                missing.append(f"{name}: {type(error).__name__}")
         if state.started:
             missing += [f"{topic}: no partitions" for topic, h in bus.health().items() if not h["partitions"]]
         # Who answers: another process may hold the port.
@@ -186,8 +198,9 @@ class _RequestIds:
     """Gives every request an id and refuses bodies that are too large. Plain ASGI: Starlette's `BaseHTTPMiddleware`
     puts tasks and a queue between a stream and its client, and a stream would not hear that its client has gone."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, *, nameless: bool = False) -> None:
+        """`nameless`: an id with an e-mail address in it is not taken, since events have it."""
+        self._app, self._nameless = app, nameless
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -195,7 +208,8 @@ class _RequestIds:
             return
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else str(new_id())
+        taken = REQUEST_ID.fullmatch(given) and not (self._nameless and has_address(given))
+        request_id = given if taken else str(new_id())
         request.state.request_id = request_id
 
         async def with_id(message: Message) -> None:
@@ -208,9 +222,9 @@ class _RequestIds:
 
 
 def _refuse_body(request: Request) -> Response | None:
-    """The answer to a body that is too large, or that does not say how large it is."""
+    """The answer to a body that is too large, or that comes in chunks, so that nobody knows how large it is."""
     length = request.headers.get("content-length")
-    if length is None and "transfer-encoding" in request.headers:
+    if "transfer-encoding" in request.headers:  # whatever the length says: the server goes by the chunks
         return problems.render(request, 411, "length-required", "send the body with a Content-Length")
     if length is not None and (not length.isdecimal() or int(length) > MAX_BODY_BYTES):
         return problems.render(request, 413, "body-too-large", f"a body may have {MAX_BODY_BYTES} bytes")

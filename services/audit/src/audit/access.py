@@ -6,6 +6,7 @@ read waits for two commits at the most, and the lock of the stream is taken once
 
 import asyncio
 import math
+import re
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,7 +32,30 @@ TILES, FEED = "GET /tile/...", "GET /v1/siem"
 MORE = " (more of them within a minute are told together)"
 SPARSE_SECONDS = 60.0
 MAX_QUERY = 8_000
-PERSONAL = frozenset({"actor", "person", "q"})  # parts of a query in which people are named
+# Parts of a query: what is none of people, where people are named, and texts that are told when they look like an id.
+PLAIN = frozenset(
+    (
+        *(
+            "act",
+            "after",
+            "at",
+            "copies",
+            "end",
+            "finding",
+            "format",
+            "from",
+            "index",
+            "known_at",
+            "known_size",
+            "limit",
+        ),
+        *("model", "outcome", "pin", "problem", "proofs", "signed", "since", "stage", "start", "target", "to", "type"),
+        *("until", "version", "violations", "workspace"),
+    )
+)
+PERSONAL, TEXTS = frozenset({"actor", "person", "q"}), frozenset({"subject", "correlationid", "request"})
+AN_ID = re.compile(r"[0-9a-fA-F-]{32,36}|([a-z]+:)?p_[a-z2-7]{26}|[^/@:\s]+/[^@:\s]+")
+MOST_NAMES = 20
 WITHHELD = "(withheld)"
 BATCH = 200
 CLOSE_SECONDS = 5.0
@@ -87,22 +111,20 @@ class AccessLog:
         """As `meant`, for each word of a text."""
         if self._guard.people is None:
             return text
-        return " ".join([await self.meant(word) or word for word in text.split()]) or text
+        words = text.split()
+        known = await self._guard.people.known_of(words)
+        return " ".join(known.get(word, word) for word in words) or text
 
     async def told(self, request: Request) -> str:
         """What is recorded of a question. Where people have pseudonyms, no name is: it would come back into the log
-        with whoever asks for somebody who was erased."""
+        with whoever asks for somebody who was erased. Nor is what no route reads."""
         query = request.url.query
         if self._guard.people is not None and query:
-            parts = [await self._nameless(*part) for part in parse_qsl(query, keep_blank_values=True)]
-            query = urlencode(parts, safe="*:()")
+            parts = parse_qsl(query, keep_blank_values=True)
+            names = dict.fromkeys(value for name, value in parts if name in PERSONAL)
+            known = await self._guard.people.known_of(list(names)[:MOST_NAMES])
+            query = urlencode([_nameless(name, known.get(value, value)) for name, value in parts], safe="*:()/")
         return f"{request.method} {request.url.path}" + (f"?{query}" if query else "")
-
-    async def _nameless(self, name: str, value: str) -> tuple[str, str]:
-        if name not in PERSONAL:
-            return name, value
-        meant = await self.meant(value)
-        return name, meant if meant and is_pseudonym(meant) else WITHHELD
 
     async def admit(
         self, principal: Principal, query: str, action: Action = Action.AUDIT, workspace: str = ALL, model: str = ALL
@@ -200,6 +222,12 @@ class AccessLog:
         async with self._db.transaction() as tx:
             last = await self._events.lock(tx, self._stream)
             await self._events.append(tx, self._stream, last, news, Cause(actor=ACTOR))
+
+
+def _nameless(name: str, value: str) -> tuple[str, str]:
+    if name in PLAIN or (name in PERSONAL and is_pseudonym(value)) or (name in TEXTS and AN_ID.fullmatch(value)):
+        return name, value
+    return name if name in PERSONAL | TEXTS else WITHHELD, WITHHELD
 
 
 def _whole(query: str) -> str:

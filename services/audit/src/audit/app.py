@@ -70,7 +70,7 @@ def build(settings: AuditSettings) -> FastAPI:
     out = out_of(settings, db, guard, access, events, archive, publisher, signer, projector.projected)
     pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
     rules = Rules(db, events, settings.checkpoint_origin)
-    keeper = Keeper(db, events) if guard.people else None
+    keeper = Keeper(db, events, settings.checkpoint_origin) if guard.people else None
     return make_app(
         settings,
         service=SERVICE,

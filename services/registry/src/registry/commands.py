@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
 from contracts.approval import Decision, Revocation, policies_of
-from contracts.envelope import new_id, now
+from contracts.envelope import Envelope, new_id, now
 from contracts.lifecycle import REGISTRY, stream_of, subject_of
 from contracts.model import Inspection
 from contracts.payload import Message, Payload
@@ -30,6 +30,7 @@ from kit.db import Database
 from kit.errors import Permanent
 from kit.events import Cause, Conflict, EventLog, New
 from kit.inbox import Inbox
+from kit.nameless import refuse_addresses
 from kit.people import People
 from kit.problems import Problem
 from registry import domain, orders, queries, revocation, revoking, stages, state, views
@@ -86,6 +87,11 @@ class Commands:
             raise Problem(422, "evaluation-too-large", detail)
         prepared: C = given.model_copy(update={"model": name})
         return prepared if self._people is None else await nameless(prepared, self._people)
+
+    def refuse_names(self, envelope: Envelope) -> None:
+        """Raises Problem 422: there is a vault, and an e-mail address in what events take over from the envelope."""
+        if self._people is not None:
+            refuse_addresses([envelope.id, envelope.type, envelope.correlationid])
 
     async def lock(self, tx: AsyncConnection, commands: Sequence[Any]) -> None:
         """Takes the streams of many commands, in one order for everybody, so that batches cannot deadlock."""

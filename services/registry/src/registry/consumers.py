@@ -48,8 +48,9 @@ class _Answering:
     async def parked(self, record: Record, error: Permanent) -> None:
         try:
             envelope = record.envelope()
+            self._commands.refuse_names(envelope)
             identity, kind, correlation = envelope.id, envelope.type, envelope.correlationid
-        except EnvelopeError:
+        except (EnvelopeError, Permanent):
             identity = correlation = record.place
             kind = "unreadable"
         rejected = CommandRejected(command_id=identity, command_type=kind, code=error.code, detail=error.detail[:4000])
@@ -113,6 +114,7 @@ class CommandHandler(_Answering):
     async def _ready(self, record: Record) -> _Ready:
         """Raises what is wrong with it: Permanent, EnvelopeError, or something transient."""
         envelope = record.envelope()
+        self._commands.refuse_names(envelope)
         kind = COMMANDS.get(envelope.type)
         if kind is None:
             raise Permanent("unknown-command", f"{envelope.type!r} is not one of {', '.join(sorted(COMMANDS))}")

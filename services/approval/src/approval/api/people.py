@@ -68,6 +68,18 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
     def manages(principal: Principal) -> bool:
         return callers.may(principal, Action.MANAGE_PEOPLE, ("*", "*"))
 
+    async def whose(principal: Principal, name: str) -> str:
+        """Whom a caller means by a name who may mean themselves, or manages people. Nobody else learns whether there
+        is somebody of that name. Raises Problem 403, 422."""
+        try:
+            found = await guard.named(name)
+        except Problem:
+            guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
+            raise
+        if found != principal.subject:
+            guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
+        return found
+
     @api.get("/v1/delegations", summary="Delegations to and by the caller, the latest first; or everybody's")
     async def list_delegations(
         http: Request, of: Literal["me", "all"] = "me", limit: Limit = 50, after: After = None
@@ -86,16 +98,15 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
     @api.post("/v1/delegations", summary="Let somebody vote where one may oneself", status_code=201)
     async def grant(http: Request, body: DelegationBody) -> DelegationDocument:
         principal = await guard(http)
-        delegator = await guard.named(body.delegator) if body.delegator else principal.subject
-        delegate = await guard.named(body.delegate)
+        delegator = await whose(principal, body.delegator) if body.delegator else principal.subject
         if delegator != principal.subject:
-            guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
-            if _same(delegate, principal.subject):
+            if _same(await guard.named(body.delegate), principal.subject):
                 raise Problem(403, "own-delegate", "nobody takes the right of others for themselves; ask them")
         elif principal.kind != "person":
             raise Problem(403, "service-account", "only people vote, so only people delegate")
         elif not guard.access.grants(principal, Action.VOTE):
             raise Problem(403, "forbidden", f"{principal.subject} may vote nowhere, so has nothing to delegate")
+        delegate = await guard.named(body.delegate)
         if delegator == principal.subject:
             async with db.transaction() as tx:
                 person = callers.person(principal, ("*", "*"))
@@ -111,9 +122,7 @@ def router(desk: Desk, callers: Callers, directory: Directory) -> APIRouter:
     @api.get("/v1/members/{subject:path}", summary="The groups somebody is known to be in")
     async def get_member(http: Request, subject: Subject) -> MemberDocument:
         principal = await guard(http)
-        subject = await guard.named(subject)
-        if subject != principal.subject:
-            guard.require(principal, Action.MANAGE_PEOPLE, "*", "*")
+        subject = await whose(principal, subject)
         async with db.snapshot() as tx:
             known = (await views.members(tx, [subject])).get(subject)
         if known is None:

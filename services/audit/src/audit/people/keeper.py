@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from audit.retention.rules import holds_of
 from audit.tables import fact, hold, hold_release, mechanism
 from audit.tlog.publisher import ACTOR
 from contracts.approval import (
@@ -27,6 +28,7 @@ from contracts.approval import (
 from contracts.audit import PersonKnown, SubjectErased
 from contracts.payload import Message
 from contracts.people import commitment
+from contracts.registry import VersionRegistered
 from kit.db import Database
 from kit.errors import is_transient
 from kit.events import Cause, EventLog, New
@@ -47,21 +49,34 @@ _NAMED = sa.text(f"{_ROW} where n.folded = :folded")
 _NEW = sa.text(f"{_ROW} where not s.announced order by n.first_seen limit {PAGE} for update of s skip locked")
 _UNANNOUNCED = sa.text(f"{_ROW} where not s.announced and n.pseudonym = any (:pseudonyms) for update of s")
 _ANNOUNCED = sa.text("update people.state set announced = true where pseudonym = any (:pseudonyms)")
+# Before the first look: to one that began before an erasure, the table that was written anew is empty.
+_SEE = sa.text("lock table people.name in access share mode")
+_SHUT = sa.text("select people.shut()")
+# Of them, and of those of their addresses that nobody else has.
+_LATELY = sa.text("""
+select max(s.last_seen) > now() - make_interval(mins => :minutes) from people.state s
+where s.pseudonym = :pseudonym or exists (
+  select from people.address a where a.address = s.pseudonym and a.person = :pseudonym
+    and not exists (select from people.address o where o.address = a.address and o.person <> :pseudonym))
+""")
+QUIET_MINUTES = 5  # longer than services keep what the vault said, and than it takes to write down a call
 _ERASE = sa.text("select people.erase(:pseudonym)")
 
 
 class Keeper:
-    def __init__(self, db: Database, events: EventLog) -> None:
-        self._db, self._events = db, events
+    def __init__(self, db: Database, events: EventLog, origin: str) -> None:
+        self._db, self._events, self._holds = db, events, holds_of(origin)
 
     async def show(self, pseudonym: str) -> Document:
         """Whom the pseudonym stands for. Raises Problem 404."""
         async with self._db.snapshot() as tx:
+            await tx.execute(_SEE)
             return await self._document(tx, await _one(tx, pseudonym))
 
     async def find(self, name: str) -> list[Document]:
         """Who has that subject or address; at most one."""
         async with self._db.snapshot() as tx:
+            await tx.execute(_SEE)
             rows = (await tx.execute(_NAMED, {"folded": name.casefold()})).mappings().all()
             return [await self._document(tx, dict(row)) for row in rows]
 
@@ -69,13 +84,20 @@ class Keeper:
         """Forgets whom the pseudonym stood for.
 
         Raises:
-            Problem: 404, it stands for nobody (any more); 409, a legal hold is on everything, or a request is open that
-                they had a part in; 422, the reason names them.
+            Problem: 404, it stands for nobody (any more); 409, a legal hold is on everything, they called just now, or
+                a request is open that they had a part in; 422, the reason names them.
         """
+        async with self._db.snapshot() as tx:  # takes long, so not while nobody else can ask
+            await tx.execute(_SEE)
+            row = await _one(tx, pseudonym)
+            await _refuse_open(tx, [pseudonym, *row["addresses"], *row["accounts"]])
         async with self._db.transaction() as tx:
+            await self._events.lock(tx, self._holds)
+            await tx.execute(_SHUT)
             row = await _one(tx, pseudonym)
             await _refuse_held(tx)
-            await _refuse_open(tx, pseudonym)
+            # Who did not call has got no address and no part in a request since that look.
+            await _refuse_lately(tx, pseudonym)
             if re.search(rf"(?<!\w){re.escape(row['folded'])}(?!\w)", reason.casefold()):
                 raise Problem(422, "personal-data", "the reason stays in the log: it must not name whom it is about")
             unannounced = await tx.execute(_UNANNOUNCED, {"pseudonyms": [pseudonym, *row["addresses"]]})
@@ -103,6 +125,7 @@ class Keeper:
     async def announce(self) -> int:
         """Gives how many."""
         async with self._db.transaction() as tx:
+            await tx.execute(_SEE)
             rows = [dict(row) for row in (await tx.execute(_NEW)).mappings()]
             await self._announce(tx, rows)
         return len(rows)
@@ -165,20 +188,33 @@ async def _refuse_held(tx: AsyncConnection) -> None:
         raise Problem(409, "legal-hold", f"the legal hold {found} is on everything: nobody is erased")
 
 
-async def _refuse_open(tx: AsyncConnection, pseudonym: str) -> None:
-    """Who comes back after an erasure is somebody new, who could vote on their own request, or a second time, or review
-    their own emergency."""
-    mine, other = fact.alias(), fact.alias()
+async def _refuse_lately(tx: AsyncConnection, pseudonym: str) -> None:
+    """Services keep for a minute what the vault said: one could know them by this pseudonym, another by a new one."""
+    if await tx.scalar(_LATELY, {"pseudonym": pseudonym, "minutes": QUIET_MINUTES}):
+        detail = f"they called, or were named, less than {QUIET_MINUTES} minutes ago: close their account, and wait"
+        raise Problem(409, "seen-lately", detail)
+
+
+async def _refuse_open(tx: AsyncConnection, pseudonyms: Sequence[str]) -> None:
+    """Who comes back after an erasure is somebody new, who could vote on their own request, or version, or a second
+    time, or review their own emergency. Owners and committers are found where the version was registered."""
+    asked, other, part = fact.alias(), fact.alias(), fact.alias()
 
     def said(*kinds: type[Message], of: sa.ColumnElement[bool] | None = None) -> sa.Exists:
         types = [kind.TYPE for kind in kinds]
-        found = sa.exists().where(other.c.request == mine.c.request, other.c.type.in_(types))
+        found = sa.exists().where(other.c.request == asked.c.request, other.c.type.in_(types))
         return found if of is None else found.where(of)
 
-    is_open = said(RequestOpened, PolicyProposed) & ~said(RequestDecided, RequestClosed, PolicyPublished)
+    is_open = ~said(RequestDecided, RequestClosed, PolicyPublished)
     by_emergency = sa.func.jsonb_typeof(other.c.data["decision"]["break_glass"]) == "object"
     closes = other.c.data["closes"].astext == "true"
     is_unreviewed = said(RequestDecided, of=by_emergency) & ~said(ReviewGiven, of=closes)
-    query = sa.select(mine.c.request).where(mine.c.person == pseudonym, is_open | is_unreviewed).limit(1)
+    place = (part.c[name] == asked.c[name] for name in ("workspace", "model", "version"))
+    of_version = sa.and_(part.c.type == VersionRegistered.TYPE, *place)
+    of_request = part.c.request == asked.c.request
+    names_them = part.c.person.in_(pseudonyms) | sa.cast(part.c.data, sa.Text).regexp_match("|".join(pseudonyms))
+    has_part = sa.or_(*(sa.exists().where(where, names_them) for where in (of_request, of_version)))
+    opened = asked.c.type.in_([RequestOpened.TYPE, PolicyProposed.TYPE])
+    query = sa.select(asked.c.request).where(opened, is_open | is_unreviewed, has_part).limit(1)
     if (found := await tx.scalar(query)) is not None:
         raise Problem(409, "open-request", f"they have a part in the request {found}, which is open; erase them after")

@@ -32,11 +32,16 @@ class Scope:
     until: datetime | None = None
 
 
+def holds_of(origin: str) -> str:
+    """The stream of a log's holds: who places or releases one has its lock."""
+    return f"retention:{origin}"
+
+
 class Rules:
     """`changed` fires when a hold was placed or released."""
 
     def __init__(self, db: Database, events: EventLog, origin: str) -> None:
-        self._db, self._events, self._stream = db, events, f"retention:{origin}"
+        self._db, self._events, self._stream = db, events, holds_of(origin)
         self.changed = Signal()
 
     async def publish(self, rules: Sequence[RetentionRule], reason: str | None, actor: str) -> Document:

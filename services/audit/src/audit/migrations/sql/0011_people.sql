@@ -1,4 +1,4 @@
-create schema people;
+create schema if not exists people;
 
 -- Every name that somebody has or had: a subject or an address. Rows are written once and never updated, so that no old
 -- version of a row lies about; what changes is in `state`.
@@ -29,10 +29,17 @@ create table people.address (
 );
 create index address_of on people.address (address);
 
-create function people.known(wanted text) returns text language sql stable security definer
+-- Pseudonyms of the erased. Whoever asks the vault chooses the pseudonyms, and must not bring one back.
+create table people.gone (pseudonym text primary key);
+
+-- The lock first, in a statement of its own, so that the next one sees the table as it then is: to whoever has looked
+-- before, a table that is written anew is empty.
+create function people.known(wanted text) returns text language plpgsql volatile security definer
   set search_path = pg_catalog, pg_temp as $$
-  select n.pseudonym from people.name n where n.folded = wanted
-$$;
+begin
+  lock table people.name in access share mode;
+  return (select n.pseudonym from people.name n where n.folded = wanted);
+end $$;
 
 -- The pseudonym of a name, made (`fresh`, with `salt`) when there is none.
 create function people.ensure(issued_by text, is_person boolean, name text, fold text, fresh text, salt bytea)
@@ -43,6 +50,9 @@ begin
   loop
     found := people.known(fold);
     exit when found is not null;
+    if exists (select from people.gone g where g.pseudonym = fresh) then
+      raise exception 'that pseudonym was somebody''s' using errcode = 'unique_violation';
+    end if;
     insert into people.name (pseudonym, folded, written, issuer, salt)
       values (fresh, fold, name, issued_by, salt) on conflict (folded) do nothing;
   end loop;
@@ -74,13 +84,21 @@ begin
   return array[subject, address];
 end $$;
 
+-- Lets nobody else read or write names in this transaction. Comes first in it, or two who erase wait for one another.
+-- Whoever asks meanwhile waits behind it, so it gives up after a second.
+create function people.shut() returns void language plpgsql security definer
+  set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $$
+begin
+  lock table people.name in access exclusive mode;
+end $$;
+
 -- Forgets somebody, and the addresses that nobody else has. Gives the pseudonyms that now stand for nobody.
 create function people.erase(wanted text) returns text[] language plpgsql security definer
   set search_path = pg_catalog, pg_temp as $$
 declare
   gone text[];
 begin
-  lock table people.name in access exclusive mode;
+  perform people.shut();
   gone := wanted || array(
     select a.address from people.address a where a.person = wanted
       and not exists (select from people.address o where o.address = a.address and o.person <> wanted)
@@ -91,6 +109,7 @@ begin
     return '{}';
   end if;
   delete from people.name where pseudonym = any (gone);
+  insert into people.gone select unnest(gone);
   -- Writes the table and its indexes anew: a deleted row's bytes would stay in the old pages until something else
   -- is written over them.
   alter table people.name alter written type text using written || '';
@@ -98,13 +117,20 @@ begin
 end $$;
 
 -- `keeper`: the audit service, which resolves, announces and erases. `caller`: the role that every service asks with.
+-- Refused where the log names people already: somebody's name and their pseudonym would count as two people.
 create function people.grant_vault(keeper text, caller text) returns void language plpgsql
   set search_path = pg_catalog, pg_temp as $$
 begin
+  if not has_schema_privilege(caller, 'people', 'usage') and not exists (select from people.name) and exists (
+    select from audit.fact f where f.person !~ '^(p_[a-z2-7]{26}$|hallmark/)'
+  ) then
+    raise exception 'the log has names of people or service accounts: a vault of identities is on from the first event '
+      'on, or never';
+  end if;
   execute format('grant usage on schema people to %I, %I', keeper, caller);
   execute format('grant select on people.name, people.state, people.address to %I', keeper);
   execute format('grant update (announced) on people.state to %I', keeper);
-  execute format('grant execute on function people.erase(text), people.known(text) to %I', keeper);
+  execute format('grant execute on function people.erase(text), people.shut(), people.known(text) to %I', keeper);
   execute format('grant execute on function people.known(text), '
     'people.ensure(text, boolean, text, text, text, bytea), '
     'people.meet(text, boolean, text[], text[], text[], bytea[]) to %I', caller);
@@ -115,6 +141,8 @@ grant usage, create on schema people to hallmark_audit_owner;
 alter table people.name owner to hallmark_audit_owner;
 alter table people.state owner to hallmark_audit_owner;
 alter table people.address owner to hallmark_audit_owner;
+alter table people.gone owner to hallmark_audit_owner;
+alter function people.shut() owner to hallmark_audit_owner;
 alter function people.known(text) owner to hallmark_audit_owner;
 alter function people.ensure(text, boolean, text, text, text, bytea) owner to hallmark_audit_owner;
 alter function people.meet(text, boolean, text[], text[], text[], bytea[]) owner to hallmark_audit_owner;
