@@ -82,6 +82,9 @@ class Listed:
     async def known(self) -> int:
         return max((one.stored.index for one in self._log), default=-1) + 1
 
+    async def pruned_until(self) -> int:
+        return 0
+
     async def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
         found = [one for one in self._log if query.start <= one.stored.index < query.end]
         for n in range(0, len(found), self._size):

@@ -14,7 +14,7 @@ from approval.decision import sign
 from audit import app as audit_app
 from audit import tables
 from audit.decisions import Decisions
-from audit.domain import NOT_VERIFIED
+from audit.domain import NOT_VERIFIED, Flaw
 from audit.rebuild import rebuild
 from audit.views import Views, views_of
 from contracts.approval import Choice, PolicyRef, RequestDecided, RevocationOrdered, Verdict
@@ -158,6 +158,39 @@ async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(
         async with signed.audit.db.transaction() as tx:
             await rebuild(tx, Views(decisions))
         assert await signed.production() == version
+
+
+@pytest.mark.parametrize("code", [NOT_VERIFIED, "view-failed"])
+async def test_a_rebuild_believes_no_forged_change_that_a_view_failed_on_or_the_store_had_lost(
+    signed: Signed, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """With keys and without: their signatures were never found to be good. Older findings only say `view-failed`."""
+    if code != NOT_VERIFIED:
+        monkeypatch.setattr("audit.views._failed", lambda reading, _: replace(reading, flaw=Flaw(code, "a bug")))
+    await signed.tell(*signed.first())
+    forged = changed(2, STAGING, PRODUCTION, replaces=1)
+    forged = forged.model_copy(update={"decision": "x.y.z", "decision_id": "d"})
+    one = Views._one
+
+    async def broken(self: Views, page: Any, item: Any) -> Any:
+        if item.index == 5:
+            raise ZeroDivisionError("a bug")
+        return await one(self, page, item)
+
+    async def lost(self: Views, data: bytes) -> Any:
+        raise ValueError("the store has lost it")
+
+    for patched, method, sequence in (("_one", broken, 6), ("leaf", lost, 7)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Views, patched, method)
+            await signed.tell(event(forged, sequence, at=hours(4 + sequence / 10)))
+    first, second = await signed.audit.rows(tables.finding)
+    assert (first["index"], first["code"], second["code"]) == (5, code, "leaf-lost")
+    assert first["detail"].endswith("a bug" if code != NOT_VERIFIED else "view-failed: ZeroDivisionError('a bug')")
+    for views in (signed.views, Views()):
+        async with signed.audit.db.transaction() as tx:
+            await rebuild(tx, views)
+        assert await signed.production() == 1
 
 
 async def test_a_revocation_takes_back_nothing_and_lets_nothing_more_in(signed: Signed) -> None:

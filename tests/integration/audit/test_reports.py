@@ -324,6 +324,15 @@ async def test_uses_of_break_glass_and_their_reviews(audit: Harness, state: str)
     assert (other["state"], other["entered_index"]) == ("open", None)
 
 
+async def test_a_change_that_was_logged_before_its_emergency_is_told(audit: Harness) -> None:
+    """They lie on two topics: nothing says which is read first."""
+    change = changed(1, DEV, PRODUCTION)
+    await audit.ledger.append([record(event(registered(1), 1)), record(event(change, 2))])
+    await audit.ledger.append([said(glass(change.transition_id), 1)])
+    [one] = (await audit.get("/v1/reports/break-glass"))["items"]
+    assert (one["index"], one["entered_index"]) == (2, 1)
+
+
 async def test_revocations_name_the_order_they_rest_on(audit: Harness) -> None:
     order = {"workspace": "default", "model": "fraud", "version": 2, "digest": digest(2), "revoked_by": "rita"}
     told = RevocationOrdered(

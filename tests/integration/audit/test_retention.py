@@ -1,6 +1,7 @@
 """What the log keeps, what no hold lets go, and what stays provable of what went."""
 
 import asyncio
+import io
 import json
 from base64 import b64decode
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from audit import app as audit_app
 from audit import merkle, tables
 from audit.guards import EVENT_TRIGGERS, Guards
 from audit.note import open_note
+from audit.out.manifest import verify_manifest
 from audit.out.query import Entries, Query
 from audit.page import Page
 from audit.rebuild import rebuild
@@ -38,6 +40,7 @@ from embedded import s3
 from embedded.fixtures import S3
 from kit.bus import Record
 from kit.db import Signal
+from kit.problems import Problem
 
 from .conftest import ACCESS, Harness, changed, event, record, registered
 
@@ -250,6 +253,7 @@ async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
     assert after["stage_interval"] == before["stage_interval"]
     await build()
     assert await told() == after
+    await assert_nobody_is_misled(audit)
     # Rules that come late may turn a verdict of then; what was said stays gone.
     await audit.execute("update audit.claim set judged = true, good = false where index = 7")
     async with audit.db.transaction() as tx:
@@ -260,6 +264,48 @@ async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
     (row,) = [row for row in await audit.rows(tables.timeline) if row["index"] == 7]
     assert (row["summary"], row["problem"], row["outcome"]) == ("pruned", "decision-not-verified", "refused")
     assert (row["actor"], row["revised"]) == (None, 3 * COUNT)
+
+
+async def assert_nobody_is_misled(audit: Harness) -> None:
+    """What was pruned is in the answer, or the answer says that it may be missing, or there is none."""
+    key, kept = str(await audit.get("/keys")).splitlines()[0], 2 * COUNT
+    async with audit.client() as client:
+
+        async def exported(query: str) -> dict[str, Any]:
+            response = await client.get(f"/v1/export?{query}")
+            assert response.status_code == 200, response.text
+            return verify_manifest(io.BytesIO(response.content), key)
+
+        for narrow in ("actor=ana", "subject=default/fraud/*", "correlationid=c"):
+            for path in (f"/v1/export?{narrow}", f"/v1/export?{narrow}&start={kept - 1}", f"/v1/timeline?{narrow}"):
+                response = await client.get(path)
+                assert (response.status_code, response.json()["type"].rpartition(":")[2]) == (422, "pruned"), path
+                assert f"start={kept}" in response.json()["detail"]
+            told = await exported(f"{narrow}&start={kept}")
+            assert (told["query"]["start"], told["pruned_until"]) == (kept, kept)
+            page = await audit.get(f"/v1/timeline?{narrow}&start={kept}")
+            assert (page["pruned_until"], bool(page["items"])) == (kept, narrow == "actor=ana")
+        for query, count in (("", 3 * COUNT), ("model=fraud&workspace=default", COUNT)):
+            told = await exported(f"{query}&end={3 * COUNT}")
+            assert (told["indexes"]["count"], told["pruned_until"]) == (count, kept)
+    for name in ("approvals?person=ana", "approvals/people", "four-eyes", "break-glass", "lead-times", "gaps"):
+        assert (await audit.get(f"/v1/reports/{name}"))["pruned_until"] == kept, name
+    explained = await audit.get("/v1/explain?model=churn&version=1")
+    assert (explained["registration"], explained["pruned_until"]) == ([], kept)
+
+
+async def test_an_export_during_which_entries_go_breaks_off(old: Old) -> None:
+    audit = old.audit
+    async with audit.db.transaction() as tx:
+        await rebuild(tx, Views(archive=audit.archive))
+    entries = Entries(audit.db, audit.archive.inline, audit.archive.entry)
+    assert await entries.pruned_until() == 0
+    batches = entries.batches(Query(0, 2 * COUNT, actor="ana"), page=5)
+    assert [row.stored.index for row in await anext(batches)] == [0, 1, 2, 3, 4]
+    await old.policy(EVERYTHING)
+    await old.prune()
+    with pytest.raises(Problem, match=f"entries below {2 * COUNT} were pruned"):
+        await anext(batches)
 
 
 async def test_types_that_are_kept_longer_keep_their_month(old: Old) -> None:

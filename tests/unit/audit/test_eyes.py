@@ -57,7 +57,10 @@ def vote(voter: str, **more: Any) -> dict[str, Any]:
     [
         ({}, MADE, SIGNED, "good"),
         ({}, MADE, None, "unverified"),
-        ({}, None, SIGNED, "good"),
+        ({}, None, SIGNED, "unknown-author"),
+        ({}, None, None, "unverified"),
+        ({"approved_by": [{"name": "ana"}]}, None, SIGNED, "violation"),
+        ({"entered": False}, None, SIGNED, "refused"),
         ({"approved_by": []}, MADE, SIGNED, "unapproved"),
         ({"approved_by": []}, MADE, None, "unapproved"),
         ({"decision_id": None, "approved_by": []}, MADE, None, "undecided"),

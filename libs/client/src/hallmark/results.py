@@ -216,7 +216,7 @@ class Change(Result):
 
 class Entered(Result):
     """An entry into a gated stage or of a protected alias, or an attempt, and whose eyes saw it; `finding` says what is
-    wrong with that: violation, refused, undecided, unapproved, unverified, or good."""
+    wrong with that: violation, refused, undecided, unapproved, unverified, unknown-author, or good."""
 
     index: int
     at: datetime

@@ -43,10 +43,15 @@ class TimelineItem(Answer):
 
 
 class Page(Answer):
-    """`next` is the `after` of the next page. All pages of one answer see the tree of `size` entries."""
+    """`next` is the `after` of the next page. All pages of one answer see the tree of `size` entries.
+
+    Entries below the index `pruned_until` may have been pruned: what they said, and who, is in no list any more. The
+    export has it.
+    """
 
     next: str | None
     size: int
+    pruned_until: int
 
 
 class TimelinePage(Page):

@@ -19,6 +19,7 @@ from audit.params import (
     Asked,
     AsKnown,
     At,
+    Index,
     ModelPath,
     OneWorkspace,
     Reader,
@@ -77,10 +78,12 @@ def _views(api: APIRouter, db: Database, reader: Readers, prove: Prove) -> None:
         correlationid: Text = None,
         problem: Annotated[bool | None, Query(description="Only entries with a problem, or without")] = None,
         copies: Annotated[bool, Query(description="Also what a topic held twice")] = False,
+        start: Annotated[Index, Query(description="Entries from this index on")] = 0,
     ) -> Document:
         place = await who.place(where)
         actor = await who.meant(actor)
-        wanted = queries.Filter(place, tuple(types or ()), actor, subject, outcome, correlationid, problem, copies)
+        by = (tuple(types or ()), actor, subject, outcome, correlationid, problem, copies, start)
+        wanted = queries.Filter(place, *by)
         async with db.snapshot() as tx:
             return await queries.timeline_page(tx, wanted, ask)
 

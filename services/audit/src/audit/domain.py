@@ -25,6 +25,8 @@ MAX_PROBLEM = 2_000
 MAX_VERSION = 2**31 - 1
 REGISTRATION = "registration"
 NOT_VERIFIED = "decision-not-verified"
+VIEW_FAILED = "view-failed"
+LEAF_LOST = "leaf-lost"
 ID_USED_TWICE = "id-used-twice"
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import queries
+from audit.forgetting import pruned_until
 from audit.paging import Document, Known
 from audit.reports.confirming import signed_index
 from audit.tables import fact, timeline
@@ -87,6 +88,7 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known, *, auditor
 
     `version` is null when there was none; `stay` is null when the version that was asked for did not hold the target.
     `truncated`: there are more than 100 facts, or 2 MiB, of one kind, or more than 1,000 others; the timeline has all.
+    `pruned_until`: facts of entries below this index may have been pruned; the evidence bundle of the version has them.
     """
     answer: Document = {}
     stays: list[Document] = []
@@ -102,7 +104,8 @@ async def explain(tx: AsyncConnection, asked: Question, known: Known, *, auditor
     request = stay["transition_id"] if stay else None
     told = await facts(tx, asked.workspace, asked.model, version, request, size, auditor=auditor)
     truncated = answer["truncated"] or told["truncated"]
-    return {**answer, "version": version, "stay": stay, **told, "truncated": truncated}
+    until = await pruned_until(tx)
+    return {**answer, "version": version, "stay": stay, **told, "truncated": truncated, "pruned_until": until}
 
 
 async def _stays(tx: AsyncConnection, asked: Question, at: datetime, known: Known) -> tuple[Document, list[Document]]:

@@ -9,15 +9,35 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.tables import fact, pruned, timeline
+from audit.tables import fact, minimum_index, pruned, timeline
+from kit.problems import Problem
 
 PRUNED = "pruned"
+FORGOTTEN = ("subject", "actor", "correlationid", "causationid")
+
+
+async def pruned_until(tx: AsyncConnection) -> int:
+    """Below this index entries may be pruned, so that the views do not know what they said, nor who. 0: nothing is."""
+    return int(await tx.scalar(sa.select(sa.func.max(minimum_index.c.index))) or 0)
+
+
+def refuse_forgotten(wanted: Any, until: int) -> None:
+    """`wanted` has a `start`, the first index that is asked for, and filters of which some have names of `FORGOTTEN`.
+
+    Raises:
+        Problem: 422, it is narrowed by what the pruned entries below `until` no longer tell: some that fit would be
+            missing from the answer.
+    """
+    names = [name for name in FORGOTTEN if getattr(wanted, name, None) is not None]
+    if names and wanted.start < until:
+        detail = f"entries below {until} were pruned, and nothing finds them by {' or '.join(names)} any more"
+        raise Problem(422, "pruned", f"{detail}: give start={until}, or export all from {wanted.start} on")
 
 
 async def forget(tx: AsyncConnection, first: int, until: int) -> None:
     """Forgets the entries from `first` up to but without `until`."""
     t, f = timeline.c, fact.c
-    gone: dict[str, Any] = dict.fromkeys(("subject", "actor", "correlationid", "causationid"))
+    gone: dict[str, Any] = dict.fromkeys(FORGOTTEN)
     code = sa.func.split_part(t.problem, ":", 1)
     mine = sa.update(timeline).where(t.index >= first, t.index < until)
     await tx.execute(mine.values(**gone, summary=PRUNED, problem=code))

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.cursor import Cursor, decode
+from audit.forgetting import pruned_until
 from audit.tables import checkpoint, follower, timeline
 from kit.problems import Problem
 
@@ -47,22 +48,31 @@ async def told(tx: AsyncConnection) -> int:
     return int(await tx.scalar(sa.select(follower.c.next).where(follower.c.name == "views")) or 0)
 
 
-async def begin(tx: AsyncConnection, ask: Ask, kinds: Sequence[type]) -> Cursor:
+@dataclass(frozen=True)
+class Begun(Cursor):
+    """`pruned_until`: below this index the views no longer know what entries said."""
+
+    pruned_until: int
+
+
+async def begin(tx: AsyncConnection, ask: Ask, kinds: Sequence[type]) -> Begun:
     """Where a page begins. Its place is empty for the first one, which sees all that the views tell of.
 
     Raises:
         Problem: 422, `after` is not the `next` of such a page.
     """
+    until = await pruned_until(tx)
     if ask.after is None:
         size = await told(tx)
         if ask.signed:
             newest = sa.select(sa.func.max(checkpoint.c.size)).where(checkpoint.c.size <= size)
             size = int(await tx.scalar(newest) or 0)
-        return Cursor(size, ())
+        return Begun(size, (), until)
     try:
-        return decode(ask.after, kinds)
+        found = decode(ask.after, kinds)
     except ValueError as error:
         raise Problem(422, "invalid-request", f"'after': {error}") from error
+    return Begun(found.size, found.place, until)
 
 
 async def read(
@@ -70,11 +80,11 @@ async def read(
     query: sa.Select[Any],
     place: Sequence[sa.ColumnElement[Any]],
     names: Sequence[str],
-    begun: Cursor,
+    begun: Begun,
     limit: int,
     shape: Callable[[Document], Document] = dict,
 ) -> Document:
-    """A page of rows in order of `place`, which the rows have under these names, as {items, next, size}."""
+    """A page of rows in order of `place`, which the rows have under these names: {items, next, size, pruned_until}."""
     if begun.place:
         literals = [sa.literal(value, column.type) for value, column in zip(begun.place, place, strict=True)]
         query = query.where(sa.tuple_(*place) > sa.tuple_(*literals))
@@ -85,7 +95,7 @@ async def read(
 def page(
     rows: list[Document],
     names: Sequence[str],
-    begun: Cursor,
+    begun: Begun,
     limit: int,
     shape: Callable[[Document], Document] = dict,
 ) -> Document:
@@ -94,7 +104,8 @@ def page(
     if len(rows) > limit:
         rows = rows[:limit]
         following = Cursor(begun.size, tuple(rows[-1][name] for name in names)).encode()
-    return {"items": [shape(row) for row in rows], "next": following, "size": begun.size}
+    items = [shape(row) for row in rows]
+    return {"items": items, "next": following, "size": begun.size, "pruned_until": begun.pruned_until}
 
 
 def known_with(table: sa.FromClause, size: int | sa.ColumnElement[int]) -> sa.ColumnElement[bool]:

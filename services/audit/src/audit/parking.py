@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 import structlog
 
-from audit.domain import LOGGED
+from audit.domain import LEAF_LOST, LOGGED, VIEW_FAILED
 from audit.leaf import Leaf
 from audit.projector import move, position
 from audit.tables import finding, logged
@@ -15,7 +15,7 @@ from kit.errors import Permanent, is_transient
 
 log = structlog.get_logger()
 PARKED = "parked"
-OWN_FAULTS = ("view-failed", "leaf-lost")  # nothing is wrong with the record
+OWN_FAULTS = (VIEW_FAILED, LEAF_LOST)  # nothing is wrong with the record
 PAGE = 100
 POLL_SECONDS = 1.0
 _TOPICS = {topic.name: topic for topic in LOGGED}

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.domain import Flaw, Reading, clean, read
+from audit.domain import LEAF_LOST, Flaw, Reading, clean, read
 from audit.tables import entry, finding, follower
 from audit.tlog.archive import Contradiction
 from audit.views import FOLLOWER as VIEWS
@@ -73,7 +73,7 @@ class Projector:
         try:
             leaf = await self._views.leaf(data)
         except (ValueError, Contradiction) as error:
-            return Item(index, None, Reading(flaw=Flaw("leaf-lost", clean(repr(error)))))
+            return Item(index, None, Reading(flaw=Flaw(LEAF_LOST, clean(repr(error)))))
         return Item(index, leaf, await self._views.check(read(leaf.topic, leaf.key, leaf.headers, leaf.value)))
 
     async def _fold(self, tx: AsyncConnection, items: Sequence[Item]) -> None:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import claims, paging
+from audit.forgetting import refuse_forgotten
 from audit.paging import Ask, Document, Known, known_with
 from audit.tables import alias_interval, fact, model_name, revoked, stage_interval, timeline
 from contracts.registry import ModelDeleted, ModelRestored
@@ -60,7 +61,7 @@ ANYWHERE = Place()
 class Filter:
     """What a timeline is narrowed to; None is anything. Types and subjects may be patterns with * and ?.
 
-    `copies`: also entries whose event was in the log before.
+    `copies`: also entries whose event was in the log before. `start`: from this index on.
     """
 
     place: Place = ANYWHERE
@@ -71,6 +72,7 @@ class Filter:
     correlationid: str | None = None
     problem: bool | None = None
     copies: bool = False
+    start: int = 0
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         t = timeline.c
@@ -86,6 +88,8 @@ class Filter:
                 found.append(t[name] == value)
         if self.problem is not None:
             found.append(t.problem.is_not(None) if self.problem else t.problem.is_(None))
+        if self.start:
+            found.append(t.index >= self.start)
         if not self.copies:
             found.append(t.copy_of.is_(None))
         return found
@@ -102,10 +106,11 @@ async def timeline_page(tx: AsyncConnection, wanted: Filter, ask: Ask) -> Docume
     """Entries in order of what happened and then of the log.
 
     Raises:
-        Problem: 422, the cursor is none of ours.
+        Problem: 422, the cursor is none of ours; or pruned entries would be missing.
     """
     t = timeline.c
     begun = await paging.begin(tx, ask, (datetime, int))
+    refuse_forgotten(wanted, begun.pruned_until)
     columns = [column for column in t if column.key != "content"]
     query = sa.select(*columns).where(t.index < begun.size, *wanted.conditions())
     return await paging.read(tx, query, (t.at, t.index), ("at", "index"), begun, ask.limit)

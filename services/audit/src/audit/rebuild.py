@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit import search
 from audit.app import archive_of
-from audit.domain import NOT_VERIFIED, read
+from audit.domain import LEAF_LOST, NOT_VERIFIED, VIEW_FAILED, read
 from audit.forgetting import forget_all
 from audit.projector import position
 from audit.settings import AuditSettings
@@ -27,6 +27,8 @@ from kit.db import Database, digests
 from kit.main import Command
 
 log = structlog.get_logger()
+# Nobody can say of an entry with such a finding that its signature was looked at, and was good.
+DOUBTED = (NOT_VERIFIED, VIEW_FAILED, LEAF_LOST)
 Progress = Callable[[int], None]
 HOUR_MS = 3_600_000  # a digest of a large table takes longer than a statement of the service may
 
@@ -87,7 +89,7 @@ async def rebuild(
 
 
 async def _item(views: Views, row: sa.RowMapping) -> Item | None:
-    doubted = row["code"] == NOT_VERIFIED
+    doubted = row["code"] in DOUBTED
     try:
         leaf = await views.entry(row["index"], row["leaf"], row["leaf_hash"])
     except (ValueError, Damage):

@@ -11,6 +11,7 @@ from audit import claims, intervals, telling
 from audit.decisions import Decisions
 from audit.domain import (
     NOT_VERIFIED,
+    VIEW_FAILED,
     Entering,
     Flaw,
     Reading,
@@ -49,7 +50,6 @@ __all__ = ["FOLLOWER", "PAGE", "STAGES", "Item", "Views", "views_of"]
 log = structlog.get_logger()
 FOLLOWER = "views"
 PAGE = 500
-VIEW_FAILED = "view-failed"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Views:
     async def project_page(self, tx: AsyncConnection, items: Sequence[Item]) -> list[Reading]:
         """Folds entries in order, in few statements, with the same result as one by one.
 
-        An entry whose fold fails is left out of the views, and its reading says `view-failed`; the others are folded.
+        An entry whose fold fails is left out of the views, and its reading says `view-failed`, after the
+        flaw that it had already; the others are folded.
         """
         if not items:
             return []
@@ -110,7 +111,7 @@ class Views:
                 raise
             if len(items) == 1:
                 log.exception("a view failed", index=items[0].index)
-                return [replace(items[0].reading, flaw=Flaw(VIEW_FAILED, clean(repr(error))))]
+                return [_failed(items[0].reading, error)]
         half = len(items) // 2
         return [*await self.project_page(tx, items[:half]), *await self.project_page(tx, items[half:])]
 
@@ -284,6 +285,14 @@ class Views:
                 return  # no signature covers it: it counts with the change that follows it
             await intervals.supersede(page, envelope, message)
         await intervals.enter(page, index, move)
+
+
+def _failed(reading: Reading, error: Exception) -> Reading:
+    """What was wrong with the record itself stays what is told of it: whoever judges it again must know."""
+    failed = Flaw(VIEW_FAILED, clean(repr(error)))
+    if (flaw := reading.flaw) is not None:
+        failed = replace(flaw, detail=clean(f"{flaw.detail}; {failed.code}: {failed.detail}"))
+    return replace(reading, flaw=failed)
 
 
 def views_of(settings: AuditSettings, archive: Archive) -> Views:

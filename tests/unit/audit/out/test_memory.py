@@ -23,6 +23,9 @@ class Endless:
     async def known(self) -> int:
         return 10**9
 
+    async def pruned_until(self) -> int:
+        return 0
+
     async def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
         for start in range(query.start, query.end, 500):
             indexes = range(start, min(start + 500, query.end))

@@ -80,7 +80,8 @@ def four_eyes(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     finding: Annotated[
-        str | None, typer.Option(help="Only these: violation, refused, undecided, unapproved, unverified or good.")
+        str | None,
+        typer.Option(help="Only these: violation, refused, undecided, unapproved, unverified, unknown-author or good."),
     ] = None,
     as_json: Json = False,
 ) -> None:

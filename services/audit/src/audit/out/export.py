@@ -122,7 +122,7 @@ async def export(
         signed = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": note}
         following = Cursor(head.size, (query.end,)).encode()
         before = None if follows is None else {"size": follows[0], "proof": [_text(node) for node in follows[1]]}
-        document = manifest_of(query.document(), told, signed, parts, following, before)
+        document = manifest_of(query.document(), told, signed, parts, following, before, await source.pruned_until())
         archive.writestr(zip_entry(manifest.NAME), await seal(EXPORT, document, signer))
     yield pipe.take()
 

@@ -76,11 +76,13 @@ def manifest_of(
     files: Iterable[Part],
     following: str,
     follows: dict[str, Any] | None,
+    pruned_until: int,
 ) -> dict[str, Any]:
     """`checkpoint`: origin, size, root (hex), note. `query`: what was asked, with the index range `start`, `end`.
 
     `following`: the cursor of the next export. `follows`: the `size` of the tree of the export before, and the `proof`
-    (base64) that this tree begins with that one.
+    (base64) that this tree begins with that one. `pruned_until`: below this index the database may have entries no
+    more. They are in the export; one narrowed by actor, subject or correlationid does not begin below it.
     """
     return {
         "manifest": KIND,
@@ -90,6 +92,7 @@ def manifest_of(
         "files": [asdict(part) for part in files],
         "next": following,
         "follows": follows,
+        "pruned_until": pruned_until,
     }
 
 

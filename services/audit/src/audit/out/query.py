@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from audit.forgetting import pruned_until, refuse_forgotten
 from audit.out.rows import Row, Stored, plain, row_of
 from audit.projector import position
 from audit.queries import Filter, Place
@@ -65,8 +66,15 @@ class Source(Protocol):
     async def known(self) -> int:
         """How many entries have been read, and are known to be good or bad."""
 
+    async def pruned_until(self) -> int:
+        """Below this index entries may be pruned: their bytes come from the object store."""
+
     def batches(self, query: Query) -> AsyncIterator[Sequence[Row]]:
-        """The rows in order of their index, some at a time."""
+        """The rows in order of their index, some at a time.
+
+        Raises:
+            Problem: 422, pruned entries that fit the query would be missing, also when they went in the meantime.
+        """
 
 
 class Entries:
@@ -83,6 +91,7 @@ class Entries:
             stop = min(start + window, query.end)
             async with self._db.transaction() as tx:
                 found = (await tx.execute(_page(query, start, stop).limit(page))).all()
+                refuse_forgotten(query, await pruned_until(tx))
             held: list[Held] = []
             size = 0
             for index, leaf, leaf_hash, problem, copy_of in found:
@@ -116,6 +125,10 @@ class Entries:
         """How many entries the timeline has read: entries below that are in it."""
         async with self._db.transaction() as tx:
             return await position(tx, VIEWS)
+
+    async def pruned_until(self) -> int:
+        async with self._db.transaction() as tx:
+            return await pruned_until(tx)
 
 
 def _rows(held: Sequence[Held]) -> list[Row]:

@@ -11,6 +11,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from audit import queries
 from audit.access import FEED, AccessLog
 from audit.cursor import Cursor, decode
+from audit.forgetting import refuse_forgotten
 from audit.out.evidence.gather import Bundles
 from audit.out.export import export
 from audit.out.query import Query as Wanted
@@ -100,6 +101,7 @@ def router(
         last = size if end is None else min(end, size)
         narrowed = (workspace, model, version, event_type, actor, subject, outcome, correlationid, since, until)
         wanted = Wanted(min(start, last), last, *narrowed)
+        refuse_forgotten(wanted, await entries.pruned_until())
         paths = (await bundles.proofs.paths(head.size)).of if proofs else None
         return StreamingResponse(
             export(

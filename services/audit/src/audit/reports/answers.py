@@ -97,7 +97,7 @@ class Approvers(Page):
     items: list[Approver]
 
 
-Finding = Literal["violation", "refused", "undecided", "unapproved", "unverified", "good"]
+Finding = Literal["violation", "refused", "undecided", "unapproved", "unverified", "unknown-author", "good"]
 
 
 class Entered(Answer):
@@ -108,7 +108,8 @@ class Entered(Answer):
     `authors` registered the version or have commits in it. `own_waiver`: who asked for it, or made it, and waived a
     gate or broke the glass. `unapproved`: nobody's approval was asked for. `undecided`: it carries no decision.
     `unverified`: the log holds no signed decision for it, so that waivers, emergencies and votes for others cannot be
-    known. `finding` is the gravest of these.
+    known. `unknown_author`: the log holds no registration of the version, or it was pruned. `finding` is the
+    gravest of these.
     """
 
     index: int
@@ -134,6 +135,7 @@ class Entered(Answer):
     unapproved: bool
     undecided: bool
     unverified: bool
+    unknown_author: bool
     break_glass: bool
     policy: str | None
     decision_id: str | None

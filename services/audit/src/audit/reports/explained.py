@@ -42,6 +42,7 @@ class Explanation(Answer):
     """The version that held the target at `at`, as a tree of `known_size` entries knew it, and each fact's entry.
 
     `policies_withheld`: it was decided by so many policies, whose entries only auditors of everything read.
+    `pruned_until`: facts of entries below this index may have been pruned; the version's evidence bundle has them.
     """
 
     workspace: str
@@ -67,5 +68,6 @@ class Explanation(Answer):
     policies: list[Fact]
     policies_withheld: int
     truncated: bool
+    pruned_until: int
     pin: PinSaid | None
     proofs: Proofs | None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 Document = dict[str, Any]
+DOUBTS = ("undecided", "unapproved", "unverified", "unknown-author")
 
 
 def judged(row: Document, made: Mapping[str, Any] | None, decision: Mapping[str, Any] | None) -> Document:
@@ -18,6 +19,7 @@ def judged(row: Document, made: Mapping[str, Any] | None, decision: Mapping[str,
     undecided: a gated place was entered without a decision.
     unapproved: nobody's approval was asked for.
     unverified: no signed decision in the log says whose votes these were; waivers and emergencies cannot be known.
+    unknown-author: the log holds no registration of the version, so that nobody knows whether its makers approved it.
     """
     votes = [vote for vote in (decision or {}).get("votes") or () if vote["choice"] == "approve"]
     waived = _names(waiver["by"] for waiver in (decision or {}).get("waived") or ())
@@ -40,6 +42,7 @@ def judged(row: Document, made: Mapping[str, Any] | None, decision: Mapping[str,
         "unapproved": row["entered"] and not approvers,
         "undecided": row["entered"] and row["decision_id"] is None,
         "unverified": row["decision_id"] is not None and decision is None,
+        "unknown_author": row["entered"] and made is None,
         "break_glass": glass is not None,
     }
     violation = row["entered"] and any(found[name] for name in ("requester_approved", "author_approved", "own_waiver"))
@@ -56,7 +59,7 @@ def judged(row: Document, made: Mapping[str, Any] | None, decision: Mapping[str,
 def _finding(row: Document, found: Document) -> str:
     if not row["entered"]:
         return "refused"
-    return next((name for name in ("undecided", "unapproved", "unverified") if found[name]), "good")
+    return next((name for name in DOUBTS if found[name.replace("-", "_")]), "good")
 
 
 def _names(told: Iterable[str | None]) -> list[str]:

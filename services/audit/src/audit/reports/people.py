@@ -123,9 +123,8 @@ async def emergencies(tx: AsyncConnection, place: Place, ask: Ask) -> Document:
 
 def _emergency(row: Document, later: list[Document]) -> Document:
     def of(*kinds: Any) -> list[Document]:
-        return [
-            each for each in later if each["type"] in [kind.TYPE for kind in kinds] and each["index"] > row["index"]
-        ]
+        """Also those that were logged first: a change comes from another topic."""
+        return [each for each in later if each["type"] in [kind.TYPE for kind in kinds]]
 
     glass = row["data"]["glass"]
     reviews = [
