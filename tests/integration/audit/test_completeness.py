@@ -1,5 +1,7 @@
 """Nothing is missing unnoticed: offsets against a real broker, sequences of streams, and only what is new each time."""
 
+from collections import Counter as Tally
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from audit import completeness as module
 from audit import gaps, sequences, tables
 from audit.completeness import Completeness
+from audit.ledger import Ledger
 from contracts.notifier import SubscriptionRemoved
 from contracts.topics import AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_EVENTS
 from kit.bus import Record
@@ -97,8 +100,20 @@ async def test_a_group_that_is_set_back_to_a_hole_fills_it(audit: Harness, wire:
 
 @pytest.mark.one_broker
 @pytest.mark.parametrize("held", [0, 3])
-async def test_a_group_that_is_ahead_of_the_log_goes_back(audit: Harness, wire: Wire, held: int) -> None:
-    """A database from a backup, or somebody who set the group forward: nothing is passed over."""
+async def test_a_group_that_is_ahead_of_the_log_goes_back(
+    audit: Harness, wire: Wire, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database from a backup, or somebody who set the group forward: nothing is passed over, also when the database
+    is away at first."""
+    taken, tries = Ledger.taken, Tally[str]()
+
+    async def away(self: Ledger, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        tries[topic] += 1
+        if tries[topic] < 3:
+            raise ConnectionError("away")
+        return await taken(self, topic, partitions)
+
+    monkeypatch.setattr(Ledger, "taken", away)
     sent = await produce(wire, 8)
     await audit.ledger.ledger.append(sent[:held])
     await commit(wire, 6)
