@@ -130,13 +130,29 @@ async def test_another_log_of_the_broker_explains_nothing(audit: Harness, wire: 
     before = [record(story()[0], topic=PLACE[0], offset=n, value=b"%d" % n) for n in range(10)]
     await ledger.append([r for r in before if r.offset != 4])
     checker, sent = Completeness(audit.db, wire.settings), await produce(wire, 8)
-    assert await told(checker) == (None, [], [(4, 5)], 0)
+    assert await told(checker) == (None, [], [(0, 8), (4, 5)], 0)
     await ledger.append(sent)
     assert await told(checker) == (False, [(4, 5)], [], 0)
     # And one that was passed over in the new one, where the old one has something else.
     sent = await produce(wire, 4, "more")
     await ledger.append([r for r in sent[8:] if r.offset != 9])
     assert await told(checker) == (False, [(4, 5), (9, 10)], [], 0)
+
+
+@pytest.mark.one_broker
+@pytest.mark.parametrize("read_on", [False, True])
+async def test_a_topic_made_anew_that_has_grown_past_us_is_a_hole(audit: Harness, wire: Wire, read_on: bool) -> None:
+    """There is no gap in the offsets: the records tell. What was read of the new log since hides nothing."""
+    ledger, checker = audit.ledger.ledger, Completeness(audit.db, wire.settings)
+    await ledger.append([record(story()[0], topic=PLACE[0], offset=n, value=b"%d" % n) for n in range(5)])
+    sent = await produce(wire, 9)
+    if read_on:
+        await ledger.append(sent[5:])
+    for how in ({}, {}, {"full": True}):
+        assert await told(checker, **how) == (False, [(0, 5)], [], 0 if read_on else 4)
+    # The group is set back: an epoch begins, which has all of it.
+    await ledger.append(sent)
+    assert await told(checker) == (True, [], [], 0)
 
 
 @pytest.mark.one_broker
