@@ -1,11 +1,14 @@
 """Nothing is missing unnoticed: offsets against a real broker, sequences of streams, and only what is new each time."""
 
+import asyncio
 from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from structlog.testing import capture_logs
+from tests.support.waiting import until
 
 from audit import completeness as module
 from audit import gaps, sequences, tables
@@ -72,6 +75,15 @@ async def test_a_hole_is_told_until_it_is_filled(audit: Harness, wire: Wire, mon
     ledger = audit.ledger.ledger
     await ledger.append([r for r in sent[:15] if r.offset not in (4, 5, 9)])
     assert await told(checker) == (False, [(4, 6), (9, 10)], [], 5)
+    monkeypatch.setattr(module, "EVERY_SECONDS", 0.01)
+    module.HOLES.set(0)
+    with capture_logs() as logs:
+        alarm = asyncio.create_task(checker.run())
+        try:
+            await until(lambda: module.HOLES._value.get() == 3, 20)
+        finally:
+            alarm.cancel()
+    assert ("critical", 3) in [(line["log_level"], line.get("holes")) for line in logs]
     # Filled: what follows comes again, and is no entry. Nothing of it is a hole, in either epoch.
     await ledger.append(sent[9:12])
     assert await told(checker) == (False, [(4, 6)], [], 8)
@@ -179,10 +191,11 @@ async def test_only_what_is_new_is_looked_at(audit: Harness, wire: Wire, monkeyp
 
 
 async def test_without_the_broker_a_gap_is_no_hole_yet(audit: Harness) -> None:
-    await audit.ledger.ledger.append([record(e, offset=n) for n, e in enumerate(story()) if n != 4])
+    await audit.ledger.ledger.append([record(e, offset=n) for n, e in enumerate(story(), 3) if n != 4])
     found = await audit.get("/v1/log/completeness")
     (item,) = found["items"]
     assert (found["complete"], item["holes"], item["unconfirmed"]) == (None, [], [[4, 5]])
+    assert item["never_read"] == 3
     assert found["broker"]
 
 

@@ -1,9 +1,11 @@
 """Is anything missing? The log's offsets against the broker's, and the sequences of every stream.
 
 An offset of which the broker has a record and the log has none is a hole, and so is one that the broker deleted before
-it was read. Transaction markers and compacted records take offsets too: what the broker has no record for is no hole,
-and is remembered, since the broker itself forgets one day. In a later epoch (the broker forgot its log, or somebody
-went back to fill a hole) records of the epochs before come again and are no entries: there the records are compared.
+it was read, once we had begun to read. What it had deleted before our very first record is no alarm: `never_read`
+counts those offsets, and the sequences of the streams tell what of it is missed. Transaction markers and compacted
+records take offsets too: what the broker has no record for is no hole, and is remembered, since the broker itself
+forgets one day. In a later epoch (the broker forgot its log, or somebody went back to fill a hole) records of the
+epochs before come again and are no entries: there the records are compared.
 
 A topic that was made anew, and has grown past the place where we read, leaves no gap: so the first and the last record
 that both have are compared, too. Where they differ, what the broker has there is not in the log: a hole.
@@ -205,6 +207,7 @@ class Completeness:
         if not mine:
             assert span is not None
             nothing = {"epoch": None, "lowest": None, "next": None, "entries": 0, "unread": span[1] - span[0]}
+            nothing |= {"never_read": span[0]}
             return {**said, **nothing, "holes": [], "unconfirmed": [], "missing": 0}
         newest = mine[-1]
         # One that was read again may be missing in two epochs.
@@ -216,6 +219,7 @@ class Completeness:
             "holes": holes[:MOST],
             "unconfirmed": sorted(gap for key, gap in left - self._holes if key[:2] == place)[:MOST],
             "missing": sum(until - first for first, until in holes),
+            "never_read": mine[0].lowest if span is None else min(span[0], mine[0].lowest),
         }
 
 
