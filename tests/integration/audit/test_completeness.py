@@ -1,13 +1,19 @@
 """Nothing is missing unnoticed: offsets against a real broker, sequences of streams, and only what is new each time."""
 
+import asyncio
+from collections import Counter as Tally
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from structlog.testing import capture_logs
+from tests.support.waiting import until
 
 from audit import completeness as module
 from audit import gaps, sequences, tables
 from audit.completeness import Completeness
+from audit.ledger import Ledger
 from contracts.notifier import SubscriptionRemoved
 from contracts.topics import AUDIT_EVENTS, NOTIFIER_EVENTS, REGISTRY_EVENTS
 from kit.bus import Record
@@ -69,6 +75,15 @@ async def test_a_hole_is_told_until_it_is_filled(audit: Harness, wire: Wire, mon
     ledger = audit.ledger.ledger
     await ledger.append([r for r in sent[:15] if r.offset not in (4, 5, 9)])
     assert await told(checker) == (False, [(4, 6), (9, 10)], [], 5)
+    monkeypatch.setattr(module, "EVERY_SECONDS", 0.01)
+    module.HOLES.set(0)
+    with capture_logs() as logs:
+        alarm = asyncio.create_task(checker.run())
+        try:
+            await until(lambda: module.HOLES._value.get() == 3, 20)
+        finally:
+            alarm.cancel()
+    assert ("critical", 3) in [(line["log_level"], line.get("holes")) for line in logs]
     # Filled: what follows comes again, and is no entry. Nothing of it is a hole, in either epoch.
     await ledger.append(sent[9:12])
     assert await told(checker) == (False, [(4, 6)], [], 8)
@@ -97,8 +112,20 @@ async def test_a_group_that_is_set_back_to_a_hole_fills_it(audit: Harness, wire:
 
 @pytest.mark.one_broker
 @pytest.mark.parametrize("held", [0, 3])
-async def test_a_group_that_is_ahead_of_the_log_goes_back(audit: Harness, wire: Wire, held: int) -> None:
-    """A database from a backup, or somebody who set the group forward: nothing is passed over."""
+async def test_a_group_that_is_ahead_of_the_log_goes_back(
+    audit: Harness, wire: Wire, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database from a backup, or somebody who set the group forward: nothing is passed over, also when the database
+    is away at first."""
+    taken, tries = Ledger.taken, Tally[str]()
+
+    async def away(self: Ledger, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        tries[topic] += 1
+        if tries[topic] < 3:
+            raise ConnectionError("away")
+        return await taken(self, topic, partitions)
+
+    monkeypatch.setattr(Ledger, "taken", away)
     sent = await produce(wire, 8)
     await audit.ledger.ledger.append(sent[:held])
     await commit(wire, 6)
@@ -115,13 +142,29 @@ async def test_another_log_of_the_broker_explains_nothing(audit: Harness, wire: 
     before = [record(story()[0], topic=PLACE[0], offset=n, value=b"%d" % n) for n in range(10)]
     await ledger.append([r for r in before if r.offset != 4])
     checker, sent = Completeness(audit.db, wire.settings), await produce(wire, 8)
-    assert await told(checker) == (None, [], [(4, 5)], 0)
+    assert await told(checker) == (None, [], [(0, 8), (4, 5)], 0)
     await ledger.append(sent)
     assert await told(checker) == (False, [(4, 5)], [], 0)
     # And one that was passed over in the new one, where the old one has something else.
     sent = await produce(wire, 4, "more")
     await ledger.append([r for r in sent[8:] if r.offset != 9])
     assert await told(checker) == (False, [(4, 5), (9, 10)], [], 0)
+
+
+@pytest.mark.one_broker
+@pytest.mark.parametrize("read_on", [False, True])
+async def test_a_topic_made_anew_that_has_grown_past_us_is_a_hole(audit: Harness, wire: Wire, read_on: bool) -> None:
+    """There is no gap in the offsets: the records tell. What was read of the new log since hides nothing."""
+    ledger, checker = audit.ledger.ledger, Completeness(audit.db, wire.settings)
+    await ledger.append([record(story()[0], topic=PLACE[0], offset=n, value=b"%d" % n) for n in range(5)])
+    sent = await produce(wire, 9)
+    if read_on:
+        await ledger.append(sent[5:])
+    for how in ({}, {}, {"full": True}):
+        assert await told(checker, **how) == (False, [(0, 5)], [], 0 if read_on else 4)
+    # The group is set back: an epoch begins, which has all of it.
+    await ledger.append(sent)
+    assert await told(checker) == (True, [], [], 0)
 
 
 @pytest.mark.one_broker
@@ -148,10 +191,11 @@ async def test_only_what_is_new_is_looked_at(audit: Harness, wire: Wire, monkeyp
 
 
 async def test_without_the_broker_a_gap_is_no_hole_yet(audit: Harness) -> None:
-    await audit.ledger.ledger.append([record(e, offset=n) for n, e in enumerate(story()) if n != 4])
+    await audit.ledger.ledger.append([record(e, offset=n) for n, e in enumerate(story(), 3) if n != 4])
     found = await audit.get("/v1/log/completeness")
     (item,) = found["items"]
     assert (found["complete"], item["holes"], item["unconfirmed"]) == (None, [], [[4, 5]])
+    assert item["never_read"] == 3
     assert found["broker"]
 
 

@@ -72,7 +72,8 @@ def _attacks() -> Iterator[Attack]:
     for role in (WRITER, SERVICE):
         insert = f"insert into {MONTH} values (9, now(), 't', 0, 9, '', '')"
         yield Attack(role, insert, privileges, state=NOT_ALLOWED)
-    for sql in ("update audit.node set hash = ''", SHRINK, "update audit.kafka_offset set epoch = 9"):
+    changes = ("update audit.node set hash = ''", SHRINK, "update audit.kafka_offset set epoch = 9")
+    for sql in (*changes, "update audit.offset_gap set until = 9"):
         yield Attack(SERVICE, sql, privileges, state=NOT_ALLOWED)
     yield Attack(SERVICE, "insert into audit.entry values (9, now(), 't', 0, 9, '', '')", privileges, state=NOT_ALLOWED)
     yield Attack(
@@ -263,6 +264,7 @@ SERVED = (
     "hold",
     "hold_release",
     "minimum_index",
+    "offset_gap",
 )
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +167,27 @@ async def test_a_database_from_an_older_backup_is_not_signed(audit: Harness) -> 
     assert verdict["ok"] is False
 
 
-async def test_a_checkpoint_that_is_set_back_with_the_database_is_found_out(audit: Harness) -> None:
-    """Database and `checkpoint` are as they were; that more was signed can be read from what nobody can change."""
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_checkpoint_that_is_set_back_with_the_database_is_found_out(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """Database and `checkpoint` are as they were; that more was signed can be read from what nobody can change, also
+    when the one that signed it came no further."""
     await audit.ledger.ledger.append(some(0, 10))
-    await publisher(audit).current()
+    other = publisher(audit)
+    await other.current()
     head, before = (await audit.rows(tables.tree_head))[0], await audit.archive.checkpoint()
     await audit.ledger.ledger.append(some(10, 10))
-    await publisher(audit).current()
+    keep_first = audit.archive.keep_first
+
+    async def dying(*given: Any, **options: Any) -> bytes:
+        await keep_first(*given, **options)
+        raise ConnectionError("killed")
+
+    with monkeypatch.context() as patched, pytest.raises(ConnectionError) if dies else nullcontext():
+        if dies:
+            patched.setattr(audit.archive, "keep_first", dying)
+        await publisher(audit).current()
     await restore(audit, head["size"], head["root"], head["frontier"])
     assert before is not None
     await audit.archive.store.put("checkpoint", before[0].encode(), {})
@@ -181,8 +195,10 @@ async def test_a_checkpoint_that_is_set_back_with_the_database_is_found_out(audi
         await publisher(audit).current()
     audit.ledger = audit.log()
     await audit.ledger.ledger.append(some(30, 15))
-    with pytest.raises(Contradiction, match="another root"):
-        await publisher(audit).current()
+    # A process that has published before, and believes what it remembers, looks too.
+    for one in (publisher(audit), other):
+        with pytest.raises(Contradiction, match="another root"):
+            await one.current()
     assert await audit.archive.checkpoint() is not None
     assert [row["size"] for row in await audit.rows(tables.checkpoint)] == [10]
 
@@ -204,6 +220,9 @@ async def test_other_bytes_in_the_store_stop_the_publisher(audit: Harness) -> No
         await publisher(audit).current()
     assert await audit.archive.checkpoint() is None
     assert await audit.rows(tables.checkpoint) == []
+    await audit.archive.store.put("sizes/!", b"", {})
+    with pytest.raises(Contradiction, match="sizes/!"):
+        await publisher(audit).current()
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -371,6 +371,13 @@ async def test_gaps_name_missing_offsets_too(audit: Harness) -> None:
         {**place, "first_missing": 1, "last_missing": 2},
         {**place, "first_missing": 5, "last_missing": 5},
     ]
+    # The broker explains the first, to whichever process, and begins anew.
+    await audit.execute(f"insert into audit.offset_gap values ('{REGISTRY_EVENTS.name}', 0, 0, 1, 3)")
+    await audit.ledger.append([record(event(note, n), offset=offset) for n, offset in ((5, 0), (6, 2))])
+    assert (await audit.get("/v1/reports/gaps?limit=1"))["offsets"] == [
+        {**place, "first_missing": 5, "last_missing": 5},
+        {**place, "epoch": 1, "first_missing": 1, "last_missing": 1},
+    ]
 
 
 REPORTS = (

@@ -360,6 +360,13 @@ async def test_a_hold_lies_on_the_objects_of_the_store(old: Old) -> None:
         await old.put(f"/v1/retention/holds/{hold}/release", {"reason": "settled"}, "POST")
         await legal.step()
         assert [old.held(Tile(-1, n).path) for n in range(3)] == expected
+    # Another process was in the middle of it when the hold was released.
+    (late,) = [row for row in await old.audit.rows(tables.hold) if row["id"] == fraud]
+    await legal._follow(late, 256)
+    await old.audit.execute(f"delete from audit.follower where name = 'hold:{fraud}'")
+    assert old.held(Tile(-1, 0).path)
+    await legal.step()
+    assert not old.held(Tile(-1, 0).path)
     assert await old.audit.rows(tables.held_object) == []
 
 

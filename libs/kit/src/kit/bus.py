@@ -100,15 +100,20 @@ class Bus:
             await asyncio.gather(*(subscription.start() for subscription in self._subscriptions))
             self.broker.running = True
         except BaseException:
-            await self.broker.stop()
+            await self._stop_broker()
             raise
 
     async def stop(self) -> None:
         """Lets in-flight records finish, tells waiting retries to give up, then leaves the groups."""
         for subscription in self._subscriptions:
             subscription.interrupt.set()
-        await self.broker.stop()
+        await self._stop_broker()
         await self._parking.stop()
+
+    async def _stop_broker(self) -> None:
+        await self.broker.stop()
+        for subscription in self._subscriptions:
+            await subscription.stop_resuming()
 
     async def park(self, topic: Topic, record: Record, error: Permanent, attempts: int) -> None:
         """Writes the record, as it came, to the dead-letter topic with the reason in its headers."""
@@ -130,6 +135,7 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
         self._handler = handler
         self._idle = asyncio.Event()
         self._idle.set()
+        self._resuming: asyncio.Task[None] | None = None
         self._pulse = Pulse(bus.service, topic)
 
     async def start(self) -> None:
@@ -161,22 +167,39 @@ class _Subscription(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafk
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
         # aiokafka awaits this before it rejoins: without it the record in flight runs on two members.
         self.interrupt.set()
+        await self.stop_resuming()
         await self._idle.wait()
 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
         self.interrupt.clear()
-        if isinstance(self._handler, Resumes) and assigned:
-            await self._resume(self._handler, assigned)
         self._pulse.assigned()
+        if isinstance(self._handler, Resumes) and assigned:
+            # Nothing is fetched until it is known from where. That may take long: the group must not wait for it.
+            self.subscriber.consumer.pause(*assigned)
+            self._resuming = asyncio.create_task(self._resume(self._handler, assigned))
+
+    async def stop_resuming(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            await asyncio.wait([self._resuming])
+            self._resuming = None
 
     async def _resume(self, handler: Resumes, assigned: list[TopicPartition]) -> None:
-        """Goes back where the group is further than the handler has come. Nothing is fetched meanwhile."""
-        consumer = self.subscriber.consumer
-        consumer.pause(*assigned)
-        try:
-            await self._go_back(handler, consumer, assigned)
-        finally:
+        """Goes back where the group is further than the handler has come, as soon as that can be found out."""
+        consumer, tries = self.subscriber.consumer, 0
+        while True:
+            tries += 1
+            try:
+                await self._go_back(handler, consumer, assigned)
+            except Exception as error:
+                log.warning("cannot find out from where to read; trying again", error=repr(error), tries=tries)
+                try:
+                    await self._back_off(tries)
+                except Interrupted:
+                    return
+                continue
             consumer.resume(*assigned)
+            return
 
     async def _go_back(self, handler: Resumes, consumer: Any, assigned: list[TopicPartition]) -> None:
         taken = await handler.taken(self.topic.name, [place.partition for place in assigned])

@@ -1,9 +1,14 @@
 """Is anything missing? The log's offsets against the broker's, and the sequences of every stream.
 
 An offset of which the broker has a record and the log has none is a hole, and so is one that the broker deleted before
-it was read. Transaction markers and compacted records take offsets too: what the broker has no record for is no hole,
-and is remembered, since the broker itself forgets one day. In a later epoch (the broker forgot its log, or somebody
-went back to fill a hole) records of the epochs before come again and are no entries: there the records are compared.
+it was read, once we had begun to read. What it had deleted before our very first record is no alarm: `never_read`
+counts those offsets, and the sequences of the streams tell what of it is missed. Transaction markers and compacted
+records take offsets too: what the broker has no record for is no hole, and is remembered, since the broker itself
+forgets one day. In a later epoch (the broker forgot its log, or somebody went back to fill a hole) records of the
+epochs before come again and are no entries: there the records are compared.
+
+A topic that was made anew, and has grown past the place where we read, leaves no gap: so the first and the last record
+that both have are compared, too. Where they differ, what the broker has there is not in the log: a hole.
 
 Everything is looked at when the service starts, and once a day; in between only what is new.
 """
@@ -42,6 +47,7 @@ class Completeness:
         self._db, self._settings = db, settings
         self._gaps, self._sequences = Gaps(db), Sequences(db)
         self._holes: set[tuple[Key, Hole]] = set()  # known to be some
+        self._compared: set[tuple[str, int, int, int, int, int]] = set()  # the broker's records are ours
         self._busy = asyncio.Lock()
         self._full_at = 0.0
 
@@ -74,6 +80,7 @@ class Completeness:
             if full or clock >= self._full_at:
                 self._gaps.forget()
                 self._sequences.forget()
+                self._compared.clear()
                 self._full_at = clock + FULL_SECONDS
             books = await self._gaps.books()
             gaps = {book.key: await self._gaps.of(book) for book in books}
@@ -110,6 +117,9 @@ class Completeness:
                             gaps[book.key] = [*left, *gaps[book.key][n:]]
                             raise
                     gaps[book.key] = left
+                for book in books:
+                    if book.is_newest and book.place in spans:
+                        gaps[book.key] += await self._replaced(broker, book, gaps[book.key], spans[book.place])
         except (KafkaError, OSError) as error:  # TimeoutError is one
             return spans, f"the broker could not be asked: {error!r}"
         return spans, None
@@ -138,6 +148,35 @@ class Completeness:
             first, holes = reached, holes + found
         self._holes |= {(book.key, found) for found in holes}
         return holes
+
+    async def _replaced(self, broker: Broker, book: Book, gaps: list[Hole], span: Span) -> list[Hole]:
+        """Where the broker has other records than those that were read. Gaps are looked at elsewhere."""
+        first, until = max(span[0], book.lowest), min(span[1], book.next)
+        mark = (*book.key, book.next, *span)
+        if first >= until or mark in self._compared:
+            return []
+
+        async def is_ours(offset: int) -> bool:
+            record = (await broker.records(book.place, offset, offset))[0]
+            is_gap = any(low <= record.offset < high for low, high in gaps)
+            return is_gap or record.offset >= until or (await self._known([record])).has(record)
+
+        if span[1] < book.next:  # it will be read from its beginning: there the group goes by itself
+            return [] if await is_ours(first) else [(first, until)]
+        begins, ends = await is_ours(first), await is_ours(until - 1)
+        if begins and ends:
+            self._compared = {seen for seen in self._compared if seen[:3] != book.key} | {mark}
+            return []
+        low, high = first, until - 1  # of these one is ours at the most
+        while begins != ends and high - low > 1:
+            middle = (low + high) // 2
+            if await is_ours(middle) == begins:
+                low = middle
+            else:
+                high = middle
+        hole = (first if not begins else high, until if not ends else high)
+        self._holes.add((book.key, hole))
+        return [hole]
 
     async def _is_same_log(self, broker: Broker, book: Book, until: int, latest: int) -> bool:
         """Whether the broker still has the log that the epoch was read from: what it has after the gap, we have."""
@@ -168,6 +207,7 @@ class Completeness:
         if not mine:
             assert span is not None
             nothing = {"epoch": None, "lowest": None, "next": None, "entries": 0, "unread": span[1] - span[0]}
+            nothing |= {"never_read": span[0]}
             return {**said, **nothing, "holes": [], "unconfirmed": [], "missing": 0}
         newest = mine[-1]
         # One that was read again may be missing in two epochs.
@@ -179,6 +219,7 @@ class Completeness:
             "holes": holes[:MOST],
             "unconfirmed": sorted(gap for key, gap in left - self._holes if key[:2] == place)[:MOST],
             "missing": sum(until - first for first, until in holes),
+            "never_read": mine[0].lowest if span is None else min(span[0], mine[0].lowest),
         }
 
 

@@ -90,7 +90,10 @@ class Gaps:
         return [*found, *tail]
 
     async def _walk(self, book: Book) -> list[Hole]:
-        found = self._open.setdefault(book.key, [])
+        found = self._open.get(book.key, [])
+        if found:  # also another process explains
+            found = without(found, await self._explained(book, found[0][0], found[-1][1]))
+        self._open[book.key] = found
         while len(found) < MOST:
             start = self._walked.get(book.key, book.lowest)
             page, last = await self._page(book, start)

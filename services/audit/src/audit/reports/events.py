@@ -111,12 +111,11 @@ async def gaps(tx: AsyncConnection, ask: Ask) -> Document:
 
 
 async def offsets(walker: Gaps) -> list[Document]:
-    """Offsets that the log has not, and of which the broker did not say that it has no record, as of now, of the newest
-    epoch, at most 100 ranges of each partition. `/v1/log/completeness` asks the broker for the rest."""
+    """Offsets that the log has not, and of which the broker did not say that it has no record, as of now, at most
+    100 ranges of each partition and epoch. `/v1/log/completeness` asks the broker for the rest."""
     found = []
     for book in await walker.books():
-        if book.is_newest:
-            place = {"topic": book.topic, "partition": book.partition, "epoch": book.epoch}
-            holes = islice(await walker.of(book), MOST)
-            found += [{**place, "first_missing": first, "last_missing": until - 1} for first, until in holes]
+        place = {"topic": book.topic, "partition": book.partition, "epoch": book.epoch}
+        holes = islice(await walker.of(book), MOST)
+        found += [{**place, "first_missing": first, "last_missing": until - 1} for first, until in holes]
     return found

@@ -52,6 +52,8 @@ class LegalHolds:
             active = (await tx.execute(sa.select(hold).where(~is_over))).mappings().all()
             followed = sa.select(follower.c.name).where(follower.c.name.startswith(PREFIX))
             names = {name.removeprefix(PREFIX) for name in await tx.scalars(followed)}
+            # Another process may have gone on to hold objects after the release.
+            names |= set(await tx.scalars(sa.select(held_object.c.hold).distinct()))
             over = sorted(names - {row["id"] for row in active})
             size = int(await tx.scalar(sa.select(sa.func.max(checkpoint.c.size))) or 0)
         for row in active:

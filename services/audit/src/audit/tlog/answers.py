@@ -78,6 +78,8 @@ class Books(Answer):
     but without `latest`. `holes` are offsets (from, until), of any epoch, of records that are not in the log and should
     be; the first 100 are told, `missing` counts all of them. `unconfirmed` are offsets that are not in the log, and
     that the broker must still explain. `unread` ones are still on their way. What the broker was not asked is null.
+
+    `never_read` counts the offsets before our very first record of which the broker has none any more; no hole.
     """
 
     topic: str
@@ -92,6 +94,7 @@ class Books(Answer):
     holes: list[tuple[int, int]]
     unconfirmed: list[tuple[int, int]]
     missing: int
+    never_read: int
 
 
 class StreamHole(Answer):

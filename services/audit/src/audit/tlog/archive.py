@@ -98,9 +98,18 @@ class Archive:
         await self.keep(f"{SIZES}{LARGEST - size:019}", f"{size}\n".encode(), content_type=TEXT)
 
     async def largest(self) -> int:
-        """The largest size noted, also where somebody has hidden it behind a delete marker; 0 before the first."""
+        """The largest size noted, also where somebody has hidden it behind a delete marker; 0 before the first.
+
+        Raises:
+            Contradiction: a key of somebody else comes before those of the sizes.
+        """
         key = await self.store.first_key(SIZES)
-        return 0 if key is None else LARGEST - int(key.removeprefix(SIZES))
+        if key is None:
+            return 0
+        try:
+            return LARGEST - int(key.removeprefix(SIZES))
+        except ValueError as error:
+            raise Contradiction(f"{key!r} in the object store names no size of a checkpoint") from error
 
     async def delete_under(self, prefix: str) -> None:
         await self.store.delete(*[item.key async for item in self.store.objects(prefix)])

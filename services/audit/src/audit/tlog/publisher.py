@@ -99,9 +99,9 @@ class Publisher:
                 await asyncio.sleep(min(0.005 * n, MOST_PAUSE))
                 # What was published is read before the head, so that the head can only be ahead of it.
                 newest = await self.newest()
-                largest = self._finished or await self._largest()
                 if newest is not None and newest.checkpoint == self._finished == await self._head():
                     return newest
+                largest = await self._largest()
                 stored = await self._archive.checkpoint()
                 head = await self._head()
                 if newest is not None:
@@ -177,9 +177,11 @@ class Publisher:
             raise Contradiction(f"another root was published for {out.size} entries")
 
     async def _largest(self) -> Checkpoint:
-        """The largest that was ever signed, wherever `checkpoint` was set back to. Where only its size is left: with
-        the empty root."""
+        """The largest that was ever signed, here or by another process, wherever `checkpoint` was set back to. Where
+        only its size is left: with the empty root."""
         size = await self._archive.largest()
+        if self._finished is not None and self._finished.size >= size:
+            return self._finished
         note = await self._archive.read(f"checkpoints/{size}") if size else None
         return Checkpoint(self._signer.name, size, merkle.EMPTY_ROOT) if note is None else self._opened(note.decode())
 
@@ -213,12 +215,13 @@ class Publisher:
         database that is restored does not know it. Then it is written down, and served from then on."""
         key, noted = f"checkpoints/{head.size}", await self._noted(head)
         kept = await self._archive.read(key)
+        note = kept or (noted.note if noted is not None else await self._new(head, old)).encode()
+        # The size first: whoever dies in between leaves no signed note that a restored database would not meet.
+        await self._archive.keep_size(head.size)
         if kept is None:
-            note = noted.note if noted is not None else await self._new(head, old)
-            kept = await self._archive.keep_first(key, note.encode(), content_type=TEXT)
+            kept = await self._archive.keep_first(key, note, content_type=TEXT)
         if self._opened(kept.decode()) != head:
             raise Contradiction(f"another root was published for {head.size} entries")
-        await self._archive.keep_size(head.size)
         if noted is None:
             row = {"size": head.size, "root": head.root, "note": kept.decode(), "at": now()}
             async with self._db.transaction() as tx:
