@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 import sqlalchemy as sa
+from tests.support.foreign import go_log
 from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
 from tests.unit.policy.records import KEY, good, keys
@@ -503,6 +504,10 @@ async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: 
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False).stdout
 
     assert await asyncio.to_thread(run) == "OK: log hallmark.example/log/audit of 611 entries\n"
+    key = await vkey(log)
+    assert (await asyncio.to_thread(go_log, copy, [key]))["size"] == 611
     bundle = copy / "tile" / "entries" / "001"
     bundle.write_bytes(bundle.read_bytes()[:-1] + b"X")
     assert "NOT VERIFIED: entry 511:" in await asyncio.to_thread(run)
+    with pytest.raises(ValueError, match="hash to"):
+        await asyncio.to_thread(go_log, copy, [key])
