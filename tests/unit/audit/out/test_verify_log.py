@@ -188,6 +188,16 @@ def test_a_copy_extends_the_checkpoint_that_was_kept(size: int, good: Path, tmp_
     assert "not those that you knew" in said
 
 
+def test_a_rewritten_copy_is_told_before_or_behind_the_checkpoint_that_was_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    write_copy(log, LEAVES[:300])
+    rewritten([*LEAVES[:100], b"lie", *LEAVES[101:300]])(log)
+    given = ("--log", "log", "--key", keys(tmp_path), "--since")
+    assert "the first 200 entries are not" in run(*given, since(tmp_path, 200), cwd=tmp_path)[1]
+    assert "the entries from 100 on do not add up" in run(*given, since(tmp_path, 100), cwd=tmp_path)[1]
+
+
 def test_a_replayed_old_checkpoint_is_found(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     write_copy(tmp_path / "log", LEAVES[:300])
