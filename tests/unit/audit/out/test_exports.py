@@ -7,6 +7,7 @@ import json
 import zipfile
 from base64 import b64decode
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -50,10 +51,10 @@ def log() -> list[Row]:
     return rows(registration(), *map(deleted, NASTY), registration())
 
 
-async def made(log: list[Row], *formats: str, end: int | None = None, **more: Any) -> bytes:
+async def made(log: list[Row], *formats: str, start: int = 0, end: int | None = None, **more: Any) -> bytes:
     key = log[-1].stored.leaf_hash, len(log)
     head, note = NOTES.setdefault(key, head_of(log))  # a signature of ML-DSA is another each time
-    query = Query(0, len(log) if end is None else end)
+    query = Query(start, len(log) if end is None else end)
     wanted = formats or ("ndjson", "csv", "parquet")
     return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER, **more)])
 
@@ -292,6 +293,14 @@ async def test_an_export_follows_the_one_before(log: list[Row]) -> None:
             verify_manifest(io.BytesIO(other), VKEY, since=since)
     with pytest.raises(ManifestError, match="does not begin with"):
         verify_manifest(io.BytesIO(data), VKEY, since=note_of(7, bytes(32)))
+    with pytest.raises(ManifestError, match="begins with entry 0, the one before ended with 7"):
+        verify_manifest(io.BytesIO(data), VKEY, since=first["manifest.json"].decode())
+    for start, good in ((7, True), (8, False), (6, False)):
+        following = await made(log, start=start, follows=(7, consistency_proof(hashes, 7)))
+        with nullcontext() if good else pytest.raises(ManifestError, match="the one before ended with 7"):
+            verify_manifest(io.BytesIO(following), VKEY, since=first["manifest.json"].decode())
+    with pytest.raises(ManifestError):
+        verify_manifest(io.BytesIO(following), VKEY, since=first["manifest.json"].decode().replace("payload", "other"))
 
 
 async def test_an_export_is_checked_by_a_command(
