@@ -99,7 +99,8 @@ def verify_manifest(
     """The manifest of an export (a zip), once everything in it agrees with it.
 
     `since`: the signed checkpoint of the export before, which this one must follow; or its `manifest.json`, and then
-    this one must begin where that one ended. `proved`: every entry must be shown to be under the checkpoint, by a proof of its own or because the whole log is there.
+    this one must begin where that one ended. `proved`: every entry must be shown to be under the checkpoint, by a proof
+    of its own or because the whole log is there.
 
     Raises:
         ManifestError: not signed by the key; or a file, a count, an entry's hash, a proof or the set of entries is
