@@ -44,8 +44,11 @@ def verify_query(archive: zipfile.ZipFile, keys: list[Key], since: Head | None) 
 
 
 def _manifest(archive: zipfile.ZipFile, keys: list[Key]) -> dict[str, Any]:
+    neither = "the zip is neither an evidence bundle nor an export"
+    check(MANIFEST in archive.namelist(), neither)
     with archive.open(MANIFEST) as file:
         envelope = json.loads(file.read(MAX_MANIFEST))
+    check(isinstance(envelope, dict) and "payload" in envelope, neither)
     payload = unbase64(envelope["payload"])
     signed = b"DSSEv1 %d %s %d %s" % (len(TYPE), TYPE, len(payload), payload)
     signatures = [unbase64(one["sig"]) for one in envelope["signatures"]]
