@@ -60,10 +60,26 @@ def go_check(
             for size, root, proof in consistencies
         ],
     }
+    return _said(json.dumps(document))
+
+
+def go_log(directory: Path, vkeys: Sequence[str]) -> dict[str, Any]:
+    """What Go reads in the checkpoint of a copied log (C2SP tlog-tiles), once it has hashed all that lies there again.
+
+    `vkeys`: of Ed25519; Go's note package knows no ML-DSA.
+
+    Raises:
+        ValueError: Go refuses; its words.
+    """
+    return _said("", str(directory), *vkeys)
+
+
+def _said(document: str, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(
-        [go_verifier()], input=json.dumps(document), capture_output=True, text=True, timeout=60, check=False
+        [go_verifier(), *arguments], input=document, capture_output=True, text=True, timeout=60, check=False
     )
     if done.returncode:
+        assert done.returncode == 1, done.stderr
         raise ValueError(done.stderr.strip())
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

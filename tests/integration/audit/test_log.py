@@ -3,6 +3,7 @@
 import asyncio
 import json
 from base64 import b64decode
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from audit.verify import Report, verify_export
 from contracts.audit import AccessRecorded, CheckpointPublished
 from contracts.envelope import Envelope
 from contracts.topics import AUDIT_EVENTS
+from hallmark import verify as clients
 from kit.events import EventLog
 
 from .conftest import Harness, event, record, registered, story
@@ -102,11 +104,12 @@ async def test_bad_questions_about_the_log_are_refused(log: Harness) -> None:
     assert {path: await log.status(f"/v1/log/{path}", "auditors") for path in BAD} == BAD
 
 
-async def test_the_export_is_verified_offline_and_a_changed_copy_is_not(log: Harness) -> None:
+async def test_the_export_is_verified_offline_and_a_changed_copy_is_not(log: Harness, tmp_path: Path) -> None:
     text = await log.get("/v1/log/export")
     vkey = (await log.get("/keys")).splitlines()[0]
     report = verify_export(text.encode().splitlines(keepends=True), vkey)
     assert (report.ok, report.size) == (True, 9)
+    file = tmp_path / "export"
     for index in (0, 4, 7, 8):
         lines = text.encode().splitlines(keepends=True)
         bent = bytearray(lines[index + 1])
@@ -114,14 +117,23 @@ async def test_the_export_is_verified_offline_and_a_changed_copy_is_not(log: Har
         lines[index + 1] = bytes(bent)
         found = verify_export(lines, vkey)
         assert (found.ok, found.index) == (False, index)
+        lines = text.encode().splitlines(keepends=True)
+        entry = json.loads(lines[index + 1]) | {"leaf": "bGll", "leaf_hash": merkle.leaf_hash(b"lie").hex()}
+        lines[index + 1] = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        file.write_bytes(b"".join(lines))
+        with pytest.raises(clients.VerificationError, match=f"entry {index} was replaced"):
+            clients.verify_export(file, vkey)
 
 
-async def test_an_export_longer_than_a_page(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_export_longer_than_a_page(audit: Harness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("audit.tlog.proofs.PAGE", 3)
+    monkeypatch.setattr("audit.tlog.proofs.SUBTREES", 5)
     for size in range(1, 8):
         await audit.ledger.append([record(event(registered(size, f"m{size}"), 1))])
         report = await exported(audit)
         assert (report.ok, report.size) == (True, size)
+        (tmp_path / "export").write_text(await audit.get("/v1/log/export"))
+        assert clients.verify_export(tmp_path / "export", (await audit.get("/keys")).splitlines()[0]).size == size
         assert (await audit.get("/v1/log/verify"))["ok"] is True
 
 

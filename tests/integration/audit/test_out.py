@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import random
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 import sqlalchemy as sa
+from tests.support.foreign import go_log
 from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
 from tests.unit.policy.records import KEY, good, keys
@@ -356,7 +358,7 @@ async def pushed(log: Harness, answer: Callable[[Hit], int], *, limit: int = 3) 
     try:
         sink = Sink("test", f"{receiver.url}/in", headers=(("Authorization", "Bearer x"),), limit=limit)
         feed = Feed(Entries(log.db, log.archive.inline, log.archive.entry), log.settings.checkpoint_origin)
-        pusher = Pusher(log.db, feed, publisher, sink, events, every_seconds=0.01, max_pause=0.02)
+        pusher = Pusher(log.db, feed, publisher, sink, events, every_seconds=0.001, max_pause=0.002)
         task = asyncio.create_task(pusher.run())
 
         async def done() -> bool:
@@ -407,6 +409,36 @@ async def test_a_record_that_is_refused_alone_does_not_keep_the_rest_back(log: H
         ("test", 4, status, "ok"),
         ("test", 5, status, "ok"),
     ]
+
+
+async def test_more_records_are_refused_in_a_row_than_anybody_would_probe(log: Harness) -> None:
+    await log.ledger.append([record(event(registered(n), n)) for n in range(100, 119)])
+    taken: set[int] = set()
+
+    def answer(hit: Hit) -> int:
+        if set(range(4, 26)) & set(indexes(hit)):
+            return 422
+        taken.update(indexes(hit))
+        return 200
+
+    await pushed(log, answer)
+    assert taken == {*range(4), *range(26, 30)}
+
+
+async def test_a_receiver_that_fails_at_random_gets_everything(log: Harness) -> None:
+    await log.ledger.append([record(event(registered(n), n)) for n in range(100, 130)])
+    chance = random.Random(6)
+    taken: set[int] = set()
+
+    def answer(hit: Hit) -> int:
+        if chance.random() < 0.6:
+            return 500
+        taken.update(indexes(hit))
+        return 200
+
+    await pushed(log, answer)
+    assert taken == set(range(41))
+    assert not [row for row in await log.rows(tables.mechanism.event) if row["type"] == RecordSkipped.TYPE]
 
 
 async def test_a_receiver_that_refuses_everything_loses_nothing(log: Harness) -> None:
@@ -472,6 +504,10 @@ async def test_the_published_log_is_verified_by_the_verifier_of_the_bundle(log: 
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False).stdout
 
     assert await asyncio.to_thread(run) == "OK: log hallmark.example/log/audit of 611 entries\n"
+    key = await vkey(log)
+    assert (await asyncio.to_thread(go_log, copy, [key]))["size"] == 611
     bundle = copy / "tile" / "entries" / "001"
     bundle.write_bytes(bundle.read_bytes()[:-1] + b"X")
     assert "NOT VERIFIED: entry 511:" in await asyncio.to_thread(run)
+    with pytest.raises(ValueError, match="hash to"):
+        await asyncio.to_thread(go_log, copy, [key])

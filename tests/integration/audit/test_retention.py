@@ -22,6 +22,7 @@ from audit import app as audit_app
 from audit import merkle, tables
 from audit.guards import EVENT_TRIGGERS, Guards
 from audit.note import open_note
+from audit.out.archive import DayArchive
 from audit.out.manifest import verify_manifest
 from audit.out.query import Entries, Query
 from audit.page import Page
@@ -31,15 +32,19 @@ from audit.retention.legal import LegalHolds
 from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tlog.archive import Contradiction
+from audit.tlog.publisher import Publisher
+from audit.tlog.signing import signer_of
 from audit.tlog.tiles import Tile, entries_of
 from audit.verify import verify_export
 from audit.views import Views
 from contracts.audit import LogPruned, RetentionPublished
 from contracts.lifecycle import Stage
+from contracts.topics import AUDIT_EVENTS
 from embedded import s3
 from embedded.fixtures import S3
 from kit.bus import Record
 from kit.db import Signal
+from kit.events import EventLog
 from kit.problems import Problem
 
 from .conftest import ACCESS, Harness, changed, event, record, registered
@@ -309,13 +314,21 @@ async def test_an_export_during_which_entries_go_breaks_off(old: Old) -> None:
 
 
 async def test_types_that_are_kept_longer_keep_their_month(old: Old) -> None:
-    """January holds no technical documentation, February does."""
+    """January holds no technical documentation, February does. A day that was archived is still signed when the
+    database has no more of it."""
+    events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
+    signer = signer_of(old.audit.settings)
+    publisher = Publisher(old.audit.db, events, old.audit.archive, signer, every_seconds=1, publish_seconds=1)
+    days = DayArchive(old.audit.db, old.audit.archive, publisher, signer)
+    assert await days.step() == COUNT
     await old.policy(FLOORS, reason=None)
     plan = await old.plan()
     assert plan[0].endswith("may go")
     assert "must be kept for 3653 days (*, hallmark.version.registered.v1)" in plan[1]
     assert "1 months were dropped" in await old.prune()
     assert min(await old.entries()) == COUNT
+    assert await days.step() == COUNT
+    assert await old.audit.archive.read("archive/day=2020-01-20/_manifest.json") is not None
 
 
 HOLDS: dict[str, tuple[dict[str, Any], int]] = {

@@ -101,6 +101,55 @@ def test_an_entry_changed_together_with_its_hash_is_found(at: int) -> None:
     assert "do not hash to the root" in report.problem
 
 
+def placed(width: int) -> Lines:
+    """An export whose header has the subtrees."""
+    hashes = [merkle.leaf_hash(leaf) for leaf in LEAVES]
+    roots = [b64encode(merkle.root_of(hashes[n : n + width])).decode() for n in range(0, SIZE, width)]
+    return [line({**json.loads(header(SIZE)), "subtrees": roots, "width": width}), *export()[1:]]
+
+
+def client_says(lines: Lines, file: Path) -> tuple[int | None, str]:
+    check(lines)
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(clients.VerificationError) as caught:
+        clients.verify_export(file, SIGNER.vkey)
+    return caught.value.index, str(caught.value)
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8, 16])
+def test_subtrees_show_where_an_entry_was_changed_together_with_its_hash(width: int, tmp_path: Path) -> None:
+    assert check(placed(width)).ok
+    for at in range(SIZE - 1):
+        changed, swapped = placed(width), placed(width)
+        changed[at + 1] = entry(at, LEAVES[at] + b"!")
+        swapped[at + 1], swapped[at + 2] = entry(at, LEAVES[at + 1]), entry(at + 1, LEAVES[at])
+        first = at - at % width
+        for lines in (changed, swapped):
+            index, said = client_says(lines, tmp_path / "log")
+            where = f"entry {at} was" if width == 1 else f"entries {first} to {min(first + width, SIZE) - 1} was"
+            assert (index, where in said) == (at if width == 1 else None, True), said
+
+
+def test_false_subtrees_hide_nothing(tmp_path: Path) -> None:
+    good = json.loads(placed(2)[0])
+    false: list[dict[str, object]] = [
+        {"subtrees": [*good["subtrees"][1:], good["subtrees"][0]]},
+        {"subtrees": good["subtrees"][:-1]},
+        {"subtrees": [1] * 6},
+        {"width": 0},
+        {"width": -2},
+        {"width": 3},
+        {"width": 4},
+    ]
+    for change in false:
+        (tmp_path / "log").write_bytes(b"".join([line({**good, **change}), *export()[1:]]))
+        with pytest.raises(clients.VerificationError, match="subtrees"):
+            clients.verify_export(tmp_path / "log", SIGNER.vkey)
+    bent = [line({**good, **false[0]}), *export()[1:]]
+    bent[4] = bent[4].replace(b'"leaf_hash":"', b'"leaf_hash":"0')
+    assert client_says(bent, tmp_path / "log")[0] == 3
+
+
 @pytest.mark.parametrize("at", range(SIZE))
 def test_a_removed_entry_is_found_where_it_stood(at: int) -> None:
     lines = export()

@@ -89,10 +89,11 @@ def test_a_bundle_is_verified_and_a_bent_one_is_not(tmp_path: Path) -> None:
 
 
 def test_a_zip_of_another_kind_is_none(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
-        archive.writestr("manifest.json", "{}")
-    with pytest.raises(VerificationError, match="no evidence bundle"):
-        verify_any(tmp_path / "export.zip", KEYS)
+    for name in ("manifest.json", "another"):
+        with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+            archive.writestr(name, "{}")
+        with pytest.raises(VerificationError, match="neither an evidence bundle nor an export"):
+            verify_any(tmp_path / "export.zip", KEYS)
 
 
 def test_the_second_signature_of_an_export_is_checked_too(tmp_path: Path) -> None:

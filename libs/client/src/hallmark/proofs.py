@@ -1,5 +1,6 @@
 """Verifies offline whatever of the audit log lies in a file or directory: the whole log as lines (`verify.py`), the
-evidence of a version, or a copy in tiles. The last two by `verify_bundle.py`, which is the file that bundles bring."""
+evidence of a version, a copy in tiles (both by `verify_bundle.py`, the file that bundles bring), or the answer to a
+query (`verify_query.py`)."""
 
 import re
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from hallmark import verify_bundle
 from hallmark.verify import VerificationError, verify_export
 from hallmark.verify_bundle import Head, Key
+from hallmark.verify_query import verify_query
 
 ML_DSA = 6
 MAX_NOTE = 1 << 20
@@ -69,7 +71,7 @@ def _verified(path: Path, keys: dict[str, Key], old_checkpoint: str | None) -> t
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as bundle:
             if "events.ndjson" not in bundle.namelist():
-                raise VerificationError("the zip is no evidence bundle; `python -m audit check-export` checks exports")
+                return verify_query(bundle, parsed, old)
             what = verify_bundle.verify_bundle(path, parsed, old)
             with bundle.open("checkpoint") as file:
                 return what, verify_bundle.open_checkpoint(file.read(MAX_NOTE).decode(), parsed)

@@ -2,7 +2,9 @@
 
 The export is one JSON object a line, each in its one spelling (sorted keys, no spaces, ASCII). First line:
 {"checkpoint" (text), "origin", "root" (base64), "size"}. Then one line per entry: {"index", "leaf" (base64 of the
-bytes), "leaf_hash" (hex)}. Formats: RFC 6962 section 2.1 (Merkle tree), C2SP tlog-checkpoint and signed-note.
+bytes), "leaf_hash" (hex)}. The first line may also have the `subtrees` of the tree (roots in base64) over `width`
+entries each: they add up to the signed root, and show where an entry was replaced together with its hash.
+Formats: RFC 6962 section 2.1 (Merkle tree), C2SP tlog-checkpoint and signed-note.
 """
 
 import base64
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 ED25519 = 1
 HEADER = {"checkpoint": str, "origin": str, "root": str, "size": int}
+SUBTREES = {"subtrees": list, "width": int}
 ENTRY = {"index": int, "leaf": str, "leaf_hash": str}
 
 
@@ -108,24 +111,33 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
     key = VerifierKey.parse(key_line)
     old = open_checkpoint(old_checkpoint, key) if old_checkpoint else None
     with path.open("rb") as file:
-        header = _object(file.readline(), HEADER, None)
+        line = file.readline()
+        header = _object(line, HEADER | SUBTREES if b',"subtrees":' in line else HEADER, None)
         checkpoint = open_checkpoint(header["checkpoint"], key)
         told = (header["origin"], header["size"], header["root"])
         if told != (checkpoint.origin, checkpoint.size, base64.b64encode(checkpoint.root).decode()):
             raise VerificationError("the header does not say what the signed checkpoint says")
-        tree = _Tree()
+        width, subtrees = _subtrees(header)
+        known = subtrees if _joined(subtrees) == checkpoint.root else []
+        tree, part = _Tree(), _Tree()
         for leaf in _entries(file):
             if tree.size == checkpoint.size:
                 raise VerificationError(f"entry {tree.size} is beyond what was signed", tree.size)
             if old and tree.size == old.size and tree.root() != old.root:
                 raise VerificationError("the log does not extend your old checkpoint: history was rewritten")
             tree.add(leaf)
+            part.add(leaf)
+            if known and (part.size == width or tree.size == checkpoint.size):
+                _compare(part, tree.size, known[(tree.size - 1) // width])
+                part = _Tree()
     if old and (old.size > tree.size or (old.size == tree.size and tree.root() != old.root)):
         raise VerificationError("the log does not extend your old checkpoint: history was cut or rewritten")
     if tree.size != checkpoint.size:
         raise VerificationError(f"entry {tree.size} is missing: {checkpoint.size} entries were signed", tree.size)
     if tree.root() != checkpoint.root:
         raise VerificationError("the entries do not add up to the signed root")
+    if subtrees != known:
+        raise VerificationError("the header was changed: its subtrees do not add up to the signed root")
     root = base64.b64encode(checkpoint.root).decode()
     return Verified(checkpoint.origin, checkpoint.size, root, header["checkpoint"])
 
@@ -138,7 +150,10 @@ class _Tree:
         self._peaks: list[bytes] = []
 
     def add(self, leaf: bytes) -> None:
-        node, full = leaf_hash(leaf), self.size
+        self.push(leaf_hash(leaf))
+
+    def push(self, node: bytes) -> None:
+        full = self.size
         while full & 1:
             node = _node_hash(self._peaks.pop(), node)
             full >>= 1
@@ -152,6 +167,35 @@ class _Tree:
         for peak in reversed(self._peaks[:-1]):
             node = _node_hash(peak, node)
         return node
+
+
+def _subtrees(header: dict[str, Any]) -> tuple[int, list[bytes]]:
+    """How many entries each is over, and the roots; those of full ones are as many entries wide, a power of two."""
+    width, size = header.get("width", 1), header["size"]
+    try:
+        found = [_base64(one) for one in header.get("subtrees", [])]
+    except (ValueError, TypeError) as error:
+        raise VerificationError("the header was changed: its subtrees are not base64") from error
+    if width < 1 or width & (width - 1) or (found and len(found) != -(-size // width)):
+        raise VerificationError("the header was changed: its subtrees are not those of a tree of this size")
+    return width, found
+
+
+def _joined(subtrees: list[bytes]) -> bytes:
+    tree = _Tree()
+    for subtree in subtrees:
+        tree.push(subtree)
+    return tree.root()
+
+
+def _compare(part: _Tree, end: int, root: bytes) -> None:
+    if part.root() != root:
+        first, last = end - part.size, end - 1
+        where = f"entry {first} was" if first == last else f"one of the entries {first} to {last} was"
+        raise VerificationError(
+            f"{where} replaced or moved together with its hash: this is not what was signed",
+            first if first == last else None,
+        )
 
 
 def leaf_hash(leaf: bytes) -> bytes:

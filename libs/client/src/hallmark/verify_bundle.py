@@ -175,8 +175,8 @@ def verify_log(directory: Path, keys: list[Key], since: Head | None) -> str:
                 where = f"entry {(n + bad) << 8 * level}"
                 check(bad == wide and len(data) == 32 * wide, f"{where}: what is there does not fit {file}")
         hashes, level = [root_of(hashes[n : n + 256]) for n in range(0, len(hashes) - 255, 256)], level + 1
-    check(good[0], "the entries do not add up to the signed root")
     check(good[1], f"the first {old[1]} entries are not those that you knew")
+    check(good[0], f"the entries from {old[1]} on do not add up to the signed root")
     strange = next((file for file in (directory / "tile").rglob("*") if file not in seen and not file.is_dir()), None)
     check(strange is None, f"{strange} is not under the checkpoint")
     return f"log {origin} of {size} entries"

@@ -6,8 +6,8 @@ One file; needs Python 3.11 and the package `cryptography`, nothing else. The ke
 the log's operator cannot change after the fact. Exit status: 0 verified, 1 refused, 2 could not be read.
 
 An export is one JSON document a line, each in its one right spelling (sorted keys, no spaces, ASCII):
-{"checkpoint": signed note, "origin", "root": base64, "size"}, then an entry a line,
-{"index", "leaf": base64, "leaf_hash": hex}.
+{"checkpoint": signed note, "origin", "root": base64, "size"}, then an entry a line, {"index", "leaf": base64,
+"leaf_hash": hex}. The header's `subtrees` over `width` entries each may be absent: they prove nothing, unread here.
 Every leaf is hashed again (RFC 6962) and the root compared with the one that the checkpoint (C2SP) signs.
 """
 
@@ -61,8 +61,7 @@ def verify_export(lines: Iterable[bytes], vkey: str, since: str | None = None) -
 
 def read_key(vkey: str) -> Key:
     """The name, id and key of a line `NAME+hex id+base64(0x01 || key)`. Raises ValueError."""
-    name, _, rest = vkey.strip().partition("+")
-    given, _, encoded = rest.partition("+")
+    name, given, encoded = [*vkey.strip().split("+", 2), "", ""][:3]
     data = b64decode(encoded, validate=True)
     key_id = sha256(name.encode() + b"\n" + data).digest()[:4]
     if not name or len(data) != 33 or data[0] != 1 or key_id.hex() != given:
@@ -71,7 +70,8 @@ def read_key(vkey: str) -> Key:
 
 
 def _verify(lines: Iterator[bytes], key: Key, since: str | None) -> Report:
-    header = _document(next(lines, b""), {"checkpoint": str, "origin": str, "root": str, "size": int})
+    top, fields = next(lines, b""), {"checkpoint": str, "origin": str, "root": str, "size": int}
+    header = _document(top, fields | ({"subtrees": list, "width": int} if b',"subtrees":' in top else {}))
     origin, size, root = _open_note(header["checkpoint"], key)
     if (header["origin"], header["size"], header["root"]) != (origin, size, b64encode(root).decode()):
         raise Refused("the header says something else than the signed checkpoint")

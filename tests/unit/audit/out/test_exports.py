@@ -7,6 +7,7 @@ import json
 import zipfile
 from base64 import b64decode
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +31,8 @@ from audit.out.query import Query
 from audit.out.rows import FIELDS, Row, Stored, guarded, row_of
 from audit.tlog.paths import Proven
 from contracts.registry import ModelDeleted, VersionNoted
+from hallmark.proofs import verify_any
+from hallmark.verify import VerificationError
 from kit.settings import ProcessSettings
 
 VKEY = vkeys()[0]
@@ -50,10 +53,10 @@ def log() -> list[Row]:
     return rows(registration(), *map(deleted, NASTY), registration())
 
 
-async def made(log: list[Row], *formats: str, end: int | None = None, **more: Any) -> bytes:
+async def made(log: list[Row], *formats: str, start: int = 0, end: int | None = None, **more: Any) -> bytes:
     key = log[-1].stored.leaf_hash, len(log)
     head, note = NOTES.setdefault(key, head_of(log))  # a signature of ML-DSA is another each time
-    query = Query(0, len(log) if end is None else end)
+    query = Query(start, len(log) if end is None else end)
     wanted = formats or ("ndjson", "csv", "parquet")
     return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER, **more)])
 
@@ -292,6 +295,14 @@ async def test_an_export_follows_the_one_before(log: list[Row]) -> None:
             verify_manifest(io.BytesIO(other), VKEY, since=since)
     with pytest.raises(ManifestError, match="does not begin with"):
         verify_manifest(io.BytesIO(data), VKEY, since=note_of(7, bytes(32)))
+    with pytest.raises(ManifestError, match="begins with entry 0, the one before ended with 7"):
+        verify_manifest(io.BytesIO(data), VKEY, since=first["manifest.json"].decode())
+    for start, good in ((7, True), (8, False), (6, False)):
+        following = await made(log, start=start, follows=(7, consistency_proof(hashes, 7)))
+        with nullcontext() if good else pytest.raises(ManifestError, match="the one before ended with 7"):
+            verify_manifest(io.BytesIO(following), VKEY, since=first["manifest.json"].decode())
+    with pytest.raises(ManifestError):
+        verify_manifest(io.BytesIO(following), VKEY, since=first["manifest.json"].decode().replace("payload", "other"))
 
 
 async def test_an_export_is_checked_by_a_command(
@@ -429,3 +440,31 @@ async def test_a_signature_is_good_for_one_type_only() -> None:
 async def test_the_key_signs_nothing_but_envelopes() -> None:
     with pytest.raises(ValueError, match="envelope"):
         await SIGNER.sign_bytes(b"hallmark.example/log\n1\n")
+
+
+async def test_the_client_checks_an_export_too(log: list[Row], tmp_path: Path) -> None:
+    """An outsider has no service to run: the client, which is another program, finds what was changed."""
+    hashes = [one.stored.leaf_hash for one in log]
+    first = unseal(parts(await made(log[:7]))["manifest.json"], EXPORT, VKEY)["checkpoint"]["note"]
+    good = await made(log, paths=prover(log), follows=(7, consistency_proof(hashes, 7)))
+    file = tmp_path / "export.zip"
+
+    def told(data: bytes, since: str | None = None) -> str:
+        file.write_bytes(data)
+        return verify_any(file, VKEY, old_checkpoint=since).what
+
+    assert told(good, first).startswith(f"{len(log)} entries, 4 files")
+    assert "not proved" in told(await made(log))
+    for since in (note_of(7, bytes(32)), note_of(6, bytes(32))):
+        with pytest.raises(VerificationError):
+            told(good, since)
+    for name, data in parts(good).items():
+        bent = data[:-40] + bytes([data[-40] ^ 1]) + data[-39:]
+        with pytest.raises(VerificationError):
+            told(zipped({**parts(good), name: bent}).read())
+
+    def lie(files: dict[str, bytes]) -> None:
+        files["proofs.ndjson"] = files["proofs.ndjson"].replace(b'"index":3,', b'"index":2,')
+
+    with pytest.raises(VerificationError, match="entry "):
+        told((await signed_anew(good, lie)).read())

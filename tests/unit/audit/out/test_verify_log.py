@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from tests.support.foreign import go_log
 from tests.support.tlog_copy import leaf_hash, note_of, root_of, tile_path, vkeys, write_copy
 
 from audit import out
@@ -149,6 +150,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
 def test_a_good_copy_is_verified(good: Path, tmp_path: Path) -> None:
     code, said = run("--log", good, "--key", keys(tmp_path), cwd=tmp_path)
     assert (code, said) == (0, f"OK: log hallmark.example/log/test of {SIZE} entries\n")
+    assert go_log(good, vkeys()[:1])["size"] == SIZE
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 511, 512, 513])
@@ -156,6 +158,7 @@ def test_a_log_of_any_size_is_verified(size: int, tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     write_copy(tmp_path / "log", LEAVES[:size])
     assert run("--log", "log", "--key", keys(tmp_path), cwd=tmp_path)[0] == 0
+    assert go_log(tmp_path / "log", vkeys()[:1])["size"] == size
 
 
 @pytest.mark.parametrize("what", CHANGES)
@@ -168,6 +171,14 @@ def test_every_change_is_found_and_named(what: str, copy: Path, tmp_path: Path) 
     assert told in said
 
 
+@pytest.mark.parametrize("what", [what for what in CHANGES if "ML-DSA" not in what])
+def test_every_change_is_found_by_a_verifier_that_is_not_ours(what: str, copy: Path) -> None:
+    """Go's tlog, which knows no ML-DSA."""
+    CHANGES[what][0](copy)
+    with pytest.raises(ValueError, match=r"\w"):
+        go_log(copy, vkeys()[:1])
+
+
 @pytest.mark.parametrize("size", [0, 1, 300, SIZE - 1, SIZE])
 def test_a_copy_extends_the_checkpoint_that_was_kept(size: int, good: Path, tmp_path: Path) -> None:
     given = ("--log", good, "--key", keys(tmp_path))
@@ -175,6 +186,16 @@ def test_a_copy_extends_the_checkpoint_that_was_kept(size: int, good: Path, tmp_
     code, said = run(*given, "--since", since(tmp_path, size, root_of([b"1" * 32])), cwd=tmp_path)
     assert code == 1
     assert "not those that you knew" in said
+
+
+def test_a_rewritten_copy_is_told_before_or_behind_the_checkpoint_that_was_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    write_copy(log, LEAVES[:300])
+    rewritten([*LEAVES[:100], b"lie", *LEAVES[101:300]])(log)
+    given = ("--log", "log", "--key", keys(tmp_path), "--since")
+    assert "the first 200 entries are not" in run(*given, since(tmp_path, 200), cwd=tmp_path)[1]
+    assert "the entries from 100 on do not add up" in run(*given, since(tmp_path, 100), cwd=tmp_path)[1]
 
 
 def test_a_replayed_old_checkpoint_is_found(tmp_path: Path) -> None:
@@ -191,7 +212,10 @@ def test_narrow_tiles_of_before_are_compared_too(tmp_path: Path) -> None:
     write_copy(log, LEAVES[:300])
     given = ("--log", "log", "--key", keys(tmp_path))
     assert run(*given, cwd=tmp_path)[0] == 0
+    assert go_log(log, vkeys()[:1])["size"] == 300
     edit(tile_path(log, "entries", 0, 100), flip(-1))
+    with pytest.raises(ValueError, match="entry 99 in"):
+        go_log(log, vkeys()[:1])
     assert "entry 99:" in run(*given, cwd=tmp_path)[1]
 
 

@@ -31,7 +31,7 @@ from audit.out.manifest import IndexSet
 from audit.out.query import Entries, Query
 from audit.out.rows import Row
 from audit.projector import position
-from audit.tables import entry, follower
+from audit.tables import entry, follower, logged
 from audit.tlog.archive import Archive, Contradiction
 from audit.tlog.publisher import Published, Publisher
 from kit.db import Database
@@ -213,7 +213,7 @@ class DayArchive:
 
 
 async def _days(tx: AsyncConnection, *indexes: int) -> dict[int, date]:
-    found = await tx.execute(sa.select(entry.c.index, entry.c.recorded_at).where(entry.c.index.in_(indexes)))
+    found = await tx.execute(sa.select(logged.c.index, logged.c.recorded_at).where(logged.c.index.in_(indexes)))
     return {index: at.astimezone(UTC).date() for index, at in found}
 
 

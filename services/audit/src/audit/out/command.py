@@ -27,7 +27,12 @@ def check(export: Path, key: str, since: Path | None = None, *, proved: bool = F
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="the zip of GET /v1/export")
     parser.add_argument("--key", required=True, metavar="LINE", help="the log's Ed25519 verifier key line")
-    parser.add_argument("--since", type=Path, metavar="FILE", help="the checkpoint of the export that this one follows")
+    parser.add_argument(
+        "--since",
+        type=Path,
+        metavar="FILE",
+        help="the manifest.json of the export that this one follows, or its checkpoint",
+    )
     parser.add_argument("--proved", action="store_true", help="every entry must be proved to be under the checkpoint")
 
 

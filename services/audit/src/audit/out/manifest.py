@@ -101,8 +101,9 @@ def verify_manifest(
 ) -> dict[str, Any]:
     """The manifest of an export (a zip), once everything in it agrees with it.
 
-    `since`: the signed checkpoint of the export before, which this one must follow. `proved`: every entry must be shown
-    to be under the checkpoint, by a proof of its own or because the whole log is there.
+    `since`: the signed checkpoint of the export before, which this one must follow; or its `manifest.json`, and then
+    this one must begin where that one ended. `proved`: every entry must be shown to be under the checkpoint, by a proof
+    of its own or because the whole log is there.
 
     Raises:
         ManifestError: not signed by the key; or a file, a count, an entry's hash, a proof or the set of entries is
@@ -183,7 +184,13 @@ class _Verification:
                 yield index, None, leaf_hash, None
 
     def _follows(self, since: str) -> None:
-        old, follows = open_note(since, self._vkey), self._manifest["follows"]
+        follows, start = self._manifest["follows"], self._manifest["query"]["start"]
+        if since.lstrip().startswith("{"):
+            before = unseal(since.encode(), EXPORT, self._vkey)
+            since, end = before["checkpoint"]["note"], before["query"]["end"]
+            if start != end:
+                raise ManifestError(f"the export begins with entry {start}, the one before ended with {end}")
+        old = open_note(since, self._vkey)
         if follows is None or follows["size"] != old.size:
             raise ManifestError(f"the export does not follow one of {old.size} entries")
         proof = [b64decode(node, validate=True) for node in follows["proof"]]

@@ -17,6 +17,7 @@ from kit.problems import Problem
 
 Row = Mapping[Any, Any]
 PAGE = 500
+SUBTREES = 8192
 Subtree = tuple[int, int]
 
 
@@ -80,6 +81,16 @@ class Proofs:
         """Hashes of a level of tiles: of entries (0), or of full subtrees of `256**level` of them."""
         async with self._db.transaction() as tx:
             return await _hashes(tx, level, start, stop)
+
+    async def subtrees(self, size: int) -> tuple[int, list[bytes]]:
+        """The roots over so many entries each, the last over the rest: of single entries, or of as wide a level of
+        tiles as makes them few enough. Raises Damage: hashes are missing."""
+        level = 0
+        while -(-size // 256**level) > SUBTREES:
+            level += 1
+        width = 256**level
+        found = await self.hashes(level, 0, size // width)
+        return width, found + (await self._roots([(size - size % width, size)], size) if size % width else [])
 
     async def pages(self, start: int, stop: int, page: int = PAGE) -> AsyncIterator[Sequence[Row]]:
         """Rows of `entry` from index `start` up to but without `stop`, a page at a time.

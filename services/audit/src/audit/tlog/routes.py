@@ -4,6 +4,7 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path as File
 from typing import Annotated, Any
 
@@ -183,7 +184,11 @@ def router(
 async def _export(proofs: Proofs, published: Published) -> AsyncIterator[bytes]:
     """The lines that `verify.py` reads: a header, then every entry under the checkpoint."""
     head = published.checkpoint
-    yield _line({"origin": head.origin, "size": head.size, "root": _text(head.root), "checkpoint": published.note})
+    header = {"origin": head.origin, "size": head.size, "root": _text(head.root), "checkpoint": published.note}
+    with suppress(Damage):  # the entries are verified without them too
+        width, subtrees = await proofs.subtrees(head.size)
+        header |= {"width": width, "subtrees": [_text(one) for one in subtrees]}
+    yield _line(header)
     async for rows in proofs.pages(0, head.size):
         yield b"".join(
             _line({"index": row["index"], "leaf": _text(row["leaf"]), "leaf_hash": row["leaf_hash"].hex()})

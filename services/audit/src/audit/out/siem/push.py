@@ -30,7 +30,7 @@ SKIPPED = Counter(
     "hallmark_audit_siem_skipped", "Records that the receiver refused alone, and that were set aside", ["sink"]
 )
 MAX_PAUSE = 60.0
-PROBES, ROUNDS = 20, 3
+ROUNDS, ROUNDS_OF_5XX = 3, 12
 PREFIX = "siem:"
 NEVER_OF_THE_RECORD = frozenset({401, 402, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504})
 
@@ -60,10 +60,16 @@ class Refused(Exception):
         """Whether the receiver may have meant what was sent. It does not when it is away, busy, or does not know us."""
         return self.status >= 400 and self.status not in NEVER_OF_THE_RECORD
 
+    @property
+    def rounds(self) -> int:
+        """How often in a row it must come to this: a 5xx may be a receiver that fails now and then."""
+        return ROUNDS if self.status < 500 else ROUNDS_OF_5XX
+
 
 class Pusher:
-    """A page that is refused comes again in halves. One record that is refused alone, while the receiver takes another
-    behind it, is set aside, which is an event: it must not keep the rest back for ever. The log still has it."""
+    """A page that is refused comes again in halves. One record that is refused every time, while the receiver takes
+    another behind it every time, is set aside, which is an event: it must not keep the rest back for ever. The log
+    still has it. A receiver that fails half of the time looks like that once in 4**ROUNDS_OF_5XX."""
 
     def __init__(
         self,
@@ -97,8 +103,7 @@ class Pusher:
                     if isinstance(error, Refused) and error.of > 1 and error.may_be_of_the_record:
                         continue  # half of it, at once
                     failures += 1
-                    pause = min(self._max_pause, self._every * 2 ** min(failures, 16))
-                    await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 no secret
+                    await self._pause(failures)
                     continue
                 if not sent:
                     await asyncio.sleep(self._every)
@@ -123,7 +128,7 @@ class Pusher:
                     self._limit = max(1, refused.of // 2)
                 if not (refused.of == 1 and refused.may_be_of_the_record):
                     raise
-                if not await self._is_refused_alone(client, page, size):
+                if not await self._is_refused_alone(client, page, size, refused):
                     raise
                 await self._set_aside(following, page, refused)
                 return 1
@@ -143,31 +148,43 @@ class Pusher:
         if not response.is_success:
             raise Refused(response.status_code, response.text[:200], of=len(page.records))
 
-    async def _is_refused_alone(self, client: httpx2.AsyncClient, page: Page, size: int) -> bool:
-        """Whether the receiver refuses it again and again, and takes another in between: it is not that it is away."""
-        for _ in range(ROUNDS):
-            if not await self._takes_another(client, page.after, size):
-                return False
-            try:
-                await self._send(client, page)
-            except Refused as again:
-                if again.may_be_of_the_record:
-                    continue
+    async def _is_refused_alone(self, client: httpx2.AsyncClient, page: Page, size: int, refused: Refused) -> bool:
+        """Whether the receiver refuses it again and again, and takes another each time: it is not that it is away."""
+        other = await self._one_that_is_taken(client, page.after, size)
+        if other is None:
             return False
+        turn = 0
+        while turn < refused.rounds:
+            await self._pause(turn)
+            turn += 1
+            again = await self._refusal(client, page)
+            if again is None or not again.may_be_of_the_record or await self._refusal(client, other) is not None:
+                return False
+            refused = max(refused, again, key=lambda one: one.rounds)
         return True
 
-    async def _takes_another(self, client: httpx2.AsyncClient, after: int, size: int) -> bool:
-        """Whether the receiver takes one of the records behind that one. It will get it again in its turn."""
-        for index in range(after, after + PROBES):
-            page = await self._page(index, size, 1)
+    async def _one_that_is_taken(self, client: httpx2.AsyncClient, after: int, size: int) -> Page | None:
+        """A record behind that one which the receiver takes, looked for in doubling steps up to the last. It will get
+        it again in its turn."""
+        last = size - 2 - after
+        for step in sorted({min(2**k - 1, last) for k in range(last.bit_length() + 1)}) if last >= 0 else ():
+            page = await self._page(after + step, size, 1)
             if not page.records:
-                return False
-            try:
-                await self._send(client, page)
-            except Refused:
-                continue
-            return True
-        return False
+                break
+            if await self._refusal(client, page) is None:
+                return page
+        return None
+
+    async def _refusal(self, client: httpx2.AsyncClient, page: Page) -> Refused | None:
+        try:
+            await self._send(client, page)
+        except Refused as refused:
+            return refused
+        return None
+
+    async def _pause(self, turn: int) -> None:
+        pause = min(self._max_pause, self._every * 2 ** min(turn, 16))
+        await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 no secret
 
     async def _set_aside(self, following: int, page: Page, refused: Refused) -> None:
         """Goes on behind the record, with an event of it. An event of this kind that is refused itself has none."""
