@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import fnmatch
 import json
 import math
 import time
@@ -26,6 +25,7 @@ from contracts.payload import Payload
 from contracts.people import is_pseudonym
 from kit.errors import Transient
 from kit.outbound import tls
+from kit.patterns import covers
 from kit.people import People
 from kit.problems import Problem
 
@@ -244,11 +244,6 @@ class AccessFile(Payload):
     roles: tuple[Grant, ...]
 
 
-def _covers(pattern: str, name: str) -> bool:
-    """Whether a grant's pattern covers a name; "*" stands for all of them, which no pattern such as "[!s]*" covers."""
-    return {*pattern} == {"*"} if name == "*" else fnmatch.fnmatchcase(name, pattern)
-
-
 class Access:
     """Maps groups to roles. Denied is the default. Everybody with a valid token is in the group `everyone`."""
 
@@ -272,7 +267,7 @@ class Access:
         return {
             g.role
             for g in self._grants
-            if g.group in groups and _covers(g.workspace, workspace) and _covers(g.model, model)
+            if g.group in groups and covers(g.workspace, workspace) and covers(g.model, model)
         }
 
     def patterns(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
@@ -281,7 +276,7 @@ class Access:
         return frozenset(
             g.model
             for g in self._grants
-            if g.group in groups and action in ALLOWED[g.role] and _covers(g.workspace, workspace)
+            if g.group in groups and action in ALLOWED[g.role] and covers(g.workspace, workspace)
         )
 
     def grants(self, principal: Principal, action: Action) -> frozenset[tuple[str, str]]:

@@ -1,10 +1,16 @@
-"""Patterns of the access file (those of `fnmatch`) as conditions of SQL, for lists of what a caller may see."""
+"""Patterns of the access file (those of `fnmatch`), and as conditions of SQL for lists of what a caller may see."""
 
 from collections.abc import Set
+from fnmatch import fnmatchcase
 
 import sqlalchemy as sa
 
 SPECIAL = frozenset("*?[")
+
+
+def covers(pattern: str, name: str) -> bool:
+    """Whether a grant's pattern covers a name; "*" stands for all of them, which no pattern such as "[!s]*" covers."""
+    return {*pattern} == {"*"} if name == "*" else fnmatchcase(name, pattern)
 
 
 def literal(pattern: str) -> bool:
@@ -13,12 +19,14 @@ def literal(pattern: str) -> bool:
 
 
 def fits(name: sa.ColumnElement[str], patterns: Set[str]) -> sa.ColumnElement[bool]:
-    """One of the patterns fits the name."""
+    """One of the patterns fits the name; "*" stands for all of them, which no pattern such as "?" covers."""
+    if any({*pattern} == {"*"} for pattern in patterns):
+        return sa.true()
     exact = [pattern for pattern in sorted(patterns) if literal(pattern)]
     others = [expression(pattern) for pattern in sorted(patterns) if not literal(pattern)]
     ways = [name.in_(exact)] if exact else []
-    ways += [name.op("~", is_comparison=True)(sa.literal(other, sa.String())) for other in others]
-    return sa.or_(sa.false(), *ways)
+    matching = (name.op("~", is_comparison=True)(sa.literal(other, sa.String())) for other in others)
+    return sa.or_(sa.false(), *ways, *(sa.and_(name != "*", way) for way in matching))
 
 
 def expression(pattern: str) -> str:

@@ -8,7 +8,6 @@ row; a page looks at `LOOKED_AT` rows of each at most, and when that ends it, it
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 import sqlalchemy as sa
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import domain
 from approval.tables import AskedRow, RequestRow, of
-from kit.patterns import fits, literal
+from kit.patterns import covers, fits, literal
 
 LOOKED_AT = 1_000
 POLICIES = "*"  # the workspace of changes of policies, which everybody may read
@@ -80,7 +79,7 @@ def readable(grants: Iterable[Pattern], workspace: str | None = None, model: str
     """What somebody may read who has these grants, of this workspace and model."""
     found: dict[tuple[str | None, str | None], set[Pattern]] = {}
     for w, m in grants:
-        if (workspace is None or fnmatchcase(workspace, w)) and (model is None or fnmatchcase(model, m)):
+        if (workspace is None or covers(w, workspace)) and (model is None or covers(m, model)):
             in_workspace, of_model = workspace or (w if literal(w) else None), model or (m if literal(m) else None)
             rest = ("*" if in_workspace else w, "*" if of_model else m)
             found.setdefault((in_workspace, of_model), set()).add(rest)
