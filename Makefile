@@ -42,8 +42,8 @@ fast: $(READY)
 	@echo "== unit, contract"; $(BIN)/pytest tests/unit tests/contract -q -n 2
 
 integration: $(READY)
-	@echo "== chaos, end to end, integration, property"; \
-	$(BIN)/pytest tests/chaos tests/e2e tests/integration tests/property -q -n 3 --dist loadgroup --durations=10
+	@echo "== property, chaos, end to end, integration"; \
+	$(BIN)/pytest tests/property tests/chaos tests/e2e tests/integration -q -n 3 --dist loadgroup --durations=10
 
 soak: $(READY) ## races 1,000 times, walks 300 times, a kill at each await, two million events: what CI has no time for
 	@HALLMARK_RACES=1000 HALLMARK_MACHINE_EXAMPLES=300 \

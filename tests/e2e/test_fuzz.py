@@ -21,7 +21,7 @@ def test_no_input_is_a_server_error(system: System, service: str) -> None:
         assert isinstance(result, Ok), result
         operation = result.ok()
 
-        @settings(max_examples=4, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=3, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def check(case: Any) -> None:
             if "wait" in (case.query or {}):

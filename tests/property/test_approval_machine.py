@@ -19,7 +19,7 @@ from tests.support.approval_walk import Ground, step_of
 
 from embedded.fixtures import new_database
 
-EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "6"))
 STEPS = 40
 SEEDS = st.integers(0, 2**63)
 

@@ -27,7 +27,7 @@ from registry.rebuild import rebuild
 from registry.tables import event_log
 
 __all__ = ["world"]
-EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "5"))
 STEPS = 30
 
 GROUPS = ("ml-engineers", "operators", "admins")

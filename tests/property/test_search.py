@@ -158,7 +158,7 @@ def work(infra_postgres: str) -> Iterator[Work]:
 def test_a_search_finds_what_it_says_in_its_order(work: Work) -> None:
     """Page by page, each row once: whether the rare are visited first or the index of the order is walked."""
 
-    @settings(max_examples=200)
+    @settings(max_examples=100)
     @given(searches(), st.integers(1, 9), st.sampled_from([0, 1, 3_000]))
     def check(asked: tuple[Scope, str, str], limit: int, cap: int) -> None:
         async def compare(tx: AsyncConnection, rows: dict[Scope, list[Row]]) -> None:
@@ -192,7 +192,7 @@ def test_a_pattern_of_the_access_file_fits_the_same_names_in_the_database(work: 
     @example("[!b-a]x", ["ax", "bx", "x"])
     @example("[b-a]", ["a", "b", ""])
     @example("a\\d$", ["a\\d$", "a1"])
-    @settings(max_examples=150)
+    @settings(max_examples=75)
     @given(patterns, st.lists(st.text(st.sampled_from("ab-]![^*?\\.é{1$\n"), max_size=4), min_size=1, max_size=20))
     def check(pattern: str, names: list[str]) -> None:
         async def compare(tx: AsyncConnection, _: dict[Scope, list[Row]]) -> None:
