@@ -86,11 +86,12 @@ async def waits(audit: Harness, many: int = 1) -> None:
         "select count(distinct l.pid) from pg_locks l join pg_database d on d.oid = l.database "
         "where not l.granted and d.datname = current_database()"
     )
-    while True:
+
+    async def enough() -> bool:
         async with audit.db.transaction() as tx:
-            if await tx.scalar(sa.text(waiting)) >= many:
-                return
-        await asyncio.sleep(0.01)
+            return int(await tx.scalar(sa.text(waiting)) or 0) >= many
+
+    await until(enough, what=f"{many} wait for a lock")
 
 
 async def said(audit: Harness, kind: type[Any]) -> list[Any]:

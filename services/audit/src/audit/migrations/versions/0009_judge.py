@@ -1,4 +1,4 @@
-"""What an event says besides its id, and indexes for questions that read everything. Run `python -m audit.rebuild` once
+"""What an event says besides its id, and indexes for questions that read everything. Run `python -m audit rebuild` once
 to fill `content`: until then an entry of before counts as the first of any that has its id."""
 
 import sqlalchemy as sa
