@@ -90,6 +90,13 @@ def encode(
     value: bytes | None,
 ) -> bytes:
     """The bytes of the leaf with these fields; of secrets in the headers, only the digests."""
+    form, values = _form(topic, tuple([name for name, _ in headers])), [value for _, value in headers]
+    try:
+        # All at once where every text is one that JSON spells as it stands, as nearly all are.
+        if form is not None and not b"".join((key, *values)).translate(None, _PLAIN):  # type: ignore[arg-type]
+            return form % (partition, offset, timestamp, _time(recorded_at), key, *values, len(value), value)  # type: ignore[arg-type]
+    except TypeError:  # a null
+        pass
     return _spelt(_place(topic, partition, offset, timestamp, recorded_at), _content(key, headers, value), value)
 
 
@@ -154,13 +161,13 @@ def _spelt(place: str, rest: str, value: bytes | None) -> bytes:
 def _place(topic: str, partition: int, offset: int, timestamp: int, at: datetime) -> str:
     return (
         f'"topic":{_quoted(topic)},"partition":{partition},"offset":{offset},'
-        f'"timestamp":{timestamp},"recorded_at":"{_time(at)}"'
+        f'"timestamp":{timestamp},"recorded_at":"{_time(at).decode()}"'
     )
 
 
 @lru_cache(8)  # a batch has one
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="microseconds")
+def _time(at: datetime) -> bytes:
+    return at.astimezone(UTC).isoformat(timespec="microseconds").encode()
 
 
 def _content(key: bytes | None, headers: tuple[Header, ...], value: bytes | None) -> str:
@@ -168,15 +175,6 @@ def _content(key: bytes | None, headers: tuple[Header, ...], value: bytes | None
 
 
 def _headers(headers: tuple[Header, ...]) -> str:
-    """All at once where every value is text that JSON spells as it stands, as nearly all are."""
-    form = _form(tuple([name for name, _ in headers]))
-    values: Any = tuple([value for _, value in headers])
-    try:
-        if form is not None and not b"".join(values).translate(None, _PLAIN):
-            said: bytes = form % values
-            return said.decode()
-    except TypeError:  # a null
-        pass
     return ",".join([f"[{_quoted(name)},{_pack(value)}]" for name, value in redact(headers)])
 
 
@@ -184,11 +182,19 @@ _PLAIN = bytes({*range(0x20, 0x7F)} - {*b'"\\'})
 
 
 @lru_cache(1_000)
-def _form(names: tuple[str, ...]) -> bytes | None:
-    """None: there are secrets among them."""
+def _form(topic: str, names: tuple[str, ...]) -> bytes | None:
+    """The leaf of a topic with these headers, to be filled in; None: there are secrets among them."""
     if any(_is_secret(name) for name in names):
         return None
-    return ",".join(['[{},"%b"]'.format(_quoted(name).replace("%", "%%")) for name in names]).encode()
+    headers = ",".join([f'[{_escaped(name)},"%b"]' for name in names])
+    return VERSION_LINE + (
+        f'{{"topic":{_escaped(topic)},"partition":%d,"offset":%d,"timestamp":%d,"recorded_at":"%b",'
+        f'"key":"%b","headers":[{headers}],"size":%d}}\n%b'
+    ).encode()
+
+
+def _escaped(text: str) -> str:
+    return _quoted(text).replace("%", "%%")
 
 
 def _pack(value: bytes | None) -> str:

@@ -46,9 +46,10 @@ class Item:
 
     def __init__(self, record: Record, at: datetime) -> None:
         self.record, self.at = record, at
-        self.place = (record.topic, record.partition)
-        place = (record.topic, record.partition, record.offset, record.timestamp_ms, at)
-        self.data = encode(*place, record.key, record.headers, record.value)
+        topic, partition = self.place = (record.topic, record.partition)
+        self.data = encode(
+            topic, partition, record.offset, record.timestamp_ms, at, record.key, record.headers, record.value
+        )
         self.hash = merkle.leaf_hash(self.data)
         self.index: int | None = None
 
@@ -82,25 +83,36 @@ class State:
 
 async def sort(driver: asyncpg.Connection, items: list[Item], state: State) -> tuple[list[Item], list[Read]]:
     """What is new, and how far each partition is read with it, epoch after epoch."""
+    found = _sort(items, state, None)
+    if found is None:
+        found = _sort(items, state, await Known.at(driver, _doubtful(items, state)))
+    assert found is not None
+    return found
+
+
+def _sort(items: list[Item], state: State, known: Known | None) -> tuple[list[Item], list[Read]] | None:
+    """None: the log, or the batch itself before it, has been at the place of a record; what is known is needed."""
     new: list[Item] = []
     reads: list[Read] = []
     newest: dict[Place, Read] = {}
-    doubtful = _doubtful(items, state)
-    known = await Known.at(driver, doubtful) if doubtful else None
     for item in items:
         place, offset = item.place, item.record.offset
         read = newest.get(place)
         if read is None and place in state.places:
             read = newest[place] = state.places[place].again()
             reads.append(read)
-        if known is not None and read is not None and offset < read.highest and known.has(item.record):
-            read.next = max(read.next, offset + 1)
-            continue
+        if read is not None and offset < read.highest:
+            if known is None:
+                return None
+            if known.has(item.record):
+                read.next = max(read.next, offset + 1)
+                continue
         if read is None or offset < read.next:
             read = newest[place] = _epoch(item, read, state.tree.size + len(new))
             reads.append(read)
         read.next = offset + 1
-        read.highest = max(read.highest, read.next)
+        if read.highest <= offset:
+            read.highest = offset + 1
         read.entries += 1
         new.append(item)
         if known is not None:
