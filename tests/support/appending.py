@@ -1,8 +1,8 @@
 """A writer of the log in a process of its own: `python -m tests.support.appending`, settings in the environment.
 
 It appends records 0 to COUNT-1 of partition PARTITION, a few at a time, and tries again until all are in. It says
-`inside` on standard output each time that it has moved the head and not yet committed, before it copies the rows or
-(WHERE=copy) in the middle of that; then it waits for a line.
+`inside` on standard output each time that it has moved the head and not yet committed or (WHERE=copy) is in the middle
+of copying the rows; then it waits for a line.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ async def move(*given: Any) -> Any:
 
 
 class Watched(ledger.Ledger):
-    async def _try(self, driver: Any, items: Any) -> bool:
-        return await super()._try(Slow(driver) if os.environ["WHERE"] == "copy" else driver, items)
+    async def _carry_out(self, driver: Any, batch: Any) -> None:
+        await super()._carry_out(Slow(driver) if os.environ["WHERE"] == "copy" else driver, batch)
 
 
 class Slow:

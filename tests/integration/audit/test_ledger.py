@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from tests.support.waiting import until
 
 from audit import app as audit_app
 from audit import ledger as module
@@ -267,18 +268,12 @@ async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> N
     """The compare-and-set is the guarantee: this one believes in an old head, and in nothing else."""
     zombie = audit.log().ledger
     await zombie.append([record(event(registered(1), 1), offset=1)])
-    old = zombie._state
-    assert old is not None
-    stale = replace(old, tree=merkle.Frontier.load(old.tree.size, old.tree.dump()), places=dict(old.places))
     await audit.ledger.append([record(event(registered(2), 2), offset=2)])
-    before = await audit.entries()
-    async with audit.db.engine.connect() as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        zombie._state = stale
-        items = await zombie._prepare([record(event(registered(3), 3), offset=3)])
-        assert await zombie._try(driver, items) is False
+    before, written = await audit.entries(), asyncio.get_running_loop().create_future()
+    await zombie._write(await zombie._prepare([record(event(registered(3), 3), offset=3)]), written)
+    assert not written.done()
     assert await audit.entries() == before
-    zombie._state = old
+    written.set_result(False)
     assert await zombie.append([record(event(registered(3), 3), offset=3)]) == [2]
     await audit.ledger.projector.catch_up()
     assert len(await assert_sound(audit)) == 3
@@ -329,7 +324,7 @@ async def test_all_or_nothing(audit: Harness, monkeypatch: pytest.MonkeyPatch, s
     """PostgreSQL is killed under the writer at any step; tried again, all is in, once."""
     ledger = audit.ledger.ledger
     await ledger.append([record(story()[0], offset=0)])
-    attempt = Ledger._try
+    attempt = Ledger._carry_out
     killed = 0
 
     async def hit(driver: asyncpg.Connection) -> None:
@@ -337,12 +332,10 @@ async def test_all_or_nothing(audit: Harness, monkeypatch: pytest.MonkeyPatch, s
         killed += 1
         await audit.execute(f"select pg_terminate_backend({driver.get_server_pid()})")
 
-    async def trying(self: Ledger, driver: asyncpg.Connection, items: list[Any]) -> bool:
-        if killed:
-            return await attempt(self, driver, items)
-        return await attempt(self, Struck(driver, hit, step), items)
+    async def trying(self: Ledger, driver: Any, batch: Any) -> None:
+        await attempt(self, driver if killed else Struck(driver, hit, step), batch)
 
-    monkeypatch.setattr(Ledger, "_try", trying)
+    monkeypatch.setattr(Ledger, "_carry_out", trying)
     rest = [record(e, offset=n) for n, e in enumerate(story()[1:], 1)]
     with pytest.raises(Exception) as broken:  # noqa: PT011
         await ledger.append(rest)
@@ -353,6 +346,43 @@ async def test_all_or_nothing(audit: Harness, monkeypatch: pytest.MonkeyPatch, s
     await audit.ledger.projector.catch_up()
     assert len(await assert_sound(audit)) == 9
     assert await books(audit) == [(0, 0, 9, 9, 0)]
+
+
+@pytest.mark.parametrize("trouble", ["lost", "failed"])
+async def test_what_stands_on_a_batch_that_is_not_written_is_planned_anew(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """The second transaction copies its rows while the first is on its way; then another writer is faster than both, or
+    the first one's session ends. Order stays as it was, however often they begin again."""
+    ledger, other, attempt = audit.ledger.ledger, audit.log().ledger, Ledger._carry_out
+    begun = 0
+
+    async def carry_out(self: Ledger, driver: Any, batch: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if self is ledger and begun == 1:
+            await until(lambda: self._newest is not batch.written)
+            if trouble == "lost":
+                await other.append([record(event(registered(9, "other"), 1), partition=2, offset=0)])
+            else:
+                driver.terminate()
+        await attempt(self, driver, batch)
+
+    monkeypatch.setattr(Ledger, "_carry_out", carry_out)
+    # One partition, which no two consumers have: only the order in which they came says which is first.
+    first = [record(story()[0], partition=1, offset=0)] if trouble == "lost" else [record(story()[0], offset=0)]
+    second = [record(story()[1], partition=1, offset=1)]
+    found: Any = await asyncio.gather(ledger.append(first), ledger.append(second), return_exceptions=True)
+    if trouble == "lost":
+        assert list(found) == [[1], [2]]
+    else:
+        assert is_transient(found[0])
+        assert found[1] == [0]
+        assert await ledger.append(first) == [1]
+    assert begun > 2
+    await audit.ledger.projector.catch_up()
+    await assert_sound(audit)
+    assert {epoch for epoch, *_ in await books(audit)} == {0}
 
 
 class Struck:
@@ -383,16 +413,15 @@ class Struck:
 
 async def test_an_answer_that_is_lost_makes_no_second_entry(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit is through, the writer does not know."""
-    attempt = Ledger._try
+    attempt = Ledger._carry_out
 
-    async def losing(self: Ledger, driver: asyncpg.Connection, items: list[Any]) -> bool:
-        await attempt(self, driver, items)
-        self._state = None
+    async def losing(self: Ledger, driver: Any, batch: Any) -> None:
+        await attempt(self, driver, replace(batch, written=asyncio.get_running_loop().create_future()))
         raise ConnectionResetError("the answer was lost")
 
     records = [record(e, offset=n) for n, e in enumerate(story())]
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "_try", losing)
+        patched.setattr(Ledger, "_carry_out", losing)
         with pytest.raises(ConnectionResetError):
             await audit.ledger.ledger.append(records)
     assert [o.index for o in await audit.ledger.append(records)] == [None] * len(records)
@@ -455,7 +484,7 @@ async def test_a_large_record_that_is_tried_again_leaves_one_object(
     large = replace(record(story()[0], offset=1), headers=(("much", b"x" * 70_000),))
     ledger, write = audit.ledger.ledger, Ledger._write
 
-    async def away(self: Ledger, items: list[Any]) -> None:
+    async def away(self: Ledger, items: list[Any], written: Any) -> None:
         raise ConnectionError("away")
 
     monkeypatch.setattr(Ledger, "_write", away)

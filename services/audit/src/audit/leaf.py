@@ -187,10 +187,13 @@ def _form(topic: str, names: tuple[str, ...]) -> bytes | None:
     if any(_is_secret(name) for name in names):
         return None
     headers = ",".join([f'[{_escaped(name)},"%b"]' for name in names])
-    return VERSION_LINE + (
-        f'{{"topic":{_escaped(topic)},"partition":%d,"offset":%d,"timestamp":%d,"recorded_at":"%b",'
-        f'"key":"%b","headers":[{headers}],"size":%d}}\n%b'
-    ).encode()
+    return (
+        VERSION_LINE
+        + (
+            f'{{"topic":{_escaped(topic)},"partition":%d,"offset":%d,"timestamp":%d,"recorded_at":"%b",'
+            f'"key":"%b","headers":[{headers}],"size":%d}}\n%b'
+        ).encode()
+    )
 
 
 def _escaped(text: str) -> str:

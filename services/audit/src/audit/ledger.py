@@ -4,15 +4,20 @@ The index of an entry is not a sequence of the database, which would leave gaps:
 compare-and-set on `tree_head` replaces. A writer that lost its place (a zombie) loses that and changes nothing. The
 same statement moves the Kafka offsets, so a record is an entry exactly once, whatever Kafka's groups believe.
 
-Callers that come while another transaction runs are written together in the next one. They prepare their leaves
-meanwhile: PostgreSQL and this process work side by side.
+Callers that come while others are written are written together after them. They prepare their leaves meanwhile:
+PostgreSQL and this process work side by side. A transaction copies its rows while the one before it commits, and moves
+the head when that is done; where that one failed, nothing is true that this one was planned on, and it is planned anew.
+So the head is held for a moment only, and never within COPY, where no time limit cuts a writer off that stopped.
 """
 
 import asyncio
 from collections import Counter as Tally
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
@@ -21,9 +26,9 @@ from prometheus_client import Counter, Gauge
 
 from audit import merkle
 from audit.clock import Clock
-from audit.known import leaf_of, place_of
+from audit.known import Known, leaf_of, place_of
 from audit.leaf import MAX_LEAF, Detached
-from audit.places import Item, State, advance, load, move, sort
+from audit.places import Item, Read, State, advance, doubtful, load, move, sort
 from audit.tables import kafka_offset
 from audit.tlog.archive import Archive
 from contracts.envelope import now
@@ -37,8 +42,7 @@ APPENDED = Counter("hallmark_audit_records_total", "Records taken, by what becam
 AHEAD = Gauge(
     "hallmark_audit_clock_ahead_seconds", "By how much the log's newest entry is ahead of the database's clock"
 )
-# A writer that stops inside its transaction must not hold the head for ever. The database ends an idle one by itself;
-# within COPY no time limit cuts it off, so whoever has waited that long for the head ends its session.
+# A writer that stops with the head in its hands must not hold it for ever.
 # The transaction acts as the role that may append, and no more.
 BEGIN = (
     "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'; "
@@ -46,17 +50,12 @@ BEGIN = (
 )
 LIMIT = "15s"
 MAX_BATCH = 5_000
+LANES = 2  # transactions at a time: one copies its rows while the other commits
 SLICE = 32  # leaves that are prepared before others get a turn
 TRIES = 5
 MOST_AHEAD = timedelta(seconds=10)  # of the database's clock; what is dated later is not written
 LARGE = 1_000  # places whose date is remembered
 COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
-STALLED = """
-select pg_terminate_backend(a.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
-where l.relation = 'audit.tree_head'::regclass and l.granted and l.mode = 'RowExclusiveLock'
-  and a.datname = current_database() and a.pid <> pg_backend_pid()
-  and a.xact_start < clock_timestamp() - $1::text::interval
-"""
 
 
 class LostRace(Transient):
@@ -67,10 +66,41 @@ class ClockAhead(Transient):
     """This machine's clock was set forward; it is compared with the database's again."""
 
 
-@dataclass
+def _future() -> "asyncio.Future[Any]":
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(eq=False)
 class _Work:
+    number: int
     items: list[Item]
-    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    tries: int = 0
+    done: "asyncio.Future[None]" = field(default_factory=_future)
+
+
+@dataclass(eq=False)
+class _Batch:
+    """What one transaction writes on top of what `before` writes, and the log as it is then."""
+
+    new: list[Item]
+    reads: list[Read]
+    nodes: list[merkle.Node]
+    was: State
+    state: State
+    before: "asyncio.Future[bool] | None"
+    written: "asyncio.Future[bool]"
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return [
+            (index, i.at, i.record.topic, i.record.partition, i.record.offset, i.data, i.hash)
+            for index, i in enumerate(self.new, self.was.tree.size)
+        ]
+
+
+def _fail(works: list[_Work], error: BaseException) -> None:
+    for work in works:
+        work.done.set_exception(error)
+        work.done.exception()  # nobody may be left to ask for it
 
 
 class Ledger:
@@ -80,9 +110,11 @@ class Ledger:
     def __init__(self, db: Database, archive: Archive) -> None:
         self._db, self._archive = db, archive
         self.appended = Signal()
-        self._preparing, self._writing = asyncio.Lock(), asyncio.Lock()
-        self._waiting: list[_Work] = []
-        self._state: State | None = None
+        self._preparing, self._planning, self._lanes = asyncio.Lock(), asyncio.Lock(), asyncio.Semaphore(LANES)
+        self._waiting: list[_Work] = []  # in the order in which they came
+        self._numbers = count()
+        self._state: State | None = None  # with what is on its way; None: it has to be looked up
+        self._newest: asyncio.Future[bool] | None = None  # whether the newest batch was written
         self._months: set[str] = set()
         self._clock = Clock(db)
         self._dated: dict[tuple[str, int, int], datetime] = {}  # large leaves that were not appended yet
@@ -98,18 +130,18 @@ class Ledger:
         async with self._preparing:
             items = await self._prepare(records)
         await self._detach(items)
-        work = _Work(items)
+        work = _Work(next(self._numbers), items)
         self._waiting.append(work)
-        async with self._writing:
-            while not work.done.done():
-                await self._write_all()
-        await work.done
+        async with self._lanes:
+            while work in self._waiting:
+                await self._write_next()
+        await asyncio.shield(work.done)
         for item in work.items if self._dated else ():
             self._dated.pop(place_of(item.record), None)
         for outcome, known in ("entry", False), ("redelivered", True):
             told = Tally([item.record.topic for item in work.items if (item.index is None) is known])
-            for topic, count in told.items():
-                APPENDED.labels(topic, outcome).inc(count)
+            for topic, number in told.items():
+                APPENDED.labels(topic, outcome).inc(number)
         return [item.index for item in work.items]
 
     async def taken(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
@@ -143,82 +175,113 @@ class Ledger:
         while len(self._dated) > LARGE:
             del self._dated[next(iter(self._dated))]
 
-    async def _write_all(self) -> None:
-        """Writes what waits, in the order in which it was prepared. One that fails fails alone."""
-        batch: list[_Work] = []
-        while self._waiting and sum(len(work.items) for work in batch) + len(self._waiting[0].items) <= MAX_BATCH:
-            batch.append(self._waiting.pop(0))
-        if not batch:
-            batch.append(self._waiting.pop(0))
+    async def _write_next(self) -> None:
+        """Writes what waits, in the order in which it was prepared. One transaction that fails fails alone."""
+        works, written = self._take(), _future()
         try:
-            await self._write([item for work in batch for item in work.items])
+            await self._write([item for work in works for item in work.items], written)
+            if not written.done():
+                self._put_back(works)
         except BaseException as error:
             stopped = not isinstance(error, Exception)
-            for work in batch:
-                work.done.set_exception(Transient("the writer was stopped") if stopped else error)
-                work.done.exception()  # nobody may be left to ask for it
+            _fail(works, Transient("the writer was stopped") if stopped else error)
             if stopped:
                 raise
-            return
-        for work in batch:
-            work.done.set_result(None)
-        self.appended.set()
+        finally:
+            if not written.done():
+                self._state = None
+                written.set_result(False)
+        if written.result():
+            for work in works:
+                work.done.set_result(None)
+            self.appended.set()
 
-    async def _write(self, items: list[Item]) -> None:
-        for _ in range(TRIES):
-            async with self._db.engine.connect() as connection:
+    def _take(self) -> list[_Work]:
+        works, size = list[_Work](), 0
+        while self._waiting and (not works or size + len(self._waiting[0].items) <= MAX_BATCH):
+            works.append(self._waiting.pop(0))
+            size += len(works[-1].items)
+        return works
+
+    def _put_back(self, works: list[_Work]) -> None:
+        """The log was not as this writer believed: they are tried again, before those that came after them."""
+        for work in works:
+            work.tries += 1
+        if any(work.tries == TRIES for work in works):
+            _fail(works, LostRace("others appended first, several times"))
+        else:
+            self._waiting = sorted([*works, *self._waiting], key=lambda work: work.number)
+
+    async def _write(self, items: list[Item], written: "asyncio.Future[bool]") -> None:
+        """One transaction; `written` says whether. It is not where the log is not as this writer believed."""
+        async with AsyncExitStack() as held:
+            async with self._planning:  # first come, first served
+                connection = await held.enter_async_context(self._db.engine.connect())
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
-                try:
-                    if await self._try(driver, items):
-                        return
-                except asyncpg.QueryCanceledError:
-                    await self._end_stalled()
-            self._state = None
-        raise LostRace("others appended first, several times")
+                batch = await self._plan(driver, items, written)
+            if batch is not None:
+                await self._carry_out(driver, batch)
 
-    async def _try(self, driver: asyncpg.Connection, items: list[Item]) -> bool:
-        """One transaction. False: the log was not as this writer believed, and nothing was written."""
-        state = self._state or await load(driver)
-        self._state = None  # until the commit is through
-        await self._redate(items, state.at)
-        new, reads = await sort(driver, items, state)
+    async def _plan(
+        self, driver: asyncpg.Connection, items: list[Item], written: "asyncio.Future[bool]"
+    ) -> _Batch | None:
+        """What is to be written; None: nothing, now."""
+        if self._state is None:
+            await self._settled()
+            self._state, self._newest = await load(driver), None
+        was = self._state
+        await self._redate(items, was.at)
+        found = sort(items, was)
+        if found is None:
+            # What is known is looked up in the log, so what is on its way to it must have come there.
+            if not await self._settled():
+                return None
+            found = sort(items, was, await Known.at(driver, doubtful(items, was)))
+            assert found is not None
+        new, reads = found
+        places = was.places | {read.place: read.again() for read in reads}
         if not new:
-            if reads and not await advance(driver, reads):
-                return False
-            state.places.update({read.place: read.again() for read in reads})
-            self._state = state
-            return True
-        at, before = items[-1].at, state.tree.size
-        nodes = state.tree.extend([item.hash for item in new])
-        rows = [
-            (index, i.at, i.record.topic, i.record.partition, i.record.offset, i.data, i.hash)
-            for index, i in enumerate(new, before)
-        ]
-        await self._ensure_month(driver, rows[0][1], at)
+            # All is in the log already: at most the offsets move.
+            if not reads or await advance(driver, reads):
+                self._state = State(was.tree, was.at, places)
+                written.set_result(True)
+            return None
+        tree = merkle.Frontier.load(was.tree.size, was.tree.dump())
+        nodes = tree.extend([item.hash for item in new])
+        batch = _Batch(new, reads, nodes, was, State(tree, items[-1].at, places), self._newest, written)
+        self._state, self._newest = batch.state, written
+        return batch
+
+    async def _settled(self) -> bool:
+        """Waits for what is on its way. Whether the log is now as this writer believes."""
+        return self._newest is None or await asyncio.shield(self._newest)
+
+    async def _carry_out(self, driver: asyncpg.Connection, batch: _Batch) -> None:
+        size = batch.was.tree.size
+        await self._ensure_month(driver, batch.new[0].at, batch.state.at)
         await driver.execute(BEGIN.format(limit=LIMIT))
         try:
-            there = await move(driver, before, state, at, reads)
+            await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=batch.rows())
+            there = None
+            if batch.before is None or await asyncio.shield(batch.before):
+                there = await move(driver, size, batch.state, batch.reads, batch.nodes)
             if there is None:
                 await driver.execute("rollback")
-                return False
-            self._compare_clocks(at, state.at, there)
-            await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=rows)
-            if nodes:
-                columns = ("level", "index", "hash")
-                await driver.copy_records_to_table("node", schema_name="audit", columns=columns, records=nodes)
+                return
+            self._compare_clocks(batch.state.at, batch.was.at, there)
             await driver.execute("commit")
+        except asyncpg.UniqueViolationError:
+            await driver.execute("rollback")  # somebody wrote to this place at the same microsecond
+            return
         except BaseException:
             # Whatever state the session is in: the next one begins anew.
             driver.terminate()
             raise
-        for index, item in enumerate(new, before):
+        for index, item in enumerate(batch.new, size):
             item.index = index
-        state.at = at
-        state.places.update({read.place: read.again() for read in reads})
-        self._state = state
-        SIZE.set(state.tree.size)
-        return True
+        SIZE.set(batch.state.tree.size)
+        batch.written.set_result(True)
 
     def _compare_clocks(self, at: datetime, before: datetime, there: datetime) -> None:
         """Refuses what is dated ahead of the database's clock. Where the log is ahead already it goes on at its time,
@@ -240,14 +303,6 @@ class Ledger:
                 late.append(item)
             at = item.at
         await self._detach(late)
-
-    async def _end_stalled(self) -> None:
-        """Ends the sessions of writers that have held the head for longer than anybody may."""
-        async with self._db.engine.connect() as connection:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert driver is not None
-            ended = await driver.fetch(STALLED, LIMIT)
-        log.warning("waited too long for the head of the log", ended=len(ended))
 
     async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
         for at in (first, last):

@@ -2,6 +2,7 @@
 
 To attach one, PostgreSQL needs every reader of the log out of the way for a moment. A dump or a rebuild that is open
 when a month begins would stop the first write of it, and the readers behind that; weeks ahead nobody is in a hurry.
+A writer that was stopped in the middle of COPY would be in the way for ever, and no time limit of PostgreSQL's ends it.
 """
 
 import asyncio
@@ -17,6 +18,13 @@ from kit.errors import is_transient
 log = structlog.get_logger()
 EVERY_SECONDS = 3600.0
 AGAIN_SECONDS = 60.0
+STALLED = timedelta(minutes=5)
+END_STALLED = """
+select pg_terminate_backend(a.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.relation = 'audit.entry'::regclass and l.granted and l.mode = 'RowExclusiveLock'
+  and a.datname = current_database() and a.pid <> pg_backend_pid()
+  and a.xact_start < clock_timestamp() - cast(:limit as interval)
+"""
 
 
 def next_month(at: datetime) -> datetime:
@@ -42,6 +50,9 @@ class Months:
 
     async def step(self) -> None:
         """Makes the partitions of this month and the next, unless somebody is in the way for longer than a second."""
+        async with self._db.transaction() as tx:
+            if ended := len((await tx.execute(sa.text(END_STALLED), {"limit": STALLED})).all()):
+                log.warning("ended writers that were stopped in the middle", sessions=ended)
         async with self._db.transaction() as tx:
             await tx.execute(sa.text("set local lock_timeout = '1s'"))
             for at in (now(), next_month(now())):

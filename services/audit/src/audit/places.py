@@ -28,7 +28,10 @@ OFFSETS = """
 MOVE = f"""
 with head as (
   update audit.tree_head set size = $8, root = $9, frontier = $10, at = $11 where id = 1 and size = $7 returning 1
-), moved as ({OFFSETS})
+), moved as ({OFFSETS}), noted as (
+  insert into audit.node (level, "index", hash)
+  select n.* from head, unnest($12::int[], $13::bigint[], $14::bytea[]) as n
+)
 select (select count(*) from head) as heads, (select count(*) from moved) as moved, clock_timestamp() as now
 """  # noqa: S608
 NEW_PLACES = """
@@ -81,17 +84,9 @@ class State:
     places: dict[Place, Read]
 
 
-async def sort(driver: asyncpg.Connection, items: list[Item], state: State) -> tuple[list[Item], list[Read]]:
-    """What is new, and how far each partition is read with it, epoch after epoch."""
-    found = _sort(items, state, None)
-    if found is None:
-        found = _sort(items, state, await Known.at(driver, _doubtful(items, state)))
-    assert found is not None
-    return found
-
-
-def _sort(items: list[Item], state: State, known: Known | None) -> tuple[list[Item], list[Read]] | None:
-    """None: the log, or the batch itself before it, has been at the place of a record; what is known is needed."""
+def sort(items: list[Item], state: State, known: Known | None = None) -> tuple[list[Item], list[Read]] | None:
+    """What is new, and how far each partition is read with it, epoch after epoch. None: the log, or the batch itself
+    before it, has been at the place of a record, and it has to be known what is there."""
     new: list[Item] = []
     reads: list[Read] = []
     newest: dict[Place, Read] = {}
@@ -137,13 +132,17 @@ async def advance(driver: asyncpg.Connection, reads: list[Read]) -> bool:
         return len(await driver.fetch(OFFSETS, *_columns(_moves(reads), 6))) == len(reads)
 
 
-async def move(driver: asyncpg.Connection, size: int, state: State, at: datetime, reads: list[Read]) -> datetime | None:
-    """The compare-and-set on the head and on every offset. Gives the database's time; None: somebody was faster."""
+async def move(
+    driver: asyncpg.Connection, size: int, state: State, reads: list[Read], nodes: Sequence[merkle.Node]
+) -> datetime | None:
+    """The compare-and-set on the head, from `size` to the one of `state`, and on every offset; with it the nodes of the
+    tree that are full now. Gives the database's time; None: somebody was faster."""
     tree = state.tree
     # In one order: the rows of several writers are locked alike.
     known = _moves(reads)
     fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
-    found = await driver.fetchrow(MOVE, *_columns(known, 6), size, tree.size, tree.root(), tree.dump(), at)
+    head = (size, tree.size, tree.root(), tree.dump(), state.at)
+    found = await driver.fetchrow(MOVE, *_columns(known, 6), *head, *_columns(nodes, 3))
     if found["heads"] != 1 or found["moved"] != len(known):
         return None
     if fresh and len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) != len(fresh):
@@ -160,7 +159,7 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [[row[n] for row in rows] for n in range(width)]
 
 
-def _doubtful(items: list[Item], state: State) -> list[tuple[str, int, int]]:
+def doubtful(items: list[Item], state: State) -> list[tuple[str, int, int]]:
     """Places that the log, or the batch itself before them, has been at already."""
     highest = {place: read.highest for place, read in state.places.items()}
     found = []
