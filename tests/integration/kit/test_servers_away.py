@@ -274,10 +274,11 @@ async def test_a_broker_that_remembers_is_not_told_twice(place: Place) -> None:
     looks = 0
 
     class Looking(Relay):
-        async def _check_memory(self, session: asyncpg.Connection) -> None:
+        async def _forgot(self, marks: dict[tuple[str, int], int]) -> bool:
             nonlocal looks
-            await super()._check_memory(session)
+            forgot = await super()._forgot(marks)
             looks += 1
+            return forgot
 
     for _ in range(3):
         task = place.run(place.relay(Looking, check_seconds=0.0))

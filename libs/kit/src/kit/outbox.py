@@ -60,8 +60,7 @@ class Relay:
         self._idempotence = idempotence
         self._create_topics = create_topics
         self._poll = poll_seconds
-        self._check = check_seconds
-        self._checked = 0.0
+        self._check_seconds = check_seconds
         self._last: dict[tuple[str, int], int] = {}
 
     @classmethod
@@ -131,16 +130,30 @@ class Relay:
                 log.warning("producer given up", service=self._schema)
 
     async def _lead(self, session: asyncpg.Connection, producer: AIOKafkaProducer) -> None:
-        self._checked = 0.0
-        while True:
-            self._db.appended.clear()
-            await self._check_memory(session)
-            if await self._page(session, producer) == PAGE:
-                continue
-            # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the wake-up.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll):
-                    await self._db.appended.wait()
+        clock = asyncio.get_running_loop().time
+        if await self._forgot(await self._marks(session)):  # before anything is published
+            await self._republish(session)
+        due, checking = clock() + self._check_seconds, None
+        try:
+            while True:
+                self._db.appended.clear()
+                if checking is None and clock() >= due:
+                    # Beside the publishing: it takes a tenth of a second.
+                    checking = asyncio.create_task(self._forgot(await self._marks(session)))
+                if checking is not None and checking.done():
+                    if checking.result():
+                        await self._republish(session)
+                    due, checking = clock() + self._check_seconds, None
+                if await self._page(session, producer) == PAGE:
+                    continue
+                # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the wake-up.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll):
+                        await self._db.appended.wait()
+        finally:
+            if checking is not None:
+                checking.cancel()
+                await asyncio.wait([checking])
 
     async def _page(self, session: asyncpg.Connection, producer: AIOKafkaProducer) -> int:
         rows = await session.fetch(
@@ -193,28 +206,21 @@ class Relay:
                     offset + 1,
                 )
 
-    async def _check_memory(self, session: asyncpg.Connection) -> None:
-        """Asks the broker for its end offsets now and then: it may have forgotten while nothing was published."""
-        clock = asyncio.get_running_loop().time()
-        if clock - self._checked < self._check:
-            return
-        marks = await self._marks(session)
-        if marks:
-            existing = await partitions_of(self._bootstrap, self._topic)
-            # Asking for the end of a partition that is gone would wait until the timeout, every time.
-            forgot = any(partition not in existing for _, partition in marks)
-            if not forgot:
-                consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=10_000)
-                try:
-                    await consumer.start()
-                    ends = await consumer.end_offsets([TopicPartition(*place) for place in marks])
-                finally:
-                    await consumer.stop()
-                forgot = any(end < marks[(tp.topic, tp.partition)] for tp, end in ends.items())
-            if forgot:
-                async with session.transaction():
-                    await self._republish(session)
-        self._checked = clock
+    async def _forgot(self, marks: dict[tuple[str, int], int]) -> bool:
+        """Asks the broker for its end offsets: it may have forgotten while nothing was published."""
+        if not marks:
+            return False
+        existing = await partitions_of(self._bootstrap, self._topic)
+        # Asking for the end of a partition that is gone would wait until the timeout, every time.
+        if any(partition not in existing for _, partition in marks):
+            return True
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, request_timeout_ms=10_000)
+        try:
+            await consumer.start()
+            ends = await consumer.end_offsets([TopicPartition(*place) for place in marks])
+        finally:
+            await consumer.stop()
+        return any(end < marks[(tp.topic, tp.partition)] for tp, end in ends.items())
 
     async def _marks(self, session: asyncpg.Connection) -> dict[tuple[str, int], int]:
         rows = await session.fetch(
@@ -224,6 +230,10 @@ class Relay:
         return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
     async def _republish(self, session: asyncpg.Connection) -> None:
+        async with session.transaction():
+            await self._put_all_back(session)
+
+    async def _put_all_back(self, session: asyncpg.Connection) -> None:
         schema, count, after = self._schema, 0, 0
         await session.execute(f'delete from "{schema}".outbox_mark')  # noqa: S608
         while rows := await session.fetch(
