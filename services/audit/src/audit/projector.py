@@ -23,6 +23,13 @@ log = structlog.get_logger()
 PROJECTED = Gauge("hallmark_audit_projected_size", "Entries in the views")
 PAGE = 500
 POLL_SECONDS = 0.5
+START = sa.select(follower.c.next).where(follower.c.name == VIEWS).scalar_subquery()
+NEXT = (
+    sa.select(START.label("start"), entry.c.index, entry.c.leaf)
+    .where(entry.c.index >= START)
+    .order_by(entry.c.index)
+    .limit(PAGE)
+)
 
 
 class Projector:
@@ -52,12 +59,10 @@ class Projector:
     async def step(self) -> int:
         """Folds the next page. Gives how many entries it had."""
         async with self._db.transaction() as tx:
-            start = await position(tx, VIEWS)
-            query = sa.select(entry.c.index, entry.c.leaf).where(entry.c.index >= start)
-            rows = (await tx.execute(query.order_by(entry.c.index).limit(PAGE))).mappings().all()
+            rows = (await tx.execute(NEXT)).mappings().all()
         if not rows:
             return 0
-        following = rows[-1]["index"] + 1
+        start, following = rows[0]["start"], rows[-1]["index"] + 1
         # Before the transaction: keys and large leaves may come from far away.
         items = [await self._item(row["index"], row["leaf"]) for row in rows]
         async with self._db.transaction() as tx:
