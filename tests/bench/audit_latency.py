@@ -3,7 +3,7 @@
 python -m tests.bench.audit_latency [TIMES] [apache|tansu]
 
 The whole system on this machine, PostgreSQL with fsync; one event at a time. The clock starts when another session sees
-the event in the registry's table, and ends when one finds it in the audit log's timeline (both are looked at every 2 ms).
+the event in the registry's table, and ends when one finds it in the audit log's timeline (looked at every 2 ms).
 Ends with status 1 when the 99th percentile is above 50 ms.
 """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 from pydantic import ValidationError
 
@@ -69,7 +70,8 @@ def run(
             sys.exit(asyncio.run(command.work(own, given)))
     settings = _read(parser, settings_of)
     configure(settings, service)
-    asyncio.run(_serve(settings, build))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, build))
 
 
 def _read(parser: argparse.ArgumentParser, settings_of: Callable[[], T]) -> T:
