@@ -1,5 +1,6 @@
 """Who may do what: denied unless a line of the access file says otherwise."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,23 @@ def test_grants_are_the_patterns_of_those_lines_that_allow_the_action(access: Ac
     assert access.grants(principal("ml"), Action.REGISTER) == {("default", "churn-*"), ("team-?", "*")}
     assert access.grants(principal("ml"), Action.VOTE) == frozenset()
     assert access.grants(principal("reviewers"), Action.VOTE) == {("*", "*")}
+
+
+def test_a_grant_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its instant, in every question that is asked of it."""
+    (tmp_path / "access.yaml").write_text(
+        "roles:\n  - {group: visitors, role: auditor, model: 'fraud*', until: 2027-01-31T00:00:00Z}\n"
+    )
+    access, who = Access.load(tmp_path / "access.yaml"), principal("visitors")
+    for at, held in (("2027-01-30T23:59:59Z", True), ("2027-01-31T00:00:00Z", False)):
+        monkeypatch.setattr("kit.auth.now", lambda at=at: datetime.fromisoformat(at))
+        assert allowed(access, who, Action.AUDIT, "default", "fraud-1") is held
+        assert access.patterns(who, Action.AUDIT, "default") == ({"fraud*"} if held else set())
+        assert access.grants(who, Action.AUDIT) == ({("*", "fraud*")} if held else set())
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "2027-01-31", "2027-01-31T00:00:00"])
+def test_the_end_of_a_grant_is_an_instant(tmp_path: Path, until: str) -> None:
+    (tmp_path / "access.yaml").write_text(f"roles:\n  - {{group: visitors, role: auditor, until: {until}}}\n")
+    with pytest.raises(ValueError, match="until"):
+        Access.load(tmp_path / "access.yaml")

@@ -17,9 +17,10 @@ import yaml
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, KeySet
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from contracts.access import ALLOWED, Action, Role
+from contracts.envelope import now
 from contracts.keys import LEEWAY_SECONDS
 from contracts.payload import Payload
 from contracts.people import is_pseudonym
@@ -232,12 +233,14 @@ def _kid(token: str) -> str | None:
 
 
 class Grant(Payload):
-    """One line of the access file: a group holds a role on workspaces and models (glob patterns)."""
+    """One line of the access file: a group holds a role on workspaces and models (glob patterns), for ever or `until`
+    then: an auditor's visit ends by itself."""
 
     group: str
     role: Role
     workspace: str = "*"
     model: str = "*"
+    until: AwareDatetime | None = None
 
 
 class AccessFile(Payload):
@@ -262,29 +265,22 @@ class Access:
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise ValueError(f"access file {path}: {error}") from error
 
+    def _held(self, principal: Principal) -> list[Grant]:
+        groups, at = principal.groups | {"everyone"}, now()
+        return [g for g in self._grants if g.group in groups and (g.until is None or at < g.until)]
+
     def roles(self, principal: Principal, workspace: str, model: str = "*") -> set[Role]:
-        groups = principal.groups | {"everyone"}
-        return {
-            g.role
-            for g in self._grants
-            if g.group in groups and covers(g.workspace, workspace) and covers(g.model, model)
-        }
+        held = self._held(principal)
+        return {g.role for g in held if covers(g.workspace, workspace) and covers(g.model, model)}
 
     def patterns(self, principal: Principal, action: Action, workspace: str) -> frozenset[str]:
         """The patterns of the models on which the principal may do the action there, for queries over many."""
-        groups = principal.groups | {"everyone"}
-        return frozenset(
-            g.model
-            for g in self._grants
-            if g.group in groups and action in ALLOWED[g.role] and covers(g.workspace, workspace)
-        )
+        held = self._held(principal)
+        return frozenset(g.model for g in held if action in ALLOWED[g.role] and covers(g.workspace, workspace))
 
     def grants(self, principal: Principal, action: Action) -> frozenset[tuple[str, str]]:
         """The patterns of workspaces, and of models in them, on which the principal may do the action."""
-        groups = principal.groups | {"everyone"}
-        return frozenset(
-            (g.workspace, g.model) for g in self._grants if g.group in groups and action in ALLOWED[g.role]
-        )
+        return frozenset((g.workspace, g.model) for g in self._held(principal) if action in ALLOWED[g.role])
 
     def allows(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> bool:
         return any(action in ALLOWED[role] for role in self.roles(principal, workspace, model))
