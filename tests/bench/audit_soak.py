@@ -28,11 +28,12 @@ from tests.bench.audit_events import Registry
 from audit.ledger import Ledger
 from audit.note import Signer
 from audit.projector import Projector
-from audit.tables import alias_interval, fact, finding, follower, mechanism, stage_interval, timeline, tree_head
+from audit.tables import finding, follower, mechanism, tree_head
 from audit.tlog.archive import Archive
 from audit.tlog.check import Check
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import LocalSigner
+from audit.view_tables import alias_interval, fact, stage_interval, timeline
 from audit.views import Views
 from contracts.topics import AUDIT_EVENTS
 from embedded import postgres, s3

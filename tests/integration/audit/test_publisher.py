@@ -360,7 +360,6 @@ async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_fini
             if answer == "done":
                 break
             killed, n = killed + 1, n + STEP
-    print("AWAITS", killed, killed * STEP)
     assert killed * STEP > 200
     newest = await audit.archive.checkpoint()
     assert newest is not None
