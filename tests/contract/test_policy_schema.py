@@ -12,9 +12,10 @@ import yaml
 from tests.unit.policy.test_document import GOOD, WORKED
 
 from approval.revisions import shipped
-from policy.document import PolicyDocument, parse
+from policy.document import parse
 from policy.reader import PolicyError, checked
 from policy.schema import ID, policy_schema
+from policy.spec import PolicyDocument
 
 API = Path(__file__).parents[2] / "deploy" / "api"
 WRONG: tuple[Any, ...] = (None, -1, True, "", "wrong value", ["wrong value"], {"wrong": "value"})

@@ -15,6 +15,7 @@ from typing import Any
 from audit import app
 from audit.settings import AuditSettings
 from audit.tables import mechanism
+from audit.tlog.attesting import attestation_of
 from audit.tlog.publisher import Publisher
 from audit.tlog.signing import signer_of
 from contracts.topics import AUDIT_EVENTS
@@ -58,7 +59,8 @@ async def _publish(settings: AuditSettings) -> None:
     db = Database(settings.database_url.get_secret_value(), name="publisher")
     events = EventLog(mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
     archive, signer = app.archive_of(settings), signer_of(settings)
-    publisher = Publisher(db, events, archive, signer, every_seconds=1, publish_seconds=0)
+    given = attestation_of(settings, archive)
+    publisher = Publisher(db, events, archive, signer, every_seconds=1, publish_seconds=0, attestation=given)
     await archive.ready()
     await publisher.announce(await publisher.current())
 

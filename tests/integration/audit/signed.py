@@ -8,7 +8,7 @@ from joserfc.jwk import OKPKey
 from tests.support.decisions import publish
 
 from approval.decision import sign
-from audit import tables
+from audit import tables, view_tables
 from audit.decisions import Decisions
 from audit.rebuild import rebuild
 from audit.views import STAGES, Views
@@ -98,11 +98,11 @@ class Signed:
         return (await self.audit.get("/v1/models/fraud/production"))["version"]
 
     async def intervals(self) -> list[dict[str, Any]]:
-        return await self.audit.rows(tables.stage_interval)
+        return await self.audit.rows(view_tables.stage_interval)
 
     async def views_of_log(self) -> dict[str, list[dict[str, Any]]]:
         """Every row of every view; when an early record was put aside is left out."""
-        found = {table.name: await self.audit.rows(table) for table in tables.VIEWS}
+        found = {table.name: await self.audit.rows(table) for table in view_tables.VIEWS}
         for table in (tables.mechanism.progress, tables.mechanism.early):
             found[table.name] = [row for row in await self.audit.rows(table) if row["consumer"] == STAGES]
             for row in found[table.name]:

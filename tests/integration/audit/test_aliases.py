@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from joserfc.jwk import OKPKey
 
-from audit import tables
+from audit import tables, view_tables
 from audit.domain import NOT_VERIFIED
 from contracts.approval import Verdict
 from contracts.envelope import Envelope
@@ -101,7 +101,7 @@ async def test_aliases_in_time_whatever_the_order(signed: Signed, seed: int | No
         random.Random(seed).shuffle(envelopes)
     await signed.tell(*envelopes)
     await assert_story(signed)
-    assert [row["problem"] for row in await signed.audit.rows(tables.timeline)] == [None] * len(envelopes)
+    assert [row["problem"] for row in await signed.audit.rows(view_tables.timeline)] == [None] * len(envelopes)
     assert await signed.audit.rows(tables.mechanism.early) == []
     await signed.assert_rebuilt_alike()
 

@@ -95,6 +95,44 @@ async def test_a_hole_is_told_until_it_is_filled(audit: Harness, wire: Wire, mon
 
 
 @pytest.mark.one_broker
+async def test_an_explanation_is_asked_for_again(audit: Harness, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes records out of the log may explain the gaps, too: before the first, between and behind the last."""
+    monkeypatch.setattr("audit.broker.CHUNK", 3)
+    sent, ledger = await produce(wire, 20), audit.ledger.ledger
+    await ledger.append([r for r in sent[1:] if r.offset not in (4, *range(7, 17))])
+    checker = Completeness(audit.db, wire.settings)
+    assert await told(checker) == (False, [(0, 1), (4, 5), (7, 17)], [], 0)
+    await audit.tamper("delete from audit.entry where kafka_offset = 19")
+    for low, high in ((0, 1), (4, 5), (6, 8), (8, 17), (19, 20)):
+        await audit.execute(f"insert into audit.offset_gap values ('{PLACE[0]}', 0, 0, {low}, {high})")
+    holes = [(0, 1), (4, 5), (7, 17), (19, 20)]
+    for checking in (checker, Completeness(audit.db, wire.settings)):
+        assert await told(checking, full=True) == (False, holes, [], 0)
+        assert await told(checking) == (False, holes, [], 0)
+    # No time for it: what was found stays found, and what was not asked yet is open.
+    monkeypatch.setattr(module, "DOUBT_SECONDS", 0.0)
+    assert (await told(checker, full=True))[:2] == (False, holes)
+    complete, _, unconfirmed, _ = await told(Completeness(audit.db, wire.settings))
+    assert complete is not True
+    assert (4, 5) in unconfirmed
+    monkeypatch.undo()
+    # Filled, the explanations hold: the log has the records, from a later epoch. Of the end of a former epoch nobody
+    # can tell any more.
+    await ledger.append(sent)
+    assert await told(checker) == (False, [(19, 20)], [], 0)
+
+
+@pytest.mark.one_broker
+async def test_an_explanation_stands_when_the_broker_forgot(audit: Harness, wire: Wire) -> None:
+    ledger = audit.ledger.ledger
+    before = [record(story()[0], topic=PLACE[0], offset=n, value=b"%d" % n) for n in range(10)]
+    await ledger.append([r for r in before if r.offset != 4])
+    await audit.execute(f"insert into audit.offset_gap values ('{PLACE[0]}', 0, 0, 4, 5)")
+    await ledger.append(await produce(wire, 8))
+    assert await told(Completeness(audit.db, wire.settings)) == (True, [], [], 0)
+
+
+@pytest.mark.one_broker
 async def test_a_group_that_is_set_back_to_a_hole_fills_it(audit: Harness, wire: Wire) -> None:
     """The whole service: what an operator does when the alarm is raised."""
     sent = await produce(wire, 12)

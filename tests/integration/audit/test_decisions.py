@@ -12,7 +12,7 @@ from tests.support.decisions import revocation
 
 from approval.decision import sign
 from audit import app as audit_app
-from audit import tables
+from audit import tables, view_tables
 from audit.decisions import Decisions
 from audit.domain import NOT_VERIFIED, Flaw
 from audit.rebuild import rebuild
@@ -117,7 +117,7 @@ async def test_a_forger_who_takes_the_id_of_a_decided_change_hides_nothing(signe
     leaving, entering = signed.swap()
     taken = entering.model_copy(update={"actor": "eve", "value": signed.first()[3].value, "sequence": 9})
     assert await signed.tell(taken, leaving, entering, entering) == ["bad-event", None, "id-used-twice", None]
-    rows = await signed.audit.rows(tables.timeline)
+    rows = await signed.audit.rows(view_tables.timeline)
     assert [row["copy_of"] for row in rows[5:]] == [None, None, None, 7]
     assert await signed.production() == 2
     await signed.assert_rebuilt_alike()
@@ -138,10 +138,10 @@ async def test_without_keys_nothing_is_read_yet_and_nothing_is_missing(signed: S
     with pytest.raises(Transient, match="cannot read keys"):
         await signed.tell(*staging)
     assert len(await signed.audit.entries()) == 2
-    assert await signed.audit.rows(tables.timeline) == []
+    assert await signed.audit.rows(view_tables.timeline) == []
     aside.rename(signed.jwks)
     await signed.ledger.projector.catch_up()
-    assert [row["problem"] for row in await signed.audit.rows(tables.timeline)] == [None, None]
+    assert [row["problem"] for row in await signed.audit.rows(view_tables.timeline)] == [None, None]
 
 
 async def test_a_rebuild_believes_what_was_believed_and_looks_again_at_the_rest(signed: Signed, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.support.waiting import until
 
 from audit import app as audit_app
-from audit import tables
+from audit import tables, view_tables
 from audit.completeness import Completeness
 from audit.ledger import Ledger
 from audit.note import open_note
@@ -137,7 +137,7 @@ async def test_every_record_of_every_topic_enters_once(audit: Harness, wire: Wir
         published = await wire.read(AUDIT_EVENTS.name, 1)
 
         async def own_in() -> bool:
-            return any(row["type"] == CheckpointPublished.TYPE for row in await audit.rows(tables.timeline))
+            return any(row["type"] == CheckpointPublished.TYPE for row in await audit.rows(view_tables.timeline))
 
         await until(own_in, 60)
         await projected(audit)
@@ -152,7 +152,7 @@ async def test_every_record_of_every_topic_enters_once(audit: Harness, wire: Wir
     assert [e["index"] for e in entries] == list(range(len(entries)))
     assert len({(e["topic"], e["partition"], e["kafka_offset"]) for e in entries}) == len(entries)
     assert (len(others), sum(e["problem"] is not None for e in others)) == (10, 4)
-    assert sum(row["copy_of"] is not None for row in await audit.rows(tables.timeline)) == 1
+    assert sum(row["copy_of"] is not None for row in await audit.rows(view_tables.timeline)) == 1
     assert not any(b"secret" in e["leaf"] for e in entries)
     assert (await audit.get("/v1/log/verify"))["ok"] is True
     assert (await audit.get("/v1/models/fraud/production?stage=Staging"))["version"] == 1

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from audit import tables
+from audit import view_tables
 from audit.rebuild import rebuild
 from contracts.envelope import Envelope
 from contracts.lifecycle import Stage
@@ -25,7 +25,7 @@ from .test_lifecycles import configured, custom, entering, told
 from .test_revocations import ORDER
 
 HOURS = (0.5, 1.5, 2, 3.5, 4, 5, 7)
-INTERVALS = (tables.stage_interval, tables.alias_interval)
+INTERVALS = (view_tables.stage_interval, view_tables.alias_interval)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_late_rules_take_nothing_back_from_what_was_known(signed: Signed) 
     then = await signed.audit.get(f"/v1/models/fraud/production?stage=QA&at=2026-11-20T14:30:00Z&known_size={before}")
     assert (now["version"], then["version"], then["others"]) == (None, 3, [2])
     assert then["known_from"] < before <= now["known_size"] - 1
-    revised = [row["revised"] for row in await signed.audit.rows(tables.timeline) if row["revised"] is not None]
+    revised = [row["revised"] for row in await signed.audit.rows(view_tables.timeline) if row["revised"] is not None]
     assert set(revised) == {before}
     await signed.assert_rebuilt_alike()
 

@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 from audit import app as audit_app
 from audit import ledger as module
-from audit import merkle, places, tables
+from audit import merkle, places, tables, view_tables
 from audit.domain import Reading
 from audit.known import leaf_of
 from audit.leaf import Detached, Leaf, decode
@@ -43,7 +43,7 @@ async def assert_sound(audit: Harness) -> list[dict[str, Any]]:
     assert [merkle.leaf_hash(e["leaf"]) for e in entries] == [e["leaf_hash"] for e in entries]
     (head,) = await audit.rows(tables.tree_head)
     assert (head["size"], head["root"]) == (len(entries), merkle.root_of([e["leaf_hash"] for e in entries]))
-    assert [r["index"] for r in await audit.rows(tables.timeline)] == list(range(len(entries)))
+    assert [r["index"] for r in await audit.rows(view_tables.timeline)] == list(range(len(entries)))
     return entries
 
 
@@ -83,7 +83,7 @@ async def books(audit: Harness) -> list[tuple[int, int, int, int, int]]:
 
 async def stays(audit: Harness) -> list[str]:
     """The stages that versions have been in, as known now."""
-    return [row["stage"] for row in await audit.rows(tables.stage_interval) if row["known_until"] is None]
+    return [row["stage"] for row in await audit.rows(view_tables.stage_interval) if row["known_until"] is None]
 
 
 async def test_what_kafka_delivers_again_is_one_entry(audit: Harness) -> None:
@@ -101,7 +101,7 @@ async def test_what_is_on_the_topic_twice_is_two_entries(audit: Harness) -> None
     one, two = (record(envelope, offset=n) for n, envelope in enumerate(story()[:2]))
     await audit.ledger.append([one, replace(one, offset=1), replace(two, offset=2)])
     assert len(await assert_sound(audit)) == 3
-    assert [row["copy_of"] for row in await audit.rows(tables.timeline)] == [None, 0, None]
+    assert [row["copy_of"] for row in await audit.rows(view_tables.timeline)] == [None, 0, None]
     assert await stays(audit) == ["Development", "Staging"]
     assert await books(audit) == [(0, 0, 3, 3, 0)]
 
@@ -112,7 +112,7 @@ async def test_a_broker_that_forgot_is_told_from_a_redelivery(audit: Harness) ->
     # It starts again at 0: the relay publishes all it has, then something new follows.
     again = [record(e, offset=n) for n, e in enumerate([envelopes[0], *envelopes[2:5]])]
     assert [o.index for o in await audit.ledger.append(again)] == [None, 4, 5, 6]
-    assert [row["copy_of"] for row in await audit.rows(tables.timeline)] == [None] * 4 + [2, 3, None]
+    assert [row["copy_of"] for row in await audit.rows(view_tables.timeline)] == [None] * 4 + [2, 3, None]
     assert await books(audit) == [(0, 0, 4, 4, 0), (1, 1, 4, 3, 4)]
     assert [o.index for o in await audit.ledger.append(again)] == [None] * 4
     assert len(await assert_sound(audit)) == 7
@@ -204,7 +204,7 @@ async def test_bad_records_are_logged_and_their_neighbours_pass(audit: Harness) 
     assert [bool(o.flaw) for o in outcomes] == [True] * len(bad) + [False, False]
     entries = await assert_sound(audit)
     assert [bool(e["problem"]) for e in entries] == [True] * len(bad) + [False, False]
-    assert {i["version"] for i in await audit.rows(tables.stage_interval)} == {1, 2}
+    assert {i["version"] for i in await audit.rows(view_tables.stage_interval)} == {1, 2}
 
 
 async def test_commands_have_no_sequence_and_are_logged(audit: Harness) -> None:
@@ -212,7 +212,7 @@ async def test_commands_have_no_sequence_and_are_logged(audit: Harness) -> None:
 
     message = RequestTransition(model="fraud", version=1, to_stage=Stage.STAGING, reason="try")
     await audit.ledger.append([record(event(message, None), topic=REGISTRY_COMMANDS.name)])
-    (row,) = await audit.rows(tables.timeline)
+    (row,) = await audit.rows(view_tables.timeline)
     assert (row["model"], row["version"], row["problem"]) == ("fraud", 1, None)
     assert row["summary"].startswith("A command asks to move fraud v1 to Staging: try")
 
@@ -440,7 +440,7 @@ async def test_a_broken_view_keeps_nothing_out_of_the_log(audit: Harness) -> Non
     assert [o.flaw for o in outcomes] == [None, "view-failed", None]
     entries = await audit.entries()
     assert [e["problem"] for e in entries] == [None, "view-failed: ZeroDivisionError('a bug')", None]
-    assert [r["index"] for r in await audit.rows(tables.timeline)] == [0, 2]
+    assert [r["index"] for r in await audit.rows(view_tables.timeline)] == [0, 2]
 
 
 async def test_time_never_runs_backwards_in_the_log(audit: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

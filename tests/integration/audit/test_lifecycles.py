@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from audit import tables
+from audit import tables, view_tables
 from audit.domain import NOT_VERIFIED
 from contracts.envelope import Envelope
 from contracts.lifecycle import Lifecycle, Move, Stage, StageRule, TransitionKind
@@ -147,12 +147,12 @@ async def test_a_change_before_its_rules_is_doubted_until_they_come(signed: Sign
     first = told(2, 2, *entering(1, "QA"))
     assert await signed.tell(draft, *first) == [NOT_VERIFIED, NOT_VERIFIED]
     assert await versions(signed, "QA") == []
-    problems = [row["problem"] for row in await signed.audit.rows(tables.timeline)]
+    problems = [row["problem"] for row in await signed.audit.rows(view_tables.timeline)]
     assert all(problem.startswith(NOT_VERIFIED) for problem in problems)
     await signed.assert_rebuilt_alike()
     assert await signed.tell(rules) == [None]
     assert await versions(signed, "QA") == [1]
-    rows = await signed.audit.rows(tables.timeline)
+    rows = await signed.audit.rows(view_tables.timeline)
     assert [row["problem"] for row in rows] == [None] * 3
     assert rows[1]["summary"].startswith("ana moved fraud v1 from Draft to QA")
     await signed.assert_rebuilt_alike()
@@ -171,7 +171,7 @@ async def test_a_change_believed_is_taken_back_when_its_gate_turns_out(signed: S
     assert await signed.tell(event(configured(qa_gated=True), 2, at=hours(5))) == [None]
     assert await versions(signed, "QA") == []
     assert await versions(signed, "Draft") == [1]
-    row = (await signed.audit.rows(tables.timeline))[2]
+    row = (await signed.audit.rows(view_tables.timeline))[2]
     assert row["problem"].startswith(NOT_VERIFIED)
     assert "QA is not open" in row["summary"]
     # A record that comes again is told the same, should the first telling have been lost.
@@ -205,7 +205,7 @@ async def test_a_gate_cannot_be_walked_around(signed: Signed, late: bool) -> Non
         await signed.tell(rules, *rest)
         assert await signed.tell(*forged) == [NOT_VERIFIED] * 5
     assert await versions(signed, "Live") == [3, 2]
-    problems = {row["event_id"]: row["problem"] for row in await signed.audit.rows(tables.timeline)}
+    problems = {row["event_id"]: row["problem"] for row in await signed.audit.rows(view_tables.timeline)}
     assert {problems[e.id].split(":")[0] for e in forged} == {NOT_VERIFIED}
     await signed.assert_rebuilt_alike()
 
@@ -240,8 +240,8 @@ async def test_rules_of_another_workspace_say_nothing_of_this_one(signed: Signed
     assert await signed.tell(other, event(registered(1, stage="Draft"), 1)) == [None, NOT_VERIFIED]
     away = event(configured(), 1, key="workspace:other")
     assert await signed.tell(away) == ["astray"]
-    assert await signed.audit.rows(tables.configuration) != []
-    assert {row["workspace"] for row in await signed.audit.rows(tables.configuration)} == {"other"}
+    assert await signed.audit.rows(view_tables.configuration) != []
+    assert {row["workspace"] for row in await signed.audit.rows(view_tables.configuration)} == {"other"}
 
 
 @pytest.mark.parametrize("seed", range(3))

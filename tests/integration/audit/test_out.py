@@ -11,6 +11,7 @@ import zipfile
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -22,11 +23,12 @@ from tests.support.waiting import until
 from tests.unit.policy.records import KEY, good, keys
 
 from audit import app as audit_app
-from audit import merkle, tables
+from audit import cursor, merkle, tables
 from audit.leaf import Detached, Leaf, decode
 from audit.out.evidence.bundle import VERIFIER
 from audit.out.manifest import verify_manifest
 from audit.out.query import Entries, Query
+from audit.out.siem import push
 from audit.out.siem.feed import Feed
 from audit.out.siem.push import Pusher, Sink
 from audit.tlog.proofs import Proofs
@@ -97,7 +99,7 @@ async def test_the_whole_log_is_exported_with_a_manifest_that_reconciles(log: Ha
         ("since=2026-11-20T14:00:00Z&until=2026-11-20T15:00:00Z", [2, 3]),
         ("actor=ana&start=2&end=5", [2, 3, 4]),
         ("start=2&end=5", [2, 3, 4]),
-        ("start=5&end=2", []),
+        ("start=5&end=5", []),
         ("start=10&end=999", [10]),
         ("workspace=other", []),
         ("subject=default/fraud*&start=3&end=5", [3, 4]),
@@ -128,6 +130,16 @@ async def test_an_export_goes_on_where_the_last_ended(log: Harness) -> None:
     assert found == list(range(12))
     assert await log.status("/v1/export?after=nonsense", "auditors") == 422
     assert await log.status(f"/v1/export?after={told['next']}&start=2", "auditors") == 422
+    for backward in (f"after={told['next']}&end=3", "start=3&end=2"):
+        async with log.client("aud", "auditors") as client:
+            response = await client.get(f"/v1/export?{backward}")
+        assert (response.status_code, "'end'" in response.text) == (422, True)
+    nothing = (await fetch(log, f"/v1/export?after={told['next']}&end=4")).content
+    assert verify_manifest(io.BytesIO(nothing), key)["indexes"]["count"] == 0
+    # Views that are made anew have read less than the export before: there is nothing yet, and it goes on from there.
+    await log.execute("update audit.follower set next = 2 where name = 'views'")
+    waiting = (await fetch(log, f"/v1/export?after={told['next']}")).content
+    assert cursor.decode(verify_manifest(io.BytesIO(waiting), key)["next"], (int,)).place == (4,)
 
 
 async def test_a_copy_is_told_as_one_and_proves_nothing_again(log: Harness, tmp_path: Path) -> None:
@@ -349,7 +361,14 @@ async def test_what_is_not_published_is_not_fed(log: Harness) -> None:
     assert (await fetch(log, "/v1/siem")).json() == []
 
 
-async def pushed(log: Harness, answer: Callable[[Hit], int], *, limit: int = 3) -> list[Hit]:
+async def pushed(
+    log: Harness,
+    answer: Callable[[Hit], int],
+    *,
+    limit: int = 3,
+    every_seconds: float = 0.001,
+    max_pause: float = 0.002,
+) -> list[Hit]:
     """What a receiver was sent until it had everything."""
     events = EventLog(tables.mechanism, topic=AUDIT_EVENTS.name, source="hallmark/audit")
     publisher = Publisher(log.db, events, log.archive, signer_of(log.settings), every_seconds=1, publish_seconds=1)
@@ -358,7 +377,7 @@ async def pushed(log: Harness, answer: Callable[[Hit], int], *, limit: int = 3) 
     try:
         sink = Sink("test", f"{receiver.url}/in", headers=(("Authorization", "Bearer x"),), limit=limit)
         feed = Feed(Entries(log.db, log.archive.inline, log.archive.entry), log.settings.checkpoint_origin)
-        pusher = Pusher(log.db, feed, publisher, sink, events, every_seconds=0.001, max_pause=0.002)
+        pusher = Pusher(log.db, feed, publisher, sink, events, every_seconds=every_seconds, max_pause=max_pause)
         task = asyncio.create_task(pusher.run())
 
         async def done() -> bool:
@@ -409,6 +428,30 @@ async def test_a_record_that_is_refused_alone_does_not_keep_the_rest_back(log: H
         ("test", 4, status, "ok"),
         ("test", 5, status, "ok"),
     ]
+
+
+async def test_a_record_that_breaks_the_receiver_is_found_by_halves_and_soon(
+    log: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page is one half of what is left of the one that was refused, in order; pauses add up to under a minute."""
+    await log.ledger.append([record(event(registered(n), n)) for n in range(100, 130)])
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        if seconds != given["every_seconds"]:  # the wait for something new
+            waited.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(push, "asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
+    given = {"every_seconds": 1.0, "max_pause": 60.0}
+    hits = await pushed(log, lambda hit: 500 if 29 in indexes(hit) else 200, limit=500, **given)
+    pages = [(indexes(hit)[0], len(indexes(hit))) for hit in hits]
+    alone = pages.index((29, 1))
+    assert pages[:alone] == [(0, 41), (0, 20), (20, 10), (20, 5), (25, 2), (27, 1), (28, 1)]
+    (again, *rest) = (n for n, page in enumerate(pages) if page[0] > 29 and page[1] > 1)
+    assert set(pages[alone:again]) == {(29, 1), (30, 1)}  # that one, and another to see whether the receiver is there
+    assert (pages[again], len(rest)) == ((31, 2), 2)
+    assert sum(waited) < 60
 
 
 async def test_more_records_are_refused_in_a_row_than_anybody_would_probe(log: Harness) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from audit import intervals, tables
+from audit import intervals, tables, view_tables
 from audit.domain import read
 from audit.leaf import Leaf
 from audit.views import Item, Views
@@ -20,7 +20,7 @@ from .conftest import NOON, Harness, event, hours, record, registered, story
 from .signed import Signed
 from .test_knowledge import everything
 
-SEEN = (*tables.VIEWS, tables.mechanism.progress, tables.mechanism.early)
+SEEN = (*view_tables.VIEWS, tables.mechanism.progress, tables.mechanism.early)
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ async def test_an_entry_that_cannot_be_folded_keeps_no_other_away(
     monkeypatch.setattr(intervals, "enter", broken)
     outcomes = await audit.ledger.append([record(registered_event(n)) for n in range(1, 13)])
     assert [o.flaw for o in outcomes] == ["view-failed" if o.index in (3, 7) else None for o in outcomes]
-    assert [r["index"] for r in await audit.rows(tables.timeline)] == [n for n in range(12) if n not in (3, 7)]
-    assert len(await audit.rows(tables.stage_interval)) == 10
+    assert [r["index"] for r in await audit.rows(view_tables.timeline)] == [n for n in range(12) if n not in (3, 7)]
+    assert len(await audit.rows(view_tables.stage_interval)) == 10
 
 
 def registered_event(n: int) -> Any:
@@ -182,4 +182,4 @@ async def test_a_page_costs_few_statements(audit: Harness, kind: str, most: int)
     async with audit.db.transaction() as tx:
         await audit.ledger.views.project_page(tx, items)
     assert len(statements) <= most, statements
-    assert len(await audit.rows(tables.timeline)) == 500
+    assert len(await audit.rows(view_tables.timeline)) == 500

@@ -1,25 +1,31 @@
 """Publishing: tiles before checkpoints, one root for a size, and nothing lost wherever the publisher dies."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from minio.error import S3Error
+from tests.support.authority import LocalAuthority
 from tests.support.tiles import assert_published
 from tests.support.waiting import until
+from tests.support.witness import LocalWitness
 
 from audit import app as audit_app
 from audit import tables
-from audit.note import open_note
-from audit.settings import AuditSettings
+from audit.note import open_note, parse_vkey, verify_note
+from audit.settings import AuditSettings, WitnessAddress
 from audit.tlog.archive import Contradiction
+from audit.tlog.attesting import stamp_key
 from audit.tlog.publisher import Publisher
+from audit.tlog.stamps import Authority, read_stamp
 from contracts.envelope import now
 from contracts.notifier import SubscriptionRemoved
 from contracts.topics import NOTIFIER_EVENTS
@@ -29,7 +35,7 @@ from kit.keys import ensure_key
 from .conftest import Harness, event, record
 from .test_log import publisher
 
-STEP = int(os.environ.get("HALLMARK_KILL_STEP", "9"))  # 1: every await
+STEP = int(os.environ.get("HALLMARK_KILL_STEP", "17"))  # 1: every await
 # Entries between two kills. With more for each step, what there is to publish would outgrow the steps for ever.
 GROWTH = -(-41 * STEP // 9)
 
@@ -281,8 +287,34 @@ async def test_objects_are_locked_where_the_store_can(audit: Harness) -> None:
         await archive.keep("tile/0/000", b"y")
 
 
+@dataclass(frozen=True)
+class Attested:
+    settings: AuditSettings
+    witness: LocalWitness
+    authority: LocalAuthority
+
+
+@pytest.fixture
+def attested(audit: Harness, tmp_path: Path) -> Iterator[Attested]:
+    witness, authority = LocalWitness("witness.example/w1", *publisher(audit).vkeys), LocalAuthority(tmp_path / "tsa")
+    given = {
+        "witnesses": (WitnessAddress(url=witness.url, vkey=witness.vkey),),
+        "witness_quorum": 1,
+        "tsa_url": authority.url,
+        "tsa_certificates": authority.roots,
+        "attestation_allow": ("127.0.0.0/8",),
+    }
+    try:
+        yield Attested(audit.settings.model_copy(update=given), witness, authority)
+    finally:
+        authority.stop()
+        witness.stop()
+
+
 def environment(settings: AuditSettings) -> dict[str, str]:
     given = {f"HALLMARK_{name.upper()}": value for name, value in settings.model_dump(exclude_unset=True).items()}
+    given["HALLMARK_WITNESSES"] = json.dumps([one.model_dump() for one in settings.witnesses])
+    given["HALLMARK_ATTESTATION_ALLOW"] = ",".join(settings.attestation_allow)
     reveal = {name: getattr(value, "get_secret_value", lambda v=value: str(v))() for name, value in given.items()}
     return {**os.environ, **reveal}
 
@@ -307,10 +339,13 @@ def killable(settings: AuditSettings) -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.mark.timeout(600 if STEP > 1 else 7200)
-async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_finish(audit: Harness) -> None:
-    """SIGKILL at every STEP-th await of a publisher, each with new entries to publish. Then all is whole."""
+async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_finish(
+    audit: Harness, attested: Attested
+) -> None:
+    """SIGKILL at every STEP-th await of a publisher, each with new entries to publish, of a witness and of a time
+    stamping authority too. Then all is whole."""
     size, killed, n = 0, 0, 1
-    with killable(audit.settings) as process:
+    with killable(attested.settings) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         while True:
@@ -325,7 +360,13 @@ async def test_killed_at_every_await_it_leaves_nothing_that_the_next_cannot_fini
             if answer == "done":
                 break
             killed, n = killed + 1, n + STEP
-    assert killed * STEP > 50
+    assert killed * STEP > 200
+    newest = await audit.archive.checkpoint()
+    assert newest is not None
+    assert attested.witness.vkey in verify_note(newest[0], [parse_vkey(attested.witness.vkey)]).lines
+    token = await audit.archive.read(stamp_key(size))
+    assert token is not None
+    assert read_stamp(token, newest[0], Authority.read(attested.authority.roots.read_bytes()))
     assert await assert_published(audit.archive.read) == size
     roots = {(row["size"], row["root"]) for row in await audit.rows(tables.checkpoint)}
     assert len(roots) == len({size for size, _ in roots})

@@ -19,7 +19,7 @@ from minio.error import S3Error
 from tests.support.waiting import until
 
 from audit import app as audit_app
-from audit import merkle, tables
+from audit import merkle, tables, view_tables
 from audit.guards import EVENT_TRIGGERS, Guards
 from audit.note import open_note
 from audit.out.archive import DayArchive
@@ -230,7 +230,7 @@ async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
     async def told() -> dict[str, list[dict[str, Any]]]:
         while await search.step():
             pass
-        return {table.name: await audit.rows(table) for table in (*tables.VIEWS, tables.search_entry)}
+        return {table.name: await audit.rows(table) for table in (*view_tables.VIEWS, view_tables.search_entry)}
 
     async def build() -> None:
         async with audit.db.transaction() as tx:
@@ -266,7 +266,7 @@ async def test_what_was_pruned_is_gone_from_the_views_too(old: Old) -> None:
         page.now = 3 * COUNT
         await views._again(page, "default/fraud")
         await page.flush()
-    (row,) = [row for row in await audit.rows(tables.timeline) if row["index"] == 7]
+    (row,) = [row for row in await audit.rows(view_tables.timeline) if row["index"] == 7]
     assert (row["summary"], row["problem"], row["outcome"]) == ("pruned", "decision-not-verified", "refused")
     assert (row["actor"], row["revised"]) == (None, 3 * COUNT)
 
@@ -637,7 +637,7 @@ async def test_a_hold_covers_every_name_that_a_model_had(audit: Harness) -> None
     async with audit.db.transaction() as tx:
         for name in ("fraud", "Betrug größer"):
             await tx.execute(
-                sa.insert(tables.model_name).values(workspace="default", name=name, model="fraud", index=0)
+                sa.insert(view_tables.model_name).values(workspace="default", name=name, model="fraud", index=0)
             )
     old = Old(audit, None, [])  # type: ignore[arg-type]
     await old.hold(workspace="default", model="Betrug größer")

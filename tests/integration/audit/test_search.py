@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from audit import app as audit_app
-from audit import tables
+from audit import tables, view_tables
 from audit.search import SearchProjection
 from contracts.registry import VersionNoted
 from kit.migrations import migrate
@@ -85,10 +85,10 @@ async def test_what_is_told_anew_is_found_anew(audit: Harness, tmp_path: Path) -
 async def test_pages_of_any_size_and_two_followers_give_the_same(audit: Harness) -> None:
     await audit.ledger.append([record(e) for e in story()])
     await catch_up(audit)
-    whole = await audit.rows(tables.search_entry)
+    whole = await audit.rows(view_tables.search_entry)
     assert len(whole) == 9
     async with audit.db.transaction() as tx:
-        await tx.execute(sa.delete(tables.search_entry))
+        await tx.execute(sa.delete(view_tables.search_entry))
         await tx.execute(sa.update(tables.follower).where(tables.follower.c.name == "search").values(next=0))
     followers = [SearchProjection(audit.db, page=2) for _ in range(3)]
 
@@ -97,7 +97,7 @@ async def test_pages_of_any_size_and_two_followers_give_the_same(audit: Harness)
             pass
 
     await asyncio.gather(*map(follow, followers))
-    assert await audit.rows(tables.search_entry) == whole
+    assert await audit.rows(view_tables.search_entry) == whole
     assert await followers[0].lag() == 0
 
 

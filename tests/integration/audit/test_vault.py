@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.integration.audit.conftest import ACCESS, Harness, people_url, service_url
 from tests.support.waiting import until
 
-from audit import tables
+from audit import tables, view_tables
 from audit.access import PERSONAL, PLAIN, TEXTS
 from audit.people.keeper import Keeper
 from audit.retention.rules import holds_of
@@ -267,12 +267,12 @@ async def test_a_hold_on_everything_and_an_open_request_keep_somebody(audit: Har
                 (2, "hallmark.vote.cast.v1", ana),
             ):
                 row = {"index": index, "at": sa.func.now(), "type": kind, "person": person, "request": "r", "data": {}}
-                await tx.execute(sa.insert(tables.fact).values(row))
+                await tx.execute(sa.insert(view_tables.fact).values(row))
         refused = await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:hallmark:problem:open-request")
         async with audit.db.transaction() as tx:
             ended = {"index": 3, "at": sa.func.now(), "type": "hallmark.request.decided.v1", "request": "r", "data": {}}
-            await tx.execute(sa.insert(tables.fact).values(ended))
+            await tx.execute(sa.insert(view_tables.fact).values(ended))
         assert (await admin.delete(f"/v1/people/{ana}", params={"reason": "asked"})).status_code == 200
 
 
@@ -391,7 +391,7 @@ async def happened(tx: AsyncConnection, request: str | None, index: int, kind: s
     """What is said of workspace, model and version is said in `data`, too."""
     row = {"index": index, "at": sa.func.now(), "type": f"hallmark.{kind}.v1", "person": person, "request": request}
     place = {name: data.get(name) for name in ("workspace", "model", "version")}
-    await tx.execute(sa.insert(tables.fact).values(**row, **place, data=data))
+    await tx.execute(sa.insert(view_tables.fact).values(**row, **place, data=data))
 
 
 async def test_who_asks_leaves_no_name_in_the_log(audit: Harness, people: People) -> None:

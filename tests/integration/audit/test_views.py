@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from audit import tables
+from audit import tables, view_tables
 from audit.rebuild import compared, rebuild
 from audit.views import Views
 from contracts.envelope import Envelope
@@ -18,7 +18,7 @@ from contracts.topics import REGISTRY_COMMANDS
 
 from .conftest import Harness, changed, digest, event, hours, record, registered, story
 
-VIEWS = (*tables.VIEWS, tables.mechanism.progress, tables.mechanism.early)
+VIEWS = (*view_tables.VIEWS, tables.mechanism.progress, tables.mechanism.early)
 
 
 async def production(audit: Harness, at: float, stage: str = "Production") -> Any:
@@ -76,8 +76,8 @@ async def test_events_that_arrive_in_any_order_give_the_same_past(audit: Harness
     for envelope in envelopes:
         await audit.ledger.append([record(envelope)])
     await assert_story(audit)
-    by_index = {row["index"]: row["event_id"] for row in await audit.rows(tables.timeline)}
-    rows = await audit.rows(tables.stage_interval)
+    by_index = {row["index"]: row["event_id"] for row in await audit.rows(view_tables.timeline)}
+    rows = await audit.rows(view_tables.stage_interval)
     # Each interval names the entry of the event that opened it, also when that came early.
     opened = {by_index[row["index"]]: (row["version"], row["stage"]) for row in rows}
     bodies = {envelope.id: read_body(envelope) for envelope in envelopes}
@@ -117,7 +117,7 @@ async def test_clocks_that_disagree_never_end_an_interval_before_it_began(audit:
         event(changed(1, Stage.STAGING, Stage.ARCHIVED, TransitionKind.RETIREMENT), 3, at=hours(3)),
     ]
     await audit.ledger.append([record(e) for e in back])
-    rows = [r for r in await audit.rows(tables.stage_interval) if r["known_until"] is None]
+    rows = [r for r in await audit.rows(view_tables.stage_interval) if r["known_until"] is None]
     assert [(r["since"], r["until"]) for r in rows] == [
         (hours(2), hours(2)),
         (hours(2), hours(3)),
@@ -177,8 +177,8 @@ async def test_copies_are_flagged(audit: Harness) -> None:
     asks = RequestTransition(model="fraud", version=1, to_stage=Stage.STAGING, reason="try")
     elsewhere = event(asks, None, event_id=original.id)
     await audit.ledger.append([record(elsewhere, topic=REGISTRY_COMMANDS.name)])
-    assert [row["copy_of"] for row in await audit.rows(tables.timeline)] == [None, 0, None]
-    assert len(await audit.rows(tables.stage_interval)) == 1
+    assert [row["copy_of"] for row in await audit.rows(view_tables.timeline)] == [None, 0, None]
+    assert len(await audit.rows(view_tables.stage_interval)) == 1
 
 
 async def test_a_copy_cannot_take_the_place_of_a_later_event(audit: Harness) -> None:
@@ -186,7 +186,7 @@ async def test_a_copy_cannot_take_the_place_of_a_later_event(audit: Harness) -> 
     envelopes = story()
     forged = envelopes[2].model_copy(update={"sequence": 2, "id": envelopes[0].id})
     await audit.ledger.append([record(envelopes[0]), record(forged), *[record(e) for e in envelopes[1:]]])
-    rows = await audit.rows(tables.timeline)
+    rows = await audit.rows(view_tables.timeline)
     assert rows[1]["copy_of"] is None
     assert (rows[1]["problem"], rows[1]["outcome"]) == (
         "id-used-twice: the entry 0 has the same id and says something else",

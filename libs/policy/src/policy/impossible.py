@@ -3,13 +3,10 @@
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from policy.gates import compiled
 from policy.schedule import HORIZON, duration
-
-if TYPE_CHECKING:
-    from policy.document import Match, Spec
+from policy.spec import Match, Spec
 
 Place = tuple[str | int, ...]
 # Patterns of names of workspaces and policies; what is in brackets is taken to fit.
@@ -17,7 +14,7 @@ _PLAIN = re.compile(r"[a-z0-9*?](?:[a-z0-9*?-]*[a-z0-9*?])?")
 _BRACKETS = re.compile(r"\[!?\]?[^]]*\]")
 
 
-def impossible(spec: "Spec") -> Iterator[tuple[Place, str]]:
+def impossible(spec: Spec) -> Iterator[tuple[Place, str]]:
     """Fields of the spec, and why they can never hold."""
     yield from _about_nothing(spec.match)
     yield from _about_policies(spec)
@@ -25,7 +22,7 @@ def impossible(spec: "Spec") -> Iterator[tuple[Place, str]]:
     yield from _unasked(spec)
 
 
-def _about_nothing(match: "Match") -> Iterator[tuple[Place, str]]:
+def _about_nothing(match: Match) -> Iterator[tuple[Place, str]]:
     transition, to = match.transition, match.transition.to
     alias = to is not None and to.startswith("@")
     if alias and transition.kind == "promotion":
@@ -49,7 +46,7 @@ def _about_nothing(match: "Match") -> Iterator[tuple[Place, str]]:
             yield ("match", "models", n), f"no name holds {alien[0]!r}; workspaces are matched by 'workspaces'"
 
 
-def _about_policies(spec: "Spec") -> Iterator[tuple[Place, str]]:
+def _about_policies(spec: Spec) -> Iterator[tuple[Place, str]]:
     """A change of a policy has no version, no workspace and no fields: with some, no policy could be changed again."""
     if spec.match.transition.kind != "policy":
         return
@@ -69,7 +66,7 @@ def _about_policies(spec: "Spec") -> Iterator[tuple[Place, str]]:
             yield place, "a policy about policies cannot have it"
 
 
-def _never_open(spec: "Spec") -> Iterator[tuple[Place, str]]:
+def _never_open(spec: Spec) -> Iterator[tuple[Place, str]]:
     after = None if spec.request.expires_after is None else duration(spec.request.expires_after)
     wait = spec.schedule.min_wait
     if after is not None and wait is not None and duration(wait) >= after:
@@ -86,7 +83,7 @@ def _never_open(spec: "Spec") -> Iterator[tuple[Place, str]]:
             yield ("schedule", "freezes", n), f"nothing may be frozen for more than {HORIZON // timedelta(days=1)} days"
 
 
-def _unasked(spec: "Spec") -> Iterator[tuple[Place, str]]:
+def _unasked(spec: Spec) -> Iterator[tuple[Place, str]]:
     """Gates whose inconclusive result would ask somebody, and nobody is named."""
     defaults = spec.gate_defaults
     if defaults.asks or spec.approvals.rules:

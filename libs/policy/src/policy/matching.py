@@ -11,8 +11,9 @@ from typing import Any
 
 from contracts.approval import PolicyRef
 from contracts.registry import Criterion
-from policy.document import Match, Policy
+from policy.document import Policy
 from policy.gates import GateError, compiled, holds, variables_of
+from policy.spec import Match
 
 InForce = Sequence[tuple[PolicyRef, Policy]]
 Inputs = Mapping[str, Any]

@@ -11,19 +11,12 @@ from typing import Any, Literal
 
 from contracts.approval import PolicyRef
 from contracts.registry import Criterion
-from policy.document import (
-    ALWAYS_EXCLUDED,
-    BreakGlassSpec,
-    GateSpec,
-    StepSpec,
-    digest_of,
-    optional,
-    timeout,
-)
+from policy.document import digest_of, optional, timeout
 from policy.form import evidence_missing, mistakes_of, way_back
 from policy.gates import holds, variables_of
 from policy.matching import InForce, Inputs, absent_of, when_of
 from policy.schedule import BusinessHours, Schedule, add_business, duration
+from policy.spec import ALWAYS_EXCLUDED, BreakGlassSpec, GateSpec, StepSpec
 
 UNSAFE_GATE = "registry/unsafe-artifact"
 UNSAFE_WAIVER = "unsafe-artifact"

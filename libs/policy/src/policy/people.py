@@ -12,8 +12,8 @@ from typing import Any
 
 from contracts.approval import Choice, Vote
 from policy.case import Ballot, Case, Members, Person, Refusal, names, nobody
-from policy.document import ALWAYS_EXCLUDED
 from policy.needs import Needs, Rule
+from policy.spec import ALWAYS_EXCLUDED
 
 
 def excluded(case: Case, needs: Needs, members: Members = nobody) -> dict[str, Refusal]:

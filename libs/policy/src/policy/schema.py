@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from policy.document import PolicyDocument
+from policy.spec import PolicyDocument
 
 ID = "promotion-policy.schema.json"
 

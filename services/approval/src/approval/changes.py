@@ -7,8 +7,9 @@ policy has to change: the operator lets more people in, where people sign in or 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from policy.document import Policy, Spec, optional
+from policy.document import Policy, optional
 from policy.schedule import next_open
+from policy.spec import Spec
 
 OPEN_FOR = timedelta(days=30)  # a request to change a policy
 NO_POLICY = "no policy would be left that is about changes of every policy; nobody could change one any more"

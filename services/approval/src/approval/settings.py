@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode
 
 from kit.settings import Settings
 from kit.webhooks import key_of
-from policy.document import Name
+from policy.spec import Name
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 

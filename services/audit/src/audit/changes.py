@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import paging
 from audit.paging import Ask, Document, Known, known_with
 from audit.queries import Place
-from audit.tables import alias_interval, stage_interval
+from audit.view_tables import alias_interval, stage_interval
 
 KEY = ("workspace", "model", "alias", "place")
 HELD = (

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.domain import NOT_VERIFIED, Entering, Flaw, target_of
 from audit.rules import OVERLAP, History, Rules
-from audit.tables import claim, configuration, timeline
+from audit.view_tables import claim, configuration, timeline
 from contracts.envelope import Envelope
 from contracts.lifecycle import Lifecycle, TransitionKind
 from contracts.registry import StageChanged, WorkspaceConfigured

@@ -12,7 +12,7 @@ from audit import queries
 from audit.forgetting import pruned_until
 from audit.paging import Document, Known
 from audit.reports.confirming import signed_index
-from audit.tables import fact, timeline
+from audit.view_tables import fact, timeline
 from contracts.approval import (
     EvidenceAttached,
     GatesEvaluated,

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from audit.tables import fact, minimum_index, pruned, timeline
+from audit.tables import minimum_index, pruned
+from audit.view_tables import fact, timeline
 from kit.problems import Problem
 
 PRUNED = "pruned"

@@ -1,6 +1,7 @@
 """Which offsets are not in the log? Every entry is looked at once; after that only what is new.
 
 What was found below stays found: entries are never removed. Whoever doubts that calls `forget`, and all is looked at.
+Nor is an explanation in the table more than somebody's word: `forget` also makes those be told again, to be asked for.
 """
 
 import asyncio
@@ -62,6 +63,7 @@ class Gaps:
         """Next time everything is looked at."""
         self._walked: dict[Key, int] = {}
         self._open: dict[Key, list[Hole]] = {}
+        self._told: set[tuple[Key, Hole]] = set()  # explanations at the ends, which no walk passes
 
     async def books(self) -> list[Book]:
         async with self._db.snapshot() as tx:
@@ -79,33 +81,46 @@ class Gaps:
             books.append(Book(**row, stop=stop, is_newest=is_newest))
         return books
 
-    async def of(self, book: Book) -> list[Hole]:
-        """Offsets that no entry of the epoch has, and of which nobody knows why."""
+    async def of(self, book: Book, doubted: list[Hole] | None = None) -> list[Hole]:
+        """Offsets that no entry of the epoch has, and of which nobody knows why. `doubted` gets the gaps that are
+        explained, wholly or in part, each once."""
         async with self._busy:
-            found = await self._walk(book)
+            found = await self._walk(book, doubted)
         start = self._walked.get(book.key, book.lowest)
         # The ledger itself has compared what follows the last entry: it was in the log from an epoch before.
         is_settled = book.epoch > 0 and not book.is_newest
-        tail = [] if is_settled or len(found) >= MOST else await self.rest(book, start, book.next)
+        tail = [] if is_settled or len(found) >= MOST else await self.rest(book, start, book.next, doubted)
         return [*found, *tail]
 
-    async def _walk(self, book: Book) -> list[Hole]:
+    async def _walk(self, book: Book, doubted: list[Hole] | None) -> list[Hole]:
         found = self._open.get(book.key, [])
         if found:  # also another process explains
             found = without(found, await self._explained(book, found[0][0], found[-1][1]))
         self._open[book.key] = found
-        while len(found) < MOST:
+        while len(found) + len(doubted or ()) < MOST:
             start = self._walked.get(book.key, book.lowest)
             page, last = await self._page(book, start)
             if last is None:
                 break
-            found += without(page, await self._explained(book, start, last))
+            left = without(page, await self._explained(book, start, last))
+            if doubted is not None:
+                whole = set(left)
+                doubted += [gap for gap in page if gap not in whole]
+            found += left
             self._walked[book.key] = last + 1
         return found
 
-    async def rest(self, book: Book, first: int, until: int) -> list[Hole]:
-        """What of this range is not explained."""
-        return without([(first, until)], await self._explained(book, first, until)) if first < until else []
+    async def rest(self, book: Book, first: int, until: int, doubted: list[Hole] | None = None) -> list[Hole]:
+        """What of this range, before the first entry or behind the last, is not explained. `doubted` gets the range
+        when an explanation of it was not told yet."""
+        if first >= until:
+            return []
+        explained = await self._explained(book, first, until)
+        told = {(book.key, one) for one in explained}
+        if doubted is not None and not told <= self._told:
+            self._told |= told
+            doubted.append((first, until))
+        return without([(first, until)], explained)
 
     async def explain(self, book: Book, first: int, until: int) -> None:
         """Remembers that no record is missing there."""
@@ -114,6 +129,7 @@ class Gaps:
         values = {"topic": book.topic, "partition": book.partition, "epoch": book.epoch, "first": first, "until": until}
         async with self._db.transaction() as tx:
             await tx.execute(insert(offset_gap).values(values).on_conflict_do_nothing())
+        self._told.add((book.key, (first, until)))
         self._open[book.key] = without(self._open.get(book.key, []), [(first, until)])
 
     async def _page(self, book: Book, start: int) -> tuple[list[Hole], int | None]:

@@ -12,7 +12,7 @@ from audit import claims
 from audit.domain import REGISTRATION, Move
 from audit.knowledge import Known
 from audit.page import Page
-from audit.tables import model_name, revoked
+from audit.view_tables import model_name, revoked
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
 from contracts.registry import AliasChanged, AliasRemoved, ModelRegistered, ModelRenamed, StageChanged, VersionRevoked

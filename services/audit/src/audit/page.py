@@ -10,8 +10,8 @@ from audit import claims
 from audit.bulk import Row, copy
 from audit.knowledge import Known
 from audit.rules import History
-from audit.tables import alias_interval, claim, fact, stage_interval, timeline
 from audit.turns import Turns
+from audit.view_tables import alias_interval, claim, fact, stage_interval, timeline
 
 FIRSTS = sa.text(
     "select w.topic, w.id, t.content, min(t.index)"

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.cursor import Cursor, decode
 from audit.forgetting import pruned_until
-from audit.tables import checkpoint, follower, timeline
+from audit.tables import checkpoint, follower
+from audit.view_tables import timeline
 from kit.problems import Problem
 
 Document = dict[str, Any]

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import claims, paging
 from audit.forgetting import refuse_forgotten
 from audit.paging import Ask, Document, Known, known_with
-from audit.tables import alias_interval, fact, model_name, revoked, stage_interval, timeline
+from audit.view_tables import alias_interval, fact, model_name, revoked, stage_interval, timeline
 from contracts.registry import ModelDeleted, ModelRestored
 
 NOW = Known()

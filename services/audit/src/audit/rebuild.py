@@ -20,8 +20,9 @@ from audit.domain import LEAF_LOST, NOT_VERIFIED, VIEW_FAILED, read
 from audit.forgetting import forget_all
 from audit.projector import position
 from audit.settings import AuditSettings
-from audit.tables import VIEWS, finding, follower, logged, mechanism
+from audit.tables import finding, follower, logged, mechanism
 from audit.tlog.archive import Damage
+from audit.view_tables import VIEWS
 from audit.views import FOLLOWER, PAGE, STAGES, Item, Views, views_of
 from kit.db import Database, digests
 from kit.main import Command

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from audit import paging
 from audit.paging import Ask, Document
 from audit.queries import Place
-from audit.tables import follower, search_entry, timeline
+from audit.tables import follower
+from audit.view_tables import search_entry, timeline
 from kit.db import Database
 from kit.errors import is_transient
 

@@ -1,14 +1,13 @@
-"""The tables of the schema `audit`, beside the mechanism's own (`kit.db`).
+"""The log's tables in the schema `audit`, beside the mechanism's own (`kit.db`); the views' are in `view_tables`.
 
-`entry`, `node`, `finding` and `checkpoint` are append-only; `tree_head` only grows; `timeline` and all that follows it
-are views that can be rebuilt from `entry` and `finding`.
+`entry`, `node`, `finding` and `checkpoint` are append-only; `tree_head` only grows.
 """
 
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from kit.db import Mechanism, tables_of, timestamp
@@ -18,7 +17,8 @@ class Table(SQLModel, registry=tables_of("audit")):
     """The base of this service's tables."""
 
 
-def _big(**options: Any) -> Any:
+def big(**options: Any) -> Any:
+    """A column of 64 bits."""
     return sa.Column(sa.BigInteger, nullable=False, autoincrement=False, **options)
 
 
@@ -28,7 +28,7 @@ class TreeHead(Table, table=True):
     __tablename__ = "tree_head"
     __table_args__ = (sa.CheckConstraint("id = 1", name="single"),)
     id: int = Field(sa_column=sa.Column(sa.SmallInteger, primary_key=True, autoincrement=False))
-    size: int = Field(sa_column=_big())
+    size: int = Field(sa_column=big())
     root: bytes
     frontier: bytes
     at: datetime = Field(sa_column=timestamp(nullable=False))
@@ -46,11 +46,11 @@ class Entry(Table, table=True):
         sa.Index(None, "recorded_at", postgresql_using="brin"),
         {"postgresql_partition_by": "RANGE (recorded_at)"},
     )
-    index: int = Field(sa_column=_big(primary_key=True))
+    index: int = Field(sa_column=big(primary_key=True))
     recorded_at: datetime = Field(sa_column=timestamp(primary_key=True))
     topic: str = Field(sa_type=sa.Text)
     partition: int
-    kafka_offset: int = Field(sa_column=_big())
+    kafka_offset: int = Field(sa_column=big())
     leaf: bytes
     leaf_hash: bytes
 
@@ -60,7 +60,7 @@ class Node(Table, table=True):
 
     __tablename__ = "node"
     level: int = Field(sa_column=sa.Column(sa.SmallInteger, primary_key=True, autoincrement=False))
-    index: int = Field(sa_column=_big(primary_key=True))
+    index: int = Field(sa_column=big(primary_key=True))
     hash: bytes
 
 
@@ -68,7 +68,7 @@ class Finding(Table, table=True):
     """What was wrong with an entry when it was read for the first time."""
 
     __tablename__ = "finding"
-    index: int = Field(sa_column=_big(primary_key=True))
+    index: int = Field(sa_column=big(primary_key=True))
     code: str = Field(sa_type=sa.Text)
     detail: str = Field(sa_type=sa.Text)
 
@@ -81,10 +81,10 @@ class KafkaOffset(Table, table=True):
     topic: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
     partition: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
     epoch: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
-    lowest: int = Field(sa_column=_big())
-    next: int = Field(sa_column=_big())
-    entries: int = Field(sa_column=_big())
-    since: int = Field(sa_column=_big())
+    lowest: int = Field(sa_column=big())
+    next: int = Field(sa_column=big())
+    entries: int = Field(sa_column=big())
+    since: int = Field(sa_column=big())
 
 
 class OffsetGap(Table, table=True):
@@ -94,8 +94,8 @@ class OffsetGap(Table, table=True):
     topic: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
     partition: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
     epoch: int = Field(sa_column=sa.Column(sa.Integer, primary_key=True, autoincrement=False))
-    first: int = Field(sa_column=_big(primary_key=True))
-    until: int = Field(sa_column=_big(primary_key=True))
+    first: int = Field(sa_column=big(primary_key=True))
+    until: int = Field(sa_column=big(primary_key=True))
 
 
 class Follower(Table, table=True):
@@ -103,14 +103,14 @@ class Follower(Table, table=True):
 
     __tablename__ = "follower"
     name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    next: int = Field(sa_column=_big())
+    next: int = Field(sa_column=big())
 
 
 class Checkpoint(Table, table=True):
     """One signed note per size: never two roots."""
 
     __tablename__ = "checkpoint"
-    size: int = Field(sa_column=_big(primary_key=True))
+    size: int = Field(sa_column=big(primary_key=True))
     root: bytes
     note: str = Field(sa_type=sa.Text)
     at: datetime = Field(sa_column=timestamp(nullable=False))
@@ -120,7 +120,7 @@ class RetentionPolicy(Table, table=True):
     """A published policy; the newest counts. `rules`: list of {topic, type, days}, "*" is any."""
 
     __tablename__ = "retention_policy"
-    sequence: int = Field(sa_column=_big(primary_key=True))
+    sequence: int = Field(sa_column=big(primary_key=True))
     rules: list[dict[str, Any]] = Field(sa_type=JSONB)
     published_by: str = Field(sa_type=sa.Text)
     reason: str | None = Field(sa_type=sa.Text)
@@ -159,7 +159,7 @@ class MinimumIndex(Table, table=True):
     """The log promises to give out entries from `index` on (C2SP tlog-tiles, pruning); the largest counts."""
 
     __tablename__ = "minimum_index"
-    index: int = Field(sa_column=_big(primary_key=True))
+    index: int = Field(sa_column=big(primary_key=True))
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
@@ -169,10 +169,10 @@ class Pruned(Table, table=True):
 
     __tablename__ = "pruned"
     partition: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    first: int = Field(sa_column=_big())
-    until: int = Field(sa_column=_big())
-    minimum_index: int = Field(sa_column=_big())
-    checkpoint_size: int = Field(sa_column=_big())
+    first: int = Field(sa_column=big())
+    until: int = Field(sa_column=big())
+    minimum_index: int = Field(sa_column=big())
+    checkpoint_size: int = Field(sa_column=big())
     transaction: str = Field(sa_type=sa.Text)
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
@@ -182,11 +182,11 @@ class PrunedEntry(Table, table=True):
 
     __tablename__ = "pruned_entry"
     __table_args__ = (sa.Index(None, "topic", "partition", "kafka_offset"),)
-    index: int = Field(sa_column=_big(primary_key=True))
+    index: int = Field(sa_column=big(primary_key=True))
     recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
     topic: str = Field(sa_type=sa.Text)
     partition: int
-    kafka_offset: int = Field(sa_column=_big())
+    kafka_offset: int = Field(sa_column=big())
     leaf_hash: bytes
 
 
@@ -196,222 +196,6 @@ class HeldObject(Table, table=True):
     __tablename__ = "held_object"
     hold: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
     key: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-
-
-class Timeline(Table, table=True):
-    """One row per entry, for people. `copy_of` is the first entry with the same event id, topic and `content`, which is
-    a digest of the event.
-
-    `outcome` is ok, refused or failed, as the event tells. `revised` is the entry whose rules changed what is told.
-    """
-
-    __tablename__ = "timeline"
-    __table_args__ = (
-        sa.Index(None, "workspace", "model", "at", "index"),
-        sa.Index(None, "at", "index"),
-        sa.Index(None, "topic", "event_id"),
-        sa.Index(None, "correlationid"),
-        sa.Index(None, "stream", "index"),
-        sa.Index(None, "topic", "stream", "sequence", "index"),
-        sa.Index(None, "actor", "at", "index"),
-        sa.Index(None, "type", "at", "index"),
-        sa.Index(None, "recorded_at", "index"),
-        sa.Index("ix_timeline_problem", "at", "index", postgresql_where=sa.text("problem is not null")),
-        sa.Index(None, "revised", postgresql_where=sa.text("revised is not null")),
-        sa.Index("ix_timeline_subject", "subject", "at", "index", postgresql_ops={"subject": "text_pattern_ops"}),
-        sa.Index("ix_timeline_outcome", "outcome", "at", "index", postgresql_where=sa.text("outcome <> 'ok'")),
-    )
-    index: int = Field(sa_column=_big(primary_key=True))
-    at: datetime = Field(sa_column=timestamp(nullable=False))
-    recorded_at: datetime = Field(sa_column=timestamp(nullable=False))
-    topic: str = Field(sa_type=sa.Text)
-    event_id: str | None = Field(sa_type=sa.Text)
-    type: str | None = Field(sa_type=sa.Text)
-    subject: str | None = Field(sa_type=sa.Text)
-    stream: str | None = Field(sa_type=sa.Text)
-    sequence: int | None = Field(sa_type=sa.BigInteger)
-    workspace: str | None = Field(sa_type=sa.Text)
-    model: str | None = Field(sa_type=sa.Text)
-    version: int | None
-    actor: str | None = Field(sa_type=sa.Text)
-    correlationid: str | None = Field(sa_type=sa.Text)
-    causationid: str | None = Field(sa_type=sa.Text)
-    summary: str = Field(sa_type=sa.Text)
-    problem: str | None = Field(sa_type=sa.Text)
-    copy_of: int | None = Field(sa_type=sa.BigInteger)
-    outcome: str = Field(sa_type=sa.Text)
-    revised: int | None = Field(default=None, sa_type=sa.BigInteger)
-    content: bytes | None = Field(default=None, sa_type=sa.LargeBinary)
-
-
-class StageInterval(Table, table=True):
-    """A version's stay in a stage, from `since` up to but without `until`. `index` is the entry that opened it.
-
-    Bitemporal: the entry `known_from` made it known, and `known_until` replaced it (null: it is known still). A tree of
-    n entries knows the rows with known_from < n <= known_until.
-    """
-
-    __tablename__ = "stage_interval"
-    __table_args__ = (
-        sa.Index(None, "workspace", "model", "stage", "since"),
-        sa.Index(None, "workspace", "model", "version"),
-    )
-    index: int = Field(sa_column=_big(primary_key=True))
-    known_from: int = Field(sa_column=_big(primary_key=True))
-    known_until: int | None = Field(sa_type=sa.BigInteger)
-    workspace: str = Field(sa_type=sa.Text)
-    model: str = Field(sa_type=sa.Text)
-    version: int
-    stage: str = Field(sa_type=sa.Text)
-    since: datetime = Field(sa_column=timestamp(nullable=False))
-    until: datetime | None = Field(sa_column=timestamp())
-    closed_by: int | None = Field(sa_type=sa.BigInteger)
-    kind: str = Field(sa_type=sa.Text)
-    requested_by: str = Field(sa_type=sa.Text)
-    reason: str = Field(sa_type=sa.Text)
-    digest: str = Field(sa_type=sa.Text)
-    artifact_digest: str = Field(sa_type=sa.Text)
-    approved_by: list[dict[str, Any]] = Field(sa_type=JSONB)
-    criteria: list[dict[str, Any]] = Field(sa_type=JSONB)
-    policy: str | None = Field(sa_type=sa.Text)
-    decision_id: str | None = Field(sa_type=sa.Text)
-    transition_id: str | None = Field(sa_type=sa.Text)
-    superseded_by: int | None
-
-
-class AliasInterval(Table, table=True):
-    """Where an alias pointed, from `since` up to but without `until`. `version` is null after a removal, and then
-    the other columns say who removed it and why. Bitemporal, as `StageInterval`."""
-
-    __tablename__ = "alias_interval"
-    __table_args__ = (sa.Index(None, "workspace", "model", "alias", "since"), sa.Index(None, "transition_id"))
-    index: int = Field(sa_column=_big(primary_key=True))
-    known_from: int = Field(sa_column=_big(primary_key=True))
-    known_until: int | None = Field(sa_type=sa.BigInteger)
-    workspace: str = Field(sa_type=sa.Text)
-    model: str = Field(sa_type=sa.Text)
-    alias: str = Field(sa_type=sa.Text)
-    version: int | None
-    previous: int | None
-    since: datetime = Field(sa_column=timestamp(nullable=False))
-    until: datetime | None = Field(sa_column=timestamp())
-    closed_by: int | None = Field(sa_type=sa.BigInteger)
-    requested_by: str = Field(sa_type=sa.Text)
-    reason: str = Field(sa_type=sa.Text)
-    digest: str | None = Field(sa_type=sa.Text)
-    artifact_digest: str | None = Field(sa_type=sa.Text)
-    approved_by: list[dict[str, Any]] = Field(sa_type=JSONB)
-    criteria: list[dict[str, Any]] = Field(sa_type=JSONB)
-    policy: str | None = Field(sa_type=sa.Text)
-    decision_id: str | None = Field(sa_type=sa.Text)
-    transition_id: str | None = Field(sa_type=sa.Text)
-
-
-class Configuration(Table, table=True):
-    """The rules that a workspace got, one row per entry that gave it some. `sequence` is that of its stream."""
-
-    __tablename__ = "configuration"
-    __table_args__ = (sa.Index(None, "workspace", "sequence"),)
-    index: int = Field(sa_column=_big(primary_key=True))
-    workspace: str = Field(sa_type=sa.Text)
-    sequence: int = Field(sa_column=_big())
-    at: datetime = Field(sa_column=timestamp(nullable=False))
-    lifecycle: dict[str, Any] = Field(sa_type=JSONB)
-    protected_aliases: list[str] = Field(sa_type=JSONB)
-
-
-class Claim(Table, table=True):
-    """An entry that says a version entered `target`: a stage, or `@alias`. `good`: it may count.
-
-    `judged`: it carries no decision, so that the rules of its workspace say whether it is good; see `audit.rules`.
-    `origin` is the stage it left.
-    """
-
-    __tablename__ = "claim"
-    __table_args__ = (
-        sa.Index(None, "workspace", "at"),
-        sa.Index(None, "stream", "sequence"),
-        sa.Index("ix_claim_refused", "index", postgresql_where=sa.text("not good")),
-    )
-    index: int = Field(sa_column=_big(primary_key=True))
-    workspace: str = Field(sa_type=sa.Text)
-    model: str = Field(sa_type=sa.Text)
-    version: int
-    stream: str = Field(sa_type=sa.Text)
-    sequence: int = Field(sa_column=_big())
-    at: datetime = Field(sa_column=timestamp(nullable=False))
-    target: str = Field(sa_type=sa.Text)
-    origin: str | None = Field(sa_type=sa.Text)
-    kind: str = Field(sa_type=sa.Text)
-    transition_id: str | None = Field(sa_type=sa.Text)
-    superseded_by: int | None
-    judged: bool
-    good: bool
-
-
-class ModelName(Table, table=True):
-    """A name that a model has or had. `model` is the one it was registered under: its identity, and a name of it."""
-
-    __tablename__ = "model_name"
-    workspace: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    name: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    model: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
-    index: int = Field(sa_column=_big())
-
-
-class Revoked(Table, table=True):
-    """An entry that says that nobody may use a version any more, since `at`. Of several the first in their stream
-    counts, as far as it is known."""
-
-    __tablename__ = "revoked"
-    __table_args__ = (sa.Index(None, "workspace", "model", "version", "sequence"),)
-    index: int = Field(sa_column=_big(primary_key=True))
-    workspace: str = Field(sa_type=sa.Text)
-    model: str = Field(sa_type=sa.Text)
-    version: int
-    sequence: int = Field(sa_column=_big())
-    at: datetime = Field(sa_column=timestamp(nullable=False))
-    revoked_by: str = Field(sa_type=sa.Text)
-    reason: str = Field(sa_type=sa.Text)
-    fallback: int | None
-
-
-class Fact(Table, table=True):
-    """What an entry of the registry or of the approval service says, without what is bulky or signed (`audit.facts`).
-
-    `person` is who did it; `request` is the request or transition it belongs to.
-    """
-
-    __tablename__ = "fact"
-    __table_args__ = (
-        sa.Index(None, "workspace", "model", "version", "index"),
-        sa.Index(None, "type", "index"),
-        sa.Index(None, "person", "index"),
-        sa.Index(None, "request"),
-    )
-    index: int = Field(sa_column=_big(primary_key=True))
-    at: datetime = Field(sa_column=timestamp(nullable=False))
-    type: str = Field(sa_type=sa.Text)
-    workspace: str | None = Field(sa_type=sa.Text)
-    model: str | None = Field(sa_type=sa.Text)
-    version: int | None
-    person: str | None = Field(sa_type=sa.Text)
-    request: str | None = Field(sa_type=sa.Text)
-    data: dict[str, Any] = Field(sa_type=JSONB)
-
-
-class SearchEntry(Table, table=True):
-    """The words of an entry, and its names and ids for search by a part of them. Filled behind the timeline."""
-
-    __tablename__ = "search_entry"
-    __table_args__ = (
-        sa.Index(None, "words", postgresql_using="gin"),
-        # Where PostgreSQL has pg_trgm.
-        sa.Index(None, "names", postgresql_using="gin", postgresql_ops={"names": "gin_trgm_ops"}),
-    )
-    index: int = Field(sa_column=_big(primary_key=True))
-    words: Any = Field(sa_column=sa.Column(TSVECTOR, nullable=False))
-    names: str = Field(sa_type=sa.Text)
 
 
 mechanism = Mechanism(Table.metadata)
@@ -432,15 +216,6 @@ kafka_offset = table_of(KafkaOffset)
 offset_gap = table_of(OffsetGap)
 follower = table_of(Follower)
 checkpoint = table_of(Checkpoint)
-timeline = table_of(Timeline)
-stage_interval = table_of(StageInterval)
-alias_interval = table_of(AliasInterval)
-configuration = table_of(Configuration)
-claim = table_of(Claim)
-model_name = table_of(ModelName)
-revoked = table_of(Revoked)
-fact = table_of(Fact)
-search_entry = table_of(SearchEntry)
 retention_policy = table_of(RetentionPolicy)
 hold = table_of(Hold)
 hold_release = table_of(HoldRelease)
@@ -451,5 +226,3 @@ held_object = table_of(HeldObject)
 
 # A view: every entry, also the pruned ones, whose `leaf` is null.
 logged = sa.table("logged", *(sa.column(column.name, column.type) for column in entry.c), schema="audit")
-# Dropped and folded again by a rebuild.
-VIEWS = (timeline, stage_interval, alias_interval, configuration, claim, model_name, revoked, fact)

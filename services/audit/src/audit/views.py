@@ -26,9 +26,10 @@ from audit.forgetting import forgotten
 from audit.leaf import Leaf, decode
 from audit.page import Page
 from audit.settings import AuditSettings
-from audit.tables import claim, logged, timeline
+from audit.tables import logged
 from audit.tlog.archive import Archive
 from audit.turns import STAGES
+from audit.view_tables import claim, timeline
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
 from contracts.payload import Message

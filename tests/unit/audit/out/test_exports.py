@@ -188,6 +188,19 @@ async def test_a_manifest_that_does_not_reconcile_is_refused_though_it_is_signed
         verify_manifest(zipped(files), VKEY)
 
 
+@pytest.mark.parametrize("narrow", ["actor", "subject", "correlationid"])
+async def test_a_narrowed_export_does_not_begin_below_what_was_pruned(log: list[Row], narrow: str) -> None:
+    """Entries that fit are missing there, and nothing else shows it."""
+    for start, until, more, good in ((4, 4, {narrow: "a"}, True), (4, 9, {}, True), (4, 5, {narrow: "a"}, False)):
+        files = parts(await made(log, "ndjson", start=start))
+        manifest = unseal(files["manifest.json"], EXPORT, VKEY)
+        manifest["query"] |= more
+        manifest["pruned_until"] = until
+        files["manifest.json"] = await seal(EXPORT, manifest, SIGNER)
+        with nullcontext() if good else pytest.raises(ManifestError, match=f"narrowed by {narrow}.* below 5"):
+            verify_manifest(zipped(files), VKEY)
+
+
 async def signed_anew(data: bytes, change: Callable[[dict[str, bytes]], object]) -> io.BytesIO:
     """The export with changed files, whose manifest says what they are now."""
     files = parts(data)

@@ -1,6 +1,6 @@
 """Alembic's entry: all of it is shared, in `kit.migrations`."""
 
-from audit.tables import Table
+from audit.view_tables import Timeline
 from kit.migrations import run_migrations
 
-run_migrations(Table.metadata)
+run_migrations(Timeline.metadata)  # of all tables: those of the log come along

@@ -92,6 +92,7 @@ async def export(
     pipe = Pipe()
     parts: list[Part] = []
     told: dict[str, Any] = IndexSet().document()
+    pruned_until = await source.pruned_until()  # of then: what is pruned meanwhile, the source refuses or finds
     with zipfile.ZipFile(pipe, "w") as archive:
         for name in sorted(set(formats)):
             kind, indexes = WRITERS[name], IndexSet()
@@ -122,7 +123,7 @@ async def export(
         signed = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": note}
         following = Cursor(head.size, (query.end,)).encode()
         before = None if follows is None else {"size": follows[0], "proof": [_text(node) for node in follows[1]]}
-        document = manifest_of(query.document(), told, signed, parts, following, before, await source.pruned_until())
+        document = manifest_of(query.document(), told, signed, parts, following, before, pruned_until)
         archive.writestr(zip_entry(manifest.NAME), await seal(EXPORT, document, signer))
     yield pipe.take()
 

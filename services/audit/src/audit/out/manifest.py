@@ -14,6 +14,7 @@ from typing import IO, Any
 import pyarrow.parquet as pq
 
 from audit import merkle
+from audit.forgetting import FORGOTTEN
 from audit.note import open_note
 from audit.out.dsse import EXPORT, ManifestError, unseal
 from audit.out.formats import Csv, Ndjson, Parquet
@@ -147,6 +148,10 @@ class _Verification:
             raise ManifestError("the manifest's range is not under its checkpoint")
         if told["count"] and not query["start"] <= told["first"] <= told["last"] < query["end"]:
             raise ManifestError("the manifest's entries are not in its range")
+        narrowed = [name for name in FORGOTTEN if name in query]
+        if narrowed and query["start"] < manifest.get("pruned_until", 0):
+            detail = f"below {manifest['pruned_until']}, where nobody finds all that fit"
+            raise ManifestError(f"the export is narrowed by {' and '.join(narrowed)}, and begins {detail}")
         for part in manifest["files"]:
             _check_bytes(self._archive, part)
             self._entries(part, told)

@@ -12,8 +12,9 @@ from audit.forgetting import pruned_until, refuse_forgotten
 from audit.out.rows import Row, Stored, plain, row_of
 from audit.projector import position
 from audit.queries import Filter, Place
-from audit.tables import logged, timeline
+from audit.tables import logged
 from audit.tlog.archive import Damage
+from audit.view_tables import timeline
 from audit.views import FOLLOWER as VIEWS
 from kit.db import Database
 

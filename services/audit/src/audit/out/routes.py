@@ -97,10 +97,13 @@ def router(
         if before is not None:
             start = before.place[0]
             follows = (before.size, await bundles.proofs.consistency(before.size, head.size))
+        if end is not None and start > end:
+            raise Problem(422, "invalid-request", f"'end' is {end}: it comes before entry {start}, to begin with")
+        start = min(start, head.size)
         size = min(head.size, await entries.known())
-        last = size if end is None else min(end, size)
+        last = max(start, size if end is None else min(end, size))
         narrowed = (workspace, model, version, event_type, actor, subject, outcome, correlationid, since, until)
-        wanted = Wanted(min(start, last), last, *narrowed)
+        wanted = Wanted(start, last, *narrowed)
         refuse_forgotten(wanted, await entries.pruned_until())
         paths = (await bundles.proofs.paths(head.size)).of if proofs else None
         return StreamingResponse(

@@ -15,8 +15,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.retention.rules import holds_of
-from audit.tables import fact, hold, hold_release, mechanism
+from audit.tables import hold, hold_release, mechanism
 from audit.tlog.publisher import ACTOR
+from audit.view_tables import fact
 from contracts.approval import (
     PolicyProposed,
     PolicyPublished,

@@ -10,7 +10,7 @@ from audit.completeness import MOST
 from audit.gaps import Gaps
 from audit.paging import Ask, Document, known_with
 from audit.queries import Place
-from audit.tables import alias_interval, fact, revoked, stage_interval, timeline
+from audit.view_tables import alias_interval, fact, revoked, stage_interval, timeline
 from contracts.approval import RevocationOrdered
 from contracts.lifecycle import TransitionKind
 

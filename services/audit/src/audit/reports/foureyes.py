@@ -12,7 +12,7 @@ from audit.paging import Ask, Document, known_with
 from audit.queries import Place
 from audit.reports.eyes import judged
 from audit.reports.people import good
-from audit.tables import alias_interval, claim, fact, stage_interval, timeline
+from audit.view_tables import alias_interval, claim, fact, stage_interval, timeline
 from contracts.approval import RequestDecided, VoteRefused
 from contracts.lifecycle import DEFAULT_LIFECYCLE, TransitionKind
 from contracts.registry import VersionRegistered

@@ -11,7 +11,7 @@ from audit import paging
 from audit.domain import REGISTRATION
 from audit.paging import Ask, Document, known_with
 from audit.queries import Place
-from audit.tables import stage_interval
+from audit.view_tables import stage_interval
 
 PERCENTILES = (50, 90, 99)
 

@@ -10,7 +10,7 @@ from audit import paging
 from audit.paging import Ask, Document
 from audit.queries import Place
 from audit.reports.confirming import signed_index
-from audit.tables import fact, timeline
+from audit.view_tables import fact, timeline
 from contracts.approval import (
     GateWaived,
     GlassBroken,

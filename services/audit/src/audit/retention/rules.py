@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.queries import identity
 from audit.retention import policy
-from audit.tables import hold, hold_release, model_name, retention_policy
+from audit.tables import hold, hold_release, retention_policy
+from audit.view_tables import model_name
 from contracts.audit import HoldPlaced, HoldReleased, RetentionPublished, RetentionRule
 from contracts.envelope import now
 from contracts.payload import Message

@@ -6,8 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from audit.tables import finding, timeline
+from audit.tables import finding
 from audit.tlog.proofs import Proofs
+from audit.view_tables import timeline
 from kit.db import Database
 
 NOTHING: Mapping[Any, Any] = {"event_id": None, "type": None}

@@ -30,6 +30,9 @@ SKIPPED = Counter(
     "hallmark_audit_siem_skipped", "Records that the receiver refused alone, and that were set aside", ["sink"]
 )
 MAX_PAUSE = 60.0
+# Between two tries of a record that is refused alone the pause doubles no more than so often.
+DOUBLINGS = 2
+TOO_LARGE = 413
 ROUNDS, ROUNDS_OF_5XX = 3, 12
 PREFIX = "siem:"
 NEVER_OF_THE_RECORD = frozenset({401, 402, 403, 404, 405, 407, 408, 425, 429, 502, 503, 504})
@@ -67,9 +70,11 @@ class Refused(Exception):
 
 
 class Pusher:
-    """A page that is refused comes again in halves. One record that is refused every time, while the receiver takes
-    another behind it every time, is set aside, which is an event: it must not keep the rest back for ever. The log
-    still has it. A receiver that fails half of the time looks like that once in 4**ROUNDS_OF_5XX."""
+    """Of a page that is refused comes one half, then half of what is left, and so on to the record itself.
+
+    One record that is refused every time, while the receiver takes another behind it every time, is set aside, which is
+    an event: it must not keep the rest back for ever. The log still has it. A receiver that fails half of the time
+    looks like that once in 4**ROUNDS_OF_5XX."""
 
     def __init__(
         self,
@@ -85,6 +90,7 @@ class Pusher:
         self._db, self._feed, self._publisher, self._sink, self._events = db, feed, publisher, sink, events
         self._every, self._max_pause = every_seconds, max_pause
         self._limit = sink.limit
+        self._suspect = 0  # one of the records below this index was refused, it seems
         self.follower = follower_of(sink.name)
 
     async def run(self) -> None:
@@ -119,13 +125,15 @@ class Pusher:
             following = await position(tx, self.follower)
         published = await self._publisher.newest()
         size = published.checkpoint.size if published else 0
-        page = await self._page(following - 1, size, self._limit)
+        left = self._suspect - following
+        page = await self._page(following - 1, size, max(1, left // 2) if left > 0 else self._limit)
         if page.records:
             try:
                 await self._send(client, page)
             except Refused as refused:
                 if refused.may_be_of_the_record:
                     self._limit = max(1, refused.of // 2)
+                    self._suspect = 0 if refused.status == TOO_LARGE else page.after + 1
                 if not (refused.of == 1 and refused.may_be_of_the_record):
                     raise
                 if not await self._is_refused_alone(client, page, size, refused):
@@ -155,7 +163,7 @@ class Pusher:
             return False
         turn = 0
         while turn < refused.rounds:
-            await self._pause(turn)
+            await self._pause(min(turn, DOUBLINGS))
             turn += 1
             again = await self._refusal(client, page)
             if again is None or not again.may_be_of_the_record or await self._refusal(client, other) is not None:
