@@ -85,6 +85,7 @@ async def test_the_whole_log_is_exported_with_a_manifest_that_reconciles(log: Ha
     manifest = verify_manifest(io.BytesIO(data), await vkey(log))
     stored = await log.entries()
     assert manifest["indexes"]["count"] == len(stored) == 11
+    assert manifest["taken_by"] == "aud"
     assert [b64decode(one["leaf"]) for one in entries(data)] == [row["leaf"] for row in stored]
     assert manifest["checkpoint"]["note"] == await log.get("/checkpoint")
 

@@ -58,7 +58,7 @@ async def made(log: list[Row], *formats: str, start: int = 0, end: int | None = 
     head, note = NOTES.setdefault(key, head_of(log))  # a signature of ML-DSA is another each time
     query = Query(start, len(log) if end is None else end)
     wanted = formats or ("ndjson", "csv", "parquet")
-    return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER, **more)])
+    return b"".join([piece async for piece in export(Listed(log), query, head, note, wanted, SIGNER, "aud", **more)])
 
 
 def prover(log: list[Row]) -> Prove:

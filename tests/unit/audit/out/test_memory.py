@@ -39,7 +39,7 @@ async def peak(size: int, form: str) -> int:
     head, note = Checkpoint(ORIGIN, size, bytes(32)), note_of(size, bytes(32))
     tracemalloc.start()
     try:
-        async for _ in export(Endless(), Query(0, size), head, note, [form], SIGNER):
+        async for _ in export(Endless(), Query(0, size), head, note, [form], SIGNER, "aud"):
             pass
         return tracemalloc.get_traced_memory()[1]
     finally:

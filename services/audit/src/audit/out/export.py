@@ -77,6 +77,7 @@ async def export(
     note: str,
     formats: Iterable[str],
     signer: BytesSigner,
+    taken_by: str,
     *,
     paths: Prove | None = None,
     follows: tuple[int, Sequence[bytes]] | None = None,
@@ -123,7 +124,7 @@ async def export(
         signed = {"origin": head.origin, "size": head.size, "root": head.root.hex(), "note": note}
         following = Cursor(head.size, (query.end,)).encode()
         before = None if follows is None else {"size": follows[0], "proof": [_text(node) for node in follows[1]]}
-        document = manifest_of(query.document(), told, signed, parts, following, before, pruned_until)
+        document = manifest_of(query.document(), told, signed, parts, following, before, pruned_until, taken_by)
         archive.writestr(zip_entry(manifest.NAME), await seal(EXPORT, document, signer))
     yield pipe.take()
 

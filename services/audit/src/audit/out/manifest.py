@@ -78,12 +78,14 @@ def manifest_of(
     following: str,
     follows: dict[str, Any] | None,
     pruned_until: int,
+    taken_by: str,
 ) -> dict[str, Any]:
     """`checkpoint`: origin, size, root (hex), note. `query`: what was asked, with the index range `start`, `end`.
 
     `following`: the cursor of the next export. `follows`: the `size` of the tree of the export before, and the `proof`
     (base64) that this tree begins with that one. `pruned_until`: below this index the database may have entries no
-    more. They are in the export; one narrowed by actor, subject or correlationid does not begin below it.
+    more. They are in the export; one narrowed by actor, subject or correlationid does not begin below it. `taken_by`:
+    a copy that turns up somewhere tells whose it is.
     """
     return {
         "manifest": KIND,
@@ -94,6 +96,7 @@ def manifest_of(
         "next": following,
         "follows": follows,
         "pruned_until": pruned_until,
+        "taken_by": taken_by,
     }
 
 

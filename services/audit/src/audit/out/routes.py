@@ -114,6 +114,7 @@ def router(
                 published.note,
                 form or ["ndjson"],
                 bundles.signer,
+                caller.subject,
                 paths=paths,
                 follows=follows,
             ),
