@@ -292,3 +292,25 @@ async def test_a_broker_that_remembers_is_not_told_twice(place: Place) -> None:
         await until(lambda before=before: looks >= before + 2, what="it looked at the end offsets")  # type: ignore[misc]
         await cancel([task])
     assert len(await place.eyes.read()) == 6
+
+
+async def test_nothing_waits_while_the_relay_looks_whether_the_broker_forgot(place: Place) -> None:
+    looking = asyncio.Event()
+
+    class Slow(Relay):
+        async def _forgot(self, marks: dict[tuple[str, int], int]) -> bool:
+            if not marks:
+                return await super()._forgot(marks)
+            looking.set()
+            return await asyncio.Event().wait()
+
+    task = place.run(place.relay(Slow, check_seconds=0.0))
+    await place.store.append("default/a", "x")
+    await asyncio.wait_for(looking.wait(), 30)
+    await place.store.append("default/a", "y")
+    await until(lambda: _published(place, 2))
+    await cancel([task])
+
+
+async def _published(place: Place, count: int) -> bool:
+    return len(await place.eyes.read()) >= count
