@@ -27,9 +27,9 @@ class Searches(Connection):
         """Saves a search of the audit log; once more with the same contents does nothing.
 
         `filters` are those of audit's `GET /v1/timeline` (type: a list of patterns, actor, subject, outcome, model,
-        workspace, ...), `q` is full text. It runs `every` so often, a minute or more; without, by hand only. A run looks
-        at the entries since the one before, the first at those from the index `start` on, or from now on. More matches
-        than `alert_above` in one run are an event that is addressed to you (`subscribe(..., audience=["user:YOU"])`).
+        workspace, ...), `q` is full text. It runs `every` so often, a minute or more; without, by hand only. A run
+        looks at the entries since the one before, the first at those from the index `start` on, or from now on. More
+        matches than `alert_above` are an event that is addressed to you: `subscribe(..., audience=["user:YOU"])`.
         """
         body = {
             "filters": {"workspace": self.workspace, **(filters or {})},
