@@ -112,7 +112,9 @@ def test_an_emergency_is_paged_reviewed_and_its_version_revoked(governed: System
     others = subscribed(system, "hallmark notify subscribe slack <url> --for group:reviewers")
     assert oncall["types"] == others["types"]
     system.aud.save_search("glass", {"type": ["hallmark.glass.*"]}, alert_above=0)
-    alerts = system.aud.subscribe("webhook", system.receivers.hook_url, audience=["user:aud"])
+    alerts = system.aud.subscribe(
+        "webhook", system.receivers.hook_url, audience=["user:aud"], secret=system.receivers.secret
+    )
     for name in ("one", "two"):
         system.ana.register("churn", artifact(name), metrics={"auc": 0.9})
     to_live(system, 1)
