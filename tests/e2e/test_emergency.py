@@ -111,6 +111,10 @@ def test_an_emergency_is_paged_reviewed_and_its_version_revoked(governed: System
     oncall = subscribed(system, command)
     others = subscribed(system, "hallmark notify subscribe slack <url> --for group:reviewers")
     assert oncall["types"] == others["types"]
+    system.aud.save_search("glass", {"type": ["hallmark.glass.*"]}, alert_above=0)
+    alerts = system.aud.subscribe(
+        "webhook", system.receivers.hook_url, audience=["user:aud"], secret=system.receivers.secret
+    )
     for name in ("one", "two"):
         system.ana.register("churn", artifact(name), metrics={"auc": 0.9})
     to_live(system, 1)
@@ -133,6 +137,11 @@ def test_an_emergency_is_paged_reviewed_and_its_version_revoked(governed: System
     assert judged.verified, judged
 
     assert (delivered(system, oncall), delivered(system, others)) == (["hallmark.glass.broken.v1"], [])
+
+    # An auditor had the log searched for that, and is told.
+    until_now(lambda: system.aud.run_search("glass").alerted, 60, "the search found it")
+    told = until_now(lambda: list(system.aud.deliveries(alerts.subscription_id)), 60, "the auditor was told")
+    assert [one["event_type"] for one in told] == ["hallmark.search.alerted.v1"]
 
     # Others look at it afterwards.
     waiting = rita.requests(view="needs-me", workspace=system.workspace)

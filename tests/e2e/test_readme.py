@@ -101,6 +101,7 @@ def test_the_commands_exist() -> None:
         *("workspace configure", "policy check", "policy test", "policy simulate", "policy explain", "request list"),
         *("request waive", "request break-glass", "request review", "delegation grant", "evidence attach"),
         *("version revoke", "decision verify"),
+        *("audit search save", "audit search run", "audit search list"),
     ):
         assert f"hallmark {command}" in README
         done = subprocess.run(

@@ -18,6 +18,7 @@ from contracts.approval import (
     Vote,
     VoteCast,
 )
+from contracts.audit import SearchAlerted
 from contracts.envelope import Envelope
 from contracts.notifier import Channel
 from contracts.payload import Message
@@ -60,6 +61,7 @@ GRANTED = DelegationGranted(
 ESCALATED = RequestEscalated(request_id="t1", step="later", action="notify", to=("channel:ml", "group:risk"))
 OVERDUE = ReviewOverdue(request_id="t1", page=("service:oncall",), frozen=True)
 KNOWN = MembershipChanged(subject="ana", groups=("ml-engineers",), person=True, by="token of ana")
+ALERTED = SearchAlerted(search_id="s", owner="dan", name="glass", first=0, until=9, matches=1, indexes=(3,), above=0)
 ALL = ("hallmark.*",)
 
 
@@ -77,6 +79,7 @@ def everything() -> list[Envelope]:
         said(PUBLISHED, "policy:prod"),
         said(GRANTED, "delegation:team/cy"),
         said(KNOWN, "member:ana"),
+        said(ALERTED, "search:s"),
     ]
 
 
@@ -95,7 +98,7 @@ async def test_each_hears_of_what_they_may(rig: Rig, receiver: Receiver) -> None
     }
     heard = {
         "ana": ["glass.broken", "membership.changed", "policy.published", "vote.cast"],
-        "dan": ["delegation.granted", "glass.broken", "policy.published", "vote.cast"],
+        "dan": ["delegation.granted", "glass.broken", "policy.published", "search.alerted", "vote.cast"],
         "cy": ["delegation.granted", "policy.published", "vote.cast", "vote.cast"],
         "eve": ["glass.broken"],
     }

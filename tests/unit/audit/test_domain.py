@@ -57,7 +57,17 @@ CHANGED = registry.StageChanged(
     replaces=1,
 )
 # Every message that the log may meet, and what its sentence must name.
+SEARCH: dict[str, Any] = {"search_id": "s1", "owner": "lea", "name": "glass"}
+FOUND: dict[str, Any] = {**SEARCH, "first": 7, "until": 40, "matches": 3, "indexes": (8, 9, 12)}
 MESSAGES: list[tuple[str, Message, list[str]]] = [
+    (
+        AUDIT_EVENTS.name,
+        audit.SearchSaved(**SEARCH, query="type=a*", groups=("auditors",), start=7, every=60, alert_above=2),
+        ["lea", "glass", "type=a*", "60 seconds", "more than 2"],
+    ),
+    (AUDIT_EVENTS.name, audit.SearchRemoved(**SEARCH, removed_by="root"), ["root", "lea", "glass"]),
+    (AUDIT_EVENTS.name, audit.SearchRan(**FOUND, outcome="allowed"), ["lea", "glass", "found 3", "7", "40"]),
+    (AUDIT_EVENTS.name, audit.SearchAlerted(**FOUND, above=2), ["lea", "glass", "3", "more than 2"]),
     (
         AUDIT_EVENTS.name,
         audit.CheckpointPublished(origin="example.org/log", size=12, root="cm9vdA==", note="note"),

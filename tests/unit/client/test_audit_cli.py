@@ -67,3 +67,46 @@ def test_whose_eyes_saw_it(run: Run, service: Service) -> None:
         assert text in out
     params = asked(service, "/v1/reports/four-eyes")
     assert (params["model"], params["finding"]) == ("fraud", "violation")
+
+
+SAVED = {
+    "owner": "aud",
+    "name": "glass",
+    "filters": {"workspace": "default", "type": ["hallmark.glass.*"]},
+    "q": "down",
+    "every": 60,
+    "alert_above": 0,
+    "groups": ["auditors"],
+    "saved_at": "2026-11-20T12:00:00Z",
+    "next": 7,
+    "due_at": "2026-11-20T12:01:00Z",
+    "ran_at": None,
+    "matches": None,
+}
+
+
+def test_saved_searches(run: Run, service: Service) -> None:
+    service.answers["PUT /v1/searches/glass"] = (201, SAVED)
+    words = ("--type", "hallmark.glass.*", "--filter", "actor=olga", "--every", "60", "--alert-above", "0")
+    code, out, _ = run("audit", "search", "save", "glass", *words)
+    assert (code, out.strip()) == (0, "saved: glass, from entry 7 on")
+    [put] = [request for request in service.asked if request.method == "PUT"]
+    assert json.loads(put.content) == {
+        "filters": {"workspace": "default", "actor": "olga", "type": ["hallmark.glass.*"]},
+        "every": 60.0,
+        "alert_above": 0,
+    }
+    service.answers["GET /v1/searches"] = (200, {"items": [SAVED], "next": None})
+    code, out, _ = run("audit", "search", "list", "--json")
+    assert [(item["name"], item["next"]) for item in json.loads(out)] == [("glass", 7)]
+    code, out, _ = run("audit", "search", "list")
+    assert "hallmark.glass.*" in "".join(out.split())
+    ran = {"first": 7, "until": 40, "matches": 3, "indexes": [8, 9], "alerted": True}
+    service.answers["POST /v1/searches/glass/run"] = (200, ran)
+    code, out, _ = run("audit", "search", "run", "glass")
+    assert " ".join(out.split()) == "3 of the entries 7 to 39: 8, 9, ...; you are alerted"
+    service.answers["POST /v1/searches/glass/run"] = (200, {**ran, "first": 40, "matches": 0, "indexes": []})
+    assert "nothing new" in run("audit", "search", "run", "glass")[1]
+    service.answers["DELETE /v1/searches/glass"] = (204, None)
+    assert run("audit", "search", "remove", "glass")[0] == 0
+    assert run("audit", "search", "save", "glass", "--filter", "actor")[0] == 2

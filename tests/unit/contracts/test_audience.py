@@ -21,11 +21,15 @@ from contracts.approval import (
     VoteWithdrawn,
 )
 from contracts.audience import ADDRESSING, recipients_of, strange_names
+from contracts.audit import SearchAlerted
 from contracts.envelope import Envelope
 from contracts.payload import Message
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
+
+
+ALERTED = SearchAlerted(search_id="s", owner="aud", name="glass", first=0, until=9, matches=2, indexes=(3, 5), above=1)
 
 
 def vote(on_behalf_of: str | None = None) -> VoteCast:
@@ -96,6 +100,7 @@ ADDRESSED: list[tuple[Message, str, set[str]]] = [
         {"user:cy", "user:dan"},
     ),
     (MembershipChanged(subject="ben", groups=("risk",), person=True, by="s"), "member:ben", {"user:ben"}),
+    (ALERTED, "search:s", {"user:aud"}),
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from contracts.approval import RequestOpened
+from contracts.audit import SearchAlerted
 from contracts.lifecycle import DEFAULT_LIFECYCLE
 from contracts.payload import Message
 from contracts.registry import (
@@ -213,3 +214,15 @@ def test_facts_are_told_beside_the_line() -> None:
     tagged = VersionTagged.model_validate({**VERSION, "tags": {"set": {"risk": "low"}, "remove": ["draft"]}})
     assert "*risk*\nlow\n*draft*\nremoved" in slack(tagged)[1]
     assert "auc: 0.91" in mail(VersionEvaluated.model_validate({**VERSION, "evaluation": EVALUATION}))[1]
+
+
+def test_an_alert_of_a_saved_search() -> None:
+    alerted = SearchAlerted(
+        search_id="s", owner="aud", name="glass", first=4, until=9, matches=3, indexes=(5, 6, 8), above=0
+    )
+    text, blocks = slack(alerted, "search:s")
+    assert text == "Saved search glass: 3 new entries match, more than 0. Saved by aud."
+    assert "glass" in blocks
+    _, body, _ = mail(alerted, "search:s")
+    assert "entries 4 to 8 of the audit log" in body
+    assert "5, 6, 8" in body

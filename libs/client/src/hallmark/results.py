@@ -171,6 +171,32 @@ class TimelineItem(Result):
     correlationid: str | None = None
 
 
+class SavedSearch(Result):
+    """A saved search of the audit log. `every` is in seconds; `next` is the first entry that it has not looked at;
+    `ran_at` and `matches` are of the last run."""
+
+    owner: str
+    name: str
+    filters: dict[str, Any] = Field(default_factory=dict)
+    q: str | None = None
+    every: int | None = None
+    alert_above: int | None = None
+    next: int = 0
+    due_at: datetime | None = None
+    ran_at: datetime | None = None
+    matches: int | None = None
+
+
+class SearchRun(Result):
+    """Of the entries from `first` up to but without `until` so many match; `indexes` are the first of them."""
+
+    first: int
+    until: int
+    matches: int
+    indexes: list[int] = Field(default_factory=list)
+    alerted: bool = False
+
+
 class Tenure(Result):
     """Who held a stage at one moment. `version` is None when nobody did. `revoked`: since when, by whom and why it must
     not be used. `deleted`: the model was deleted at that moment, since when, by whom and why."""

@@ -50,6 +50,6 @@ ALLOWED: dict[Role, frozenset[Action]] = {
         }
     ),
     Role.SERVER: frozenset({Action.READ, Action.SUBSCRIBE, Action.REPORT}),
-    Role.AUDITOR: frozenset({Action.READ, Action.AUDIT}),
+    Role.AUDITOR: frozenset({Action.READ, Action.SUBSCRIBE, Action.AUDIT}),
     Role.ADMIN: frozenset(Action),
 }

@@ -20,6 +20,7 @@ from contracts.approval import (
     VoteCast,
     VoteWithdrawn,
 )
+from contracts.audit import SearchAlerted
 from contracts.envelope import Envelope
 
 Addressing = (
@@ -33,6 +34,7 @@ Addressing = (
     | DelegationGranted
     | DelegationEnded
     | MembershipChanged
+    | SearchAlerted
 )
 ADDRESSING: dict[str, type[Addressing]] = {kind.TYPE: kind for kind in get_args(Addressing)}
 _NAME = re.compile(r"(?:group|user|service|channel):[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?")
@@ -75,3 +77,5 @@ def _named(event: Addressing) -> Iterable[str]:  # noqa: PLR0911 - one line an e
             return [user(event.delegator), user(event.delegate)]
         case MembershipChanged():
             return [user(event.subject)]
+        case SearchAlerted():
+            return [user(event.owner)]

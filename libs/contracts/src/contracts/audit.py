@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AwareDatetime, Field
 
-from contracts.payload import Digest, Line, Message, ModelName, Payload, Reason, Text, Workspace
+from contracts.payload import Digest, Identifier, Line, Message, ModelName, Payload, Reason, Text, Workspace
 from contracts.people import Pseudonym
 
 
@@ -114,6 +114,56 @@ class SubjectErased(Message):
     reason: Reason
 
 
+class Searched(Payload):
+    """A saved search, and whose it is."""
+
+    search_id: Identifier
+    owner: Line
+    name: Line
+
+
+class SearchSaved(Message, Searched):
+    """Somebody has the log searched for entries from `start` on: `query` is what the audit service's `GET /v1/timeline`
+    (with `q`, its `GET /v1/search`) takes. It runs every so many seconds; without, when its owner says so. More matches
+    in a run than `alert_above` are an alert. Runs have the rights that the access file gives these groups then.
+    """
+
+    TYPE: ClassVar[str] = "hallmark.search.saved.v1"
+    query: Text
+    groups: tuple[Line, ...]
+    start: Annotated[int, Field(ge=0)]
+    every: Annotated[int, Field(ge=60)] | None = None
+    alert_above: Annotated[int, Field(ge=0)] | None = None
+
+
+class SearchRemoved(Message, Searched):
+    TYPE: ClassVar[str] = "hallmark.search.removed.v1"
+    removed_by: Line
+
+
+class Found(Searched):
+    """Of the entries from `first` up to but without `until` so many match; `indexes` are the first of them."""
+
+    first: Annotated[int, Field(ge=0)]
+    until: Annotated[int, Field(ge=0)]
+    matches: Annotated[int, Field(ge=0)]
+    indexes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=20)] = ()
+
+
+class SearchRan(Message, Found):
+    """A saved search ran. `outcome`: allowed; or denied, where its owner may not read that any more."""
+
+    TYPE: ClassVar[str] = "hallmark.search.ran.v1"
+    outcome: Line
+
+
+class SearchAlerted(Message, Found):
+    """A run found more than `above`: its owner wanted to know."""
+
+    TYPE: ClassVar[str] = "hallmark.search.alerted.v1"
+    above: Annotated[int, Field(ge=0)]
+
+
 EVENTS = (
     CheckpointPublished,
     AccessRecorded,
@@ -124,4 +174,8 @@ EVENTS = (
     RecordSkipped,
     PersonKnown,
     SubjectErased,
+    SearchSaved,
+    SearchRemoved,
+    SearchRan,
+    SearchAlerted,
 )

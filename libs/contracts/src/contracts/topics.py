@@ -26,7 +26,7 @@ REGISTRY_COMMANDS = Topic(
 REGISTRY_EVENTS = Topic("hallmark.registry.events", writer="registry", readers=("approval", "audit", "notifier"))
 APPROVAL_EVENTS = Topic("hallmark.approval.events", writer="approval", readers=("registry", "audit", "notifier"))
 NOTIFIER_EVENTS = Topic("hallmark.notifier.events", writer="notifier", readers=("audit",), retention_ms=90 * DAY_MS)
-AUDIT_EVENTS = Topic("hallmark.audit.events", writer="audit", readers=("audit",), partitions=1)
+AUDIT_EVENTS = Topic("hallmark.audit.events", writer="audit", readers=("audit", "notifier"), partitions=1)
 
 TOPICS = (REGISTRY_COMMANDS, REGISTRY_EVENTS, APPROVAL_EVENTS, NOTIFIER_EVENTS, AUDIT_EVENTS)
 

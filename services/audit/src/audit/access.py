@@ -8,6 +8,7 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import parse_qsl, urlencode
@@ -125,6 +126,12 @@ class AccessLog:
             known = await self._guard.people.known_of(list(names)[:MOST_NAMES])
             query = urlencode([_nameless(name, known.get(value, value)) for name, value in parts], safe="*:()/")
         return f"{request.method} {request.url.path}" + (f"?{query}" if query else "")
+
+    def withheld(self, parts: Iterable[tuple[str, str]]) -> list[str]:
+        """The names of the parts of a query that may be names of people, where those have pseudonyms."""
+        if self._guard.people is None:
+            return []
+        return [name for name, value in parts if _nameless(name, value)[1] == WITHHELD]
 
     async def admit(
         self, principal: Principal, query: str, action: Action = Action.AUDIT, workspace: str = ALL, model: str = ALL

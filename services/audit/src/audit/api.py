@@ -13,12 +13,12 @@ from audit.answers import (
     StageHistory,
     TimelinePage,
 )
-from audit.outcome import Outcome
 from audit.paging import Document
 from audit.params import (
     Asked,
     AsKnown,
     At,
+    Filters,
     Index,
     ModelPath,
     OneWorkspace,
@@ -34,14 +34,12 @@ from audit.reports import routes as reports
 from audit.reports.proving import Prove
 from contracts.envelope import now
 from contracts.lifecycle import Stage
-from contracts.payload import AliasName, Line, StageName, Target, VersionNumber
+from contracts.payload import AliasName, StageName, Target, VersionNumber
 from kit.db import Database
 from kit.problems import Problem
 
-Text = Annotated[Line | None, Query()]
 WithProofs = Annotated[bool, Query(description="With an inclusion proof of each entry that is named")]
 MOST_PROVEN = 100
-Pattern = Annotated[Line | None, Query(description="* and ? stand for anything")]
 
 
 def router(db: Database, reader: Readers, pins: Pins, prove: Prove) -> APIRouter:
@@ -67,23 +65,11 @@ def _views(api: APIRouter, db: Database, reader: Readers, prove: Prove) -> None:
     @api.get("/v1/timeline", summary="Who did what, why: oldest first", response_model=TimelinePage, **view)
     async def timeline(
         who: Who,
-        where: Annotated[Scope, Depends()],
+        where: Annotated[Filters, Depends()],
         ask: Asked,
-        types: Annotated[
-            list[Line] | None, Query(alias="type", max_length=20, description="* and ? stand for anything")
-        ] = None,
-        actor: Text = None,
-        subject: Pattern = None,
-        outcome: Annotated[Outcome | None, Query()] = None,
-        correlationid: Text = None,
-        problem: Annotated[bool | None, Query(description="Only entries with a problem, or without")] = None,
-        copies: Annotated[bool, Query(description="Also what a topic held twice")] = False,
         start: Annotated[Index, Query(description="Entries from this index on")] = 0,
     ) -> Document:
-        place = await who.place(where)
-        actor = await who.meant(actor)
-        by = (tuple(types or ()), actor, subject, outcome, correlationid, problem, copies, start)
-        wanted = queries.Filter(place, *by)
+        wanted = await who.filter(where, start)
         async with db.snapshot() as tx:
             return await queries.timeline_page(tx, wanted, ask)
 

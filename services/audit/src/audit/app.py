@@ -11,7 +11,7 @@ from audit.guards import Guards
 from audit.ledger import Ledger
 from audit.months import Months
 from audit.out.parts import out_of
-from audit.params import readers
+from audit.params import Reader, readers
 from audit.parking import DeadLetters
 from audit.people import routes as people
 from audit.people.keeper import Keeper
@@ -21,6 +21,8 @@ from audit.reports.proving import prover
 from audit.retention import routes as retention
 from audit.retention.legal import LegalHolds
 from audit.retention.rules import Rules
+from audit.saved import routes as saved
+from audit.saved.searches import Searches
 from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tables import mechanism
@@ -71,6 +73,8 @@ def build(settings: AuditSettings) -> FastAPI:
     pins = Pins(KeySource(settings.serving_jwks) if settings.serving_jwks else None)
     rules = Rules(db, events, settings.checkpoint_origin)
     keeper = Keeper(db, events, settings.checkpoint_origin) if guard.people else None
+    reader = readers(db, guard, access, checked=settings.decision_jwks is not None)
+    searches = Searches(db, events, access, lambda owner: Reader(db, guard, access, owner, None))
     return make_app(
         settings,
         service=SERVICE,
@@ -80,10 +84,11 @@ def build(settings: AuditSettings) -> FastAPI:
         routers=[
             api.router(
                 db,
-                readers(db, guard, access, checked=settings.decision_jwks is not None),
+                reader,
                 pins,
                 prover(Proofs(db, archive), publisher),
             ),
+            saved.router(reader, searches),
             retention.router(guard, access, rules),
             people.router(guard, access, keeper),
             tlog.router(db, guard, access, publisher, archive, completeness, is_public=settings.log_public),
@@ -95,6 +100,7 @@ def build(settings: AuditSettings) -> FastAPI:
             publisher.run,
             completeness.run,
             SearchProjection(db).run,
+            searches.run,
             Guards(db).run,
             access.run,
             Months(db).run,

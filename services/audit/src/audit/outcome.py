@@ -39,6 +39,8 @@ def _says_no(message: Message | None) -> bool:
             return message.decision.verdict is not approval.Verdict.APPROVED
         case approval.ReviewGiven():
             return not message.justified
+        case audit.SearchRan():
+            return message.outcome != "allowed"
     return False
 
 

@@ -6,15 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, ConfigDict
 
 from audit import queries
 from audit.access import ALL, AccessLog
 from audit.cursor import MAX
+from audit.outcome import Outcome
 from audit.paging import Ask, Known
-from audit.queries import Place
+from audit.queries import Filter, Place
 from contracts.access import Action
-from contracts.payload import ModelName, VersionNumber, Workspace
+from contracts.payload import Line, ModelName, VersionNumber, Workspace
 from kit.auth import Principal
 from kit.db import Database
 from kit.problems import Problem
@@ -76,11 +77,33 @@ class Scope:
     until: Until = None
 
 
-class Reader:
-    """A caller and what they ask, to be admitted before they are answered."""
+@dataclass(frozen=True)
+class Filters(Scope):
+    """What a list of entries is narrowed to."""
 
-    def __init__(self, db: Database, guard: Guard, access: AccessLog, principal: Principal, query: str) -> None:
+    __pydantic_config__ = ConfigDict(extra="forbid")  # where they are a body
+
+    types: Annotated[
+        list[Line] | None, Query(alias="type", max_length=20, description="* and ? stand for anything")
+    ] = None
+    actor: Annotated[Line | None, Query()] = None
+    subject: Annotated[Line | None, Query(description="* and ? stand for anything")] = None
+    outcome: Annotated[Outcome | None, Query()] = None
+    correlationid: Annotated[Line | None, Query()] = None
+    problem: Annotated[bool | None, Query(description="Only entries with a problem, or without")] = None
+    copies: Annotated[bool, Query(description="Also what a topic held twice")] = False
+
+
+class Reader:
+    """A caller and what they ask, to be admitted before they are answered. Without a `query` no record is left: what
+    reads in somebody's name leaves one of its own."""
+
+    def __init__(self, db: Database, guard: Guard, access: AccessLog, principal: Principal, query: str | None) -> None:
         self._db, self._guard, self._access, self._principal, self._query = db, guard, access, principal, query
+
+    @property
+    def principal(self) -> Principal:
+        return self._principal
 
     async def meant(self, name: str | None) -> str | None:
         """Whom the caller means by a name: where people have pseudonyms, theirs."""
@@ -90,16 +113,20 @@ class Reader:
         """As `meant`, for each word of a text."""
         return await self._access.words(text)
 
+    async def may(self, action: Action, workspace: str) -> None:
+        """Raises Problem 403 unless the caller may do the action there."""
+        await self._admit(action, workspace)
+
     async def everything(self) -> None:
         """Raises Problem 403 unless the caller audits everything."""
-        await self._access.admit(self._principal, self._query)
+        await self._admit()
 
     async def model(self, workspace: str, name: str) -> str:
         """The identity of a model that the caller may read. Raises Problem 403, which does not tell the identity."""
         async with self._db.snapshot() as tx:
             of = await queries.identity(tx, workspace, name)
         try:
-            await self._access.admit(self._principal, self._query, Action.READ, workspace, of)
+            await self._admit(Action.READ, workspace, of)
         except Problem as problem:
             raise self._forbidden(problem, "read", f"{workspace}/{name}") from None
         return of
@@ -122,8 +149,21 @@ class Reader:
             return await self._everywhere(scope)
         if scope.model is not None:
             return Place(scope.workspace, await self.model(scope.workspace, scope.model), *rest)
-        await self._access.admit(self._principal, self._query, Action.READ, scope.workspace)
+        await self._admit(Action.READ, scope.workspace)
         return Place(scope.workspace, None, *rest)
+
+    async def filter(self, where: Filters, start: int = 0) -> Filter:
+        """Raises Problem 403 as `place`."""
+        place, actor = await self.place(where), await self.meant(where.actor)
+        types = tuple(where.types or ())
+        rest = (where.subject, where.outcome, where.correlationid, where.problem, where.copies, start)
+        return Filter(place, types, actor, *rest)
+
+    async def _admit(self, action: Action = Action.AUDIT, workspace: str = ALL, model: str = ALL) -> None:
+        if self._query is None:
+            self._guard.require(self._principal, action, workspace, model)
+        else:
+            await self._access.admit(self._principal, self._query, action, workspace, model)
 
     async def _everywhere(self, scope: Scope) -> Place:
         """The models of that name that the caller may audit in all workspaces: by their identities, since names are
@@ -135,7 +175,7 @@ class Reader:
             found = await queries.identities(tx, scope.model)
         may = {of for of in {scope.model, *(of for _, of in found)} if self._may_audit(of)}
         try:
-            await self._access.admit(self._principal, self._query, Action.AUDIT, ALL, min(may) if may else scope.model)
+            await self._admit(Action.AUDIT, ALL, min(may) if may else scope.model)
         except Problem as problem:
             raise self._forbidden(problem, "audit", f"{ALL}/{scope.model}") from None
         models = tuple((workspace, of) for workspace, of in found if of in may)

@@ -58,18 +58,19 @@ class Projector:
 
     async def step(self) -> int:
         """Folds the next page. Gives how many entries it had."""
-        async with self._db.transaction() as tx:
-            rows = (await tx.execute(NEXT)).mappings().all()
+        async with self._db.engine.connect() as connection:
+            reader = await connection.execution_options(isolation_level="AUTOCOMMIT")  # one statement: one way there
+            rows = (await reader.execute(NEXT)).mappings().all()
         if not rows:
             return 0
         start, following = rows[0]["start"], rows[-1]["index"] + 1
         # Before the transaction: keys and large leaves may come from far away.
         items = [await self._item(row["index"], row["leaf"]) for row in rows]
         async with self._db.transaction() as tx:
-            if await position(tx, VIEWS, lock=True) != start:
+            mine = sa.update(follower).where(follower.c.name == VIEWS, follower.c.next == start)
+            if (await tx.execute(mine.values(next=following))).rowcount == 0:
                 return len(rows)  # another replica took the page
             await self._fold(tx, items)
-            await move(tx, VIEWS, following)
         PROJECTED.set(following)
         self.projected.set()
         return len(rows)

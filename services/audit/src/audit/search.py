@@ -83,8 +83,7 @@ class SearchProjection:
 
 async def behind(tx: AsyncConnection) -> int:
     """How many entries of the timeline cannot be found yet."""
-    at = await tx.scalar(sa.select(follower.c.next).where(follower.c.name == NAME))
-    return max(0, await _told(tx) - (at or 0))
+    return max(0, await _told(tx) - await found_until(tx))
 
 
 async def retell(tx: AsyncConnection, first: int, until: int) -> None:
@@ -103,19 +102,30 @@ async def _told(tx: AsyncConnection) -> int:
     return 0 if newest is None else int(newest) + 1
 
 
+async def found_until(tx: AsyncConnection) -> int:
+    """The first index that search has not taken yet."""
+    return int(await tx.scalar(sa.select(follower.c.next).where(follower.c.name == NAME)) or 0)
+
+
+def saying(text: str) -> sa.ColumnElement[bool]:
+    """The condition on `search_entry` of `find`."""
+    s = search_entry.c
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    told: sa.ColumnElement[bool] = s.words.bool_op("@@")(sa.func.websearch_to_tsquery("simple", text))
+    if len(text) >= TRIGRAM:
+        told |= s.names.ilike(f"%{escaped}%", escape="\\")
+    return told
+
+
 async def find(tx: AsyncConnection, text: str, place: Place, ask: Ask) -> Document:
     """Entries that say all the words of `text` (quotes, `or` and `-` as web searches have them), or that have it, when
     it has three letters or more, as part of a name or id. The newest come first."""
     begun = await paging.begin(tx, ask, (int,))
     t, s = timeline.c, search_entry.c
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    told: sa.ColumnElement[bool] = s.words.bool_op("@@")(sa.func.websearch_to_tsquery("simple", text))
-    if len(text) >= TRIGRAM:
-        told |= s.names.ilike(f"%{escaped}%", escape="\\")
     query = (
         sa.select(*(column for column in t if column.key != "content"))
         .join_from(search_entry, timeline, t.index == s.index)
-        .where(told, s.index < begun.size, *place.on(timeline))
+        .where(saying(text), s.index < begun.size, *place.on(timeline))
     )
     if begun.place:
         query = query.where(t.index < begun.place[0])

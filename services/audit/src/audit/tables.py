@@ -116,6 +116,33 @@ class Checkpoint(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
+class SavedSearch(Table, table=True):
+    """A saved search. `filters` and `q`: what `audit.params.Filters` and `GET /v1/search` take. `every` is in seconds.
+
+    `next` is the first index that it has not looked at, `due_at` when it runs again (null: by hand only). `groups` are
+    those of its owner when it was saved. `ran_at` and `matches` are of the last run; `matches` is null after a denial.
+    """
+
+    __tablename__ = "saved_search"
+    __table_args__ = (
+        sa.UniqueConstraint("owner", "name"),
+        sa.Index("ix_saved_search_due", "due_at", postgresql_where=sa.text("due_at is not null")),
+    )
+    id: str = Field(sa_column=sa.Column(sa.Text, primary_key=True))
+    owner: str = Field(sa_type=sa.Text)
+    name: str = Field(sa_type=sa.Text)
+    filters: dict[str, Any] = Field(sa_type=JSONB)
+    q: str | None = Field(sa_type=sa.Text)
+    every: int | None
+    alert_above: int | None = Field(sa_type=sa.BigInteger)
+    groups: list[str] = Field(sa_type=JSONB)
+    saved_at: datetime = Field(sa_column=timestamp(nullable=False))
+    next: int = Field(sa_column=_big())
+    due_at: datetime | None = Field(sa_column=timestamp())
+    ran_at: datetime | None = Field(sa_column=timestamp())
+    matches: int | None = Field(sa_type=sa.BigInteger)
+
+
 class RetentionPolicy(Table, table=True):
     """A published policy; the newest counts. `rules`: list of {topic, type, days}, "*" is any."""
 
@@ -216,6 +243,7 @@ kafka_offset = table_of(KafkaOffset)
 offset_gap = table_of(OffsetGap)
 follower = table_of(Follower)
 checkpoint = table_of(Checkpoint)
+saved_search = table_of(SavedSearch)
 retention_policy = table_of(RetentionPolicy)
 hold = table_of(Hold)
 hold_release = table_of(HoldRelease)

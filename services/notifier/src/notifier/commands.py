@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.approval import EVENTS as APPROVAL_EVENTS
 from contracts.audience import ADDRESSING, strange_names
+from contracts.audit import SearchAlerted
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
 from contracts.notifier import Channel, SubscriptionCreated, SubscriptionRemoved
@@ -28,9 +29,10 @@ from notifier.tables import DeliveryRow, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
 
-# A rejected command is its sender's own business: they are answered by correlation id.
+# A rejected command is its sender's own business: they are answered by correlation id. Of audit's events, alerts are
+# for others than auditors.
 KNOWN_TYPES = tuple(
-    sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS) if event is not CommandRejected)
+    sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS, SearchAlerted) if event is not CommandRejected)
 )
 CONSUMER = "http"
 

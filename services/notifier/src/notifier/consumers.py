@@ -1,4 +1,4 @@
-"""Kafka in: every event of the registry and of approval becomes the deliveries that its subscriptions want."""
+"""Kafka in: what the registry, approval and audit say becomes the deliveries that subscriptions want."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.catalog import MESSAGES
 from contracts.envelope import Envelope
-from contracts.topics import APPROVAL_EVENTS, REGISTRY_EVENTS, Topic
+from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, REGISTRY_EVENTS, Topic
 from kit.bus import Bus, Record
 from kit.consume import Ordered
 from kit.db import Database
@@ -17,7 +17,7 @@ from kit.inbox import Inbox
 from notifier import queue, views
 from notifier.domain import matching, place_of
 
-TOPICS: tuple[Topic, ...] = (REGISTRY_EVENTS, APPROVAL_EVENTS)
+TOPICS: tuple[Topic, ...] = (REGISTRY_EVENTS, APPROVAL_EVENTS, AUDIT_EVENTS)
 
 
 def subscribe(bus: Bus, db: Database, inbox: Inbox, wake: asyncio.Event) -> None:

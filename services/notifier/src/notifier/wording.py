@@ -1,5 +1,6 @@
 """Words for every event: what moved, and why. Pure."""
 
+from contracts.audit import SearchAlerted
 from contracts.catalog import MESSAGES
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
@@ -46,6 +47,15 @@ def words(event: Message, envelope: Envelope) -> Notice:
             )
         case CommandRejected():
             return Notice(f"A command was rejected ({event.code}): {one_line(event.detail)}")
+        case SearchAlerted():
+            return Notice(
+                f"Saved search {event.name}: {event.matches} new entries match, more than {event.above}",
+                who=f"Saved by {event.owner}",
+                facts=(
+                    ("Looked at", f"entries {event.first} to {event.until - 1} of the audit log"),
+                    ("First matches", ", ".join(map(str, event.indexes))),
+                ),
+            )
     told = of_registry(event, envelope) or of_approval(event, envelope) or of_people(event, envelope)
     return told or Notice(f"{about_of(envelope)}: {envelope.type}")
 

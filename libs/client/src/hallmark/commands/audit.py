@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hallmark.commands import person
+from hallmark.commands import person, saved
 from hallmark.errors import HallmarkError
 from hallmark.output import (
     REFUSED,
@@ -32,6 +32,7 @@ from hallmark.verify import VerificationError
 LONGEST_PATH = 200
 app = noun("audit", "What happened, what was in production when, and the proof that nobody changed the record.")
 app.add_typer(person.app)
+app.add_typer(saved.app)
 
 
 @app.command(epilog=example("hallmark audit timeline fraud"))

@@ -51,3 +51,27 @@ def _(m: audit.PersonKnown) -> str:
 def _(m: audit.SubjectErased) -> str:
     also = f" and of {names(m.also)}" if m.also else ""
     return f"{m.erased_by} erased the identity of {m.pseudonym}{also}{because(m.reason)}"
+
+
+@say.register
+def _(m: audit.SearchSaved) -> str:
+    when = f" every {m.every} seconds" if m.every else ""
+    alert = "" if m.alert_above is None else f", to hear of more than {m.alert_above} in a run"
+    return f"{m.owner} saved the search {m.name}: {line(m.query)}{when}{alert}"
+
+
+@say.register
+def _(m: audit.SearchRemoved) -> str:
+    return f"{m.removed_by} removed the search {m.name} of {m.owner}"
+
+
+@say.register
+def _(m: audit.SearchRan) -> str:
+    if m.outcome != "allowed":
+        return f"The search {m.name} of {m.owner} did not run: {m.outcome}"
+    return f"The search {m.name} of {m.owner} found {m.matches} from entry {m.first} up to entry {m.until}"
+
+
+@say.register
+def _(m: audit.SearchAlerted) -> str:
+    return f"The search {m.name} alerted {m.owner}: {m.matches} matches, more than {m.above}, from entry {m.first} on"

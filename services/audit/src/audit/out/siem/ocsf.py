@@ -78,6 +78,8 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     audit.LogPruned: (DELETE, HIGH, SUCCESS),
     audit.RecordSkipped: (OTHER, MEDIUM, FAILURE),
     audit.SubjectErased: (DELETE, HIGH, SUCCESS),
+    audit.SearchRemoved: (DELETE, INFORMATIONAL, SUCCESS),
+    audit.SearchAlerted: (READ, MEDIUM, SUCCESS),
 }
 _CLASSES = {
     ENTITY: ("Entity Management", 3, "Identity & Access Management"),
@@ -163,6 +165,9 @@ def _other(row: Row, message: Message) -> Said:
             granted = isinstance(message, approval.DelegationGranted)
             more = {"user": {"name": message.delegate}, "privileges": [f"vote for {message.delegator}"]}
             return Said(ACCESS, _GRANT if granted else _REVOKE, LOW if granted else INFORMATIONAL, SUCCESS, more)
+        case audit.SearchRan():
+            severity, status = (INFORMATIONAL, SUCCESS) if message.outcome == "allowed" else (MEDIUM, FAILURE)
+            return Said(API, READ, severity, status, _call(row))
         case audit.AccessRecorded():
             severity, status = (INFORMATIONAL, SUCCESS) if message.outcome == "allowed" else (MEDIUM, FAILURE)
             return Said(API, READ, severity, status, {**_call(row), "status_detail": message.query})
