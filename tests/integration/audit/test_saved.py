@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 from tests.support.waiting import until
 
-from audit import tables
 from audit.access import AccessLog
 from audit.params import Reader
 from audit.saved.searches import Searches
 from audit.search import SearchProjection
 from audit.settings import AuditSettings
 from audit.tables import mechanism
+from audit.view_tables import timeline
 from contracts.audience import recipients_of
 from contracts.audit import CheckpointPublished, SearchAlerted, SearchRan
 from contracts.envelope import Envelope, now
@@ -90,7 +90,7 @@ async def runs(audit: Harness) -> list[tuple[int, int, int]]:
 
 async def heard(audit: Harness, *more: Envelope) -> None:
     """The log takes what the service said of searches since it last did, as it does from Kafka."""
-    known = {row["event_id"] for row in await audit.rows(tables.timeline)}
+    known = {row["event_id"] for row in await audit.rows(timeline)}
     new = [envelope for envelope in await told(audit) if envelope.id not in known]
     await audit.ledger.append([record(e, topic=AUDIT_EVENTS.name) for e in new])
     await audit.ledger.append([record(e, topic=NOTIFIER_EVENTS.name) for e in more])

@@ -137,7 +137,7 @@ class SavedSearch(Table, table=True):
     alert_above: int | None = Field(sa_type=sa.BigInteger)
     groups: list[str] = Field(sa_type=JSONB)
     saved_at: datetime = Field(sa_column=timestamp(nullable=False))
-    next: int = Field(sa_column=_big())
+    next: int = Field(sa_column=big())
     due_at: datetime | None = Field(sa_column=timestamp())
     ran_at: datetime | None = Field(sa_column=timestamp())
     matches: int | None = Field(sa_type=sa.BigInteger)
