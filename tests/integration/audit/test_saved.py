@@ -15,7 +15,7 @@ from audit.params import Reader
 from audit.saved.searches import Searches
 from audit.search import SearchProjection
 from audit.settings import AuditSettings
-from audit.tables import mechanism
+from audit.tables import mechanism, saved_search
 from audit.view_tables import timeline
 from contracts.audience import recipients_of
 from contracts.audit import CheckpointPublished, SearchAlerted, SearchRan
@@ -145,7 +145,7 @@ async def test_bad_input_changes_nothing(audit: Harness) -> None:
             assert response.status_code == 422, body
             assert response.headers["content-type"] == "application/problem+json"
         assert (await client.put("/v1/searches/Not_a_Name", json={})).status_code == 422
-    assert await audit.rows(tables.saved_search) == []
+    assert await audit.rows(saved_search) == []
     assert await told(audit) == []
 
 
@@ -162,7 +162,7 @@ async def test_rights_are_those_of_the_timeline(audit: Harness) -> None:
     ):
         name = "of-" + groups[0]
         assert (await ask(audit, "PUT", f"/{name}", body, (groups[0], *groups)))[0] == status, groups
-    assert len(await audit.rows(tables.saved_search)) == 2
+    assert len(await audit.rows(saved_search)) == 2
     # Nobody sees, runs or removes those of others, but who configures everything: they see and remove.
     for method, path in (
         ("GET", ""),
@@ -225,7 +225,7 @@ async def test_a_schedule_goes_on_where_it_was_whoever_runs_it(audit: Harness, s
     assert await replica(audit).step(late)
     assert not await replica(audit).step(late)
     assert await runs(audit) == [(0, 9, 7), (9, 12, 0)]
-    [row] = await audit.rows(tables.saved_search)
+    [row] = await audit.rows(saved_search)
     assert (row["next"], row["due_at"], row["matches"]) == (12, due + 91 * MINUTE, 0)
 
 
@@ -308,14 +308,14 @@ async def test_one_that_cannot_run_is_in_nobodys_way(audit: Harness, searches: S
     await saved(audit, "broken", {"every": 60, "start": 0})
     await saved(audit, "fine", {"every": 60, "start": 0})
     async with audit.db.transaction() as tx:
-        mine = sa.update(tables.saved_search).where(tables.saved_search.c.name == "broken")
+        mine = sa.update(saved_search).where(saved_search.c.name == "broken")
         await tx.execute(mine.values(filters={"of": "a newer release"}))
     at = now()
     assert await searches.step(at)
     assert await searches.step(at)
     assert not await searches.step(at)
     assert [e.payload(SearchRan).name for e in await told(audit, SearchRan.TYPE)] == ["fine"]
-    rows = {row["name"]: row["next"] for row in await audit.rows(tables.saved_search)}
+    rows = {row["name"]: row["next"] for row in await audit.rows(saved_search)}
     assert rows == {"broken": 0, "fine": 9}
 
 
@@ -348,4 +348,4 @@ async def test_no_more_than_so_many(audit: Harness, monkeypatch: pytest.MonkeyPa
         await saved(audit, f"s{n}", {})
     assert code(await ask(audit, "PUT", "/more", {})) == (422, "too-many-searches")
     assert (await ask(audit, "PUT", "/s0", {}))[0] == 200
-    assert len(await audit.rows(tables.saved_search)) == 2
+    assert len(await audit.rows(saved_search)) == 2
