@@ -2,8 +2,10 @@
 
 import json
 from base64 import b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -39,6 +41,19 @@ LEAVES = st.builds(
 @given(LEAVES)
 def test_a_leaf_is_read_back_exactly(leaf: Leaf) -> None:
     assert decode(leaf.encode()) == leaf
+
+
+PLAIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20).map(str.encode)
+
+
+@given(LEAVES, PLAIN, st.lists(st.tuples(HEADER_NAMES, PLAIN), max_size=8).map(tuple), st.booleans())
+def test_the_quick_spelling_is_the_careful_one(
+    leaf: Leaf, key: bytes, headers: tuple[tuple[str, bytes], ...], plain: bool
+) -> None:
+    leaf = replace(leaf, key=key, headers=headers, value=leaf.value or b"") if plain else leaf
+    with patch("audit.leaf._form", return_value=None):
+        careful = leaf.encode()
+    assert leaf.encode() == careful
 
 
 @given(LEAVES, LEAVES)

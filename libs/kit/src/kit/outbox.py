@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge
 from kit.db import Database
 from kit.events import EventLog, outbox_row
 from kit.settings import Settings
+from kit.tasks import cancel
 from kit.topics import apply_topics, partitions_of
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ class Relay:
         self._poll = poll_seconds
         self._check_seconds = check_seconds
         self._last: dict[tuple[str, int], int] = {}
+        self._republished = 0
 
     @classmethod
     def of(cls, db: Database, log_: EventLog, settings: Settings) -> "Relay":
@@ -133,16 +135,19 @@ class Relay:
         clock = asyncio.get_running_loop().time
         if await self._forgot(await self._marks(session)):  # before anything is published
             await self._republish(session)
-        due, checking = clock() + self._check_seconds, None
+            self._last.clear()
+        due, checking, republished = clock() + self._check_seconds, None, self._republished
         try:
             while True:
                 self._db.appended.clear()
                 if checking is None and clock() >= due:
                     # Beside the publishing: it takes a tenth of a second.
                     checking = asyncio.create_task(self._forgot(await self._marks(session)))
+                    republished = self._republished
                 if checking is not None and checking.done():
-                    if checking.result():
+                    if checking.result() and republished == self._republished:  # a page may have found it out first
                         await self._republish(session)
+                        self._last.clear()
                     due, checking = clock() + self._check_seconds, None
                 if await self._page(session, producer) == PAGE:
                     continue
@@ -152,8 +157,7 @@ class Relay:
                         await self._db.appended.wait()
         finally:
             if checking is not None:
-                checking.cancel()
-                await asyncio.wait([checking])
+                await cancel([checking])
 
     async def _page(self, session: asyncpg.Connection, producer: AIOKafkaProducer) -> int:
         rows = await session.fetch(
@@ -232,6 +236,7 @@ class Relay:
     async def _republish(self, session: asyncpg.Connection) -> None:
         async with session.transaction():
             await self._put_all_back(session)
+        self._republished += 1
 
     async def _put_all_back(self, session: asyncpg.Connection) -> None:
         schema, count, after = self._schema, 0, 0

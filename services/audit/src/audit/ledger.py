@@ -13,7 +13,7 @@ So the head is held for a moment only, and never within COPY, where no time limi
 import asyncio
 from collections import Counter as Tally
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -184,17 +184,18 @@ class Ledger:
                 self._put_back(works)
         except BaseException as error:
             stopped = not isinstance(error, Exception)
-            _fail(works, Transient("the writer was stopped") if stopped else error)
+            if not written.done():
+                _fail(works, Transient("the writer was stopped") if stopped else error)
             if stopped:
                 raise
         finally:
-            if not written.done():
+            if written.done():
+                for work in works:
+                    work.done.set_result(None)
+                self.appended.set()
+            else:
                 self._state = None
                 written.set_result(False)
-        if written.result():
-            for work in works:
-                work.done.set_result(None)
-            self.appended.set()
 
     def _take(self) -> list[_Work]:
         works, size = list[_Work](), 0
@@ -262,18 +263,16 @@ class Ledger:
         await self._ensure_month(driver, batch.new[0].at, batch.state.at)
         await driver.execute(BEGIN.format(limit=LIMIT))
         try:
-            await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=batch.rows())
             there = None
-            if batch.before is None or await asyncio.shield(batch.before):
-                there = await move(driver, size, batch.state, batch.reads, batch.nodes)
+            with suppress(asyncpg.UniqueViolationError):  # somebody wrote to this place at the same microsecond
+                await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=batch.rows())
+                if batch.before is None or await asyncio.shield(batch.before):
+                    there = await move(driver, size, batch.state, batch.reads, batch.nodes)
             if there is None:
                 await driver.execute("rollback")
                 return
             self._compare_clocks(batch.state.at, batch.was.at, there)
             await driver.execute("commit")
-        except asyncpg.UniqueViolationError:
-            await driver.execute("rollback")  # somebody wrote to this place at the same microsecond
-            return
         except BaseException:
             # Whatever state the session is in: the next one begins anew.
             driver.terminate()
