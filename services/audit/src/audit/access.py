@@ -54,7 +54,7 @@ PLAIN = frozenset(
         *("until", "version", "violations", "workspace"),
     )
 )
-PERSONAL, TEXTS = frozenset({"actor", "person", "q"}), frozenset({"subject", "correlationid", "request"})
+PERSONAL, TEXTS = frozenset({"actor", "owner", "person", "q"}), frozenset({"subject", "correlationid", "request"})
 AN_ID = re.compile(r"[0-9a-fA-F-]{32,36}|([a-z]+:)?p_[a-z2-7]{26}|[^/@:\s]+/[^@:\s]+")
 MOST_NAMES = 20
 WITHHELD = "(withheld)"
