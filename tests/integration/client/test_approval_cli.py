@@ -187,7 +187,10 @@ def champion(hallmark: Hallmark, model_file: Path, team: str) -> str:
     metrics = ("--metric", "accuracy=0.95", "--metric", "latency=5")
     assert hallmark(ANA, "version", "register", "fraud", str(model_file), *metrics)[0] == 0
     words = ("alias", "set", "fraud", "champion", "1", "--reason", "best on May data", "--wait", "0")
-    return heard_of(hallmark, *hallmark(ANA, *words))
+    request_id = heard_of(hallmark, *hallmark(ANA, *words))
+    shown = hallmark(ANA, "request", "show", request_id)[1]
+    assert shown["status"] == "open", shown
+    return request_id
 
 
 def day(ahead: int) -> str:
@@ -230,7 +233,7 @@ def test_an_emergency_is_broken_into_and_reviewed(hallmark: Hallmark, champion: 
     assert "--yes" in error
     assert hallmark(BEN, "request", "break-glass", champion, *reason, "--yes")[0] == 4
     code, passed = hallmark(OLGA, "request", "break-glass", champion, *reason, "--yes")
-    assert code == 0, passed
+    assert code == 0, (passed, hallmark(ANA, "request", "show", champion))
     assert passed["emergency"]["by"] == "olga"
     assert hallmark(ANA, "request", "watch", champion, "--wait", "30")[0] == 0
     assert champion in [one["request_id"] for one in hallmark("rita:risk", "request", "list", "--needs-me")[1]]
