@@ -17,17 +17,8 @@ from notifier.channels import Parcel
 from notifier.channels.email import EmailSender
 from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
-from notifier.domain import (
-    MAX_PAUSE_SECONDS,
-    Outcome,
-    Schedule,
-    Subscription,
-    Try,
-    Verdict,
-    decide,
-    redact,
-    retry_after_seconds,
-)
+from notifier.domain import Subscription
+from notifier.retrying import MAX_PAUSE_SECONDS, Outcome, Schedule, Try, Verdict, decide, redact, retry_after_seconds
 from notifier.wording import notice
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -27,7 +27,7 @@ from kit.migrations import migrate
 from kit.outbound import Guard
 from notifier import app, consumers, queue, views
 from notifier.commands import Commands
-from notifier.domain import Schedule
+from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
 from notifier.vault import Vault

@@ -14,7 +14,7 @@ from tests.support.waiting import until
 from contracts.notifier import Channel
 from kit.outbound import Guard
 from notifier import app, queue, views
-from notifier.domain import Outcome, Schedule, Verdict
+from notifier.retrying import Outcome, Schedule, Verdict
 from notifier.tables import mechanism
 
 from .conftest import Rig
@@ -128,6 +128,34 @@ async def test_retry_after_moves_the_next_try(rig: Rig, receiver: Receiver) -> N
     body = json.loads(failed.value)
     wait = (datetime.fromisoformat(body["next_attempt_at"]) - failed.time).total_seconds()
     assert 3590 < wait < 3610
+
+
+async def test_a_subscription_may_have_pauses_of_its_own(rig: Rig, receiver: Receiver) -> None:
+    receiver.answer = lambda _: 500
+    own = await rig.webhook(f"{receiver.url}/own", retry_seconds=(0.02,))
+    usual = await rig.webhook(f"{receiver.url}/usual")
+    await rig.happens(rig.event())
+    async with rig.worker(pauses=(0.02, 0.02, 0.02)):
+        (first,), (second,) = await rig.all_done(own, 1), await rig.all_done(usual, 1)
+    assert (first["attempts"], second["attempts"]) == (2, 4)
+    assert own["retry_seconds"] == [0.02]
+
+
+async def test_a_receiver_may_give_up_a_message_or_all(rig: Rig, receiver: Receiver) -> None:
+    asked = iter(["abort-message", "disable"])
+    receiver.answer = lambda _: (500, {"webhook-delivery": next(asked), "x-trace": "t1"}, b"")
+    made = await rig.webhook(f"{receiver.url}/hook")
+    await rig.happens(rig.event("churn", 1), rig.event("churn", 2), rig.event("churn", 3))
+    async with rig.worker():
+        first, second, third = await rig.all_done(made, 3)
+    assert [d["status"] for d in (first, second, third)] == ["dead", "dead", "cancelled"]
+    assert len(receiver.hits) == 2
+    (attempt,) = await rig.tries(first)
+    assert attempt["detail"] == "HTTP 500 Internal Server Error (webhook-delivery: abort-message)"
+    assert attempt["headers"]["sent"]["webhook-id"] == f"msg_{first['delivery_id']}"
+    assert attempt["headers"]["sent"]["webhook-signature"] == "[redacted]"
+    assert attempt["headers"]["received"]["x-trace"] == "t1"
+    assert (await rig.events(made))[-1].type == "hallmark.subscription.disabled.v1"
 
 
 async def test_a_dead_endpoint_delays_nobody(rig: Rig, receiver: Receiver) -> None:

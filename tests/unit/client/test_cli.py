@@ -196,6 +196,18 @@ def test_a_subscription_may_stand_for_somebody(run: Run, answers: dict[str, Any]
     assert [(body["types"], body.get("audience")) for body in sent] == [([], None), ([], ["service:oncall"])]
 
 
+def test_a_subscription_has_pauses_of_its_own(run: Run, answers: dict[str, Any]) -> None:
+    services = dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r")
+    answers["/.well-known/hallmark.json"] = (200, services)
+    answers["/v1/subscriptions"] = (201, {"subscription_id": "s-1", "channel": "webhook", "address": "https://h/x"})
+    assert run("notify", "subscribe", "webhook", "https://h/x", "--retry", "5s, 5m,2h")[0] == 0
+    code, _, err = run("notify", "subscribe", "webhook", "https://h/x", "--retry", "5s,soon")
+    assert code != 0
+    assert "5s,5m,2h" in err
+    assert notify._pauses("5s, 5m,2h,1d") == (5, 300, 7200, 86400)
+    assert notify._pauses(None) == ()
+
+
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
     odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
     answers["/v1/models"] = (200, {"items": [odd], "next": None})

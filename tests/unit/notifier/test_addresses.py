@@ -6,7 +6,7 @@ import pytest
 
 from kit.outbound import AddressRefused
 from notifier.addresses import check_mailbox, hidden, visible
-from notifier.domain import redact
+from notifier.retrying import redact
 
 
 @pytest.mark.parametrize("address", ["ana@example.org", "a.b+c@x-y.example", "o'hara@example.org"])

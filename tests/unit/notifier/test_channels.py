@@ -24,7 +24,7 @@ from notifier.channels.http import post
 from notifier.channels.render import Renderer, clipped
 from notifier.channels.slack import SlackSender
 from notifier.channels.webhook import WebhookSender
-from notifier.domain import Verdict
+from notifier.retrying import Verdict
 from notifier.wording import notice
 
 WORDS = (wording, registry_words, approval_words, people_words)
@@ -287,6 +287,11 @@ async def test_a_webhook_is_signed_for_this_try_and_verifies_with_the_public_lib
         (429, {"retry-after": "7"}, Verdict.RETRY),
         (500, {}, Verdict.RETRY),
         (503, {"retry-after": "7"}, Verdict.RETRY),
+        (500, {"webhook-delivery": "abort-message"}, Verdict.REFUSED),
+        (500, {"webhook-delivery": " Disable "}, Verdict.GONE),
+        (500, {"webhook-delivery": "please"}, Verdict.RETRY),
+        (200, {"webhook-delivery": "abort-message"}, Verdict.SUCCEEDED),
+        (200, {"webhook-delivery": "disable"}, Verdict.SUCCEEDED),
     ],
 )
 async def test_what_an_answer_means(status: int, headers: dict[str, str], verdict: Verdict) -> None:
@@ -296,6 +301,20 @@ async def test_what_an_answer_means(status: int, headers: dict[str, str], verdic
         outcome = await post(client, "https://x.example/", b"", {}, timeout=2, secrets=["s3cret"])
     assert (outcome.verdict, outcome.status, outcome.response) == (verdict, status, "said [redacted]")
     assert outcome.retry_after == (7.0 if "retry-after" in headers else None)
+    assert outcome.disable == ("disable" in headers.get("webhook-delivery", "").lower())
+
+
+async def test_a_try_keeps_headers_without_secrets() -> None:
+    answer = {"set-cookie": "a=1", "x-said": "the s3cret " + "x" * 900, "x-request-id": "r1"}
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=answer, stream=httpx2.ByteStream(b"")))
+    sent = {"webhook-id": "msg_1", "webhook-signature": "v1,abc", "Authorization": "Bearer x"}
+    async with httpx2.AsyncClient(transport=transport) as client:
+        outcome = await post(client, "https://x.example/", b"", sent, timeout=2, secrets=["s3cret"])
+    assert outcome.sent == {"webhook-id": "msg_1", "webhook-signature": "[redacted]", "authorization": "[redacted]"}
+    assert outcome.received["set-cookie"] == "[redacted]"
+    assert outcome.received["x-said"].startswith("the [redacted] xxx")
+    assert len(outcome.received["x-said"]) == 200
+    assert outcome.received["x-request-id"] == "r1"
 
 
 async def test_an_endless_or_dripping_answer_ends_in_time() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from notifier import queue
-from notifier.domain import Schedule
+from notifier.retrying import Schedule
 from notifier.vault import Vault
 from notifier.worker import Worker
 

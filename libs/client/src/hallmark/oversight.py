@@ -75,15 +75,18 @@ class Oversight(Connection):
         model: str = "*",
         secret: str | None = None,
         audience: Sequence[str] = (),
+        retry_seconds: Sequence[float] = (),
     ) -> Subscription:
         """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
 
         `types` are changes of stages by default. With an `audience` (`group:risk`, `user:ann`, `service:oncall`,
-        `channel:ml`) only what addresses one of these names comes, of any type by default.
+        `channel:ml`) only what addresses one of these names comes, of any type by default. `retry_seconds` are the
+        pauses after failed tries, instead of the service's own.
         """
-        body = {"channel": channel, "address": address, "types": list(types), "model": model}
+        body: dict[str, Any] = {"channel": channel, "address": address, "types": list(types), "model": model}
         body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
         body |= {"audience": list(audience)} if audience else {}
+        body |= {"retry_seconds": list(retry_seconds)} if retry_seconds else {}
         return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
 
     def subscriptions(self) -> Iterator[Subscription]:

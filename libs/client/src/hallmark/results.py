@@ -267,6 +267,7 @@ class Subscription(Result):
     owner: str | None = None
     secret: str | None = None
     audience: list[str] = Field(default_factory=list)
+    retry_seconds: list[float] | None = None
 
 
 class Remark(Result):

@@ -14,10 +14,16 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
 
 
+# Seconds between two tries of a delivery.
+Pause = Annotated[float, Field(gt=0, le=24 * 3600)]
+Pauses = Annotated[tuple[Pause, ...], Field(min_length=1, max_length=30)]
+
+
 class SubscriptionCreated(Message):
     """Who hears of what, and where. Secrets never travel.
 
     With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only what is addressed to one of it.
+    `retry_seconds` are its own pauses after failed tries, instead of the service's.
     """
 
     TYPE: ClassVar[str] = "hallmark.subscription.created.v1"
@@ -29,6 +35,7 @@ class SubscriptionCreated(Message):
     workspace: Line
     model: Line
     audience: tuple[Line, ...] = ()
+    retry_seconds: Pauses | None = None
 
 
 class SubscriptionRemoved(Message):

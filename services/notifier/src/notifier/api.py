@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.access import Action, Role
-from contracts.notifier import Channel
+from contracts.notifier import Channel, Pauses
 from contracts.payload import Line, Workspace
 from kit.auth import Principal
 from kit.db import Database
@@ -31,6 +31,7 @@ class NewSubscription(BaseModel):
 
     With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only events that address one of these
     names are delivered: an emergency that pages them, an escalation to them, a vote on their behalf.
+    `retry_seconds` are the pauses after failed tries, instead of the service's own: one try more than pauses.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -42,6 +43,7 @@ class NewSubscription(BaseModel):
     model: ModelGlob = "*"
     audience: Annotated[tuple[Line, ...], Field(max_length=20)] = ()
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
+    retry_seconds: Pauses | None = None
 
 
 class SubscriptionDocument(BaseModel):
@@ -55,6 +57,7 @@ class SubscriptionDocument(BaseModel):
     workspace: str
     model: str
     audience: list[str] = Field(default_factory=list)
+    retry_seconds: list[float] | None = None
     status: Literal["active", "removed", "disabled"]
     reason: str | None
     created_at: str
@@ -79,6 +82,13 @@ class DeliveryDocument(BaseModel):
     closed_at: str | None
 
 
+class HeadersDocument(BaseModel):
+    """Without secrets."""
+
+    sent: dict[str, str]
+    received: dict[str, str]
+
+
 class TryDocument(BaseModel):
     """An `unknown` outcome: the try is under way, or was cut off and the receiver may have got it."""
 
@@ -89,6 +99,7 @@ class TryDocument(BaseModel):
     latency_ms: float | None
     detail: str
     response: str
+    headers: HeadersDocument
 
 
 class DeliveryDetail(DeliveryDocument):
@@ -150,6 +161,7 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
             model=body.model,
             secret=body.secret,
             audience=audience,
+            retry_seconds=body.retry_seconds,
             idempotency_key=idempotency_key,
         )
         return SubscriptionDocument(**made)

@@ -22,8 +22,8 @@ from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
 from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
-from notifier.domain import Schedule
 from notifier.queue import ACTOR
+from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
 from notifier.vault import Vault

@@ -2,6 +2,7 @@
 
 import json
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -64,6 +65,7 @@ class Commands:
         model: str = "*",
         secret: str | None = None,
         audience: tuple[str, ...] = (),
+        retry_seconds: tuple[float, ...] | None = None,
         idempotency_key: str | None = None,
     ) -> Document:
         """The new subscription; with `secret` when one was made for it, which nothing will show again.
@@ -78,7 +80,16 @@ class Commands:
         await self._check(channel, address, secret)
         plain = channel is Channel.EMAIL and not self._hides_mailboxes
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
-        asked = [channel, address, list(types), workspace, model, secret, *([list(audience)] if audience else [])]
+        asked: list[Any] = [
+            channel,
+            address,
+            list(types),
+            workspace,
+            model,
+            secret,
+            *([list(audience)] if audience else []),
+        ]
+        asked += [{"retry_seconds": list(retry_seconds)}] if retry_seconds else []
         digest = sha256(canonical_json(asked)).hexdigest()
         async with self._db.transaction() as tx:
             if idempotency_key is not None:
@@ -96,6 +107,7 @@ class Commands:
                 workspace=workspace,
                 model=model,
                 audience=audience,
+                retry_seconds=retry_seconds,
             )
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
             if not plain:

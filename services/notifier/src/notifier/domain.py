@@ -1,33 +1,19 @@
-"""What matches, when to try again, what an outcome means: pure, no I/O."""
+"""Subscriptions, and what matches them: pure, no I/O."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Any
 from uuid import UUID, uuid5
 
 from contracts.audience import recipients_of, user
 from contracts.envelope import Envelope
 from contracts.lifecycle import parse_subject
-from contracts.notifier import (
-    Channel,
-    DeliveryDead,
-    DeliveryFailed,
-    DeliverySucceeded,
-    SubscriptionCreated,
-    SubscriptionDisabled,
-    SubscriptionRemoved,
-)
-from contracts.payload import Message
+from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
 
 DEFAULT_TYPES = ("hallmark.stage.*",)
 # Of a subscription for somebody: whatever addresses them.
 ADDRESSED_TYPES = ("hallmark.*",)
-MAX_PAUSE_SECONDS = 24 * 3600.0
-JITTER = 0.2
 # Two hosts told the times that are compared: an event too many is better than one lost.
 CLOCKS_DIFFER = timedelta(seconds=60)
 # Any fixed value does; it must never change, since receivers drop repetitions by the ids made from it.
@@ -37,7 +23,8 @@ _DELIVERIES = UUID("6f2d4c1e-5a0b-5c8e-9f57-68616c6c6d6b")
 @dataclass(frozen=True)
 class Subscription:
     """`address` is what people may see of it; the full one of Slack and webhooks is a secret. `audience` are the names
-    that it stands for; without one it stands for nobody and hears of all that its other filters let through."""
+    that it stands for; without one it stands for nobody and hears of all that its other filters let through.
+    `retry_seconds` are pauses of its own between tries."""
 
     subscription_id: str
     owner: str
@@ -51,19 +38,22 @@ class Subscription:
     reason: str | None = None
     ended_at: datetime | None = None
     audience: tuple[str, ...] = ()
+    retry_seconds: tuple[float, ...] | None = None
 
     @property
     def active(self) -> bool:
         return self.status == "active"
 
     def wants(self, envelope: Envelope) -> bool:
-        """Whether an event is for it: active, of a wanted type and model, addressed to its audience if it has one, and
-        not from before it was created."""
+        """Whether an event is for it now: active, not from before it was created, and let through by its filters."""
+        return self.active and envelope.time >= self.created_at - CLOCKS_DIFFER and self.hears_of(envelope)
+
+    def hears_of(self, envelope: Envelope) -> bool:
+        """Whether its filters let an event through, whenever it was: of a wanted type and model, and addressed to its
+        audience if it has one."""
         workspace, model = place_of(envelope)
         return (
-            self.active
-            and envelope.time >= self.created_at - CLOCKS_DIFFER
-            and fnmatchcase(model, self.model)
+            fnmatchcase(model, self.model)
             and any(fnmatchcase(envelope.type, pattern) for pattern in self.types)
             and (workspace == self.workspace or (workspace is None and self._personal(envelope)))
             and (not self.audience or not recipients_of(envelope).isdisjoint(self.audience))
@@ -89,6 +79,7 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 model=made.model,
                 created_at=envelope.time,
                 audience=made.audience,
+                retry_seconds=made.retry_seconds,
             )
         case SubscriptionRemoved.TYPE if state:
             by = envelope.payload(SubscriptionRemoved).removed_by
@@ -131,104 +122,3 @@ def unknown_types(patterns: Sequence[str], known: Iterable[str]) -> list[str]:
 def delivery_id(subscription_id: str, event_id: str) -> UUID:
     """The same for every try, and after a rebuild: receivers drop repetitions by it."""
     return uuid5(_DELIVERIES, f"{subscription_id}:{event_id}")
-
-
-class Verdict(StrEnum):
-    SUCCEEDED = "succeeded"
-    RETRY = "retry"
-    REFUSED = "refused"
-    GONE = "gone"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one try ended. `retry_after` is in seconds; `response` is an excerpt with the secrets taken out."""
-
-    verdict: Verdict
-    detail: str
-    status: int | None = None
-    response: str = ""
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Pauses between tries, in seconds. `jitter` spreads them by that share to either side."""
-
-    pauses: tuple[float, ...]
-    jitter: float = JITTER
-
-    def pause(self, tries: int, retry_after: float | None, chance: float) -> float | None:
-        """How long to wait after try number `tries` failed, or None when none is left. `chance` is in [0, 1)."""
-        if tries > len(self.pauses):
-            return None
-        planned = self.pauses[tries - 1] * (1 - self.jitter + 2 * self.jitter * chance)
-        return min(max(planned, retry_after or 0.0), MAX_PAUSE_SECONDS)
-
-
-@dataclass(frozen=True)
-class Try:
-    """One try of a delivery: what its event says, whatever the outcome."""
-
-    delivery_id: str
-    subscription_id: str
-    event_id: str
-    event_type: str
-    attempt: int
-    tries: int
-    latency_ms: float
-
-
-@dataclass(frozen=True)
-class Next:
-    """What an outcome leads to: the delivery's status, when it is due again, and the events that record it."""
-
-    status: str
-    due_at: datetime | None
-    events: tuple[Message, ...] = field(default_factory=tuple)
-
-
-def decide(
-    done: Try, outcome: Outcome, schedule: Schedule, *, at: datetime, chance: float, active: bool = True
-) -> Next:
-    """What follows from one try. A subscription that has ended meanwhile gets no further one."""
-    said: dict[str, Any] = {
-        "delivery_id": done.delivery_id,
-        "subscription_id": done.subscription_id,
-        "event_id": done.event_id,
-        "event_type": done.event_type,
-        "attempt": done.attempt,
-        "latency_ms": done.latency_ms,
-        "detail": outcome.detail,
-    }
-    if outcome.verdict is Verdict.SUCCEEDED:
-        return Next("succeeded", None, (DeliverySucceeded(**said),))
-    if outcome.verdict is Verdict.GONE:
-        gone = SubscriptionDisabled(subscription_id=done.subscription_id, reason=outcome.detail)
-        return Next("dead", None, (DeliveryDead(**said), *((gone,) if active else ())))
-    pause = schedule.pause(done.tries, outcome.retry_after, chance) if outcome.verdict is Verdict.RETRY else None
-    if pause is None or not active:
-        return Next("dead", None, (DeliveryDead(**said),))
-    due = at + timedelta(seconds=pause)
-    return Next("pending", due, (DeliveryFailed(**said, next_attempt_at=due),))
-
-
-def retry_after_seconds(header: str | None, at: datetime) -> float | None:
-    """The `Retry-After` header (seconds or a date); None when absent or malformed."""
-    if not header:
-        return None
-    if header.strip().isascii() and header.strip().isdecimal():
-        return min(float(header.strip()[:12]), MAX_PAUSE_SECONDS)
-    try:
-        when = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return min(max((when - at).total_seconds(), 0.0), MAX_PAUSE_SECONDS)
-
-
-def redact(text: str, secrets: Iterable[str], limit: int = 2048) -> str:
-    """At most `limit` characters, without the secrets and without control characters."""
-    for secret in sorted((s for s in secrets if s), key=len, reverse=True):
-        text = text.replace(secret, "[redacted]")
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)[:limit]

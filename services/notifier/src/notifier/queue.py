@@ -17,7 +17,8 @@ from contracts.envelope import Envelope
 from contracts.notifier import SubscriptionDisabled
 from kit.events import Cause, EventLog, New
 from notifier import views
-from notifier.domain import Next, Outcome, Schedule, Subscription, Try, decide, delivery_id
+from notifier.domain import Subscription, delivery_id
+from notifier.retrying import Next, Outcome, Schedule, Try, decide
 from notifier.tables import AttemptRow, DeliveryRow, SecretRow, SourceEventRow, SubscriptionRow
 from notifier.views import stream_of, t
 
@@ -178,6 +179,7 @@ async def record(
             latency_ms=latency_ms,
             detail=outcome.detail,
             response=outcome.response,
+            headers={"sent": dict(outcome.sent), "received": dict(outcome.received)},
         )
     )
     mine = sa.and_(delivery.c.delivery_id == held.delivery_id, delivery.c.attempts == held.attempt)
@@ -195,6 +197,8 @@ async def record(
         latency_ms=latency_ms,
     )
     active = state is not None and state.active
+    own = state and state.retry_seconds
+    schedule = Schedule(own) if own else schedule
     follows = decide(done, outcome, schedule, at=at, chance=chance, active=active)
     closed = follows.due_at is None
     await tx.execute(

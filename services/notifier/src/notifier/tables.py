@@ -42,6 +42,7 @@ class SubscriptionRow(Table, table=True):
     created_at: datetime = Field(sa_column=timestamp(nullable=False))
     ended_at: datetime | None = Field(sa_column=timestamp())
     audience: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    retry_seconds: list[Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
 
 
 class SecretRow(Table, table=True):
@@ -92,7 +93,8 @@ class DeliveryRow(Table, table=True):
 
 
 class AttemptRow(Table, table=True):
-    """Written when the try begins. One without an outcome was cut off: the receiver may have got it."""
+    """Written when the try begins. One without an outcome was cut off: the receiver may have got it. `headers`: those
+    `sent` and those `received`, without secrets."""
 
     __tablename__ = "attempt"
 
@@ -104,6 +106,7 @@ class AttemptRow(Table, table=True):
     latency_ms: float | None
     detail: str | None
     response: str | None
+    headers: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
 
 
 VIEWS = (SubscriptionRow,)

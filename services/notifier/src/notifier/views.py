@@ -39,6 +39,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
         return
     values = {name: getattr(state, name) for name in SubscriptionRow.model_fields}
     values |= {"types": list(state.types), "audience": list(state.audience)}
+    values |= {"retry_seconds": state.retry_seconds and list(state.retry_seconds)}
     statement = insert(t(SubscriptionRow)).values(values)
     await tx.execute(
         statement.on_conflict_do_update(
@@ -67,6 +68,7 @@ def read(row: Any) -> Subscription:
     """A row as the domain sees it."""
     values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
     lists = {"types": tuple(row.types), "audience": tuple(row.audience)}
+    lists |= {"retry_seconds": row.retry_seconds and tuple(row.retry_seconds)}
     return Subscription(**{**values, "channel": Channel(row.channel), **lists})
 
 
@@ -112,6 +114,7 @@ def document(state: Subscription) -> Document:
         "workspace": state.workspace,
         "model": state.model,
         "audience": list(state.audience),
+        "retry_seconds": list(state.retry_seconds) if state.retry_seconds else None,
         "status": state.status,
         "reason": state.reason,
         "created_at": state.created_at.isoformat(),
@@ -189,4 +192,5 @@ def _attempt(row: Any) -> Document:
         "latency_ms": row.latency_ms,
         "detail": row.detail or "",
         "response": row.response or "",
+        "headers": row.headers or {"sent": {}, "received": {}},
     }

@@ -20,8 +20,8 @@ from kit.errors import is_transient
 from kit.events import EventLog
 from notifier import queue
 from notifier.channels import Parcel, Sender
-from notifier.domain import Outcome, Schedule, Verdict
 from notifier.queue import Lease
+from notifier.retrying import Outcome, Schedule, Verdict
 from notifier.vault import Vault, VaultError
 
 log = structlog.get_logger()
@@ -110,10 +110,10 @@ class Worker:
         try:
             return await self._senders[lease.subscription.channel].send(self._parcel(lease))
         except VaultError as error:
-            return Outcome(Verdict.RETRY, str(error))
+            return Outcome(Verdict.RETRY, str(error), ours=True)
         except Exception as error:
             log.error("cannot send", delivery_id=str(lease.delivery_id), exc_info=error)
-            return Outcome(Verdict.RETRY, f"an error of the notifier: {type(error).__name__}")
+            return Outcome(Verdict.RETRY, f"an error of the notifier: {type(error).__name__}", ours=True)
 
     def _parcel(self, lease: Lease) -> Parcel:
         of = lease.subscription

@@ -1,5 +1,6 @@
 """`hallmark notify`"""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from hallmark.output import Json, client, emit, example, out, table
 from hallmark.output import app as noun
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 app = noun("notify", "Subscriptions: who hears of what, where.")
 
 
@@ -39,13 +41,22 @@ def subscribe(
             help="Only what pages, reminds or tells this name: group:NAME, user:NAME, service:NAME, channel:NAME.",
         ),
     ] = None,
+    retry: Annotated[
+        str | None, typer.Option(help="Pauses after failed tries, instead of three days' worth: 5s,5m,2h.")
+    ] = None,
     secret: Annotated[str | None, typer.Option(help="Signs webhooks; whsec_...", envvar="HALLMARK_SECRET")] = None,
     as_json: Json = False,
 ) -> None:
     """Have events delivered. A webhook's secret is shown once."""
     with client(ctx) as hallmark:
         made = hallmark.subscribe(
-            channel.value, address, types=types or (), model=model, secret=secret, audience=audience or ()
+            channel.value,
+            address,
+            types=types or (),
+            model=model,
+            secret=secret,
+            audience=audience or (),
+            retry_seconds=_pauses(retry),
         )
     secret_line = f"\nsecret: {made.secret}" if made.secret else ""
     emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{secret_line}", markup=False))
@@ -86,3 +97,11 @@ def remove(
     with client(ctx) as hallmark:
         hallmark.unsubscribe(subscription_id)
     out.print("removed")
+
+
+def _pauses(text: str | None) -> tuple[float, ...]:
+    """Seconds of `5s,5m,2h`."""
+    found = [re.fullmatch(r"(\d{1,7})([smhd])", part.strip()) for part in text.split(",")] if text else []
+    if not all(found):
+        raise typer.BadParameter(f"{text!r} is no list of durations such as 5s,5m,2h", param_hint="--retry")
+    return tuple(float(match[1]) * _UNITS[match[2]] for match in found if match)

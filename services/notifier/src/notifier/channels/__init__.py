@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.envelope import Envelope
-from notifier.domain import Outcome
+from notifier.retrying import Outcome
 
 
 @dataclass(frozen=True)

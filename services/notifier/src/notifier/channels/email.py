@@ -13,8 +13,8 @@ import aiosmtplib
 from contracts.envelope import now
 from notifier.channels import Parcel
 from notifier.channels.render import Renderer, clipped
-from notifier.domain import Outcome, Verdict, redact
 from notifier.notices import one_line
+from notifier.retrying import Outcome, Verdict, redact
 from notifier.wording import notice
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -54,7 +54,7 @@ class EmailSender:
     async def send(self, parcel: Parcel) -> Outcome:
         smtp = self._smtp
         if smtp is None:
-            return Outcome(Verdict.RETRY, "no mail server is set: HALLMARK_SMTP_HOST")
+            return Outcome(Verdict.RETRY, "no mail server is set: HALLMARK_SMTP_HOST", ours=True)
         hidden = tuple(s for s in (smtp.password, parcel.address) if s)  # servers like to repeat the address
         try:
             # The library's own limit is per step of the conversation.

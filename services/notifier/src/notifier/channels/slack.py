@@ -10,7 +10,7 @@ from contracts.envelope import Envelope
 from notifier.channels import Parcel
 from notifier.channels.http import post
 from notifier.channels.render import Renderer, clipped
-from notifier.domain import Outcome
+from notifier.retrying import Outcome
 from notifier.wording import notice
 
 BLOCK_TEXT = 3000

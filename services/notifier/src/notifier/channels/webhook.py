@@ -10,7 +10,7 @@ from contracts.envelope import CONTENT_TYPE, Envelope
 from kit.webhooks import PREFIX, headers_of
 from notifier.channels import Parcel
 from notifier.channels.http import post
-from notifier.domain import Outcome
+from notifier.retrying import Outcome
 
 
 def message_id(delivery_id: str) -> str:
