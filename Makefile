@@ -54,7 +54,8 @@ soak: $(READY) ## races 1,000 times, walks 300 times, a kill at each await, two 
 	@$(BIN)/python -m tests.bench.audit_soak
 
 bench-audit: $(READY) ## ingest of the audit log against plain COPY, and from a commit to its query (leave the machine alone)
-	@$(BIN)/python -m tests.bench.audit && $(BIN)/python -m tests.bench.audit_latency
+	@$(BIN)/python -m tests.bench.audit && $(BIN)/python -m tests.bench.audit --batch 1 --count 3000 \
+	&& $(BIN)/python -m tests.bench.audit_latency
 
 schemas: $(READY) ## write the JSON Schemas and the API documents anew
 	@$(BIN)/python -m contracts.catalog libs/contracts/schemas && $(BIN)/python deploy/documents.py

@@ -5,7 +5,7 @@
 PostgreSQL as the embedded mode runs it, with fsync. Pairs are interleaved: COPY, log, COPY, log, ... The median of the
 ratios is what counts; rates depend on the machine and on what else it does. Both sides write batches of the same size.
 The log's side is the ledger: leaves, hashes, tree head, offsets, committed. Views, tiles and signatures follow behind
-it (`audit_soak` runs them all). Ends with status 1 below 0.65.
+it (`audit_soak` runs them all). Ends with status 1 below 0.65, in batches of one (`--batch 1 --count 3000`) below 0.40.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from kit.db import Database
 from kit.main import spare_garbage_collection
 from kit.migrations import migrate
 
-MUST = 0.65
+MUST, MUST_OF_ONE = 0.65, 0.40
 BODY = DeliverySucceeded(
     delivery_id="d" * 36,
     subscription_id="s" * 36,
@@ -88,23 +88,23 @@ class Bench:
         ]
 
     async def copy(self, sent: Sequence[Record], count: int) -> float:
-        """Rows a second of plain COPY, into a table made as `entry` is, by one connection. Rows are made before."""
-        at = now()
-        rows = []
-        for n, r in zip(range(self._plain, self._plain + count), cycle(sent), strict=False):
-            data = leaf_of(r, at).encode()
-            rows.append((n, at, r.topic, r.partition, n, data, leaf_hash(data)))
-        self._plain += count
+        """Rows a second of plain COPY, into a table made as `entry` is, by one connection. The rows of a batch are made
+        just before it, off the clock: as fresh in the processor's cache as the log's are."""
+        at, seconds, source = now(), 0.0, cycle(sent)
         connection = await asyncpg.connect(self.admin)
         try:
-            begun = time.perf_counter()
-            for start in range(0, len(rows), self.batch):
-                await connection.copy_records_to_table(
-                    "plain", columns=COLUMNS, records=rows[start : start + self.batch]
-                )
-            return len(rows) / (time.perf_counter() - begun)
+            for start in range(self._plain, self._plain + count, self.batch):
+                rows = []
+                for n, r in zip(range(start, min(start + self.batch, self._plain + count)), source, strict=False):
+                    data = leaf_of(r, at).encode()
+                    rows.append((n, at, r.topic, r.partition, n, data, leaf_hash(data)))
+                begun = time.perf_counter()
+                await connection.copy_records_to_table("plain", columns=COLUMNS, records=rows)
+                seconds += time.perf_counter() - begun
         finally:
             await connection.close()
+        self._plain += count
+        return count / seconds
 
     async def log(self, ledger: Ledger, sent: Sequence[Record], count: int) -> float:
         """Records a second into the log: leaves, hashes, tree, offsets, committed. Two callers, as consumers are."""
@@ -162,8 +162,9 @@ async def run(bench: Bench, pairs: int, count: int) -> bool:
         )
     await db.close()
     median = statistics.median(ratios)
-    print(f"batch {bench.batch}, {count} records a run: median ratio {median:.2f} (must {MUST}, goal 0.80)")
-    return median >= MUST
+    must, goal = (MUST, ", goal 0.80") if bench.batch > 1 else (MUST_OF_ONE, "")
+    print(f"batch {bench.batch}, {count} records a run: median ratio {median:.2f} (must {must:.2f}{goal})")
+    return median >= must
 
 
 if __name__ == "__main__":

@@ -145,13 +145,13 @@ class Database:
             pool_size=pool,
             max_overflow=pool,
             pool_timeout=10,
-            pool_pre_ping=True,
             hide_parameters=True,  # errors are logged, and what is stored may be somebody's name or secret
             connect_args={
                 "timeout": 5,
                 "server_settings": {"application_name": name, "statement_timeout": str(statement_timeout_ms)},
             },
         )
+        sa.event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -178,6 +178,13 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
+    """The pool then gives another. A driver on the loop is told when its session ends: `pool_pre_ping` would ask the
+    server before every transaction, which costs as much as a statement."""
+    if connection.driver_connection.is_closed():
+        raise sa.exc.DisconnectionError
 
 
 async def digests(tx: AsyncConnection, schema: str, tables: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ What is wrong with a record is found here, when it is read for the first time, a
 later must not judge anew what was judged with the keys of its day.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -23,6 +23,7 @@ log = structlog.get_logger()
 PROJECTED = Gauge("hallmark_audit_projected_size", "Entries in the views")
 PAGE = 500
 POLL_SECONDS = 0.5
+Fold = Callable[[AsyncConnection, Sequence[Item]], Awaitable[list[Reading]]]
 START = sa.select(follower.c.next).where(follower.c.name == VIEWS).scalar_subquery()
 NEXT = (
     sa.select(START.label("start"), entry.c.index, entry.c.leaf)
@@ -66,14 +67,33 @@ class Projector:
         start, following = rows[0]["start"], rows[-1]["index"] + 1
         # Before the transaction: keys and large leaves may come from far away.
         items = [await self._item(row["index"], row["leaf"]) for row in rows]
+        try:
+            taken = await self._take(start, following, items, self._views.fold)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            # Rare, and two statements dearer: whatever fails is told apart from the rest.
+            taken = await self._take(start, following, items, self._views.project_page)
+        if taken:
+            PROJECTED.set(following)
+            self.projected.set()
+        return len(rows)
+
+    async def _take(self, start: int, following: int, items: Sequence[Item], fold: Fold) -> bool:
+        """One transaction. False: another replica took the page."""
         async with self._db.transaction() as tx:
             mine = sa.update(follower).where(follower.c.name == VIEWS, follower.c.next == start)
             if (await tx.execute(mine.values(next=following))).rowcount == 0:
-                return len(rows)  # another replica took the page
-            await self._fold(tx, items)
-        PROJECTED.set(following)
-        self.projected.set()
-        return len(rows)
+                return False
+            told = await fold(tx, items)
+            found = [
+                {"index": item.index, "code": reading.flaw.code, "detail": reading.flaw.detail}
+                for item, reading in zip(items, told, strict=True)
+                if reading.flaw is not None
+            ]
+            if found:
+                await tx.execute(sa.insert(finding), found)
+        return True
 
     async def _item(self, index: int, data: bytes) -> Item:
         try:
@@ -81,16 +101,6 @@ class Projector:
         except (ValueError, Contradiction) as error:
             return Item(index, None, Reading(flaw=Flaw(LEAF_LOST, clean(repr(error)))))
         return Item(index, leaf, await self._views.check(read(leaf.topic, leaf.key, leaf.headers, leaf.value)))
-
-    async def _fold(self, tx: AsyncConnection, items: Sequence[Item]) -> None:
-        told = await self._views.project_page(tx, items)
-        found = [
-            {"index": item.index, "code": reading.flaw.code, "detail": reading.flaw.detail}
-            for item, reading in zip(items, told, strict=True)
-            if reading.flaw is not None
-        ]
-        if found:
-            await tx.execute(sa.insert(finding), found)
 
 
 async def position(tx: AsyncConnection, name: str, *, lock: bool = False) -> int:

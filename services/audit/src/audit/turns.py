@@ -34,13 +34,19 @@ class Turns:
             return
         self._last |= dict.fromkeys(wanted, 0)
         self._waiting |= {stream: set() for stream in wanted}
-        for table, take in ((progress, self._last.__setitem__), (early, lambda s, n: self._waiting[s].add(n))):
-            t = table.c
-            found = sa.select(t.stream, t.sequence).where(
-                t.consumer == STAGES, t.stream == sa.any_(sa.literal(wanted, sa.ARRAY(sa.Text)))
+        found = sa.union_all(
+            *(
+                sa.select(table.c.stream, table.c.sequence, sa.literal(waits).label("waits")).where(
+                    table.c.consumer == STAGES, table.c.stream == sa.any_(sa.literal(wanted, sa.ARRAY(sa.Text)))
+                )
+                for table, waits in ((progress, False), (early, True))
             )
-            for stream, sequence in await self._tx.execute(found):
-                take(stream, sequence)
+        )
+        for stream, sequence, waits in await self._tx.execute(found):
+            if waits:
+                self._waiting[stream].add(sequence)
+            else:
+                self._last[stream] = sequence
 
     async def admit(self, envelope: Envelope) -> Admission:
         """Moves the stream's progress when `envelope` is the next one; keeps it when it is early."""

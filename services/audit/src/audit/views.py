@@ -106,7 +106,7 @@ class Views:
             return []
         try:
             async with tx.begin_nested():
-                return await self._project(tx, items)
+                return await self.fold(tx, items)
         except Exception as error:
             if is_transient(error):
                 raise
@@ -116,7 +116,8 @@ class Views:
         half = len(items) // 2
         return [*await self.project_page(tx, items[:half]), *await self.project_page(tx, items[half:])]
 
-    async def _project(self, tx: AsyncConnection, items: Sequence[Item]) -> list[Reading]:
+    async def fold(self, tx: AsyncConnection, items: Sequence[Item]) -> list[Reading]:
+        """As `project_page`, all or nothing: raises whatever the fold of an entry raises."""
         page = Page(tx)
         envelopes = [(item.leaf.topic, item.reading.envelope) for item in items if item.leaf is not None]
         await page.load((topic, envelope.id) for topic, envelope in envelopes if envelope is not None)
