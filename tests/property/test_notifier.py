@@ -18,6 +18,7 @@ from notifier.channels.email import EmailSender
 from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
 from notifier.domain import Subscription
+from notifier.matching import Seen
 from notifier.retrying import MAX_PAUSE_SECONDS, Outcome, Schedule, Try, Verdict, decide, redact, retry_after_seconds
 from notifier.wording import notice
 
@@ -78,9 +79,9 @@ def test_an_audience_hears_what_each_of_its_names_hears_and_never_more(
     message = RequestEscalated(request_id="r", step="s", action="notify", to=tuple(sorted(to)))
     told = Envelope.of(message, source="s", subject="default/churn/1", key="k", sequence=1, time=AT)
     plain = Subscription("s", "ana", Channel.SLACK, "a", ("hallmark.*",), workspace, "*", AT)
-    wanted = replace(plain, audience=tuple(audience)).wants(told)
-    assert wanted == any(replace(plain, audience=(name,)).wants(told) for name in audience)
-    assert wanted == (plain.wants(told) and not to.isdisjoint(audience))
+    wanted = replace(plain, audience=tuple(audience)).wants(Seen(told))
+    assert wanted == any(replace(plain, audience=(name,)).wants(Seen(told)) for name in audience)
+    assert wanted == (plain.wants(Seen(told)) and not to.isdisjoint(audience))
 
 
 @given(st.text("XYZ012", min_size=1, max_size=40), st.text(max_size=200), st.text(max_size=200))

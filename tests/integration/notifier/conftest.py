@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import httpx2
 import pytest
 from aiosmtpd.smtp import SMTP
+from fastapi import FastAPI
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
@@ -23,15 +25,19 @@ from contracts.topics import NOTIFIER_EVENTS
 from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
+from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 from kit.outbound import Guard
 from notifier import app, consumers, queue, views
+from notifier.app import build as notifier_build
 from notifier.commands import Commands
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
 from notifier.vault import Vault
 from notifier.worker import Worker
+
+from .asking import ACCESS, As
 
 DIGEST = "sha256:" + "a" * 64
 MIGRATIONS = Path(app.__file__).parent / "migrations"
@@ -218,3 +224,30 @@ async def rig(database: str, mailbox: Mailbox, tmp_path: Path) -> AsyncIterator[
     commands = Commands(db, log, Inbox(mechanism), Guard(settings.webhook_allow), vault, mail=True)
     yield Rig(db, settings, log, commands, vault)
     await db.close()
+
+
+@pytest.fixture
+async def person(rig: Rig, tmp_path: Path) -> AsyncIterator[As]:
+    """`person("ana", "ml-engineers")` is a client with a token. The application is built, not started."""
+    key = ensure_key(tmp_path, "auth")
+    (tmp_path / "access.yaml").write_text(ACCESS)
+    told = {"auth_jwks": str(tmp_path / "auth.jwks.json"), "access_file": tmp_path / "access.yaml"}
+    service: FastAPI = notifier_build(rig.settings.model_copy(update=told))
+    clients: list[httpx2.AsyncClient] = []
+
+    def made(subject: str, *groups: str) -> httpx2.AsyncClient:
+        token = make_token(key, subject, list(groups))
+        headers = {"authorization": f"Bearer {token}"} if subject else {}
+        clients.append(
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(service), base_url="http://n", headers=headers)
+        )
+        return clients[-1]
+
+    yield made
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+def ana(person: As) -> httpx2.AsyncClient:
+    return person("ana", "ml-engineers")

@@ -2,70 +2,21 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
 import sqlalchemy as sa
-from fastapi import FastAPI
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from contracts.notifier import Channel
-from kit.keys import ensure_key, make_token
 from kit.problems import Problem
-from notifier import app as notifier_app
 from notifier import views
 
+from .asking import As, code, made_by
 from .conftest import Rig
-
-ACCESS = """
-roles:
-  - {group: ml-engineers, role: contributor}
-  - {group: fraud-team, role: viewer, model: "fraud-*"}
-  - {group: admins, role: admin}
-"""
-As = Callable[..., httpx2.AsyncClient]
-
-
-@pytest.fixture
-async def person(rig: Rig, tmp_path: Path) -> AsyncIterator[As]:
-    """`person("ana", "ml-engineers")` is a client with a token. The application is built, not started."""
-    key = ensure_key(tmp_path, "auth")
-    (tmp_path / "access.yaml").write_text(ACCESS)
-    told = {"auth_jwks": str(tmp_path / "auth.jwks.json"), "access_file": tmp_path / "access.yaml"}
-    app: FastAPI = notifier_app.build(rig.settings.model_copy(update=told))
-    clients: list[httpx2.AsyncClient] = []
-
-    def made(subject: str, *groups: str) -> httpx2.AsyncClient:
-        token = make_token(key, subject, list(groups))
-        headers = {"authorization": f"Bearer {token}"} if subject else {}
-        clients.append(httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://n", headers=headers))
-        return clients[-1]
-
-    yield made
-    for client in clients:
-        await client.aclose()
-
-
-@pytest.fixture
-def ana(person: As) -> httpx2.AsyncClient:
-    return person("ana", "ml-engineers")
-
-
-async def made_by(client: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
-    response = await client.post("/v1/subscriptions", json=body)
-    assert response.status_code == 201, response.text
-    document: dict[str, Any] = response.json()
-    return document
-
-
-def code(response: httpx2.Response) -> str:
-    assert response.headers["content-type"] == "application/problem+json"
-    return str(response.json()["type"]).removeprefix("urn:hallmark:problem:")
 
 
 async def test_a_secret_is_made_and_shown_once(ana: httpx2.AsyncClient) -> None:

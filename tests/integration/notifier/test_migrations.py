@@ -8,10 +8,16 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from contracts.approval import PolicyPublished, PolicyRef
+from contracts.envelope import Envelope
+from contracts.lifecycle import DEFAULT_LIFECYCLE
+from contracts.registry import WorkspaceConfigured
 from kit.db import sqlalchemy_url
 from notifier import views
 
-from .conftest import MIGRATIONS, Rig
+from .conftest import DIGEST, MIGRATIONS, Rig
+
+POLICY = PolicyRef(name="p", revision=1, digest=DIGEST)
 
 
 @pytest.fixture
@@ -45,3 +51,33 @@ async def test_subscriptions_of_before_there_were_audiences_stand_for_nobody(
     assert again is not None
     assert again.audience == ()
     assert views.document(again) == {name: value for name, value in made.items() if name != "secret"}
+
+
+async def test_events_kept_before_are_found_by_workspace_and_type(rig: Rig, config: Config, database: str) -> None:
+    policy = Envelope.of(
+        PolicyPublished(policy=POLICY, document="x", published_by="ana"),
+        source="hallmark/approval",
+        subject="policy:p/q",
+        key="policy:p",
+        sequence=1,
+    )
+    ruled = WorkspaceConfigured(workspace="risk", lifecycle=DEFAULT_LIFECYCLE)
+    configured = Envelope.of(ruled, source="s", subject="workspace:risk", key="workspace:risk", sequence=1)
+    await rig.happens(rig.event(), policy, configured)
+    engine = create_async_engine(sqlalchemy_url(database))
+    kept = sa.text("select event_id, type, workspace from notifier.source_event order by 1")
+    set_to = "update notifier.alembic_version set version_num = :to"
+    async with engine.begin() as tx:
+        before = (await tx.execute(kept)).all()
+        head = await tx.scalar(sa.text("select version_num from notifier.alembic_version"))
+        await tx.execute(sa.text("alter table notifier.source_event drop type, drop workspace, drop position"))
+        await tx.execute(sa.text("alter table notifier.subscription drop stages, drop cel"))
+        await tx.execute(sa.text("drop table notifier.filter_error"))
+        await tx.execute(sa.text(set_to), {"to": "0003"})
+    await asyncio.to_thread(command.upgrade, config, "0004")
+    async with engine.begin() as tx:
+        await tx.execute(sa.text(set_to), {"to": head})
+        after = (await tx.execute(kept)).all()
+    await engine.dispose()
+    assert after == before
+    assert {row.workspace for row in after} == {"default", None, "risk"}

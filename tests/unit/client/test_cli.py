@@ -208,6 +208,39 @@ def test_a_subscription_has_pauses_of_its_own(run: Run, answers: dict[str, Any])
     assert notify._pauses(None) == ()
 
 
+def test_a_dry_run_subscribes_to_nothing_and_tells_what_would_have_come(run: Run, answers: dict[str, Any]) -> None:
+    answers["/.well-known/hallmark.json"] = (
+        200,
+        dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r"),
+    )
+    event = {"event_id": "e", "type": "hallmark.stage.changed.v1", "subject": "default/m/2", "headline": "m: v2 moved"}
+    found = {"looked_at": 500, "matched": 14, "failed": 3, "error": "no such key", "since": "2026-11-01T00:00:00Z"}
+    answers["/v1/subscriptions/preview"] = (200, found | {"newest": [event | {"time": "2026-11-21T10:00:00Z"}]})
+    code, out, _ = run("notify", "subscribe", "email", "a@example.org", "--stage", "Production", "--dry-run")
+    assert code == 0
+    assert "would have matched 14 of the last 500 events" in out
+    assert "no answer for 3 of them" in out
+    assert "m: v2 moved" in out
+    code, out, _ = run("notify", "subscribe", "email", "a@example.org", "--cel", "true", "--dry-run", "--json")
+    assert json.loads(out)["matched"] == 14
+
+
+def test_a_subscription_shows_what_its_expression_failed_at(run: Run, answers: dict[str, Any]) -> None:
+    answers["/.well-known/hallmark.json"] = (
+        200,
+        dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r"),
+    )
+    failed = {"count": 7, "detail": "Key not found in map", "event_id": "e", "at": "2026-11-21T10:00:00Z"}
+    made = {"subscription_id": "s-1", "channel": "slack", "address": "https://h/****", "filter_errors": failed}
+    answers["/v1/subscriptions/s-1"] = (200, made)
+    answers["/v1/subscriptions"] = (200, {"items": [made | {"stages": ["Production"]}], "next": None})
+    _, out, _ = run("notify", "show", "s-1")
+    assert "filter_errors.count" in out
+    assert "Key not found in map" in out
+    _, out, _ = run("notify", "list")
+    assert "Production" in out
+
+
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
     odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
     answers["/v1/models"] = (200, {"items": [odd], "next": None})

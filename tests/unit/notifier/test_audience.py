@@ -12,6 +12,7 @@ from contracts.envelope import Envelope
 from contracts.notifier import Channel, SubscriptionCreated
 from contracts.payload import Message
 from notifier.domain import Subscription, evolve
+from notifier.matching import Seen
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SUBSCRIPTION = Subscription(
@@ -60,14 +61,14 @@ CREATED = SubscriptionCreated(
     ],
 )
 def test_a_subscription_for_somebody_hears_what_addresses_them(audience: tuple[str, ...], wanted: bool) -> None:
-    assert replace(SUBSCRIPTION, audience=audience).wants(ESCALATED) is wanted
+    assert replace(SUBSCRIPTION, audience=audience).wants(Seen(ESCALATED)) is wanted
 
 
 @pytest.mark.parametrize(
     "changed", [{"types": ("hallmark.vote.*",)}, {"model": "fraud"}, {"workspace": "other"}, {"status": "removed"}]
 )
 def test_the_audience_narrows_the_other_filters(changed: dict[str, Any]) -> None:
-    assert not replace(SUBSCRIPTION, audience=("group:risk",), **changed).wants(ESCALATED)
+    assert not replace(SUBSCRIPTION, audience=("group:risk",), **changed).wants(Seen(ESCALATED))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_the_audience_narrows_the_other_filters(changed: dict[str, Any]) -> None
     [("cy", "user:cy", True), ("cy", "user:dan", True), ("cy", "user:ana", False), ("ana", "user:cy", False)],
 )
 def test_an_audience_opens_nobody_elses_affairs(owner: str, audience: str, wanted: bool) -> None:
-    assert replace(SUBSCRIPTION, owner=owner, audience=(audience,)).wants(GRANTED) is wanted
+    assert replace(SUBSCRIPTION, owner=owner, audience=(audience,)).wants(Seen(GRANTED)) is wanted
 
 
 def test_the_audience_is_part_of_the_subscription_and_older_ones_have_none() -> None:

@@ -13,6 +13,7 @@ from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisable
 from contracts.payload import Message
 from contracts.registry import EVENTS, ModelRegistered
 from notifier.domain import Subscription, delivery_id, evolve, unknown_types
+from notifier.matching import Seen
 
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SUBSCRIPTION = Subscription(
@@ -80,7 +81,7 @@ def event(kind: str = "hallmark.stage.changed.v1", subject: str = "default/churn
     ],
 )
 def test_a_subscription_wants_what_it_asked_for(changed: dict[str, Any], envelope: Envelope, wanted: bool) -> None:
-    assert replace(SUBSCRIPTION, **changed).wants(envelope) is wanted
+    assert replace(SUBSCRIPTION, **changed).wants(Seen(envelope)) is wanted
 
 
 GRANTED = DelegationGranted(delegation_id="g", delegator="cy/risk", delegate="dan", starts=AT, ends=AT)
@@ -105,8 +106,8 @@ def test_what_is_about_people_is_told_to_them_and_nobody_else(message: Message, 
     for owner in ("ana", "root", "cy", "cy/risk", "dan", "ben", "default/ben"):
         for workspace in ("default", "other"):
             theirs = replace(SUBSCRIPTION, owner=owner, workspace=workspace, types=("*",))
-            assert theirs.wants(told) is (owner in people), (owner, workspace)
-    assert not replace(SUBSCRIPTION, owner=min(people)).wants(told)  # of the wanted types only
+            assert theirs.wants(Seen(told)) is (owner in people), (owner, workspace)
+    assert not replace(SUBSCRIPTION, owner=min(people)).wants(Seen(told))  # of the wanted types only
 
 
 def test_types_that_nothing_can_match_are_named() -> None:

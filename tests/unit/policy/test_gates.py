@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from policy.gates import MAX_EXPRESSION, Gate, GateError, check_pattern, compiled, evaluate, fits, holds, variables_of
+from policy.expressions import MAX_EXPRESSION
+from policy.gates import Gate, GateError, check_pattern, compiled, evaluate, fits, holds, variables_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 INPUTS: dict[str, Any] = {

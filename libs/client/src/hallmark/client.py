@@ -21,6 +21,7 @@ from hallmark.download import obtain
 from hallmark.errors import HallmarkError
 from hallmark.follow import Follower
 from hallmark.identities import Identities
+from hallmark.notifications import Notifications
 from hallmark.oversight import Oversight
 from hallmark.results import Pin, Transition, Version
 from hallmark.searches import Searches
@@ -32,7 +33,7 @@ VERIFICATION_SECONDS = 60.0
 MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
-class Client(Catalogue, Serving, Approvals, Oversight, Searches, Identities):
+class Client(Catalogue, Serving, Approvals, Oversight, Notifications, Searches, Identities):
     """Talks to Hallmark. Thread-safe; close it or use it in a `with`.
 
     `url` is the registry's address (HALLMARK_URL, else http://127.0.0.1:8801); the other services are found through

@@ -1,16 +1,13 @@
-"""The audit log, and notifications."""
+"""The audit log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import quote
-
-from pydantic import BaseModel
 
 from hallmark.catalogue import of as _model
 from hallmark.connection import Connection, read
-from hallmark.results import Change, Entered, Subscription, Tenure, TimelineItem
+from hallmark.results import Change, Entered, Tenure, TimelineItem
 
 
 class Oversight(Connection):
@@ -63,43 +60,3 @@ class Oversight(Connection):
         query = f"?workspace={quote(self.workspace, safe='')}" + ("" if since is None else f"&since={since}")
         self._save("audit", f"{_model(model)}/versions/{version}/evidence{query}", path)
         return path
-
-    # -- notifications -------------------------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        channel: Literal["slack", "email", "webhook"],
-        address: str,
-        *,
-        types: Sequence[str] = (),
-        model: str = "*",
-        secret: str | None = None,
-        audience: Sequence[str] = (),
-        retry_seconds: Sequence[float] = (),
-    ) -> Subscription:
-        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
-
-        `types` are changes of stages by default. With an `audience` (`group:risk`, `user:ann`, `service:oncall`,
-        `channel:ml`) only what addresses one of these names comes, of any type by default. `retry_seconds` are the
-        pauses after failed tries, instead of the service's own.
-        """
-        body: dict[str, Any] = {"channel": channel, "address": address, "types": list(types), "model": model}
-        body |= {"workspace": self.workspace} | ({"secret": secret} if secret else {})
-        body |= {"audience": list(audience)} if audience else {}
-        body |= {"retry_seconds": list(retry_seconds)} if retry_seconds else {}
-        return read(Subscription, self._post("notifier", "/v1/subscriptions", body))
-
-    def subscriptions(self) -> Iterator[Subscription]:
-        return self._pages("notifier", "/v1/subscriptions", Subscription)
-
-    def unsubscribe(self, subscription_id: str) -> None:
-        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}"
-        self._call("notifier", "DELETE", path)
-
-    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
-        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
-            yield item.model_dump(mode="json")
-
-
-class _Any(BaseModel, extra="allow"):
-    pass

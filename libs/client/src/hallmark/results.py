@@ -268,6 +268,31 @@ class Subscription(Result):
     secret: str | None = None
     audience: list[str] = Field(default_factory=list)
     retry_seconds: list[float] | None = None
+    stages: list[str] = Field(default_factory=list)
+    cel: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    filter_errors: dict[str, Any] | None = None
+
+
+class PastEvent(Result):
+    event_id: str
+    type: str
+    subject: str
+    time: datetime
+    headline: str
+
+
+class FilterPreview(Result):
+    """Of `looked_at` events, back to `since`, `matched` would have been delivered; `newest` are some of them. `failed`:
+    for so many the expression had no answer."""
+
+    looked_at: int
+    matched: int
+    failed: int
+    error: str | None = None
+    since: datetime | None = None
+    newest: list[PastEvent] = Field(default_factory=list)
 
 
 class Remark(Result):

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from contracts.payload import Identifier, Line, Message, Payload, Text
 
@@ -17,12 +17,14 @@ class Channel(StrEnum):
 # Seconds between two tries of a delivery.
 Pause = Annotated[float, Field(gt=0, le=24 * 3600)]
 Pauses = Annotated[tuple[Pause, ...], Field(min_length=1, max_length=30)]
+Cel = Annotated[str, StringConstraints(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 
 
 class SubscriptionCreated(Message):
     """Who hears of what, and where. Secrets never travel.
 
-    With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only what is addressed to one of it.
+    With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only what is addressed to one of it;
+    with `stages` only what enters or leaves one of these; with `cel` only what this expression holds for.
     `retry_seconds` are its own pauses after failed tries, instead of the service's.
     """
 
@@ -36,6 +38,8 @@ class SubscriptionCreated(Message):
     model: Line
     audience: tuple[Line, ...] = ()
     retry_seconds: Pauses | None = None
+    stages: tuple[Line, ...] = ()
+    cel: Cel | None = None
 
 
 class SubscriptionRemoved(Message):

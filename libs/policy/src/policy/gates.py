@@ -11,19 +11,17 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal
 
-from cel_expr_python import cel
-
 from contracts.registry import Criterion
-from policy.cost import MAX_COST, Size, TooCostly, Tree, pattern_size, size_of
+from policy.cost import Size, TooCostly, pattern_size
+from policy.expressions import Expression, ExpressionError, Kind, environment, readable
 
 Outcome = Literal["pass", "fail", "inconclusive", "error"]
-MAX_EXPRESSION = 2_000
 AHEAD = timedelta(minutes=5)  # by so much the clocks of others may be ahead
 
-_T = cel.Type
+_T = Kind
 _TEXTS = _T.Map(_T.STRING, _T.STRING)
 _ANY = _T.Map(_T.STRING, _T.DYN)
-_VERSION: dict[str, cel.Type] = {
+_VERSION: dict[str, Kind] = {
     "version": _T.INT,
     "digest": _T.STRING,
     "metrics": _T.Map(_T.STRING, _T.DOUBLE),
@@ -58,8 +56,8 @@ _GROUPS = {"candidate": _VERSION, "model": _MODEL, "request": _REQUEST}
 _WITHOUT_BASELINE = {f"{group}.{name}": kind for group, fields in _GROUPS.items() for name, kind in fields.items()}
 _WITHOUT_BASELINE["now"] = _T.TIMESTAMP
 _VARIABLES = _WITHOUT_BASELINE | {f"baseline.{name}": kind for name, kind in _VERSION.items()}
-_FULL = cel.NewEnv(variables=_VARIABLES)
-_FIRST = cel.NewEnv(variables=_WITHOUT_BASELINE)
+_FULL = environment(_VARIABLES)
+_FIRST = environment(_WITHOUT_BASELINE)
 _MATCHES = _FULL.compile("request.reason.matches(request.to)")
 # What an author may count on; a check is made again with what there is to look at.
 _USUAL = {
@@ -70,31 +68,25 @@ _USUAL = {
 _METRIC = re.compile(r"\b(candidate|baseline)\.metrics\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
-class GateError(ValueError):
-    """The expression cannot be used; the text says where and why."""
+GateError = ExpressionError
 
 
 class Gate:
     """One compiled expression. `compares` tells whether it looks at the baseline; `names`: the variables it names."""
 
     def __init__(self, expression: str) -> None:
-        if len(expression) > MAX_EXPRESSION:
-            raise GateError(f"longer than {MAX_EXPRESSION} characters")
+        """Raises GateError."""
         try:
-            self._compiled = _FULL.compile(expression)
-        except RuntimeError as error:
-            raise GateError(_readable(str(error))) from error
-        if self._compiled.return_type() != _T.BOOL:
-            raise GateError(f"gives {self._compiled.return_type().name()}, but must give a boolean")
+            self._compiled = Expression(expression, _FULL, _USUAL, advice="ask less, or in several gates")
+        except GateError as error:
+            raise GateError(_hinted(str(error))) from error
         try:
             _FIRST.compile(expression)
             self.compares = False
         except RuntimeError:
             self.compares = True
         self._expression = expression
-        self._tree = Tree(self._compiled.serialize())
-        self.names = self._tree.names()
-        self.cost(_USUAL)
+        self.names = self._compiled.names
 
     def cost(self, sizes: Mapping[str, Size]) -> int:
         """Steps that it takes at most, with variables of these sizes.
@@ -102,30 +94,21 @@ class Gate:
         Raises:
             GateError: more than MAX_COST, or without a bound.
         """
-        try:
-            cost = self._tree.cost(sizes)
-        except TooCostly as error:
-            raise GateError(str(error)) from error
-        if cost > MAX_COST:
-            raise GateError(f"may take {cost:.0e} steps, more than {MAX_COST:.0e}; ask less, or in several gates")
-        return cost
+        return self._compiled.cost(sizes)
 
     def holds(self, variables: Mapping[str, Any]) -> bool:
         """Raises GateError when the expression has no boolean value for these variables, or they are too large."""
-        self.cost({name: size_of(variables[name]) for name in self.names if name in variables})
         try:
-            result = self._compiled.eval(data=dict(variables))
-            value = result.value()
-        except Exception as error:
-            raise GateError(_readable(str(error))) from error
-        if result.type() != _T.BOOL:
-            raise GateError(_readable(str(value)))
-        return bool(value)
+            return self._compiled.holds(variables)
+        except GateError as error:
+            raise GateError(_hinted(str(error))) from error
 
     def missing(self, variables: Mapping[str, Any]) -> list[str]:
         """What it takes for granted of the candidate, and is not there."""
         known = variables.get("candidate.metrics", {})
-        metrics = (f"candidate.metrics.{name}" for name in self._tree.fields("candidate.metrics") if name not in known)
+        metrics = (
+            f"candidate.metrics.{name}" for name in self._compiled.tree.fields("candidate.metrics") if name not in known
+        )
         fields = (name for name in self.names if name.startswith("candidate.") and name not in variables)
         return sorted((*metrics, *fields))
 
@@ -168,7 +151,7 @@ def check_pattern(pattern: str) -> None:
 def _matches(pattern: str, text: str) -> bool:
     found = _MATCHES.eval(data={"request.reason": text, "request.to": pattern})
     if found.type() != _T.BOOL:
-        raise GateError(_readable(str(found.value())))
+        raise GateError(readable(str(found.value())))
     return bool(found.value())
 
 
@@ -223,7 +206,7 @@ def variables_of(inputs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     return variables
 
 
-def _coerced(name: str, kind: cel.Type, value: Any) -> Any:
+def _coerced(name: str, kind: Kind, value: Any) -> Any:
     if name == "metrics":
         return {metric: float(number) for metric, number in value.items()}
     if name in ("evaluations", "slices"):
@@ -255,11 +238,6 @@ def _not_finite(variables: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _readable(text: str) -> str:
-    """The engine's message in one line, with a hint where a plain number meets a metric."""
-    first = re.sub(r"\[[A-Z_]+\]\s*$", "", text.split("\n |", maxsplit=1)[0]).strip()
-    first = re.sub(r"^[A-Z_]+: (ERROR: )?", "", first).replace("<input>:", "").replace(" (in container '')", "")
-    first = " ".join(first.split())
-    if "double, int" in first or "int, double" in first:
-        first += " (metrics are doubles: write 1.0, not 1)"
-    return first[:500]
+def _hinted(text: str) -> str:
+    """With a hint where a plain number meets a metric."""
+    return text + (" (metrics are doubles: write 1.0, not 1)" if "double, int" in text or "int, double" in text else "")

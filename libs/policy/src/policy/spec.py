@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from contracts.payload import Key, Line, Payload, StageName, Target, Text
-from policy.gates import MAX_EXPRESSION, GateError, check_pattern, compiled
+from policy.expressions import MAX_EXPRESSION
+from policy.gates import GateError, check_pattern, compiled
 from policy.schedule import BusinessHours, Duration, Schedule
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")]

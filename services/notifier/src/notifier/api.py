@@ -1,5 +1,6 @@
 """HTTP in: subscriptions and deliveries."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -7,15 +8,18 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.access import Action, Role
-from contracts.notifier import Channel, Pauses
-from contracts.payload import Line, Workspace
+from contracts.audience import user
+from contracts.notifier import Cel, Channel, Pauses
+from contracts.payload import Line, Target, Workspace
 from kit.auth import Principal
 from kit.db import Database
 from kit.problems import Problem
 from kit.web import Guard
 from notifier import views
-from notifier.commands import Commands
+from notifier.commands import Commands, checked_filters
 from notifier.domain import Subscription
+from notifier.matching import Seen
+from notifier.preview import preview
 
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[a-z0-9.*-]+$")]
 # "*" is the only wildcard: it cannot match more than a grant's own pattern does.
@@ -23,27 +27,70 @@ ModelGlob = Annotated[str, StringConstraints(min_length=1, max_length=200, patte
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 Cursor = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=500)]
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 Status = Literal["pending", "succeeded", "dead", "cancelled"]
 
 
-class NewSubscription(BaseModel):
-    """`types` and `model` are globs. `secret` (whsec_...) signs webhooks; without it one is made and shown once.
+class Filter(BaseModel):
+    """Which events. `types` and `model` are globs; with `stages` only events that enter or leave one of these.
 
     With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only events that address one of these
     names are delivered: an emergency that pages them, an escalation to them, a vote on their behalf.
-    `retry_seconds` are the pauses after failed tries, instead of the service's own: one try more than pauses.
+    `cel` is an expression over `event.type`, `event.model`, ... and `data`, the event's body.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    channel: Channel
-    address: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
     types: Annotated[tuple[Glob, ...], Field(max_length=20)] = ()
     workspace: Workspace = "default"
     model: ModelGlob = "*"
     audience: Annotated[tuple[Line, ...], Field(max_length=20)] = ()
+    stages: Annotated[tuple[Target, ...], Field(max_length=20)] = ()
+    cel: Cel | None = None
+
+
+class NewSubscription(Filter):
+    """`secret` (whsec_...) signs webhooks; without it one is made and shown once."""
+
+    channel: Channel
+    address: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
     retry_seconds: Pauses | None = None
+
+
+class Preview(Filter):
+    """Tried on the `last` events that you may read in the workspace."""
+
+    last: Annotated[int, Field(ge=1, le=500)] = 500
+
+
+class PastEvent(BaseModel):
+    event_id: str
+    type: str
+    subject: str
+    time: str
+    headline: str
+
+
+class PreviewDocument(BaseModel):
+    """Of `looked_at` events, back to `since`, `matched` would have been delivered; `newest` are some of them. `failed`:
+    for so many the expression had no answer, for the newest of these because of `error`."""
+
+    looked_at: int
+    matched: int
+    failed: int
+    error: str | None
+    since: str | None
+    newest: list[PastEvent]
+
+
+class FilterErrors(BaseModel):
+    """The expression had no answer for `count` events, which were not delivered; `detail` is of the last of them."""
+
+    count: int
+    detail: str
+    event_id: str
+    at: str
 
 
 class SubscriptionDocument(BaseModel):
@@ -58,10 +105,13 @@ class SubscriptionDocument(BaseModel):
     model: str
     audience: list[str] = Field(default_factory=list)
     retry_seconds: list[float] | None = None
+    stages: list[str] = Field(default_factory=list)
+    cel: str | None = None
     status: Literal["active", "removed", "disabled"]
     reason: str | None
     created_at: str
     ended_at: str | None
+    filter_errors: FilterErrors | None = None
     secret: str | None = None
 
 
@@ -162,9 +212,39 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
             secret=body.secret,
             audience=audience,
             retry_seconds=body.retry_seconds,
+            stages=body.stages,
+            cel=body.cel,
             idempotency_key=idempotency_key,
         )
         return SubscriptionDocument(**made)
+
+    @routes.post("/subscriptions/preview")
+    async def preview_filter(request: Request, body: Preview) -> PreviewDocument:
+        """What a filter would have matched. Nothing is made or sent."""
+        principal = await guard(request)
+        guard.require(principal, Action.SUBSCRIBE, body.workspace, body.model)
+        audience = tuple([await _addressed(guard, name) for name in body.audience])
+        filters = checked_filters(body.types, audience, body.stages, body.cel)
+        asked = Subscription(
+            subscription_id="preview",
+            owner=principal.subject,
+            channel=Channel.WEBHOOK,
+            address="",
+            types=filters.types,
+            workspace=body.workspace,
+            model=body.model,
+            created_at=BEGINNING,
+            audience=filters.audience,
+            stages=filters.stages,
+            cel=filters.cel,
+        )
+
+        def readable(event: Seen) -> bool:
+            if event.workspace is None:
+                return event.everybodys or user(principal.subject) in event.recipients
+            return guard.access.allows(principal, Action.READ, event.workspace, event.model or "*")
+
+        return PreviewDocument(**await preview(db, asked, readable, body.last))
 
     @routes.get("/subscriptions")
     async def list_subscriptions(
@@ -184,7 +264,9 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
     @routes.get("/subscriptions/{subscription_id}")
     async def get_subscription(request: Request, subscription_id: Name) -> SubscriptionDocument:
         principal = await guard(request)
-        return SubscriptionDocument(**views.document(await find(principal, subscription_id)))
+        async with db.transaction() as tx:
+            state = theirs(principal, await views.subscription(tx, subscription_id))
+            return SubscriptionDocument(**await views.told(tx, state))
 
     @routes.delete("/subscriptions/{subscription_id}", status_code=204)
     async def remove(request: Request, subscription_id: Name) -> Response:

@@ -1,6 +1,7 @@
 """What people ask of the notifier: subscribe, unsubscribe, replay. One transaction each."""
 
 import json
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -26,15 +27,18 @@ from kit.webhooks import key_of, new_secret
 from notifier import queue, views
 from notifier.addresses import check_mailbox, visible
 from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, Subscription, unknown_types
+from notifier.matching import VARIABLES, compiled
 from notifier.tables import DeliveryRow, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
+from policy.expressions import ExpressionError
 
 # A rejected command is its sender's own business: they are answered by correlation id. Of audit's events, alerts are
 # for others than auditors.
 KNOWN_TYPES = tuple(
     sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS, SearchAlerted) if event is not CommandRejected)
 )
+LOOKS_AT = ", ".join(VARIABLES)
 CONSUMER = "http"
 
 
@@ -66,30 +70,24 @@ class Commands:
         secret: str | None = None,
         audience: tuple[str, ...] = (),
         retry_seconds: tuple[float, ...] | None = None,
+        stages: tuple[str, ...] = (),
+        cel: str | None = None,
         idempotency_key: str | None = None,
     ) -> Document:
         """The new subscription; with `secret` when one was made for it, which nothing will show again.
 
         Raises:
-            Problem: 422 for what is wrong with the address, the types, the audience or the secret; 409 when the
+            Problem: 422 for what is wrong with the address, the filters or the secret; 409 when the
                 idempotency key came with another body before.
         """
-        audience = tuple(dict.fromkeys(audience))
-        types = tuple(dict.fromkeys(types)) or (ADDRESSED_TYPES if audience else DEFAULT_TYPES)
-        _check_filters(types, audience)
+        filters = checked_filters(types, audience, stages, cel)
         await self._check(channel, address, secret)
         plain = channel is Channel.EMAIL and not self._hides_mailboxes
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
-        asked: list[Any] = [
-            channel,
-            address,
-            list(types),
-            workspace,
-            model,
-            secret,
-            *([list(audience)] if audience else []),
-        ]
+        asked: list[Any] = [channel, address, list(filters.types), workspace, model, secret]
+        asked += [list(filters.audience)] if filters.audience else []
         asked += [{"retry_seconds": list(retry_seconds)}] if retry_seconds else []
+        asked += [{"stages": list(filters.stages), "cel": cel}] if stages or cel else []
         digest = sha256(canonical_json(asked)).hexdigest()
         async with self._db.transaction() as tx:
             if idempotency_key is not None:
@@ -103,10 +101,12 @@ class Commands:
                 owner=owner,
                 channel=channel,
                 address=address if plain else visible(address),
-                types=types,
+                types=filters.types,
                 workspace=workspace,
                 model=model,
-                audience=audience,
+                audience=filters.audience,
+                stages=filters.stages,
+                cel=filters.cel,
                 retry_seconds=retry_seconds,
             )
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
@@ -185,7 +185,24 @@ class Commands:
         await tx.execute(sa.insert(t(SecretRow)).values(row))
 
 
-def _check_filters(types: tuple[str, ...], audience: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class Filters:
+    types: tuple[str, ...]
+    audience: tuple[str, ...]
+    stages: tuple[str, ...]
+    cel: str | None
+
+
+def checked_filters(
+    types: tuple[str, ...], audience: tuple[str, ...], stages: tuple[str, ...], cel: str | None
+) -> Filters:
+    """Each thing once, with the types that are usual where none are given.
+
+    Raises:
+        Problem: 422, no event can match, or the expression is wrong.
+    """
+    audience = tuple(dict.fromkeys(audience))
+    types = tuple(dict.fromkeys(types)) or (ADDRESSED_TYPES if audience else DEFAULT_TYPES)
     if strange := strange_names(audience):
         says = "write group:NAME, user:NAME, service:NAME or channel:NAME"
         raise Problem(422, "unknown-recipient", f"no event is addressed to {', '.join(strange)}; {says}")
@@ -195,3 +212,8 @@ def _check_filters(types: tuple[str, ...], audience: tuple[str, ...]) -> None:
     if audience and (mute := unknown_types(types, ADDRESSING)):
         known = ", ".join(sorted(ADDRESSING))
         raise Problem(422, "type-not-addressed", f"{', '.join(mute)} is addressed to nobody; with names: {known}")
+    try:
+        compiled(cel) if cel is not None else None
+    except ExpressionError as error:
+        raise Problem(422, "bad-expression", f"cel: {error}; it may look at {LOOKS_AT}") from error
+    return Filters(types, audience, tuple(dict.fromkeys(stages)), cel)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.catalog import MESSAGES
@@ -15,8 +16,10 @@ from kit.db import Database
 from kit.errors import Permanent
 from kit.inbox import Inbox
 from notifier import queue, views
-from notifier.domain import matching, place_of
+from notifier.domain import matching
+from notifier.matching import Seen
 
+FILTER_ERRORS = Counter("hallmark_filter_errors_total", "Expressions of subscriptions that had no answer")
 TOPICS: tuple[Topic, ...] = (REGISTRY_EVENTS, APPROVAL_EVENTS, AUDIT_EVENTS)
 
 
@@ -41,14 +44,21 @@ class Waking:
 
 
 async def fan_out(tx: AsyncConnection, envelope: Envelope) -> None:
-    """One row per subscription that wants the event; a repetition adds none.
+    """Keeps the event, and adds a delivery per subscription that wants it; a repetition adds none.
+
+    A subscription whose expression has no answer for it does not get it; that is counted for its owner.
 
     Raises:
         EnvelopeError, Permanent: the body is not what its type says, and is parked.
     """
     check_body(envelope)
-    workspace, _ = place_of(envelope)
-    await queue.enqueue(tx, envelope, matching(await views.active_in(tx, workspace), envelope))
+    event = Seen(envelope)
+    found = matching(await views.active_in(tx, event.workspace), event)
+    await queue.keep(tx, event)
+    await queue.enqueue(tx, envelope, found.wanted)
+    if found.failed:
+        FILTER_ERRORS.inc(len(found.failed))
+        await views.note_errors(tx, envelope.id, found.failed)
 
 
 def check_body(envelope: Envelope) -> None:

@@ -1,15 +1,16 @@
 """Subscriptions, and what matches them: pure, no I/O."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from uuid import UUID, uuid5
 
-from contracts.audience import recipients_of, user
+from contracts.audience import user
 from contracts.envelope import Envelope
-from contracts.lifecycle import parse_subject
 from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
+from notifier.matching import Seen, selects
+from policy.expressions import ExpressionError
 
 DEFAULT_TYPES = ("hallmark.stage.*",)
 # Of a subscription for somebody: whatever addresses them.
@@ -39,29 +40,37 @@ class Subscription:
     ended_at: datetime | None = None
     audience: tuple[str, ...] = ()
     retry_seconds: tuple[float, ...] | None = None
+    stages: tuple[str, ...] = ()
+    cel: str | None = None
 
     @property
     def active(self) -> bool:
         return self.status == "active"
 
-    def wants(self, envelope: Envelope) -> bool:
-        """Whether an event is for it now: active, not from before it was created, and let through by its filters."""
-        return self.active and envelope.time >= self.created_at - CLOCKS_DIFFER and self.hears_of(envelope)
+    def wants(self, event: Seen) -> bool:
+        """Whether an event is for it now: active, not from before it was created, and let through by its filters.
 
-    def hears_of(self, envelope: Envelope) -> bool:
-        """Whether its filters let an event through, whenever it was: of a wanted type and model, and addressed to its
-        audience if it has one."""
-        workspace, model = place_of(envelope)
+        Raises:
+            ExpressionError: its expression has no answer for this event.
+        """
+        return self.active and event.envelope.time >= self.created_at - CLOCKS_DIFFER and self.hears_of(event)
+
+    def hears_of(self, event: Seen) -> bool:
+        """Whether its filters let an event through, whenever it was: selected, and addressed to its audience if it has
+        one.
+
+        Raises:
+            ExpressionError: its expression has no answer for this event.
+        """
         return (
-            fnmatchcase(model, self.model)
-            and any(fnmatchcase(envelope.type, pattern) for pattern in self.types)
-            and (workspace == self.workspace or (workspace is None and self._personal(envelope)))
-            and (not self.audience or not recipients_of(envelope).isdisjoint(self.audience))
+            (event.workspace == self.workspace or (event.workspace is None and self._personal(event)))
+            and (not self.audience or not event.recipients.isdisjoint(self.audience))
+            and selects(self, event)
         )
 
-    def _personal(self, envelope: Envelope) -> bool:
+    def _personal(self, event: Seen) -> bool:
         """Of an event outside of workspaces: whether its owner may hear of it."""
-        return everybodys(envelope) or user(self.owner) in recipients_of(envelope)
+        return event.everybodys or user(self.owner) in event.recipients
 
 
 def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | None:
@@ -80,6 +89,8 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 created_at=envelope.time,
                 audience=made.audience,
                 retry_seconds=made.retry_seconds,
+                stages=made.stages,
+                cel=made.cel,
             )
         case SubscriptionRemoved.TYPE if state:
             by = envelope.payload(SubscriptionRemoved).removed_by
@@ -90,27 +101,23 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
     return state
 
 
-def place_of(envelope: Envelope) -> tuple[str | None, str]:
-    """The workspace and model an event is about; None and nothing where its subject names neither."""
-    if envelope.subject.startswith("workspace:"):
-        return envelope.subject.removeprefix("workspace:"), ""
-    if ":" in envelope.subject:  # of a policy or a person: names of workspaces and models have none
-        return None, ""
-    try:
-        workspace, model, _ = parse_subject(envelope.subject)
-    except ValueError:
-        return None, ""
-    return workspace, model
+@dataclass(frozen=True)
+class Matched:
+    """Who wants an event. `failed`: whose expression had no answer, and why; they do not get it."""
+
+    wanted: list[Subscription] = field(default_factory=list)
+    failed: list[tuple[Subscription, str]] = field(default_factory=list)
 
 
-def everybodys(envelope: Envelope) -> bool:
-    """Policies govern every workspace, and so do requests to change them. Other events outside of workspaces (rejected
-    commands, groups of people) are not for all to read."""
-    return envelope.subject.startswith("policy:")
-
-
-def matching(subscriptions: Iterable[Subscription], envelope: Envelope) -> list[Subscription]:
-    return [s for s in subscriptions if s.wants(envelope)]
+def matching(subscriptions: Iterable[Subscription], event: Seen) -> Matched:
+    found = Matched()
+    for subscription in subscriptions:
+        try:
+            if subscription.wants(event):
+                found.wanted.append(subscription)
+        except ExpressionError as error:
+            found.failed.append((subscription, str(error)))
+    return found
 
 
 def unknown_types(patterns: Sequence[str], known: Iterable[str]) -> list[str]:

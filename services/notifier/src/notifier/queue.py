@@ -18,6 +18,7 @@ from contracts.notifier import SubscriptionDisabled
 from kit.events import Cause, EventLog, New
 from notifier import views
 from notifier.domain import Subscription, delivery_id
+from notifier.matching import Seen
 from notifier.retrying import Next, Outcome, Schedule, Try, decide
 from notifier.tables import AttemptRow, DeliveryRow, SecretRow, SourceEventRow, SubscriptionRow
 from notifier.views import stream_of, t
@@ -70,8 +71,22 @@ class Lease:
     secrets: Mapping[str, bytes] = field(repr=False)
 
 
+async def keep(tx: AsyncConnection, event: Seen) -> None:
+    """The event, whoever wants it: deliveries carry it, filters are tried on it. A repetition changes nothing."""
+    envelope = event.envelope
+    row = {
+        "event_id": envelope.id,
+        "type": envelope.type,
+        "workspace": event.workspace,
+        "headers": [[name, value.decode()] for name, value in envelope.headers()],
+        "stream": envelope.key,
+        "value": envelope.value,
+    }
+    await tx.execute(insert(t(SourceEventRow)).values(row).on_conflict_do_nothing())
+
+
 async def enqueue(tx: AsyncConnection, envelope: Envelope, wanted: Sequence[Subscription]) -> None:
-    """The event once, and a delivery per subscription. A repetition changes nothing."""
+    """A delivery per subscription. A repetition changes nothing."""
     # Waits for a removal under way, so that no delivery is left behind for a subscription that has ended.
     of = t(SubscriptionRow)
     still = sa.select(of.c.subscription_id).where(
@@ -80,13 +95,6 @@ async def enqueue(tx: AsyncConnection, envelope: Envelope, wanted: Sequence[Subs
     ids = (await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all() if wanted else []
     if not ids:
         return
-    event = {
-        "event_id": envelope.id,
-        "headers": [[name, value.decode()] for name, value in envelope.headers()],
-        "stream": envelope.key,
-        "value": envelope.value,
-    }
-    await tx.execute(insert(t(SourceEventRow)).values(event).on_conflict_do_nothing())
     common = {
         "event_id": envelope.id,
         "event_type": envelope.type,
@@ -138,7 +146,7 @@ async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
         for row in await tx.execute(sa.select(of).where(of.c.subscription_id.in_(wanted)))
     }
     events = {
-        row.event_id: Envelope.from_kafka(row.stream.encode(), [(n, v.encode()) for n, v in row.headers], row.value)
+        row.event_id: views.envelope_of(row)
         for row in await tx.execute(sa.select(source).where(source.c.event_id.in_({row.event_id for row in taken})))
     }
     secrets: dict[str, dict[str, bytes]] = {subscription_id: {} for subscription_id in wanted}

@@ -1,8 +1,9 @@
 """The notifier's tables.
 
 `subscription` is a view: a fold of the events. The others are operational: `delivery` and `attempt` are timers and a
-log of tries (their outcomes are events, their due times are not), `source_event` is what deliveries carry, and
-`secret` holds what no event may hold.
+log of tries (their outcomes are events, their due times are not), `source_event` is what was read (deliveries carry
+it, and filters are tried on it), `filter_error` tells owners of filters that fail, and `secret` holds what no event may
+hold.
 """
 
 from datetime import datetime
@@ -43,6 +44,20 @@ class SubscriptionRow(Table, table=True):
     ended_at: datetime | None = Field(sa_column=timestamp())
     audience: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     retry_seconds: list[Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
+    stages: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    cel: str | None
+
+
+class FilterErrorRow(Table, table=True):
+    """How often the expression of a subscription had no answer, since it was last changed, and what it said last."""
+
+    __tablename__ = "filter_error"
+
+    subscription_id: str = Field(primary_key=True)
+    count: int = Field(sa_column=sa.Column(sa.BigInteger, nullable=False))
+    detail: str
+    event_id: str
+    at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
 class SecretRow(Table, table=True):
@@ -56,9 +71,19 @@ class SecretRow(Table, table=True):
 
 
 class SourceEventRow(Table, table=True):
+    """Every event of the topics that are read. `position` is the order in which they came; `workspace` is null of an
+    event of none."""
+
     __tablename__ = "source_event"
+    __table_args__ = (
+        sa.Index("ix_source_event_position", "position"),
+        sa.Index("ix_source_event_workspace", "workspace", "position"),
+    )
 
     event_id: str = Field(primary_key=True)
+    position: int | None = Field(sa_column=sa.Column(sa.BigInteger, sa.Identity(always=True), nullable=False))
+    type: str
+    workspace: str | None
     headers: list[Any] = Field(sa_column=sa.Column(sa.JSON, nullable=False))
     stream: str
     value: bytes

@@ -12,9 +12,10 @@ from contracts.envelope import Envelope
 from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
 from kit.events import EventLog
 from notifier.domain import Subscription, evolve
-from notifier.tables import VIEWS, AttemptRow, DeliveryRow, SubscriptionRow
+from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, SourceEventRow, SubscriptionRow
 
 Document = dict[str, Any]
+_LISTS = ("types", "audience", "stages")
 _FOLDED = {SubscriptionCreated.TYPE, SubscriptionRemoved.TYPE, SubscriptionDisabled.TYPE}
 
 
@@ -38,7 +39,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     if state is None:
         return
     values = {name: getattr(state, name) for name in SubscriptionRow.model_fields}
-    values |= {"types": list(state.types), "audience": list(state.audience)}
+    values |= {name: list(getattr(state, name)) for name in _LISTS}
     values |= {"retry_seconds": state.retry_seconds and list(state.retry_seconds)}
     statement = insert(t(SubscriptionRow)).values(values)
     await tx.execute(
@@ -67,7 +68,7 @@ async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
 def read(row: Any) -> Subscription:
     """A row as the domain sees it."""
     values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
-    lists = {"types": tuple(row.types), "audience": tuple(row.audience)}
+    lists = {name: tuple(getattr(row, name)) for name in _LISTS}
     lists |= {"retry_seconds": row.retry_seconds and tuple(row.retry_seconds)}
     return Subscription(**{**values, "channel": Channel(row.channel), **lists})
 
@@ -76,6 +77,51 @@ async def subscription(tx: AsyncConnection, subscription_id: str) -> Subscriptio
     table = t(SubscriptionRow)
     row = (await tx.execute(sa.select(table).where(table.c.subscription_id == subscription_id))).first()
     return read(row) if row else None
+
+
+def envelope_of(row: Any) -> Envelope:
+    """An event as it was read from Kafka."""
+    return Envelope.from_kafka(row.stream.encode(), [(n, v.encode()) for n, v in row.headers], row.value)
+
+
+async def past_events(
+    tx: AsyncConnection, workspace: str, *, before: int | None, limit: int
+) -> list[tuple[int, Envelope]]:
+    """Events of a workspace, and of none, newest first, each with its position."""
+    table = t(SourceEventRow)
+    query = sa.select(table).where(sa.or_(table.c.workspace == workspace, table.c.workspace.is_(None)))
+    query = query.where(table.c.position < before) if before is not None else query
+    rows = await tx.execute(query.order_by(table.c.position.desc()).limit(limit))
+    return [(row.position, envelope_of(row)) for row in rows]
+
+
+async def note_errors(tx: AsyncConnection, event_id: str, failed: Sequence[tuple[Subscription, str]]) -> None:
+    """Counts that expressions had no answer for an event."""
+    table = t(FilterErrorRow)
+    for subscription_id, detail in sorted((one.subscription_id, detail) for one, detail in failed):
+        row = {"subscription_id": subscription_id, "count": 1, "detail": detail, "event_id": event_id}
+        statement = insert(table).values({**row, "at": sa.func.now()})
+        same = {name: statement.excluded[name] for name in ("detail", "event_id", "at")}
+        await tx.execute(
+            statement.on_conflict_do_update(
+                index_elements=["subscription_id"], set_={**same, "count": table.c.count + 1}
+            )
+        )
+
+
+async def errors_of(tx: AsyncConnection, subscription_ids: Sequence[str]) -> dict[str, Document]:
+    """By subscription: how often its expression had no answer, and what it said last."""
+    table = t(FilterErrorRow)
+    rows = await tx.execute(sa.select(table).where(table.c.subscription_id.in_(subscription_ids)))
+    return {
+        row.subscription_id: {
+            "count": row.count,
+            "detail": row.detail,
+            "event_id": row.event_id,
+            "at": row.at.isoformat(),
+        }
+        for row in rows
+    }
 
 
 async def active_in(tx: AsyncConnection, workspace: str | None) -> list[Subscription]:
@@ -99,11 +145,18 @@ async def subscriptions(
     if after is not None:
         query = query.where(table.c.subscription_id < after)
     rows = (await tx.execute(query.order_by(table.c.subscription_id.desc()).limit(limit + 1))).all()
-    items = [document(read(row)) for row in rows[:limit]]
+    errors = await errors_of(tx, [row.subscription_id for row in rows])
+    items = [document(read(row), errors.get(row.subscription_id)) for row in rows[:limit]]
     return {"items": items, "next": items[-1]["subscription_id"] if len(rows) > limit else None}
 
 
-def document(state: Subscription) -> Document:
+async def told(tx: AsyncConnection, state: Subscription) -> Document:
+    """A subscription as the API shows it, with what its expression failed at."""
+    errors = await errors_of(tx, [state.subscription_id])
+    return document(state, errors.get(state.subscription_id))
+
+
+def document(state: Subscription, filter_errors: Document | None = None) -> Document:
     """A subscription as the API shows it."""
     return {
         "subscription_id": state.subscription_id,
@@ -115,10 +168,13 @@ def document(state: Subscription) -> Document:
         "model": state.model,
         "audience": list(state.audience),
         "retry_seconds": list(state.retry_seconds) if state.retry_seconds else None,
+        "stages": list(state.stages),
+        "cel": state.cel,
         "status": state.status,
         "reason": state.reason,
         "created_at": state.created_at.isoformat(),
         "ended_at": state.ended_at.isoformat() if state.ended_at else None,
+        "filter_errors": filter_errors,
     }
 
 

@@ -2,14 +2,16 @@
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hallmark.output import Json, client, emit, example, out, table
+from hallmark.output import Json, client, emit, example, out, table, text
 from hallmark.output import app as noun
+from hallmark.results import FilterPreview
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+SubscriptionArgument = Annotated[str, typer.Argument(help="Id of the subscription.", show_default=False)]
 app = noun("notify", "Subscriptions: who hears of what, where.")
 
 
@@ -21,8 +23,9 @@ class Channel(StrEnum):
 
 @app.command(
     epilog=example(
-        "hallmark notify subscribe email team@example.org --model 'fraud*'",
+        "hallmark notify subscribe email team@example.org --model 'fraud*' --stage Production",
         "hallmark notify subscribe slack https://hooks.slack.com/services/... --for group:risk",
+        "hallmark notify subscribe webhook https://ci.example.org/hook --cel 'data.version > 3' --dry-run",
     )
 )
 def subscribe(
@@ -34,6 +37,13 @@ def subscribe(
         typer.Option("--type", help="Event types, as patterns (hallmark.stage.*; with --for all that have names)."),
     ] = None,
     model: Annotated[str, typer.Option(help="Models, as a pattern.")] = "*",
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", help="Only what enters or leaves this stage, or @alias.")
+    ] = None,
+    cel: Annotated[
+        str | None,
+        typer.Option(help="Only what this expression holds for: event.type, event.model, ..., and data, its body."),
+    ] = None,
     audience: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,25 +51,35 @@ def subscribe(
             help="Only what pages, reminds or tells this name: group:NAME, user:NAME, service:NAME, channel:NAME.",
         ),
     ] = None,
+    secret: Annotated[str | None, typer.Option(help="Signs webhooks; whsec_...", envvar="HALLMARK_SECRET")] = None,
     retry: Annotated[
         str | None, typer.Option(help="Pauses after failed tries, instead of three days' worth: 5s,5m,2h.")
     ] = None,
-    secret: Annotated[str | None, typer.Option(help="Signs webhooks; whsec_...", envvar="HALLMARK_SECRET")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Subscribe to nothing; tell what would have come of the last 500 events.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Have events delivered. A webhook's secret is shown once."""
+    chosen: dict[str, Any] = {"types": types or (), "model": model, "audience": audience or ()}
+    chosen |= {"stages": stages or (), "cel": cel}
     with client(ctx) as hallmark:
-        made = hallmark.subscribe(
-            channel.value,
-            address,
-            types=types or (),
-            model=model,
-            secret=secret,
-            audience=audience or (),
-            retry_seconds=_pauses(retry),
-        )
+        if dry_run:
+            found = hallmark.preview_subscription(**chosen)
+            emit(as_json, found, lambda: print_preview(found))
+            return
+        made = hallmark.subscribe(channel.value, address, secret=secret, retry_seconds=_pauses(retry), **chosen)
     secret_line = f"\nsecret: {made.secret}" if made.secret else ""
     emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{secret_line}", markup=False))
+
+
+def print_preview(found: FilterPreview) -> None:
+    events = f"{found.looked_at} events" + (f" since {text(found.since)} UTC" if found.since else "")
+    out.print(f"this filter would have matched {found.matched} of the last {events}", markup=False)
+    if found.failed:
+        out.print(f"it had no answer for {found.failed} of them, such as {found.error}", style="yellow", markup=False)
+    if found.newest:
+        out.print(table(("at (UTC)", "event", ""), [(e.time, e.type, e.headline) for e in found.newest]))
 
 
 @app.command("list", epilog=example("hallmark notify list"))
@@ -67,9 +87,25 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List subscriptions."""
     with client(ctx) as hallmark:
         found = list(hallmark.subscriptions())
-    columns = ("subscription", "channel", "address", "types", "model", "for")
-    rows = [(s.subscription_id, s.channel, s.address, s.types, s.model, s.audience) for s in found]
+    columns = ("subscription", "status", "channel", "address", "types", "model", "stages", "for", "where", "failed")
+    rows = [
+        (
+            *(s.subscription_id, s.status, s.channel, s.address, s.types, s.model, s.stages, s.audience, s.cel),
+            (s.filter_errors or {}).get("count"),
+        )
+        for s in found
+    ]
     emit(as_json, found, lambda: out.print(table(columns, rows)))
+
+
+@app.command(epilog=example("hallmark notify show 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def show(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Json = False) -> None:
+    """Show one subscription, and what its expression failed at."""
+    with client(ctx) as hallmark:
+        found = hallmark.subscription(subscription_id)
+    told = {name: value for name, value in found.model_dump().items() if value not in (None, [])}
+    told |= {f"filter_errors.{name}": value for name, value in told.pop("filter_errors", {}).items()}
+    emit(as_json, found, lambda: out.print(table(("", ""), list(told.items()))))
 
 
 @app.command(epilog=example("hallmark notify deliveries --status dead"))
@@ -91,7 +127,7 @@ def deliveries(
 @app.command(epilog=example("hallmark notify remove 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
 def remove(
     ctx: typer.Context,
-    subscription_id: Annotated[str, typer.Argument(help="Id of the subscription.", show_default=False)],
+    subscription_id: SubscriptionArgument,
 ) -> None:
     """Remove a subscription."""
     with client(ctx) as hallmark:

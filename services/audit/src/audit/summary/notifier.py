@@ -7,7 +7,9 @@ from contracts import notifier
 @say.register
 def _(m: notifier.SubscriptionCreated) -> str:
     about = f" for {names(m.audience)}" if m.audience else ""
-    return f"{m.owner} subscribed {m.channel} {m.address} to {names(m.types)}{about}"
+    stages = f" of {names(m.stages)}" if m.stages else ""
+    where = f" where {m.cel}" if m.cel else ""
+    return f"{m.owner} subscribed {m.channel} {m.address} to {names(m.types)}{stages}{about}{where}"
 
 
 @say.register

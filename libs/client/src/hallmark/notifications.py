@@ -1,0 +1,84 @@
+"""Notifications: who hears of what, where, and what was sent."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from hallmark.connection import Connection, read
+from hallmark.results import FilterPreview, Subscription
+
+PATH = "/v1/subscriptions"
+
+
+class Notifications(Connection):
+    """Every method raises `HallmarkError`."""
+
+    def subscribe(
+        self,
+        channel: Literal["slack", "email", "webhook"],
+        address: str,
+        *,
+        types: Sequence[str] = (),
+        model: str = "*",
+        secret: str | None = None,
+        audience: Sequence[str] = (),
+        stages: Sequence[str] = (),
+        cel: str | None = None,
+        retry_seconds: Sequence[float] = (),
+    ) -> Subscription:
+        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
+
+        `types` are changes of stages by default. With an `audience` (`group:risk`, `user:ann`, `service:oncall`,
+        `channel:ml`) only what addresses one of these names comes, of any type by default. With `stages` only what
+        enters or leaves one of these comes, with `cel` only what this expression holds for. `retry_seconds` are the
+        pauses after failed tries, instead of the service's own.
+        """
+        body: dict[str, Any] = {"channel": channel, "address": address, **self._filter(types, model, audience)}
+        body |= _narrower(stages, cel) | ({"secret": secret} if secret else {})
+        body |= {"retry_seconds": list(retry_seconds)} if retry_seconds else {}
+        return read(Subscription, self._post("notifier", PATH, body))
+
+    def preview_subscription(
+        self,
+        *,
+        types: Sequence[str] = (),
+        model: str = "*",
+        audience: Sequence[str] = (),
+        stages: Sequence[str] = (),
+        cel: str | None = None,
+        last: int = 500,
+    ) -> FilterPreview:
+        """A dry run: what such a subscription would have matched of the `last` events that you may read."""
+        body: dict[str, Any] = {**self._filter(types, model, audience), **_narrower(stages, cel), "last": last}
+        return read(FilterPreview, self._post("notifier", f"{PATH}/preview", body))
+
+    def _filter(self, types: Sequence[str], model: str, audience: Sequence[str]) -> dict[str, Any]:
+        body = {"types": list(types), "model": model, "workspace": self.workspace}
+        return body | ({"audience": list(audience)} if audience else {})
+
+    def subscriptions(self) -> Iterator[Subscription]:
+        return self._pages("notifier", PATH, Subscription)
+
+    def subscription(self, subscription_id: str) -> Subscription:
+        return read(Subscription, self._get("notifier", _of(subscription_id)))
+
+    def unsubscribe(self, subscription_id: str) -> None:
+        self._call("notifier", "DELETE", _of(subscription_id))
+
+    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
+        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
+            yield item.model_dump(mode="json")
+
+
+class _Any(BaseModel, extra="allow"):
+    pass
+
+
+def _of(subscription_id: str) -> str:
+    return f"{PATH}/{quote(subscription_id, safe='')}"
+
+
+def _narrower(stages: Sequence[str], cel: str | None) -> dict[str, Any]:
+    return ({"stages": list(stages)} if stages else {}) | ({"cel": cel} if cel else {})
