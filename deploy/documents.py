@@ -30,7 +30,7 @@ def settings_class(service: str) -> type[Settings]:
 
 def build(service: str, scratch: Path) -> FastAPI:
     """The service's application with settings that point nowhere: nothing connects before start-up."""
-    keys = {name: ensure_key(scratch, name) for name in ("auth", "decision", "checkpoint", "serving")}
+    keys = {name: ensure_key(scratch, name) for name in ("auth", "decision", "checkpoint", "serving", "webhook")}
     access = scratch / "access.yaml"
     access.write_text("roles: []\n")
     given = {

@@ -205,6 +205,8 @@ class Rig:
 @pytest.fixture
 async def rig(database: str, mailbox: Mailbox, tmp_path: Path) -> AsyncIterator[Rig]:
     url = await migrated(database)
+    ensure_key(tmp_path, "webhook")
+    (tmp_path / "seal.key").write_bytes(b"k" * 32)
     settings = NotifierSettings.model_validate(
         {
             "database_url": url,
@@ -216,11 +218,13 @@ async def rig(database: str, mailbox: Mailbox, tmp_path: Path) -> AsyncIterator[
             "webhook_allow": "127.0.0.0/8",
             "retry_seconds": "0.05,0.05,0.05",
             "send_timeout_seconds": 5,
+            "webhook_key": tmp_path / "webhook.jwk",
+            "secret_key": tmp_path / "seal.key",
         }
     )
     db = Database(url, name="notifier-test")
     log = EventLog(mechanism, topic=NOTIFIER_EVENTS.name, source=queue.ACTOR)
-    vault = Vault(b"k" * 32)
+    vault = Vault.load(settings.secret_key)
     commands = Commands(db, log, Inbox(mechanism), Guard(settings.webhook_allow), vault, mail=True)
     yield Rig(db, settings, log, commands, vault)
     await db.close()

@@ -278,6 +278,7 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     ),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionDisabled(subscription_id="s", reason="410 Gone"), ["410 Gone"]),
+    (NOTIFIER_EVENTS.name, notifier.SecretRotated(subscription_id="s", rotated_by="ana"), ["ana", "new secret"]),
     (NOTIFIER_EVENTS.name, notifier.DeliverySucceeded(**ATTEMPT), ["delivered", "try 2"]),
     (NOTIFIER_EVENTS.name, notifier.DeliveryFailed(**ATTEMPT, next_attempt_at=AT), ["410 Gone"]),
     (NOTIFIER_EVENTS.name, notifier.DeliveryDead(**ATTEMPT), ["given up", "410 Gone"]),

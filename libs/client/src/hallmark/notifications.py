@@ -7,7 +7,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from hallmark.connection import Connection, read
-from hallmark.results import FilterPreview, Subscription
+from hallmark.results import FilterPreview, Rotation, Subscription, WebhookKey, WebhookKeys
 
 PATH = "/v1/subscriptions"
 
@@ -66,6 +66,15 @@ class Notifications(Connection):
 
     def unsubscribe(self, subscription_id: str) -> None:
         self._call("notifier", "DELETE", _of(subscription_id))
+
+    def rotate_secret(self, subscription_id: str, *, at_once: bool = False) -> Rotation:
+        """A new secret for a webhook, shown this once; the former one signs too for a while, unless `at_once`."""
+        path = f"/v1/subscriptions/{quote(subscription_id, safe='')}/secret"
+        return read(Rotation, self._post("notifier", path, {"at_once": at_once}))
+
+    def webhook_keys(self) -> list[WebhookKey]:
+        """The public keys that webhooks are signed with, for `hallmark.webhooks.Receiver`."""
+        return read(WebhookKeys, self._get("notifier", "/v1/webhook-keys")).keys
 
     def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
         for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):

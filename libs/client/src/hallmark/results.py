@@ -295,6 +295,26 @@ class FilterPreview(Result):
     newest: list[PastEvent] = Field(default_factory=list)
 
 
+class Rotation(Result):
+    """The new secret of a webhook; messages are signed with the former one too until `former_until`."""
+
+    subscription_id: str
+    secret: str
+    former_until: datetime | None
+
+
+class WebhookKey(Result):
+    """A public key (`whpk_...`); `state` is waiting, active, retired or revoked."""
+
+    kid: str
+    key: str
+    state: str
+
+
+class WebhookKeys(Result):
+    keys: list[WebhookKey]
+
+
 class Remark(Result):
     """Something appended to a version: `kind` is evaluation, note or scan."""
 

@@ -56,6 +56,15 @@ class SubscriptionDisabled(Message):
     reason: Text
 
 
+class SecretRotated(Message):
+    """Messages are signed with a new secret; with the former ones too, until `former_until` (none: no more)."""
+
+    TYPE: ClassVar[str] = "hallmark.secret.rotated.v1"
+    subscription_id: Identifier
+    rotated_by: Line
+    former_until: AwareDatetime | None = None
+
+
 class Attempt(Payload):
     delivery_id: Identifier
     subscription_id: Identifier
@@ -87,6 +96,7 @@ EVENTS = (
     SubscriptionCreated,
     SubscriptionRemoved,
     SubscriptionDisabled,
+    SecretRotated,
     DeliverySucceeded,
     DeliveryFailed,
     DeliveryDead,

@@ -66,6 +66,7 @@ def environment(
         "HALLMARK_CHECKPOINT_KEY": str(keys / "checkpoint.jwk"),
         "HALLMARK_CHECKPOINT_MLDSA_KEY": str(keys / "checkpoint.mldsa44.pem"),
         "HALLMARK_SECRET_KEY": str(keys / VAULT_KEY),
+        "HALLMARK_WEBHOOK_KEY": str(keys / "webhook.jwk"),
         "PYTHONUNBUFFERED": "1",
     }
     if bucket := BUCKETS.get(service):  # it can neither read nor overwrite what lies in another

@@ -26,7 +26,7 @@ from embedded.process import Child, StartError
 from kit.keys import ensure_key, ensure_mldsa44, load_key, make_token
 from kit.topics import apply_topics
 
-KEYS = ["auth", "decision", "checkpoint", "serving"]
+KEYS = ["auth", "decision", "checkpoint", "serving", "webhook"]
 POST_QUANTUM_KEYS = ["checkpoint"]
 ACCESS_FILE = Path(__file__).with_name("access.yaml")  # in the repository a link to deploy/access.yaml
 STEADY = 60.0  # seconds after which a restart counts as a first one again

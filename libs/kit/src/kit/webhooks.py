@@ -1,54 +1,47 @@
-"""Standard Webhooks 1.0.0 (v1, HMAC-SHA256): signed messages over HTTP, sent and received."""
+"""Standard Webhooks 1.0.0: messages over HTTP, signed (v1, HMAC-SHA256; v1a, Ed25519) and received."""
 
 import base64
-import hashlib
-import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-PREFIX = "whsec_"
-KEY_BYTES = 24, 64
-TOLERANCE_SECONDS = 300  # how far apart two clocks may be, and how long a message that was overheard is good
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from joserfc.jwk import OKPKey
 
-
-class Unsigned(ValueError):
-    """The message is not signed with the secret, or not now; the text says what is wrong and nothing of the secret."""
+from contracts.webhooks import PUBLIC, SECRET, Unsigned, content, hmac_of, proved_by_secret, signed
 
 
 def new_secret() -> str:
-    return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+    return SECRET + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def key_of(secret: str) -> bytes:
-    """The key in a `whsec_...` secret.
+def private_half(key: OKPKey) -> Ed25519PrivateKey:
+    """Raises ValueError when the key has none."""
+    private = key.private_key
+    if not isinstance(private, Ed25519PrivateKey):
+        raise ValueError(f"the key {key.kid} has no private half of Ed25519")
+    return private
+
+
+def public_text(key: OKPKey) -> str:
+    """The public half as Standard Webhooks writes it: `whpk_` and base64."""
+    public = key.public_key
+    assert isinstance(public, Ed25519PublicKey)
+    return PUBLIC + base64.b64encode(public.public_bytes_raw()).decode()
+
+
+def headers_of(
+    keys: str | Sequence[str], message_id: str, timestamp: int, body: bytes, private: Ed25519PrivateKey | None = None
+) -> dict[str, str]:
+    """What a signed message carries beside its body: one `v1` signature per secret of `keys` (while a secret rotates
+    there are two), then a `v1a` one when there is a `private` key. `timestamp` is in Unix seconds.
 
     Raises:
-        ValueError: it is no base64 of 24 to 64 bytes after the prefix.
+        ValueError: a secret is none.
     """
-    if not secret.startswith(PREFIX):
-        raise ValueError(f"a secret begins with {PREFIX!r}")
-    try:
-        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except ValueError as error:
-        raise ValueError(f"after {PREFIX!r} a secret is base64") from error
-    if not KEY_BYTES[0] <= len(key) <= KEY_BYTES[1]:
-        raise ValueError(f"a secret holds {KEY_BYTES[0]} to {KEY_BYTES[1]} bytes, this one {len(key)}")
-    return key
-
-
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature` of one try. `timestamp` is in Unix seconds, so no time zone can go wrong."""
-    content = f"{message_id}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(key_of(secret), content, hashlib.sha256).digest()).decode()
-
-
-def headers_of(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """What a signed message carries beside its body."""
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": sign(secret, message_id, timestamp, body),
-    }
+    bytes_ = content(message_id, timestamp, body)
+    made = [f"v1,{hmac_of(secret, bytes_)}" for secret in ([keys] if isinstance(keys, str) else keys)]
+    made += [f"v1a,{base64.b64encode(private.sign(bytes_)).decode()}"] if private else []
+    return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": " ".join(made)}
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> str:
@@ -58,15 +51,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> 
     Raises:
         Unsigned: a header is missing, the signature is another's, or the message is too old or from the future.
     """
-    message_id, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-    given = headers.get("webhook-signature", "")
-    if not (message_id and stamp and given):
-        raise Unsigned("webhook-id, webhook-timestamp and webhook-signature must be there")
-    if not (stamp.isascii() and stamp.isdecimal() and len(stamp) <= 12):
-        raise Unsigned("webhook-timestamp must be Unix seconds")
-    if abs(now - int(stamp)) > TOLERANCE_SECONDS:
-        raise Unsigned(f"webhook-timestamp is more than {TOLERANCE_SECONDS} seconds from now")
-    expected = sign(secret, message_id, int(stamp), body).encode()
-    if not any(hmac.compare_digest(expected, one.encode()) for one in given.split(" ")):
+    message = signed(headers, now)
+    if not proved_by_secret(message, body, secret):
         raise Unsigned("no signature of the message is right")
-    return message_id
+    return message.message_id

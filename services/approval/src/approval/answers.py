@@ -9,8 +9,9 @@ from approval.desk import SYSTEM, Desk, Open
 from approval.domain import Request
 from approval.people import over, refused
 from contracts.approval import Answer, GateAnswered
+from contracts.webhooks import Unsigned
 from kit.problems import Problem
-from kit.webhooks import Unsigned, verify
+from kit.webhooks import verify
 
 FINAL = ("pass", "fail")
 MAX_ANSWER = 64 << 10  # bytes

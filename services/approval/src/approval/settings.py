@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
+from contracts.webhooks import key_of
 from kit.settings import Settings
-from kit.webhooks import key_of
 from policy.spec import Name
 
 Seconds = Annotated[float, Field(ge=0, le=86_400)]

@@ -16,6 +16,7 @@ from kit.db import Database
 from kit.problems import Problem
 from kit.web import Guard
 from notifier import views
+from notifier.channels.webhook import body_of
 from notifier.commands import Commands, checked_filters
 from notifier.domain import Subscription
 from notifier.matching import Seen
@@ -156,6 +157,22 @@ class DeliveryDetail(DeliveryDocument):
     tries: list[TryDocument]
 
 
+class Rotation(BaseModel):
+    """`at_once`: nothing is signed with the present secret any more, because somebody else knows it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at_once: bool = False
+
+
+class Rotated(BaseModel):
+    """The new secret, shown this once. Until `former_until` every message is signed with the former one too."""
+
+    subscription_id: str
+    secret: str
+    former_until: datetime | None
+
+
 class Subscriptions(BaseModel):
     items: list[SubscriptionDocument]
     next: str | None
@@ -275,6 +292,15 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
         await commands.remove(subscription_id, principal.subject)
         return Response(status_code=204)
 
+    @routes.post("/subscriptions/{subscription_id}/secret")
+    async def rotate(request: Request, subscription_id: Name, body: Rotation | None = None) -> Rotated:
+        """A new secret for a webhook."""
+        principal = await guard(request)
+        await find(principal, subscription_id)
+        at_once = body is not None and body.at_once
+        secret, until = await commands.rotate(subscription_id, principal.subject, at_once=at_once)
+        return Rotated(subscription_id=subscription_id, secret=secret, former_until=until)
+
     @routes.get("/deliveries")
     async def list_deliveries(
         request: Request,
@@ -305,6 +331,15 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
         principal = await guard(request)
         document, _ = await find_delivery(principal, delivery_id)
         return DeliveryDetail(**document)
+
+    @routes.get("/deliveries/{delivery_id}/event")
+    async def get_event(request: Request, delivery_id: UUID) -> Response:
+        """All of the event, as a CloudEvent in JSON: what `dataref` of a webhook leads to."""
+        principal = await guard(request)
+        document, _ = await find_delivery(principal, delivery_id)
+        async with db.transaction() as tx:
+            envelope = await views.source_event(tx, document["event_id"])
+        return Response(body_of(envelope), media_type="application/cloudevents+json")
 
     @routes.post("/deliveries/{delivery_id}/replay", status_code=202)
     async def replay(request: Request, delivery_id: UUID) -> DeliveryDetail:

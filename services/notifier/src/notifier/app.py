@@ -13,9 +13,11 @@ from kit.bus import Bus
 from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
+from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
-from notifier import api, consumers
+from kit.webhooks import private_half
+from notifier import api, consumers, keys
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.render import Renderer
@@ -41,6 +43,8 @@ def build(settings: NotifierSettings) -> FastAPI:
     vault = Vault.load(settings.secret_key)
     if not vault.sealing:
         log.warning("HALLMARK_SECRET_KEY is not set: secrets of subscriptions are stored in clear")
+    if settings.webhook_key is None:
+        log.warning("HALLMARK_WEBHOOK_KEY is not set: webhooks are signed by the secrets of their subscriptions only")
     callable_ = outbound.Guard(settings.webhook_allow)
     inbox, wake = Inbox(mechanism), asyncio.Event()
     consumers.subscribe(bus, db, inbox, wake)
@@ -67,6 +71,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         vault,
         mail=settings.smtp_host is not None,
         hides_mailboxes=guard.people is not None,
+        secret_overlap_seconds=settings.secret_overlap_seconds,
     )
     return make_app(
         settings,
@@ -74,7 +79,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, commands, guard)],
+        routers=[api.router(db, commands, guard), keys.router(settings.webhook_key)],
         background=[relay.run, worker.run],
         people=guard.people,
     )
@@ -82,6 +87,7 @@ def build(settings: NotifierSettings) -> FastAPI:
 
 def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, Sender]:
     timeout, renderer = settings.send_timeout_seconds, Renderer()
+    key = private_half(load_key(settings.webhook_key)) if settings.webhook_key else None
     client = outbound.guarded_client(guard, timeout)
     smtp = None
     if settings.smtp_host is not None:
@@ -97,5 +103,5 @@ def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, 
     return {
         Channel.SLACK: SlackSender(client, renderer, timeout=timeout),
         Channel.EMAIL: EmailSender(smtp, renderer, timeout=timeout),
-        Channel.WEBHOOK: WebhookSender(client, timeout=timeout),
+        Channel.WEBHOOK: WebhookSender(client, key=key, url=settings.notifier_url, timeout=timeout),
     }

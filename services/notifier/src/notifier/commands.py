@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -14,21 +15,22 @@ from contracts.audience import ADDRESSING, strange_names
 from contracts.audit import SearchAlerted
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
-from contracts.notifier import Channel, SubscriptionCreated, SubscriptionRemoved
+from contracts.notifier import Channel, SecretRotated, SubscriptionCreated, SubscriptionRemoved
 from contracts.payload import Message
 from contracts.registry import EVENTS as REGISTRY_EVENTS
 from contracts.registry import CommandRejected
+from contracts.webhooks import key_of
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.inbox import Inbox
 from kit.outbound import AddressRefused, Guard
 from kit.problems import Problem
-from kit.webhooks import key_of, new_secret
+from kit.webhooks import new_secret
 from notifier import queue, views
 from notifier.addresses import check_mailbox, visible
 from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, Subscription, unknown_types
 from notifier.matching import VARIABLES, compiled
-from notifier.tables import DeliveryRow, SecretRow
+from notifier.tables import FORMER, SIGNING, DeliveryRow, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
 from policy.expressions import ExpressionError
@@ -53,8 +55,10 @@ class Commands:
         *,
         mail: bool,
         hides_mailboxes: bool = False,
+        secret_overlap_seconds: float = 86_400,
     ) -> None:
         """`hides_mailboxes`: an e-mail address is kept like a secret, and events have its domain only."""
+        self._overlap = timedelta(seconds=secret_overlap_seconds)
         self._db, self._log, self._inbox, self._guard, self._vault = db, log, inbox, guard, vault
         self._mail, self._hides_mailboxes = mail, hides_mailboxes
 
@@ -114,7 +118,7 @@ class Commands:
                 await self._keep(tx, subscription_id, "address", address)
             signing = made or secret
             if signing is not None:
-                await self._keep(tx, subscription_id, "signing", signing)
+                await self._keep(tx, subscription_id, SIGNING, signing)
             state = await views.subscription(tx, subscription_id)
             assert state is not None
             answer = views.document(state)
@@ -132,6 +136,36 @@ class Commands:
             removed = SubscriptionRemoved(subscription_id=subscription_id, removed_by=by)
             await self._append(tx, subscription_id, f"{state.workspace}/{state.model}", removed, by, last)
             await queue.close_down(tx, subscription_id)
+
+    async def rotate(self, subscription_id: str, by: str, *, at_once: bool = False) -> tuple[str, datetime | None]:
+        """A new secret, which nothing will show again, and until when messages are signed with the former ones too.
+
+        `at_once`: they are not, because somebody else knows them.
+
+        Raises:
+            Problem: 409 when the subscription has ended; 422 when it is signed with no secret.
+        """
+        secret, made = t(SecretRow), new_secret()
+        async with self._db.transaction() as tx:
+            last = await self._log.lock(tx, stream_of(subscription_id))
+            state = await views.subscription(tx, subscription_id)
+            if state is None or not state.active:
+                raise Problem(409, "subscription-ended", "the subscription has ended; make a new one")
+            if state.channel is not Channel.WEBHOOK:
+                raise Problem(422, "secret-not-used", f"{state.channel} deliveries are not signed; there is no secret")
+            at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
+            until = None if at_once or not self._overlap else at + self._overlap
+            mine = secret.c.subscription_id == subscription_id
+            now = (await tx.execute(sa.select(secret).where(mine, secret.c.name == SIGNING))).one()
+            over = secret.c.name.startswith(FORMER) if until is None else secret.c.until <= at
+            await tx.execute(sa.delete(secret).where(mine, sa.or_(secret.c.name == SIGNING, over)))
+            if until is not None:
+                former = self._vault.read(subscription_id, SIGNING, now.value)
+                await self._keep(tx, subscription_id, f"{FORMER}{new_id()}", former, until)
+            await self._keep(tx, subscription_id, SIGNING, made)
+            rotated = SecretRotated(subscription_id=subscription_id, rotated_by=by, former_until=until)
+            await self._append(tx, subscription_id, f"{state.workspace}/{state.model}", rotated, by, last)
+        return made, until
 
     async def replay(self, delivery_id: UUID, subscription: Subscription) -> Document:
         """Makes a delivery due again, with the full schedule before it.
@@ -179,9 +213,11 @@ class Commands:
         for envelope in await self._log.append(tx, stream, last, [New(event, subject)], Cause(actor=actor)):
             await views.project(tx, envelope)
 
-    async def _keep(self, tx: AsyncConnection, subscription_id: str, name: str, value: str) -> None:
+    async def _keep(
+        self, tx: AsyncConnection, subscription_id: str, name: str, value: str, until: datetime | None = None
+    ) -> None:
         stored = self._vault.store(subscription_id, name, value)
-        row = {"subscription_id": subscription_id, "name": name, "value": stored}
+        row = {"subscription_id": subscription_id, "name": name, "value": stored, "until": until}
         await tx.execute(sa.insert(t(SecretRow)).values(row))
 
 

@@ -150,7 +150,8 @@ async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
         for row in await tx.execute(sa.select(source).where(source.c.event_id.in_({row.event_id for row in taken})))
     }
     secrets: dict[str, dict[str, bytes]] = {subscription_id: {} for subscription_id in wanted}
-    for row in await tx.execute(sa.select(secret).where(secret.c.subscription_id.in_(wanted))):
+    counting = sa.or_(secret.c.until.is_(None), secret.c.until > sa.func.now())
+    for row in await tx.execute(sa.select(secret).where(secret.c.subscription_id.in_(wanted), counting)):
         secrets[row.subscription_id][row.name] = row.value
     return [
         Lease(

@@ -36,6 +36,12 @@ class NotifierSettings(Settings):
     )
     # Hosts, addresses and CIDRs that may be private, and may be reached without TLS.
     webhook_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    # A private Ed25519 JWK that signs webhooks too (v1a); its public half is published. None: their secrets only do.
+    webhook_key: Path | None = None
+    # How long messages are signed with the former secret too, when a subscription gets a new one.
+    secret_overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 24 * HOUR
+    # How clients reach this service.
+    notifier_url: str = "http://127.0.0.1:8804"
     # A file of 32 bytes or more; without it the secrets of subscriptions are stored in clear.
     secret_key: Path | None = None
 

@@ -60,14 +60,19 @@ class FilterErrorRow(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
+SIGNING, FORMER = "signing", "former-"
+
+
 class SecretRow(Table, table=True):
-    """`name` is `signing` or `address`; `value` is sealed when a key is set."""
+    """`name` is `signing`, `address`, or of a secret that was rotated away `former-<id>`: it signs too, `until` then.
+    `value` is sealed when a key is set."""
 
     __tablename__ = "secret"
 
     subscription_id: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
     value: bytes
+    until: datetime | None = Field(default=None, sa_column=timestamp())
 
 
 class SourceEventRow(Table, table=True):

@@ -221,6 +221,11 @@ async def delivery_detail(tx: AsyncConnection, delivery_id: UUID) -> tuple[Docum
     return _delivery(row) | {"tries": [_attempt(a) for a in tries]}, owner
 
 
+async def source_event(tx: AsyncConnection, event_id: str) -> Envelope:
+    source = t(SourceEventRow)
+    return envelope_of((await tx.execute(sa.select(source).where(source.c.event_id == event_id))).one())
+
+
 def _delivery(row: Any) -> Document:
     return {
         "delivery_id": str(row.delivery_id),

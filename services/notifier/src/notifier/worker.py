@@ -22,6 +22,7 @@ from notifier import queue
 from notifier.channels import Parcel, Sender
 from notifier.queue import Lease
 from notifier.retrying import Outcome, Schedule, Verdict
+from notifier.tables import FORMER, SIGNING
 from notifier.vault import Vault, VaultError
 
 log = structlog.get_logger()
@@ -123,7 +124,8 @@ class Worker:
             subscription_id=of.subscription_id,
             envelope=lease.envelope,
             address=secrets.get("address", of.address),
-            secret=secrets.get("signing"),
+            secret=secrets.get(SIGNING),
+            formers=tuple(secret for name, secret in sorted(secrets.items()) if name.startswith(FORMER)),
         )
 
     async def _record(self, lease: Lease, outcome: Outcome, latency_ms: float) -> None:

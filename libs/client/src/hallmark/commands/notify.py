@@ -141,3 +141,34 @@ def _pauses(text: str | None) -> tuple[float, ...]:
     if not all(found):
         raise typer.BadParameter(f"{text!r} is no list of durations such as 5s,5m,2h", param_hint="--retry")
     return tuple(float(match[1]) * _UNITS[match[2]] for match in found if match)
+
+
+@app.command(
+    epilog=example(
+        "hallmark notify rotate 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b",
+        "hallmark notify rotate 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b --at-once",
+    )
+)
+def rotate(
+    ctx: typer.Context,
+    subscription_id: Annotated[str, typer.Argument(help="Id of the subscription.", show_default=False)],
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Somebody else knows the secret: it signs nothing any more.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Give a webhook a new secret, shown once. For a day messages are signed with both."""
+    with client(ctx) as hallmark:
+        made = hallmark.rotate_secret(subscription_id, at_once=at_once)
+    lines = [f"secret: {made.secret}"]
+    if made.former_until:
+        lines.append(f"the former one signs too until {made.former_until:%Y-%m-%d %H:%M} UTC")
+    emit(as_json, made, lambda: out.print("\n".join(lines), markup=False))
+
+
+@app.command(epilog=example("hallmark notify keys"))
+def keys(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the public keys that webhooks are signed with (v1a of Standard Webhooks)."""
+    with client(ctx) as hallmark:
+        found = hallmark.webhook_keys()
+    emit(as_json, found, lambda: out.print(table(("key", "state"), [(k.key, k.state) for k in found])))

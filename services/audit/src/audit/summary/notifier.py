@@ -23,6 +23,12 @@ def _(m: notifier.SubscriptionDisabled) -> str:
 
 
 @say.register
+def _(m: notifier.SecretRotated) -> str:
+    former = f"; the former one counts until {m.former_until.isoformat()}" if m.former_until else ""
+    return f"{m.rotated_by} gave the subscription {m.subscription_id} a new secret{former}"
+
+
+@say.register
 def _(m: notifier.DeliverySucceeded) -> str:
     return f"{m.event_type} was delivered to the subscription {m.subscription_id} at try {m.attempt}"
 

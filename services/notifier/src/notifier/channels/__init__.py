@@ -9,13 +9,15 @@ from notifier.retrying import Outcome
 
 @dataclass(frozen=True)
 class Parcel:
-    """One try: the event, where it goes (in full), and what signs it. `repr` shows neither address nor secret."""
+    """One try: the event, where it goes (in full), and what signs it. `formers` are secrets that were rotated away, and
+    sign too for a while. `repr` shows neither address nor secret."""
 
     delivery_id: str
     subscription_id: str
     envelope: Envelope
     address: str
     secret: str | None = None
+    formers: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Parcel({self.delivery_id})"
