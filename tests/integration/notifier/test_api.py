@@ -215,10 +215,14 @@ async def test_the_view_is_a_fold_of_the_events(rig: Rig, ana: httpx2.AsyncClien
         await rig.all_done(gone, 1)
         await rig.all_done(removed, 1)
     await ana.delete(f"/v1/subscriptions/{removed['subscription_id']}")
+    edited = await made_by(ana, channel="webhook", address="http://127.0.0.1:9/hook")
+    path = f"/v1/subscriptions/{edited['subscription_id']}"
+    await ana.patch(path, json={"stages": ["Staging"], "cel": "event.version > 7", "types": ["hallmark.alias.*"]})
+    await ana.post(f"{path}/pause")
     dump = sa.text("select * from notifier.subscription order by 1")
     async with rig.db.transaction() as tx:
         before = (await tx.execute(dump)).all()
-        assert await views.rebuild(tx, rig.log) == 7
+        assert await views.rebuild(tx, rig.log) == 10
         after = (await tx.execute(dump)).all()
     assert {row.status for row in before} == {"active", "removed", "disabled"}
     assert after == before

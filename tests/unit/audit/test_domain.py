@@ -276,6 +276,15 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         ),
         ["ana", "ana@example.com"],
     ),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.SubscriptionChanged(
+            subscription_id="s", changed_by="ana", types=("hallmark.vote.*",), model="fraud", stages=("Staging",)
+        ),
+        ["ana", "changed", "hallmark.vote.*", "about fraud", "Staging"],
+    ),
+    (NOTIFIER_EVENTS.name, notifier.SubscriptionPaused(subscription_id="s", paused_by="ana"), ["ana", "paused"]),
+    (NOTIFIER_EVENTS.name, notifier.SubscriptionResumed(subscription_id="s", resumed_by="ana"), ["ana", "resumed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionDisabled(subscription_id="s", reason="410 Gone"), ["410 Gone"]),
     (NOTIFIER_EVENTS.name, notifier.SecretRotated(subscription_id="s", rotated_by="ana"), ["ana", "new secret"]),

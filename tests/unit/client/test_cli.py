@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from hallmark import Client, cli, output
 from hallmark.commands import audit, model, notify, request, stage, version
+from hallmark.results import Subscription
 
 Run = Callable[..., tuple[int, str, str]]
 TRANSITION = {
@@ -239,6 +240,21 @@ def test_a_subscription_shows_what_its_expression_failed_at(run: Run, answers: d
     assert "Key not found in map" in out
     _, out, _ = run("notify", "list")
     assert "Production" in out
+
+
+def test_an_edit_sends_what_was_named_and_an_empty_text_takes_away(
+    run: Run, answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def edited(_: Any, subscription_id: str, **changes: Any) -> Subscription:
+        sent.append(changes)
+        return Subscription(subscription_id=subscription_id, channel="email", address="a@example.org")
+
+    monkeypatch.setattr(Client, "edit_subscription", edited)
+    assert run("notify", "edit", "s-1", "--stage", "Staging", "--cel", "")[0] == 0
+    assert run("notify", "edit", "s-1", "--for", "", "--model", "m*")[0] == 0
+    assert sent == [{"stages": ["Staging"], "cel": ""}, {"audience": [], "model": "m*"}]
 
 
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:

@@ -64,6 +64,18 @@ class Notifications(Connection):
     def subscription(self, subscription_id: str) -> Subscription:
         return read(Subscription, self._get("notifier", _of(subscription_id)))
 
+    def edit_subscription(self, subscription_id: str, **changes: Any) -> Subscription:
+        """Other filters for the events that come from now on: `types`, `model`, `audience`, `stages`, `cel`. An empty
+        list or text takes a filter away; what is left out stays."""
+        return read(Subscription, self._patch("notifier", _of(subscription_id), changes))
+
+    def pause_subscription(self, subscription_id: str) -> Subscription:
+        """Nothing is sent any more; what comes is kept until it is resumed."""
+        return read(Subscription, self._post("notifier", f"{_of(subscription_id)}/pause", {}))
+
+    def resume_subscription(self, subscription_id: str) -> Subscription:
+        return read(Subscription, self._post("notifier", f"{_of(subscription_id)}/resume", {}))
+
     def unsubscribe(self, subscription_id: str) -> None:
         self._call("notifier", "DELETE", _of(subscription_id))
 

@@ -42,6 +42,33 @@ class SubscriptionCreated(Message):
     cel: Cel | None = None
 
 
+class SubscriptionChanged(Message):
+    """The filters it has from now on, all of them."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.changed.v1"
+    subscription_id: Identifier
+    changed_by: Line
+    types: tuple[Line, ...]
+    model: Line
+    audience: tuple[Line, ...] = ()
+    stages: tuple[Line, ...] = ()
+    cel: Cel | None = None
+
+
+class SubscriptionPaused(Message):
+    """What is for it is kept from now on, and not sent."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.paused.v1"
+    subscription_id: Identifier
+    paused_by: Line
+
+
+class SubscriptionResumed(Message):
+    TYPE: ClassVar[str] = "hallmark.subscription.resumed.v1"
+    subscription_id: Identifier
+    resumed_by: Line
+
+
 class SubscriptionRemoved(Message):
     TYPE: ClassVar[str] = "hallmark.subscription.removed.v1"
     subscription_id: Identifier
@@ -94,6 +121,9 @@ class DeliveryDead(Message, Attempt):
 
 EVENTS = (
     SubscriptionCreated,
+    SubscriptionChanged,
+    SubscriptionPaused,
+    SubscriptionResumed,
     SubscriptionRemoved,
     SubscriptionDisabled,
     SecretRotated,

@@ -17,8 +17,10 @@ from kit.problems import Problem
 from kit.web import Guard
 from notifier import views
 from notifier.channels.webhook import body_of
-from notifier.commands import Commands, checked_filters
+from notifier.commands import Commands
 from notifier.domain import Subscription
+from notifier.editing import Editing
+from notifier.filters import checked_filters
 from notifier.matching import Seen
 from notifier.preview import preview
 
@@ -28,6 +30,7 @@ ModelGlob = Annotated[str, StringConstraints(min_length=1, max_length=200, patte
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[\x21-\x7e]+$")]
 Cursor = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=500)]
+State = Literal["active", "paused", "removed", "disabled"]
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 Status = Literal["pending", "succeeded", "dead", "cancelled"]
 
@@ -57,6 +60,18 @@ class NewSubscription(Filter):
     address: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
     retry_seconds: Pauses | None = None
+
+
+class Edit(BaseModel):
+    """What is to be different; what is left out stays. An empty list, or an empty expression, takes a filter away."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    types: Annotated[tuple[Glob, ...], Field(max_length=20)] = ()
+    model: ModelGlob = "*"
+    audience: Annotated[tuple[Line, ...], Field(max_length=20)] = ()
+    stages: Annotated[tuple[Target, ...], Field(max_length=20)] = ()
+    cel: Cel | Literal[""] | None = None
 
 
 class Preview(Filter):
@@ -108,7 +123,7 @@ class SubscriptionDocument(BaseModel):
     retry_seconds: list[float] | None = None
     stages: list[str] = Field(default_factory=list)
     cel: str | None = None
-    status: Literal["active", "removed", "disabled"]
+    status: State
     reason: str | None
     created_at: str
     ended_at: str | None
@@ -183,7 +198,7 @@ class Deliveries(BaseModel):
     next: str | None
 
 
-def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
+def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["notifier"])
 
     def all_of(principal: Principal, workspace: str) -> bool:
@@ -267,7 +282,7 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
     async def list_subscriptions(
         request: Request,
         workspace: Workspace = "default",
-        status: Literal["active", "removed", "disabled"] | None = None,
+        status: State | None = None,
         limit: Limit = 50,
         after: Name | None = None,
     ) -> Subscriptions:
@@ -284,6 +299,32 @@ def router(db: Database, commands: Commands, guard: Guard) -> APIRouter:
         async with db.transaction() as tx:
             state = theirs(principal, await views.subscription(tx, subscription_id))
             return SubscriptionDocument(**await views.told(tx, state))
+
+    @routes.patch("/subscriptions/{subscription_id}")
+    async def edit_subscription(request: Request, subscription_id: Name, body: Edit) -> SubscriptionDocument:
+        """Other filters, for the events that come from now on."""
+        principal = await guard(request)
+        state = await find(principal, subscription_id)
+        changes = body.model_dump(include=body.model_fields_set)
+        guard.require(principal, Action.SUBSCRIBE, state.workspace, changes.get("model", state.model))
+        if "audience" in changes:
+            changes["audience"] = tuple([await _addressed(guard, name) for name in body.audience])
+        if "cel" in changes:
+            changes["cel"] = body.cel or None
+        return SubscriptionDocument(**await editing.edit(subscription_id, principal.subject, changes))
+
+    @routes.post("/subscriptions/{subscription_id}/pause")
+    async def pause(request: Request, subscription_id: Name) -> SubscriptionDocument:
+        """Nothing is sent any more, and what comes is kept until it is resumed."""
+        principal = await guard(request)
+        await find(principal, subscription_id)
+        return SubscriptionDocument(**await editing.pause(subscription_id, principal.subject))
+
+    @routes.post("/subscriptions/{subscription_id}/resume")
+    async def resume(request: Request, subscription_id: Name) -> SubscriptionDocument:
+        principal = await guard(request)
+        await find(principal, subscription_id)
+        return SubscriptionDocument(**await editing.resume(subscription_id, principal.subject))
 
     @routes.delete("/subscriptions/{subscription_id}", status_code=204)
     async def remove(request: Request, subscription_id: Name) -> Response:

@@ -24,6 +24,7 @@ from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
 from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
+from notifier.editing import Editing
 from notifier.queue import ACTOR
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
@@ -79,7 +80,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, commands, guard), keys.router(settings.webhook_key)],
+        routers=[api.router(db, commands, Editing(db, events), guard), keys.router(settings.webhook_key)],
         background=[relay.run, worker.run],
         people=guard.people,
     )

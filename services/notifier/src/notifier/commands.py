@@ -1,7 +1,6 @@
 """What people ask of the notifier: subscribe, unsubscribe, replay. One transaction each."""
 
 import json
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -10,15 +9,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.approval import EVENTS as APPROVAL_EVENTS
-from contracts.audience import ADDRESSING, strange_names
-from contracts.audit import SearchAlerted
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
 from contracts.notifier import Channel, SecretRotated, SubscriptionCreated, SubscriptionRemoved
 from contracts.payload import Message
-from contracts.registry import EVENTS as REGISTRY_EVENTS
-from contracts.registry import CommandRejected
 from contracts.webhooks import key_of
 from kit.db import Database
 from kit.events import Cause, EventLog, New
@@ -28,19 +22,12 @@ from kit.problems import Problem
 from kit.webhooks import new_secret
 from notifier import queue, views
 from notifier.addresses import check_mailbox, visible
-from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, Subscription, unknown_types
-from notifier.matching import VARIABLES, compiled
+from notifier.domain import Subscription
+from notifier.filters import checked_filters
 from notifier.tables import FORMER, SIGNING, DeliveryRow, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
-from policy.expressions import ExpressionError
 
-# A rejected command is its sender's own business: they are answered by correlation id. Of audit's events, alerts are
-# for others than auditors.
-KNOWN_TYPES = tuple(
-    sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS, SearchAlerted) if event is not CommandRejected)
-)
-LOOKS_AT = ", ".join(VARIABLES)
 CONSUMER = "http"
 
 
@@ -219,37 +206,3 @@ class Commands:
         stored = self._vault.store(subscription_id, name, value)
         row = {"subscription_id": subscription_id, "name": name, "value": stored, "until": until}
         await tx.execute(sa.insert(t(SecretRow)).values(row))
-
-
-@dataclass(frozen=True)
-class Filters:
-    types: tuple[str, ...]
-    audience: tuple[str, ...]
-    stages: tuple[str, ...]
-    cel: str | None
-
-
-def checked_filters(
-    types: tuple[str, ...], audience: tuple[str, ...], stages: tuple[str, ...], cel: str | None
-) -> Filters:
-    """Each thing once, with the types that are usual where none are given.
-
-    Raises:
-        Problem: 422, no event can match, or the expression is wrong.
-    """
-    audience = tuple(dict.fromkeys(audience))
-    types = tuple(dict.fromkeys(types)) or (ADDRESSED_TYPES if audience else DEFAULT_TYPES)
-    if strange := strange_names(audience):
-        says = "write group:NAME, user:NAME, service:NAME or channel:NAME"
-        raise Problem(422, "unknown-recipient", f"no event is addressed to {', '.join(strange)}; {says}")
-    if strange := unknown_types(types, KNOWN_TYPES):
-        known = ", ".join(KNOWN_TYPES)
-        raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
-    if audience and (mute := unknown_types(types, ADDRESSING)):
-        known = ", ".join(sorted(ADDRESSING))
-        raise Problem(422, "type-not-addressed", f"{', '.join(mute)} is addressed to nobody; with names: {known}")
-    try:
-        compiled(cel) if cel is not None else None
-    except ExpressionError as error:
-        raise Problem(422, "bad-expression", f"cel: {error}; it may look at {LOOKS_AT}") from error
-    return Filters(types, audience, tuple(dict.fromkeys(stages)), cel)

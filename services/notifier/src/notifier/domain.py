@@ -8,7 +8,15 @@ from uuid import UUID, uuid5
 
 from contracts.audience import user
 from contracts.envelope import Envelope
-from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
+from contracts.notifier import (
+    Channel,
+    SubscriptionChanged,
+    SubscriptionCreated,
+    SubscriptionDisabled,
+    SubscriptionPaused,
+    SubscriptionRemoved,
+    SubscriptionResumed,
+)
 from notifier.matching import Seen, selects
 from policy.expressions import ExpressionError
 
@@ -42,9 +50,11 @@ class Subscription:
     retry_seconds: tuple[float, ...] | None = None
     stages: tuple[str, ...] = ()
     cel: str | None = None
+    paused: bool = False
 
     @property
     def active(self) -> bool:
+        """Not ended. While it is paused too, what is for it is kept, and not sent."""
         return self.status == "active"
 
     def wants(self, event: Seen) -> bool:
@@ -73,7 +83,7 @@ class Subscription:
         return event.everybodys or user(self.owner) in event.recipients
 
 
-def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | None:
+def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | None:  # noqa: PLR0911  # one an event
     """Folds one event into the subscription; events of deliveries change nothing of it."""
     match envelope.type:
         case SubscriptionCreated.TYPE:
@@ -92,6 +102,15 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 stages=made.stages,
                 cel=made.cel,
             )
+        case SubscriptionChanged.TYPE if state:
+            new = envelope.payload(SubscriptionChanged)
+            return replace(
+                state, types=new.types, model=new.model, audience=new.audience, stages=new.stages, cel=new.cel
+            )
+        case SubscriptionPaused.TYPE if state:
+            return replace(state, paused=True)
+        case SubscriptionResumed.TYPE if state:
+            return replace(state, paused=False)
         case SubscriptionRemoved.TYPE if state:
             by = envelope.payload(SubscriptionRemoved).removed_by
             return replace(state, status="removed", reason=f"removed by {by}", ended_at=envelope.time)

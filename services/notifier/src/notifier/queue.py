@@ -49,7 +49,7 @@ DUE = sa.text(
       order by q.due_at limit greatest(:share - coalesce(busy.count, 0), 0)
       for update of q skip locked
     ) d
-    where s.status = 'active'
+    where s.status = 'active' and not s.paused
     order by d.due_at limit :free
     """
 ).bindparams(
@@ -243,8 +243,11 @@ async def close_down(tx: AsyncConnection, subscription_id: str) -> None:
 
 
 async def backlog(tx: AsyncConnection) -> tuple[int, float]:
-    """How many deliveries are open, and how many seconds the oldest has waited since its event was taken in."""
-    delivery = t(DeliveryRow)
+    """How many deliveries are open, and how many seconds the oldest has waited since its event was taken in. What a
+    pause holds does not count."""
+    delivery, of = t(DeliveryRow), t(SubscriptionRow)
+    paused = sa.select(of.c.subscription_id).where(of.c.paused)
     age = sa.func.extract("epoch", sa.func.now() - sa.func.min(delivery.c.created_at))
-    row = (await tx.execute(sa.select(sa.func.count(), age).where(delivery.c.open))).one()
+    query = sa.select(sa.func.count(), age).where(delivery.c.open, delivery.c.subscription_id.not_in(paused))
+    row = (await tx.execute(query)).one()
     return int(row[0]), float(row[1] or 0.0)

@@ -46,6 +46,7 @@ class SubscriptionRow(Table, table=True):
     retry_seconds: list[Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
     stages: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     cel: str | None
+    paused: bool
 
 
 class FilterErrorRow(Table, table=True):

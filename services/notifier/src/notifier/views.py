@@ -9,14 +9,30 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
-from contracts.notifier import Channel, SubscriptionCreated, SubscriptionDisabled, SubscriptionRemoved
+from contracts.notifier import (
+    Channel,
+    SubscriptionChanged,
+    SubscriptionCreated,
+    SubscriptionDisabled,
+    SubscriptionPaused,
+    SubscriptionRemoved,
+    SubscriptionResumed,
+)
 from kit.events import EventLog
 from notifier.domain import Subscription, evolve
 from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, SourceEventRow, SubscriptionRow
 
 Document = dict[str, Any]
+PAUSED = "paused"
 _LISTS = ("types", "audience", "stages")
-_FOLDED = {SubscriptionCreated.TYPE, SubscriptionRemoved.TYPE, SubscriptionDisabled.TYPE}
+_FOLDED = {
+    SubscriptionCreated.TYPE,
+    SubscriptionChanged.TYPE,
+    SubscriptionPaused.TYPE,
+    SubscriptionResumed.TYPE,
+    SubscriptionRemoved.TYPE,
+    SubscriptionDisabled.TYPE,
+}
 
 
 def t(row: Any) -> sa.Table:
@@ -45,7 +61,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     await tx.execute(
         statement.on_conflict_do_update(
             index_elements=["subscription_id"],
-            set_={name: statement.excluded[name] for name in ("status", "reason", "ended_at")},
+            set_={name: statement.excluded[name] for name in values if name != "subscription_id"},
         )
     )
 
@@ -140,7 +156,9 @@ async def subscriptions(
     query = sa.select(table).where(table.c.workspace == workspace)
     if owner is not None:
         query = query.where(table.c.owner == owner)
-    if status is not None:
+    if status in (PAUSED, "active"):
+        query = query.where(table.c.status == "active", table.c.paused == (status == PAUSED))
+    elif status is not None:
         query = query.where(table.c.status == status)
     if after is not None:
         query = query.where(table.c.subscription_id < after)
@@ -170,7 +188,7 @@ def document(state: Subscription, filter_errors: Document | None = None) -> Docu
         "retry_seconds": list(state.retry_seconds) if state.retry_seconds else None,
         "stages": list(state.stages),
         "cel": state.cel,
-        "status": state.status,
+        "status": PAUSED if state.active and state.paused else state.status,
         "reason": state.reason,
         "created_at": state.created_at.isoformat(),
         "ended_at": state.ended_at.isoformat() if state.ended_at else None,

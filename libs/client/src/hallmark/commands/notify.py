@@ -108,6 +108,46 @@ def show(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Jso
     emit(as_json, found, lambda: out.print(table(("", ""), list(told.items()))))
 
 
+@app.command(
+    epilog=example(
+        "hallmark notify edit 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b --stage Staging --stage Production",
+        "hallmark notify edit 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b --cel ''",
+    )
+)
+def edit(
+    ctx: typer.Context,
+    subscription_id: SubscriptionArgument,
+    types: Annotated[list[str] | None, typer.Option("--type", help="Event types, as patterns.")] = None,
+    model: Annotated[str | None, typer.Option(help="Models, as a pattern.", show_default=False)] = None,
+    stages: Annotated[list[str] | None, typer.Option("--stage", help="Stages; '' for all.")] = None,
+    cel: Annotated[str | None, typer.Option(help="The expression; '' for none.", show_default=False)] = None,
+    audience: Annotated[list[str] | None, typer.Option("--for", help="Names; '' for nobody in particular.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Change the filters of a subscription. What is not named stays; what waits is sent."""
+    given = {"types": types, "model": model, "stages": stages, "cel": cel, "audience": audience}
+    changes = {name: _without_empty(value) for name, value in given.items() if value is not None}
+    with client(ctx) as hallmark:
+        changed = hallmark.edit_subscription(subscription_id, **changes)
+    emit(as_json, changed, lambda: out.print(f"changed: {changed.subscription_id}", markup=False))
+
+
+@app.command(epilog=example("hallmark notify pause 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def pause(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Json = False) -> None:
+    """Send nothing for a while; what comes is kept."""
+    with client(ctx) as hallmark:
+        changed = hallmark.pause_subscription(subscription_id)
+    emit(as_json, changed, lambda: out.print(f"paused: {changed.subscription_id}", markup=False))
+
+
+@app.command(epilog=example("hallmark notify resume 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def resume(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Json = False) -> None:
+    """Send again, first what was kept."""
+    with client(ctx) as hallmark:
+        changed = hallmark.resume_subscription(subscription_id)
+    emit(as_json, changed, lambda: out.print(f"resumed: {changed.subscription_id}", markup=False))
+
+
 @app.command(epilog=example("hallmark notify deliveries --status dead"))
 def deliveries(
     ctx: typer.Context,
@@ -151,7 +191,7 @@ def _pauses(text: str | None) -> tuple[float, ...]:
 )
 def rotate(
     ctx: typer.Context,
-    subscription_id: Annotated[str, typer.Argument(help="Id of the subscription.", show_default=False)],
+    subscription_id: SubscriptionArgument,
     at_once: Annotated[
         bool, typer.Option("--at-once", help="Somebody else knows the secret: it signs nothing any more.")
     ] = False,
@@ -172,3 +212,7 @@ def keys(ctx: typer.Context, as_json: Json = False) -> None:
     with client(ctx) as hallmark:
         found = hallmark.webhook_keys()
     emit(as_json, found, lambda: out.print(table(("key", "state"), [(k.key, k.state) for k in found])))
+
+
+def _without_empty(value: Any) -> Any:
+    return [one for one in value if one] if isinstance(value, list) else value

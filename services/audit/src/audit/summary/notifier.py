@@ -6,10 +6,22 @@ from contracts import notifier
 
 @say.register
 def _(m: notifier.SubscriptionCreated) -> str:
-    about = f" for {names(m.audience)}" if m.audience else ""
-    stages = f" of {names(m.stages)}" if m.stages else ""
-    where = f" where {m.cel}" if m.cel else ""
-    return f"{m.owner} subscribed {m.channel} {m.address} to {names(m.types)}{stages}{about}{where}"
+    return f"{m.owner} subscribed {m.channel} {m.address} to {_filters(m)}"
+
+
+@say.register
+def _(m: notifier.SubscriptionChanged) -> str:
+    return f"{m.changed_by} changed the subscription {m.subscription_id} to {_filters(m)}"
+
+
+@say.register
+def _(m: notifier.SubscriptionPaused) -> str:
+    return f"{m.paused_by} paused the subscription {m.subscription_id}"
+
+
+@say.register
+def _(m: notifier.SubscriptionResumed) -> str:
+    return f"{m.resumed_by} resumed the subscription {m.subscription_id}"
 
 
 @say.register
@@ -41,3 +53,10 @@ def _(m: notifier.DeliveryFailed) -> str:
 @say.register
 def _(m: notifier.DeliveryDead) -> str:
     return f"{m.event_type} was given up for the subscription {m.subscription_id} at try {m.attempt}: {m.detail}"
+
+
+def _filters(m: notifier.SubscriptionCreated | notifier.SubscriptionChanged) -> str:
+    models = f" about {m.model}" if m.model != "*" else ""
+    about = f" for {names(m.audience)}" if m.audience else ""
+    stages = f" of {names(m.stages)}" if m.stages else ""
+    return f"{names(m.types)}{models}{stages}{about}" + (f" where {m.cel}" if m.cel else "")

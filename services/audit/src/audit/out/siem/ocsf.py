@@ -56,6 +56,9 @@ _ENTITIES: dict[type[Message], tuple[int, int]] = {
     approval.PolicyPublished: (UPDATE, MEDIUM),
     approval.EvidenceAttached: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionCreated: (CREATE, INFORMATIONAL),
+    notifier.SubscriptionChanged: (UPDATE, INFORMATIONAL),
+    notifier.SubscriptionPaused: (UPDATE, INFORMATIONAL),
+    notifier.SubscriptionResumed: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionRemoved: (DELETE, INFORMATIONAL),
     notifier.SubscriptionDisabled: (_DISABLE, LOW),
 }

@@ -1,0 +1,54 @@
+"""Filters as they are asked for: checked before they are saved."""
+
+from dataclasses import dataclass
+
+from contracts.approval import EVENTS as APPROVAL_EVENTS
+from contracts.audience import ADDRESSING, strange_names
+from contracts.audit import SearchAlerted
+from contracts.registry import EVENTS as REGISTRY_EVENTS
+from contracts.registry import CommandRejected
+from kit.problems import Problem
+from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, unknown_types
+from notifier.matching import VARIABLES, compiled
+from policy.expressions import ExpressionError
+
+# A rejected command is its sender's own business: they are answered by correlation id. Of audit's events, alerts are
+# for others than auditors.
+KNOWN_TYPES = tuple(
+    sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS, SearchAlerted) if event is not CommandRejected)
+)
+LOOKS_AT = ", ".join(VARIABLES)
+
+
+@dataclass(frozen=True)
+class Filters:
+    types: tuple[str, ...]
+    audience: tuple[str, ...]
+    stages: tuple[str, ...]
+    cel: str | None
+
+
+def checked_filters(
+    types: tuple[str, ...], audience: tuple[str, ...], stages: tuple[str, ...], cel: str | None
+) -> Filters:
+    """Each thing once, with the types that are usual where none are given.
+
+    Raises:
+        Problem: 422, no event can match, or the expression is wrong.
+    """
+    audience = tuple(dict.fromkeys(audience))
+    types = tuple(dict.fromkeys(types)) or (ADDRESSED_TYPES if audience else DEFAULT_TYPES)
+    if strange := strange_names(audience):
+        says = "write group:NAME, user:NAME, service:NAME or channel:NAME"
+        raise Problem(422, "unknown-recipient", f"no event is addressed to {', '.join(strange)}; {says}")
+    if strange := unknown_types(types, KNOWN_TYPES):
+        known = ", ".join(KNOWN_TYPES)
+        raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+    if audience and (mute := unknown_types(types, ADDRESSING)):
+        known = ", ".join(sorted(ADDRESSING))
+        raise Problem(422, "type-not-addressed", f"{', '.join(mute)} is addressed to nobody; with names: {known}")
+    try:
+        compiled(cel) if cel is not None else None
+    except ExpressionError as error:
+        raise Problem(422, "bad-expression", f"cel: {error}; it may look at {LOOKS_AT}") from error
+    return Filters(types, audience, tuple(dict.fromkeys(stages)), cel)
