@@ -180,6 +180,13 @@ class Rig:
 
         return await until(done, seconds, f"{count} deliveries, none of them open")
 
+    async def replayed(self, delivery: dict[str, Any]) -> None:
+        """As a person asks for it."""
+        async with self.db.snapshot() as tx:
+            found = await views.delivery_detail(tx, UUID(delivery["delivery_id"]))
+        assert found is not None
+        await self.commands.replay(UUID(delivery["delivery_id"]), found[1])
+
     async def tries(self, delivery: dict[str, Any]) -> list[dict[str, Any]]:
         async with self.db.snapshot() as tx:
             found = await views.delivery_detail(tx, UUID(delivery["delivery_id"]))

@@ -69,7 +69,7 @@ async def test_a_mail_server_that_is_away_is_waited_for(rig: Rig) -> None:
     (waiting,) = await rig.deliveries(made)
     assert waiting["status"] == "pending"
     async with rig.db.transaction() as tx:
-        await tx.execute(sa.text("update notifier.delivery set due_at = now()"))
+        await tx.execute(sa.text("update notifier.lane set due_at = now()"))
     async with rig.worker():
         (done,) = await rig.all_done(made, 1)
     assert done["status"] == "succeeded"

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.receiver import Receiver
 
 from contracts.approval import PolicyPublished, PolicyRef
 from contracts.envelope import Envelope
@@ -15,9 +16,19 @@ from contracts.registry import WorkspaceConfigured
 from kit.db import sqlalchemy_url
 from notifier import views
 
-from .conftest import DIGEST, MIGRATIONS, Rig
+from .conftest import DIGEST, MIGRATIONS, Rig, migrated
 
 POLICY = PolicyRef(name="p", revision=1, digest=DIGEST)
+BACK_TO_0006 = (
+    'alter table notifier.subscription drop column "order"',
+    "alter table notifier.delivery add column stream varchar, add column leased_until timestamptz",
+    "update notifier.delivery set stream = lane",
+    "alter table notifier.delivery drop column lane, drop column event_position",
+    "create index ix_delivery_lane on notifier.delivery (subscription_id, stream, position) where open",
+    "alter table notifier.source_event drop column at, drop column taken_at",
+    "drop table notifier.lane",
+    "update notifier.alembic_version set version_num = '0006'",
+)
 
 
 @pytest.fixture
@@ -81,3 +92,34 @@ async def test_events_kept_before_are_found_by_workspace_and_type(rig: Rig, conf
     await engine.dispose()
     assert after == before
     assert {row.workspace for row in after} == {"default", None, "risk"}
+
+
+async def test_what_waited_before_there_were_lanes_goes_on_in_its_order(
+    rig: Rig, config: Config, receiver: Receiver, database: str
+) -> None:
+    """The tables as they were, with deliveries of then; after the migration a worker sends what was open."""
+    made = await rig.webhook(f"{receiver.url}/hook")
+    sent = [rig.event("churn", n) for n in (1, 2, 3)] + [rig.event("other", 1)]
+    await rig.happens(*sent)
+    engine = create_async_engine(sqlalchemy_url(database))
+    async with engine.begin() as tx:
+        head = await tx.scalar(sa.text("select version_num from notifier.alembic_version"))
+        for statement in BACK_TO_0006:
+            await tx.execute(sa.text(statement))
+        first = {"id": sent[0].id}
+        await tx.execute(
+            sa.text("update notifier.delivery set open = false, status = 'succeeded' where event_id = :id"), first
+        )
+    await asyncio.to_thread(command.upgrade, config, "0007")
+    async with engine.begin() as tx:
+        await tx.execute(sa.text("update notifier.alembic_version set version_num = :to"), {"to": head})
+        rows = (await tx.execute(sa.text("select * from notifier.source_event order by position"))).all()
+    await engine.dispose()
+    await migrated(database)  # which grants the service what is new
+    assert [(row.event_id, row.type, row.at) for row in rows] == [(e.id, e.type, e.time) for e in sent]
+    async with rig.worker():
+        await rig.happens(rig.event("churn", 4))
+        await rig.all_done(made, 5)
+    told = [hit.document for hit in receiver.hits]
+    assert [d["data"]["version"] for d in told if d["data"]["model"] == "churn"] == [2, 3, 4]
+    assert len(told) == 4

@@ -206,8 +206,12 @@ async def test_killed_between_the_receivers_answer_and_the_commit_it_sends_again
         event = service.event("churn")
         await service.publish(event)
         await until(lambda: len(receiver.hits) == 1, 60)
-        held = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        await until(lambda: blocker.fetchval(held), 60, "the answer has come back, the outcome waits for our lock")
+        took = 'hallmark_deliveries_total{channel="webhook",verdict="succeeded"} 1.0'
+
+        async def answered() -> bool:
+            return took in (await service.client.get("/metrics")).text
+
+        await until(answered, 60, "the answer has come back, the outcome waits for our lock")
         process.send_signal(signal.SIGKILL)
         await process.wait()
         await blocker.close()

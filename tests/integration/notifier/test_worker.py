@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from standardwebhooks import Webhook
 from tests.support.receiver import Hit, Receiver
 from tests.support.waiting import until
 
-from contracts.notifier import Channel
+from contracts.notifier import Channel, Order
 from kit.outbound import Guard
 from notifier import app, queue, views
+from notifier.recording import Done, record
 from notifier.retrying import Outcome, Schedule, Verdict
 from notifier.tables import mechanism
 
@@ -108,10 +109,7 @@ async def test_tries_end_after_the_schedule_and_a_replay_begins_it_anew(rig: Rig
         first, second = await rig.all_done(made, 2)
         assert (first["status"], first["attempts"], second["status"]) == ("dead", 3, "dead")
         receiver.answer = lambda _: 200
-        async with rig.db.snapshot() as tx:
-            found = await views.delivery_detail(tx, UUID(first["delivery_id"]))
-        assert found is not None
-        await rig.commands.replay(UUID(first["delivery_id"]), found[1])
+        await rig.replayed(first)
         first, _ = await rig.all_done(made, 2)
     assert (first["status"], first["attempts"]) == ("succeeded", 4)
     same = [h for h in receiver.hits if h.headers["webhook-id"] == f"msg_{first['delivery_id']}"]
@@ -156,6 +154,62 @@ async def test_a_receiver_may_give_up_a_message_or_all(rig: Rig, receiver: Recei
     assert attempt["headers"]["sent"]["webhook-signature"] == "[redacted]"
     assert attempt["headers"]["received"]["x-trace"] == "t1"
     assert (await rig.events(made))[-1].type == "hallmark.subscription.disabled.v1"
+
+
+async def test_where_the_order_does_not_matter_no_event_waits_for_another(rig: Rig, receiver: Receiver) -> None:
+    first, second = rig.event("churn", 1), rig.event("churn", 2)
+    receiver.answer = lambda hit: 500 if hit.document["id"] == first.id else 200
+    made = await rig.webhook(f"{receiver.url}/hook", order=Order.ANY)
+    async with rig.worker(pauses=(3600,)):
+        await rig.happens(first, second)
+
+        async def states() -> list[str]:
+            return [d["status"] for d in await rig.deliveries(made) if d["attempts"]]
+
+        await until(lambda: _is(states(), ["pending", "succeeded"]), 60)
+    assert made["order"] == "any"
+
+
+async def test_a_lane_goes_on_after_a_dead_letter_and_a_replay_takes_its_old_place(
+    rig: Rig, receiver: Receiver
+) -> None:
+    """The replayed event is the oldest of its lane again: what came later and waits, waits for it."""
+    first, second, third = (rig.event("churn", n) for n in (1, 2, 3))
+    refused = {first.id}
+    receiver.answer = lambda hit: 500 if hit.document["id"] in refused else 200
+    made = await rig.webhook(f"{receiver.url}/hook", retry_seconds=(0.02,))
+    await rig.happens(first, second)
+    async with rig.worker():
+        dead, done = await rig.all_done(made, 2)
+    assert (dead["status"], done["status"]) == ("dead", "succeeded")
+    refused.clear()
+    await rig.happens(third)
+    await rig.replayed(dead)
+    async with rig.worker():
+        await rig.all_done(made, 3)
+    assert [hit.document["id"] for hit in receiver.hits] == [first.id, first.id, second.id, first.id, third.id]
+
+
+async def test_outcomes_of_a_held_subscription_wait_and_hold_up_no_other(rig: Rig, receiver: Receiver) -> None:
+    held, free = await rig.webhook(f"{receiver.url}/held"), await rig.webhook(f"{receiver.url}/free")
+    await rig.happens(*(rig.event(f"m{n}", 1) for n in range(3)))
+    async with rig.worker():
+        async with rig.db.transaction() as tx:
+            await rig.log.lock(tx, views.stream_of(held["subscription_id"]))
+            await rig.all_done(free, 3)
+            await until(lambda: len(receiver.to("/held")) == 3, 60)
+            assert {d["status"] for d in await rig.deliveries(held)} == {"pending"}
+        await rig.all_done(held, 3)
+    assert len(receiver.hits) == 6
+
+
+async def test_every_event_is_kept_also_one_that_nobody_wants(rig: Rig) -> None:
+    events = [rig.event("churn", n) for n in (1, 2)]
+    await rig.happens(*events, events[0])
+    async with rig.db.snapshot() as tx:
+        rows = (await tx.execute(sa.text("select * from notifier.source_event order by position"))).all()
+    assert [views.envelope_of(row) for row in rows] == events
+    assert [(row.type, row.at) for row in rows] == [(e.type, e.time) for e in events]
 
 
 async def test_a_dead_endpoint_delays_nobody(rig: Rig, receiver: Receiver) -> None:
@@ -254,17 +308,19 @@ async def test_a_worker_whose_lease_ran_out_changes_nothing(rig: Rig, receiver: 
     async def lease() -> queue.Lease:
         async with rig.db.transaction() as tx:
             (lease,) = await queue.lease(tx, free=1, share=1, busy={}, seconds=60)
-            await tx.execute(sa.text("update notifier.delivery set leased_until = now()"))
+            await tx.execute(sa.text("update notifier.lane set leased_until = now()"))
         return lease
 
     slow, quick = await lease(), await lease()
     schedule = Schedule((1.0,))
     async with rig.db.transaction() as tx:
         ok = Outcome(Verdict.SUCCEEDED, "HTTP 200")
-        assert await queue.record(tx, rig.log, quick, ok, 1.0, schedule, 0.5)
+        (kept,) = await record(tx, rig.log, [Done(quick, ok, 1.0)], schedule)
+        assert kept.follows
     async with rig.db.transaction() as tx:
         bad = Outcome(Verdict.RETRY, "HTTP 500")
-        assert await queue.record(tx, rig.log, slow, bad, 1.0, schedule, 0.5) is None
+        (late,) = await record(tx, rig.log, [Done(slow, bad, 1.0)], schedule)
+        assert late.follows is None
     (done,) = await rig.deliveries(made)
     assert done["status"] == "succeeded"
     assert [t["outcome"] for t in await rig.tries(done)] == ["retry", "succeeded"]
@@ -298,3 +354,7 @@ async def test_every_outcome_has_its_event_and_every_event_its_record(rig: Rig, 
         outbox = await tx.scalar(sa.select(sa.func.count()).select_from(mechanism.outbox))
     assert events == outbox == 11
     assert [e.sequence for e in await rig.events(made)] == list(range(1, 12))
+
+
+async def _is(found: Awaitable[object], wanted: object) -> bool:
+    return await found == wanted

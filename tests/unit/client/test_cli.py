@@ -194,6 +194,9 @@ def test_a_subscription_may_stand_for_somebody(run: Run, answers: dict[str, Any]
     with Client("http://r", "t", retry_for=0, transport=httpx2.MockTransport(handler)) as one:
         one.subscribe("slack", "https://h/x")
         one.subscribe("slack", "https://h/x", audience=["service:oncall"])
+        one.subscribe("slack", "https://h/x", retry_seconds=[5, 60], order="any")
+    assert (sent[-1]["retry_seconds"], sent[-1]["order"]) == ([5, 60], "any")
+    sent.pop()
     assert [(body["types"], body.get("audience")) for body in sent] == [([], None), ([], ["service:oncall"])]
 
 
@@ -201,7 +204,7 @@ def test_a_subscription_has_pauses_of_its_own(run: Run, answers: dict[str, Any])
     services = dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r")
     answers["/.well-known/hallmark.json"] = (200, services)
     answers["/v1/subscriptions"] = (201, {"subscription_id": "s-1", "channel": "webhook", "address": "https://h/x"})
-    assert run("notify", "subscribe", "webhook", "https://h/x", "--retry", "5s, 5m,2h")[0] == 0
+    assert run("notify", "subscribe", "webhook", "https://h/x", "--retry", "5s, 5m,2h", "--order", "any")[0] == 0
     code, _, err = run("notify", "subscribe", "webhook", "https://h/x", "--retry", "5s,soon")
     assert code != 0
     assert "5s,5m,2h" in err

@@ -27,17 +27,20 @@ class Notifications(Connection):
         stages: Sequence[str] = (),
         cel: str | None = None,
         retry_seconds: Sequence[float] = (),
+        order: Literal["fifo", "any"] = "fifo",
     ) -> Subscription:
         """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
 
         `types` are changes of stages by default. With an `audience` (`group:risk`, `user:ann`, `service:oncall`,
         `channel:ml`) only what addresses one of these names comes, of any type by default. With `stages` only what
         enters or leaves one of these comes, with `cel` only what this expression holds for. `retry_seconds` are the
-        pauses after failed tries, instead of the service's own.
+        pauses after failed tries, instead of the service's own; with the order `any` an event that fails does not hold
+        up the later ones of its model.
         """
         body: dict[str, Any] = {"channel": channel, "address": address, **self._filter(types, model, audience)}
         body |= _narrower(stages, cel) | ({"secret": secret} if secret else {})
         body |= {"retry_seconds": list(retry_seconds)} if retry_seconds else {}
+        body |= {"order": order} if order != "fifo" else {}
         return read(Subscription, self._post("notifier", PATH, body))
 
     def preview_subscription(

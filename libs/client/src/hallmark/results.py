@@ -268,6 +268,7 @@ class Subscription(Result):
     secret: str | None = None
     audience: list[str] = Field(default_factory=list)
     retry_seconds: list[float] | None = None
+    order: str = "fifo"
     stages: list[str] = Field(default_factory=list)
     cel: str | None = None
     status: str | None = None

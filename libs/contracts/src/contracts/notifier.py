@@ -14,6 +14,13 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
 
 
+class Order(StrEnum):
+    """FIFO: the events of a model one after the other. ANY: none waits for another."""
+
+    FIFO = "fifo"
+    ANY = "any"
+
+
 # Seconds between two tries of a delivery.
 Pause = Annotated[float, Field(gt=0, le=24 * 3600)]
 Pauses = Annotated[tuple[Pause, ...], Field(min_length=1, max_length=30)]
@@ -40,6 +47,7 @@ class SubscriptionCreated(Message):
     retry_seconds: Pauses | None = None
     stages: tuple[Line, ...] = ()
     cel: Cel | None = None
+    order: Order = Order.FIFO
 
 
 class SubscriptionChanged(Message):

@@ -1,6 +1,6 @@
 """Append: the event row and its outbox row, in the caller's transaction (laws 1 and 3)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,6 +71,19 @@ class EventLog:
         mine = await tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(self._key(stream))))
         return await self._last(tx, stream) if mine else None
 
+    async def try_lock_all(self, tx: AsyncConnection, streams: Collection[str]) -> dict[str, int]:
+        """As `lock`, for those of `streams` that no other transaction has: what it got, with their last sequences."""
+        asked = _listed(sorted(set(streams)))
+        tries = sa.select(asked.c.stream, sa.func.pg_try_advisory_xact_lock(self._key_of(asked.c.stream)))
+        mine = [row.stream for row in (await tx.execute(tries)).all() if row[1]]
+        # A statement of its own: what was committed before the lock was ours must be seen.
+        event, got = (
+            self.tables.event,
+            sa.func.unnest(sa.cast(mine, sa.ARRAY(sa.Text))).table_valued("stream").render_derived(),
+        )
+        last = sa.select(sa.func.max(event.c.sequence)).where(event.c.stream == got.c.stream).scalar_subquery()
+        return {row.stream: int(row[1] or 0) for row in await tx.execute(sa.select(got.c.stream, last))}
+
     async def announce(self, tx: AsyncConnection, name: str) -> None:
         """Says until the end of this transaction that somebody is about to act on `name`.
 
@@ -83,7 +96,10 @@ class EventLog:
         return bool(await tx.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(self._key(f"announced:{name}")))))
 
     def _key(self, stream: str) -> sa.ColumnElement[int]:
-        return sa.func.hashtextextended(f"{self.tables.schema}:{stream}", 0)
+        return self._key_of(sa.literal(stream))
+
+    def _key_of(self, stream: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        return sa.func.hashtextextended(sa.literal(f"{self.tables.schema}:").concat(stream), 0)
 
     async def _last(self, tx: AsyncConnection, stream: str) -> int:
         event = self.tables.event
@@ -105,10 +121,18 @@ class EventLog:
             Conflict: the stream has moved on.
             TooLarge: an event is larger than the broker would take. None was appended.
         """
+        envelopes = self.envelopes(stream, expected, news, cause, at)
+        await self.append_all(tx, envelopes)
+        return envelopes
+
+    def envelopes(
+        self, stream: str, expected: int, news: Sequence[New], cause: Cause, at: datetime | None = None
+    ) -> list[Envelope]:
+        """The records of `news`, after sequence `expected` of their stream."""
         at = at or now()
         carrier: dict[str, str] = {}
         inject(carrier)
-        envelopes = [
+        return [
             Envelope.of(
                 new.message,
                 source=self.source,
@@ -123,17 +147,25 @@ class EventLog:
             )
             for n, new in enumerate(news, start=1)
         ]
+
+    async def append_all(self, tx: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        """Appends what `envelopes` made, of any number of streams.
+
+        Raises:
+            Conflict: a stream has moved on.
+            TooLarge: an event is larger than the broker would take. None was appended.
+        """
         if not envelopes:
-            return []
+            return
         largest = max(len(envelope.value) for envelope in envelopes)
         if largest > MAX_EVENT_BYTES:
             raise TooLarge(largest)
         try:
             await tx.execute(sa.insert(self.tables.event), [_event_row(e) for e in envelopes])
         except IntegrityError as error:
-            raise Conflict(f"stream {stream} moved past sequence {expected}") from error
+            streams = ", ".join(sorted({f"{e.key} at sequence {e.sequence}" for e in envelopes}))
+            raise Conflict(f"another event is there: {streams}") from error
         await self.enqueue(tx, envelopes)
-        return envelopes
 
     async def enqueue(self, tx: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
         """Puts records into the outbox; the relay is woken when the transaction commits."""
@@ -176,6 +208,10 @@ class EventLog:
             traceparent=row.traceparent,
             value=row.data.encode(),
         )
+
+
+def _listed(streams: Sequence[str]) -> sa.TableValuedAlias:
+    return sa.func.unnest(sa.cast(streams, sa.ARRAY(sa.Text))).table_valued("stream").render_derived()
 
 
 def _event_row(envelope: Envelope) -> dict[str, Any]:

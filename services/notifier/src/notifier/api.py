@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.access import Action, Role
 from contracts.audience import user
-from contracts.notifier import Cel, Channel, Pauses
+from contracts.notifier import Cel, Channel, Order, Pauses
 from contracts.payload import Line, Target, Workspace
 from kit.auth import Principal
 from kit.db import Database
@@ -54,12 +54,15 @@ class Filter(BaseModel):
 
 
 class NewSubscription(Filter):
-    """`secret` (whsec_...) signs webhooks; without it one is made and shown once."""
+    """`secret` (whsec_...) signs webhooks; without it one is made and shown once. `retry_seconds` are the pauses after
+    failed tries, instead of the service's own: one try more than pauses. `order` any: an event that fails does not hold
+    up the later ones of its model."""
 
     channel: Channel
     address: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
     retry_seconds: Pauses | None = None
+    order: Order = Order.FIFO
 
 
 class Edit(BaseModel):
@@ -123,6 +126,7 @@ class SubscriptionDocument(BaseModel):
     retry_seconds: list[float] | None = None
     stages: list[str] = Field(default_factory=list)
     cel: str | None = None
+    order: Order = Order.FIFO
     status: State
     reason: str | None
     created_at: str
@@ -246,6 +250,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
             retry_seconds=body.retry_seconds,
             stages=body.stages,
             cel=body.cel,
+            order=body.order,
             idempotency_key=idempotency_key,
         )
         return SubscriptionDocument(**made)

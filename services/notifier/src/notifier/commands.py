@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
-from contracts.notifier import Channel, SecretRotated, SubscriptionCreated, SubscriptionRemoved
+from contracts.notifier import Channel, Order, SecretRotated, SubscriptionCreated, SubscriptionRemoved
 from contracts.payload import Message
 from contracts.webhooks import key_of
 from kit.db import Database
@@ -24,7 +24,7 @@ from notifier import queue, views
 from notifier.addresses import check_mailbox, visible
 from notifier.domain import Subscription
 from notifier.filters import checked_filters
-from notifier.tables import FORMER, SIGNING, DeliveryRow, SecretRow
+from notifier.tables import FORMER, SIGNING, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
 
@@ -63,6 +63,7 @@ class Commands:
         retry_seconds: tuple[float, ...] | None = None,
         stages: tuple[str, ...] = (),
         cel: str | None = None,
+        order: Order = Order.FIFO,
         idempotency_key: str | None = None,
     ) -> Document:
         """The new subscription; with `secret` when one was made for it, which nothing will show again.
@@ -79,6 +80,7 @@ class Commands:
         asked += [list(filters.audience)] if filters.audience else []
         asked += [{"retry_seconds": list(retry_seconds)}] if retry_seconds else []
         asked += [{"stages": list(filters.stages), "cel": cel}] if stages or cel else []
+        asked += [{"order": order}] if order is not Order.FIFO else []
         digest = sha256(canonical_json(asked)).hexdigest()
         async with self._db.transaction() as tx:
             if idempotency_key is not None:
@@ -99,6 +101,7 @@ class Commands:
                 stages=filters.stages,
                 cel=filters.cel,
                 retry_seconds=retry_seconds,
+                order=order,
             )
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
             if not plain:
@@ -160,18 +163,13 @@ class Commands:
         Raises:
             Problem: 409 when the subscription has ended.
         """
-        delivery = t(DeliveryRow)
         async with self._db.transaction() as tx:
             # A removal under way goes first or waits.
             await self._log.lock(tx, stream_of(subscription.subscription_id))
             state = await views.subscription(tx, subscription.subscription_id)
             if state is None or not state.active:
                 raise Problem(409, "subscription-ended", "the subscription has ended; make a new one")
-            await tx.execute(
-                sa.update(delivery)
-                .where(delivery.c.delivery_id == delivery_id)
-                .values(status="pending", open=True, tries=0, due_at=sa.func.now(), closed_at=None)
-            )
+            await queue.reopen(tx, [delivery_id])
             found = await views.delivery_detail(tx, delivery_id)
         assert found is not None
         return found[0]

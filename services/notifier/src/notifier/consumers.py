@@ -54,8 +54,7 @@ async def fan_out(tx: AsyncConnection, envelope: Envelope) -> None:
     check_body(envelope)
     event = Seen(envelope)
     found = matching(await views.active_in(tx, event.workspace), event)
-    await queue.keep(tx, event)
-    await queue.enqueue(tx, envelope, found.wanted)
+    await queue.enqueue(tx, envelope, await queue.keep(tx, event), found.wanted)
     if found.failed:
         FILTER_ERRORS.inc(len(found.failed))
         await views.note_errors(tx, envelope.id, found.failed)

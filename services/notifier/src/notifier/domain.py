@@ -10,6 +10,7 @@ from contracts.audience import user
 from contracts.envelope import Envelope
 from contracts.notifier import (
     Channel,
+    Order,
     SubscriptionChanged,
     SubscriptionCreated,
     SubscriptionDisabled,
@@ -50,6 +51,7 @@ class Subscription:
     retry_seconds: tuple[float, ...] | None = None
     stages: tuple[str, ...] = ()
     cel: str | None = None
+    order: Order = Order.FIFO
     paused: bool = False
 
     @property
@@ -101,6 +103,7 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 retry_seconds=made.retry_seconds,
                 stages=made.stages,
                 cel=made.cel,
+                order=made.order,
             )
         case SubscriptionChanged.TYPE if state:
             new = envelope.payload(SubscriptionChanged)

@@ -1,7 +1,10 @@
-"""The queue of deliveries in PostgreSQL: enqueue, lease, record. Kafka carries events; this table carries timers.
+"""The queue of deliveries in PostgreSQL: enqueue and lease. Kafka carries events; these tables carry timers.
 
 Several workers may lease at once. A lane is one stream for one subscription: only its oldest open delivery may go,
 so that a receiver sees a model's events in order and only that model waits.
+
+Locks are taken in one order, so that nobody waits in a circle: streams, subscriptions, lanes, deliveries; several of a
+kind in the order of their names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,49 +17,62 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
-from contracts.notifier import SubscriptionDisabled
-from kit.events import Cause, EventLog, New
+from contracts.notifier import Order
 from notifier import views
 from notifier.domain import Subscription, delivery_id
 from notifier.matching import Seen
-from notifier.retrying import Next, Outcome, Schedule, Try, decide
-from notifier.tables import AttemptRow, DeliveryRow, SecretRow, SourceEventRow, SubscriptionRow
-from notifier.views import stream_of, t
+from notifier.tables import DeliveryRow, LaneRow, SecretRow, SourceEventRow, SubscriptionRow
+from notifier.views import t
 
 ACTOR = "hallmark/notifier"
 
-# Per subscription, so that one with a long queue takes no more than its share of the page. The recursion steps from
-# the head of one lane to the head of the next: what waits behind a head costs nothing, however much it is.
+# Per subscription, so that one with a long queue takes no more than its share of the page: however much waits there,
+# no more than `share` lanes of it are looked at (and those that are under way).
 DUE = sa.text(
     """
-    select d.delivery_id
+    select l.subscription_id, l.lane
     from notifier.subscription s
     left join unnest(:busy_ids, :busy_counts) busy (subscription_id, count) using (subscription_id)
     cross join lateral (
-      with recursive head as (
-        (select h.delivery_id, h.stream from notifier.delivery h
-         where h.subscription_id = s.subscription_id and h.open
-         order by h.stream, h.position limit 1)
-        union all
-        (select next.delivery_id, next.stream from head cross join lateral (
-           select h.delivery_id, h.stream from notifier.delivery h
-           where h.subscription_id = s.subscription_id and h.open and h.stream > head.stream
-           order by h.stream, h.position limit 1) next)
-      )
-      select q.delivery_id, q.due_at from notifier.delivery q
-      where q.delivery_id in (select delivery_id from head)
-        and q.open and q.due_at <= now() and (q.leased_until is null or q.leased_until <= now())
+      select q.subscription_id, q.lane, q.due_at from notifier.lane q
+      where q.subscription_id = s.subscription_id and q.due_at <= now()
+        and (q.leased_until is null or q.leased_until <= now())
       order by q.due_at limit greatest(:share - coalesce(busy.count, 0), 0)
-      for update of q skip locked
-    ) d
+      for update skip locked
+    ) l
     where s.status = 'active' and not s.paused
-    order by d.due_at limit :free
+    order by l.due_at limit :free
     """
 ).bindparams(
     sa.bindparam("busy_ids", type_=ARRAY(sa.Text)),
     sa.bindparam("busy_counts", type_=ARRAY(sa.Integer)),
     sa.bindparam("share", type_=sa.Integer),
 )
+LANES = (sa.bindparam("ids", type_=ARRAY(sa.Text)), sa.bindparam("lanes", type_=ARRAY(sa.Text)))
+# The oldest open delivery of each lane; what the senders need is read along.
+TAKE = sa.text(
+    """
+    with taken as (
+      update notifier.lane l set leased_until = now() + make_interval(secs => :seconds)
+      from unnest(:ids, :lanes) u (subscription_id, lane)
+      where l.subscription_id = u.subscription_id and l.lane = u.lane
+      returning l.subscription_id, l.lane
+    ), begun as (
+      update notifier.delivery d set attempts = d.attempts + 1, tries = d.tries + 1
+      from taken cross join lateral (
+        select h.delivery_id from notifier.delivery h
+        where h.open and h.subscription_id = taken.subscription_id and h.lane = taken.lane
+        order by h.event_position limit 1
+      ) head
+      where d.delivery_id = head.delivery_id
+      returning d.*
+    ), noted as (
+      insert into notifier.attempt (delivery_id, attempt, started_at) select delivery_id, attempts, now() from begun
+    )
+    select b.delivery_id, b.subscription_id, b.lane, b.attempts, b.tries, e.stream, e.headers, e.value
+    from begun b join notifier.source_event e using (event_id)
+    """
+).bindparams(*LANES, sa.bindparam("seconds", type_=sa.Float))
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class Lease:
     """A delivery that this worker may send now. `attempt` is the fence: a later lease has a higher one."""
 
     delivery_id: UUID
+    lane: str
     subscription: Subscription
     envelope: Envelope
     attempt: int
@@ -71,43 +88,79 @@ class Lease:
     secrets: Mapping[str, bytes] = field(repr=False)
 
 
-async def keep(tx: AsyncConnection, event: Seen) -> None:
-    """The event, whoever wants it: deliveries carry it, filters are tried on it. A repetition changes nothing."""
+async def keep(tx: AsyncConnection, event: Seen) -> int:
+    """The event, whoever wants it: deliveries carry it, filters are tried on it. Gives its position; a
+    repetition changes nothing."""
     envelope = event.envelope
     row = {
         "event_id": envelope.id,
         "type": envelope.type,
         "workspace": event.workspace,
+        "at": envelope.time,
         "headers": [[name, value.decode()] for name, value in envelope.headers()],
         "stream": envelope.key,
         "value": envelope.value,
     }
-    await tx.execute(insert(t(SourceEventRow)).values(row).on_conflict_do_nothing())
+    source = t(SourceEventRow)
+    made = insert(source).values(row).on_conflict_do_nothing().returning(source.c.position)
+    position = await tx.scalar(made)
+    if position is None:
+        position = await tx.scalar(sa.select(source.c.position).where(source.c.event_id == envelope.id))
+    assert position is not None
+    return int(position)
 
 
-async def enqueue(tx: AsyncConnection, envelope: Envelope, wanted: Sequence[Subscription]) -> None:
-    """A delivery per subscription. A repetition changes nothing."""
+async def enqueue(tx: AsyncConnection, envelope: Envelope, position: int, wanted: Sequence[Subscription]) -> None:
+    """A delivery of the event kept at `position` per subscription. A repetition changes nothing."""
+    if not wanted:
+        return
     # Waits for a removal under way, so that no delivery is left behind for a subscription that has ended.
     of = t(SubscriptionRow)
     still = sa.select(of.c.subscription_id).where(
         of.c.subscription_id.in_([s.subscription_id for s in wanted]), of.c.status == "active"
     )
-    ids = (await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all() if wanted else []
-    if not ids:
+    ids = set((await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all())
+    rows = [_row(s, envelope, position) for s in wanted if s.subscription_id in ids]
+    if not rows:
         return
-    common = {
+    delivery = t(DeliveryRow)
+    made = insert(delivery).values(rows).on_conflict_do_nothing().returning(delivery.c.subscription_id, delivery.c.lane)
+    await open_lanes(tx, (await tx.execute(made)).all())
+
+
+def _row(subscription: Subscription, envelope: Envelope, position: int) -> dict[str, Any]:
+    identity = delivery_id(subscription.subscription_id, envelope.id)
+    return {
+        "delivery_id": identity,
+        "subscription_id": subscription.subscription_id,
         "event_id": envelope.id,
         "event_type": envelope.type,
         "subject": envelope.subject,
-        "stream": envelope.key,
+        "lane": envelope.key if subscription.order is Order.FIFO else str(identity),
+        "event_position": position,
         "status": "pending",
         "open": True,
         "attempts": 0,
         "tries": 0,
         "due_at": sa.func.now(),
     }
-    rows = [common | {"delivery_id": delivery_id(s, envelope.id), "subscription_id": s} for s in ids]
-    await tx.execute(insert(t(DeliveryRow)).values(rows).on_conflict_do_nothing())
+
+
+async def open_lanes(tx: AsyncConnection, made: Sequence[Any]) -> None:
+    """A row per lane in which a delivery was opened. One that is there keeps its time: its oldest goes first.
+
+    It is locked even so: who has just seen its last delivery closed would take it away.
+    """
+    lane = t(LaneRow)
+    rows = [
+        {"subscription_id": s, "lane": name, "due_at": sa.func.now()} for s, name in sorted({tuple(m) for m in made})
+    ]
+    if rows:
+        statement = insert(lane).values(rows)
+        there = statement.on_conflict_do_update(
+            index_elements=["subscription_id", "lane"], set_={"due_at": lane.c.due_at}, where=sa.false()
+        )
+        await tx.execute(there)
 
 
 async def lease(tx: AsyncConnection, *, free: int, share: int, busy: Mapping[str, int], seconds: float) -> list[Lease]:
@@ -115,39 +168,21 @@ async def lease(tx: AsyncConnection, *, free: int, share: int, busy: Mapping[str
 
     `free` is how many at most, `share` how many per subscription, `busy` how many this worker has under way.
     """
-    delivery, attempt = t(DeliveryRow), t(AttemptRow)
     values = {"busy_ids": list(busy), "busy_counts": list(busy.values()), "share": share, "free": free}
-    ids = (await tx.scalars(DUE, values)).all()
-    if not ids:
+    due = (await tx.execute(DUE, values)).all()
+    if not due:
         return []
-    taken = (
-        await tx.execute(
-            sa.update(delivery)
-            .where(delivery.c.delivery_id.in_(ids))
-            .values(
-                attempts=delivery.c.attempts + 1,
-                tries=delivery.c.tries + 1,
-                leased_until=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds),
-            )
-            .returning(delivery)
-        )
-    ).all()
-    begun = [{"delivery_id": row.delivery_id, "attempt": row.attempts, "started_at": sa.func.now()} for row in taken]
-    await tx.execute(insert(attempt).values(begun))
-    return await _load(tx, taken)
+    lanes = {"ids": [row.subscription_id for row in due], "lanes": [row.lane for row in due], "seconds": seconds}
+    return await _load(tx, (await tx.execute(TAKE, lanes)).all())
 
 
 async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
     """What the senders need of the rows just leased."""
-    of, source, secret = t(SubscriptionRow), t(SourceEventRow), t(SecretRow)
+    of, secret = t(SubscriptionRow), t(SecretRow)
     wanted = {row.subscription_id for row in taken}
     subscriptions = {
         row.subscription_id: views.read(row)
         for row in await tx.execute(sa.select(of).where(of.c.subscription_id.in_(wanted)))
-    }
-    events = {
-        row.event_id: views.envelope_of(row)
-        for row in await tx.execute(sa.select(source).where(source.c.event_id.in_({row.event_id for row in taken})))
     }
     secrets: dict[str, dict[str, bytes]] = {subscription_id: {} for subscription_id in wanted}
     counting = sa.or_(secret.c.until.is_(None), secret.c.until > sa.func.now())
@@ -156,8 +191,9 @@ async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
     return [
         Lease(
             delivery_id=row.delivery_id,
+            lane=row.lane,
             subscription=subscriptions[row.subscription_id],
-            envelope=events[row.event_id],
+            envelope=views.envelope_of(row),
             attempt=row.attempts,
             tries=row.tries,
             secrets=secrets[row.subscription_id],
@@ -166,79 +202,71 @@ async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
     ]
 
 
-async def record(
-    tx: AsyncConnection,
-    log: EventLog,
-    held: Lease,
-    outcome: Outcome,
-    latency_ms: float,
-    schedule: Schedule,
-    chance: float,
-) -> Next | None:
-    """Writes the try, its event and what follows. None: the lease ran out and another worker has the delivery."""
-    subscription_id = held.subscription.subscription_id
-    delivery, attempt = t(DeliveryRow), t(AttemptRow)
-    last = await log.lock(tx, stream_of(subscription_id))
-    await tx.execute(
-        sa.update(attempt)
-        .where(attempt.c.delivery_id == held.delivery_id, attempt.c.attempt == held.attempt)
-        .values(
-            outcome=str(outcome.verdict),
-            status=outcome.status,
-            latency_ms=latency_ms,
-            detail=outcome.detail,
-            response=outcome.response,
-            headers={"sent": dict(outcome.sent), "received": dict(outcome.received)},
-        )
+async def lock_lanes(tx: AsyncConnection, lanes: Sequence[tuple[str, str]]) -> None:
+    """Locks lanes, each a subscription and a name, until the transaction ends."""
+    await tx.execute(LOCK_LANES, _columns(lanes))
+
+
+async def settle_lanes(tx: AsyncConnection, lanes: Sequence[tuple[str, str]], *, ends: bool = True) -> None:
+    """Lets the next of each lane go when it is due; a lane without an open delivery is taken away. Lock them first.
+
+    `ends`: the try that was under way there has ended.
+    """
+    await tx.execute(SETTLE_LANES, _columns(lanes) | {"ends": ends})
+
+
+async def reopen(tx: AsyncConnection, delivery_ids: Sequence[UUID]) -> None:
+    """Makes deliveries due again, with the full schedule before them."""
+    delivery = t(DeliveryRow)
+    mine = delivery.c.delivery_id.in_(delivery_ids)
+    lanes = (await tx.execute(sa.select(delivery.c.subscription_id, delivery.c.lane).where(mine).distinct())).all()
+    await open_lanes(tx, lanes)
+    again = {"status": "pending", "open": True, "tries": 0, "due_at": sa.func.now(), "closed_at": None}
+    await tx.execute(sa.update(delivery).where(mine).values(again))
+    await settle_lanes(tx, [(subscription_id, lane) for subscription_id, lane in lanes], ends=False)
+
+
+def _columns(lanes: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"ids": [subscription_id for subscription_id, _ in lanes], "lanes": [lane for _, lane in lanes]}
+
+
+LOCK_LANES = sa.text(
+    """
+    select 1 from notifier.lane l join unnest(:ids, :lanes) u (subscription_id, lane) using (subscription_id, lane)
+    order by l.subscription_id, l.lane for update of l
+    """
+).bindparams(*LANES)
+SETTLE_LANES = sa.text(
+    """
+    with head as (
+      select u.subscription_id, u.lane, (
+        select d.due_at from notifier.delivery d
+        where d.open and d.subscription_id = u.subscription_id and d.lane = u.lane
+        order by d.event_position limit 1) as due_at
+      from unnest(:ids, :lanes) u (subscription_id, lane)
+    ), gone as (
+      delete from notifier.lane l using head
+      where head.due_at is null and l.subscription_id = head.subscription_id and l.lane = head.lane
     )
-    mine = sa.and_(delivery.c.delivery_id == held.delivery_id, delivery.c.attempts == held.attempt)
-    at = await tx.scalar(sa.select(sa.func.now()).select_from(delivery).where(mine).with_for_update())
-    if at is None:
-        return None
-    state = await views.subscription(tx, subscription_id)
-    done = Try(
-        delivery_id=str(held.delivery_id),
-        subscription_id=subscription_id,
-        event_id=held.envelope.id,
-        event_type=held.envelope.type,
-        attempt=held.attempt,
-        tries=held.tries,
-        latency_ms=latency_ms,
-    )
-    active = state is not None and state.active
-    own = state and state.retry_seconds
-    schedule = Schedule(own) if own else schedule
-    follows = decide(done, outcome, schedule, at=at, chance=chance, active=active)
-    closed = follows.due_at is None
-    await tx.execute(
-        sa.update(delivery)
-        .where(mine)
-        .values(
-            status=follows.status,
-            open=not closed,
-            due_at=follows.due_at or delivery.c.due_at,
-            leased_until=None,
-            closed_at=sa.func.now() if closed else None,
-        )
-    )
-    cause = Cause(actor=ACTOR, correlationid=held.envelope.correlationid, causationid=held.envelope.id)
-    news = [New(event, held.envelope.subject) for event in follows.events]
-    for envelope in await log.append(tx, stream_of(subscription_id), last, news, cause):
-        await views.project(tx, envelope)
-        if envelope.type == SubscriptionDisabled.TYPE:
-            await close_down(tx, subscription_id)
-    return follows
+    update notifier.lane l set due_at = head.due_at, leased_until = case when not :ends then l.leased_until end
+    from head
+    where head.due_at is not null and l.subscription_id = head.subscription_id and l.lane = head.lane
+    """
+).bindparams(*LANES, sa.bindparam("ends", type_=sa.Boolean))
 
 
 async def close_down(tx: AsyncConnection, subscription_id: str) -> None:
     """What waits for an ended subscription is cancelled (a try under way still records how it ended), and its secrets
     are forgotten."""
-    delivery, secret = t(DeliveryRow), t(SecretRow)
+    delivery, lane, secret = t(DeliveryRow), t(LaneRow), t(SecretRow)
+    mine = lane.c.subscription_id == subscription_id
+    await tx.execute(sa.select(lane.c.lane).where(mine).order_by(lane.c.lane).with_for_update())
     await tx.execute(
         sa.update(delivery)
         .where(delivery.c.subscription_id == subscription_id, delivery.c.open)
         .values(status="cancelled", open=False, closed_at=sa.func.now())
     )
+    await tx.execute(sa.delete(lane).where(mine))
     await tx.execute(sa.delete(secret).where(secret.c.subscription_id == subscription_id))
 
 

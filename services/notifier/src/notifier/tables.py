@@ -1,9 +1,9 @@
 """The notifier's tables.
 
-`subscription` is a view: a fold of the events. The others are operational: `delivery` and `attempt` are timers and a
-log of tries (their outcomes are events, their due times are not), `source_event` is what was read (deliveries carry
-it, and filters are tried on it), `filter_error` tells owners of filters that fail, and `secret` holds what no event may
-hold.
+`subscription` is a view: a fold of the events. The others are operational: `delivery`, `lane` and `attempt` are timers
+and a log of tries (their outcomes are events, their due times are not), `source_event` is what was read (deliveries
+carry it, and filters are tried on it), `filter_error` tells owners of filters that fail, and `secret` holds what no
+event may hold.
 """
 
 from datetime import datetime
@@ -44,6 +44,7 @@ class SubscriptionRow(Table, table=True):
     ended_at: datetime | None = Field(sa_column=timestamp())
     audience: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     retry_seconds: list[Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
+    order: str
     stages: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     cel: str | None
     paused: bool
@@ -77,8 +78,9 @@ class SecretRow(Table, table=True):
 
 
 class SourceEventRow(Table, table=True):
-    """Every event of the topics that are read. `position` is the order in which they came; `workspace` is null of an
-    event of none."""
+    """Every event of the topics that are read. `position` is the order in which they came, that of a stream the one of
+    its sequence; `workspace` is null of an event of none. `at` is when it happened, `taken_at` when it was matched with
+    the subscriptions."""
 
     __tablename__ = "source_event"
     __table_args__ = (
@@ -90,18 +92,33 @@ class SourceEventRow(Table, table=True):
     position: int | None = Field(sa_column=sa.Column(sa.BigInteger, sa.Identity(always=True), nullable=False))
     type: str
     workspace: str | None
+    at: datetime = Field(sa_column=timestamp(nullable=False))
+    taken_at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.clock_timestamp()))
     headers: list[Any] = Field(sa_column=sa.Column(sa.JSON, nullable=False))
     stream: str
     value: bytes
 
 
+class LaneRow(Table, table=True):
+    """Deliveries that wait for one another: those of one model, or each alone where the order does not matter. A row
+    while one of them is open. `due_at` is when the oldest open one may go."""
+
+    __tablename__ = "lane"
+    __table_args__ = (sa.Index("ix_lane_due", "subscription_id", "due_at"),)
+
+    subscription_id: str = Field(primary_key=True)
+    lane: str = Field(primary_key=True)
+    due_at: datetime = Field(sa_column=timestamp(nullable=False))
+    leased_until: datetime | None = Field(sa_column=timestamp())
+
+
 class DeliveryRow(Table, table=True):
-    """`position` orders a lane: rows of one stream are inserted in its sequence order."""
+    """`event_position`, that of the source event, orders a lane; `position` orders lists."""
 
     __tablename__ = "delivery"
     __table_args__ = (
         sa.UniqueConstraint("subscription_id", "event_id"),
-        sa.Index("ix_delivery_lane", "subscription_id", "stream", "position", postgresql_where=sa.text("open")),
+        sa.Index("ix_delivery_lane", "subscription_id", "lane", "event_position", postgresql_where=sa.text("open")),
         sa.Index("ix_delivery_position", "position"),
     )
 
@@ -111,14 +128,14 @@ class DeliveryRow(Table, table=True):
     event_id: str
     event_type: str
     subject: str
-    stream: str
+    lane: str
+    event_position: int = Field(sa_column=sa.Column(sa.BigInteger, nullable=False))
     status: str
     open: bool
     # Tries in all, and tries since it was last made due by a person.
     attempts: int
     tries: int
     due_at: datetime = Field(sa_column=timestamp(nullable=False))
-    leased_until: datetime | None = Field(sa_column=timestamp())
     created_at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
     closed_at: datetime | None = Field(sa_column=timestamp())
 

@@ -1,6 +1,6 @@
 """The view of subscriptions (a fold, law 2), and what can be asked of subscriptions and deliveries."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.envelope import Envelope
 from contracts.notifier import (
     Channel,
+    Order,
     SubscriptionChanged,
     SubscriptionCreated,
     SubscriptionDisabled,
@@ -84,8 +85,8 @@ async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
 def read(row: Any) -> Subscription:
     """A row as the domain sees it."""
     values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
-    lists = {name: tuple(getattr(row, name)) for name in _LISTS}
-    lists |= {"retry_seconds": row.retry_seconds and tuple(row.retry_seconds)}
+    lists: Document = {name: tuple(getattr(row, name)) for name in _LISTS}
+    lists |= {"order": Order(row.order), "retry_seconds": row.retry_seconds and tuple(row.retry_seconds)}
     return Subscription(**{**values, "channel": Channel(row.channel), **lists})
 
 
@@ -140,6 +141,13 @@ async def errors_of(tx: AsyncConnection, subscription_ids: Sequence[str]) -> dic
     }
 
 
+async def some(tx: AsyncConnection, ids: Collection[str]) -> dict[str, Subscription]:
+    """Those of `ids` that there are."""
+    table = t(SubscriptionRow)
+    rows = await tx.execute(sa.select(table).where(table.c.subscription_id.in_(ids)))
+    return {row.subscription_id: read(row) for row in rows}
+
+
 async def active_in(tx: AsyncConnection, workspace: str | None) -> list[Subscription]:
     """Those of one workspace, or of all."""
     table = t(SubscriptionRow)
@@ -188,6 +196,7 @@ def document(state: Subscription, filter_errors: Document | None = None) -> Docu
         "retry_seconds": list(state.retry_seconds) if state.retry_seconds else None,
         "stages": list(state.stages),
         "cel": state.cel,
+        "order": str(state.order),
         "status": PAUSED if state.active and state.paused else state.status,
         "reason": state.reason,
         "created_at": state.created_at.isoformat(),

@@ -5,7 +5,6 @@ carries the same ids. The wait is short because the consumer of this process wak
 """
 
 import asyncio
-import random
 import time
 from collections import Counter as Tally
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from kit.events import EventLog
 from notifier import queue
 from notifier.channels import Parcel, Sender
 from notifier.queue import Lease
+from notifier.recording import Done, Recorded, record
 from notifier.retrying import Outcome, Schedule, Verdict
 from notifier.tables import FORMER, SIGNING
 from notifier.vault import Vault, VaultError
@@ -30,6 +30,10 @@ TRIES = Counter("hallmark_deliveries_total", "Tries of deliveries", ["channel", 
 SECONDS = Histogram("hallmark_delivery_seconds", "How long one try took", ["channel"])
 OPEN = Gauge("hallmark_deliveries_open", "Deliveries not done yet")
 AGE = Gauge("hallmark_deliveries_oldest_seconds", "Age of the oldest open delivery")
+Ended = tuple[Done, "asyncio.Future[None]"]
+BATCH = 200
+# Until a stream that another transaction holds is looked at again.
+HELD_PAUSE = 0.02
 RECORD_PAUSES = (0.05, 0.2, 1.0, 2.0, 4.0, 8.0)
 BACKLOG_EVERY_SECONDS = 5.0
 
@@ -55,10 +59,12 @@ class Worker:
         self._concurrency, self._share = concurrency, share
         self._lease_seconds, self._poll, self._graceful = lease_seconds, poll_seconds, graceful_seconds
         self._running: dict[asyncio.Task[None], str] = {}
+        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
         self._measured = 0.0
 
     async def run(self) -> None:
         """Runs until cancelled; then lets the tries under way finish."""
+        recorder = asyncio.create_task(self._keep_recording())
         try:
             while True:
                 self._wake.clear()
@@ -77,6 +83,7 @@ class Worker:
                 _, late = await asyncio.wait(self._running, timeout=self._graceful)
                 for task in late:
                     task.cancel()
+            recorder.cancel()
 
     async def _round(self) -> None:
         await self._measure()
@@ -104,7 +111,9 @@ class Worker:
         took = time.monotonic() - started
         TRIES.labels(channel, outcome.verdict).inc()
         SECONDS.labels(channel).observe(took)
-        await self._record(lease, outcome, took * 1000)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.put_nowait((Done(lease, outcome, took * 1000), written))
+        await written
 
     async def _send(self, lease: Lease) -> Outcome:
         """Never raises: a fault of ours follows the schedule too, instead of running hot."""
@@ -128,34 +137,55 @@ class Worker:
             formers=tuple(secret for name, secret in sorted(secrets.items()) if name.startswith(FORMER)),
         )
 
-    async def _record(self, lease: Lease, outcome: Outcome, latency_ms: float) -> None:
-        """Tries for a while when the database is away: giving up means sending again."""
-        for pause in (*RECORD_PAUSES, None):
-            try:
-                async with self._db.transaction() as tx:
-                    follows = await queue.record(
-                        tx,
-                        self._log,
-                        lease,
-                        outcome,
-                        latency_ms,
-                        self._schedule,
-                        random.random(),  # noqa: S311
-                    )
-            except Exception as error:
-                if pause is None or not is_transient(error):
-                    raise
-                await asyncio.sleep(pause)
-                continue
+    async def _keep_recording(self) -> None:
+        """Writes down what has ended by then, all in one transaction: what ends meanwhile is the next batch."""
+        left: list[Ended] = []
+        while True:
+            if not left:
+                left = [await self._ended.get()]
+            while len(left) < BATCH and not self._ended.empty():
+                left.append(self._ended.get_nowait())
+            left = await self._write(left)
+            if left and self._ended.empty():
+                await asyncio.sleep(HELD_PAUSE)
+
+    async def _write(self, batch: list[Ended]) -> list[Ended]:
+        """Gives back those whose subscription another transaction holds."""
+        try:
+            recorded = await self._record([done for done, _ in batch])
+        except Exception as error:
+            if len(batch) > 1:  # the fault may be of one
+                return [late for one in batch for late in await self._write([one])]
+            if not batch[0][1].cancelled():
+                batch[0][1].set_exception(error)
+            return []
+        for found in recorded:
+            lease, outcome = found.done.lease, found.done.outcome
             log.info(
                 "delivery tried",
                 delivery_id=str(lease.delivery_id),
                 attempt=lease.attempt,
                 verdict=str(outcome.verdict),
                 detail=outcome.detail,
-                then=follows.status if follows else "lease lost",
+                then=found.follows.status if found.follows else "lease lost",
             )
-            return
+        known = {id(found.done) for found in recorded}
+        for done, written in batch:
+            if id(done) in known and not written.cancelled():
+                written.set_result(None)
+        return [(done, written) for done, written in batch if id(done) not in known and not written.cancelled()]
+
+    async def _record(self, batch: list[Done]) -> list[Recorded]:
+        """Tries for a while when the database is away: giving up means sending again."""
+        for pause in (*RECORD_PAUSES, None):
+            try:
+                async with self._db.transaction() as tx:
+                    return await record(tx, self._log, batch, self._schedule)
+            except Exception as error:
+                if pause is None or not is_transient(error):
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError("the last pause is None")
 
     async def _measure(self) -> None:
         if time.monotonic() - self._measured >= BACKLOG_EVERY_SECONDS:

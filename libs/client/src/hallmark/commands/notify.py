@@ -21,6 +21,11 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
 
 
+class Order(StrEnum):
+    FIFO = "fifo"
+    ANY = "any"
+
+
 @app.command(
     epilog=example(
         "hallmark notify subscribe email team@example.org --model 'fraud*' --stage Production",
@@ -55,6 +60,9 @@ def subscribe(
     retry: Annotated[
         str | None, typer.Option(help="Pauses after failed tries, instead of three days' worth: 5s,5m,2h.")
     ] = None,
+    order: Annotated[
+        Order, typer.Option(help="fifo: one event of a model after the other; any: none waits for another.")
+    ] = Order.FIFO,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Subscribe to nothing; tell what would have come of the last 500 events.")
     ] = False,
@@ -63,12 +71,13 @@ def subscribe(
     """Have events delivered. A webhook's secret is shown once."""
     chosen: dict[str, Any] = {"types": types or (), "model": model, "audience": audience or ()}
     chosen |= {"stages": stages or (), "cel": cel}
+    policy: dict[str, Any] = {"retry_seconds": _pauses(retry), "order": order.value}
     with client(ctx) as hallmark:
         if dry_run:
             found = hallmark.preview_subscription(**chosen)
             emit(as_json, found, lambda: print_preview(found))
             return
-        made = hallmark.subscribe(channel.value, address, secret=secret, retry_seconds=_pauses(retry), **chosen)
+        made = hallmark.subscribe(channel.value, address, secret=secret, **policy, **chosen)
     secret_line = f"\nsecret: {made.secret}" if made.secret else ""
     emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{secret_line}", markup=False))
 

@@ -1,0 +1,180 @@
+"""How tries ended, written down: many outcomes in one transaction, of whatever subscriptions."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from contracts.envelope import Envelope
+from contracts.notifier import SubscriptionDisabled
+from kit.events import Cause, EventLog, New
+from notifier import queue, views
+from notifier.domain import evolve
+from notifier.queue import ACTOR, Lease
+from notifier.retrying import Next, Outcome, Schedule, Try, Verdict, decide
+from notifier.tables import DeliveryRow, SubscriptionRow
+from notifier.views import stream_of, t
+
+STAMP = sa.DateTime(timezone=True)
+ATTEMPTS = sa.text(
+    """
+    update notifier.attempt a
+    set outcome = u.outcome, status = u.status, latency_ms = u.latency_ms, detail = u.detail, response = u.response,
+        headers = u.headers
+    from unnest(:ids, :attempts, :outcomes, :statuses, :latencies, :details, :responses, :headers)
+      u (delivery_id, attempt, outcome, status, latency_ms, detail, response, headers)
+    where a.delivery_id = u.delivery_id and a.attempt = u.attempt
+    """
+).bindparams(
+    sa.bindparam("ids", type_=ARRAY(sa.Uuid)),
+    sa.bindparam("attempts", type_=ARRAY(sa.Integer)),
+    sa.bindparam("outcomes", type_=ARRAY(sa.Text)),
+    sa.bindparam("statuses", type_=ARRAY(sa.Integer)),
+    sa.bindparam("latencies", type_=ARRAY(sa.Float)),
+    sa.bindparam("details", type_=ARRAY(sa.Text)),
+    sa.bindparam("responses", type_=ARRAY(sa.Text)),
+    sa.bindparam("headers", type_=ARRAY(JSONB)),
+)
+CLOSE = sa.text(
+    """
+    update notifier.delivery d
+    set status = u.status, open = u.due_at is not null, due_at = coalesce(u.due_at, d.due_at),
+        closed_at = case when u.due_at is null then now() end
+    from unnest(:ids, :statuses, :dues) u (delivery_id, status, due_at)
+    where d.delivery_id = u.delivery_id
+    """
+).bindparams(
+    sa.bindparam("ids", type_=ARRAY(sa.Uuid)),
+    sa.bindparam("statuses", type_=ARRAY(sa.Text)),
+    sa.bindparam("dues", type_=ARRAY(STAMP)),
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A try that ended."""
+
+    lease: Lease
+    outcome: Outcome
+    latency_ms: float
+
+    @property
+    def subscription_id(self) -> str:
+        return self.lease.subscription.subscription_id
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What follows from a try; None: the lease ran out and another worker has the delivery."""
+
+    done: Done
+    follows: Next | None
+
+
+async def record(
+    tx: AsyncConnection,
+    log: EventLog,
+    batch: Sequence[Done],
+    schedule: Schedule,
+    chance: Callable[[], float] = random.random,
+) -> list[Recorded]:
+    """Writes the tries, their events and what follows. Left out are those whose subscription is held by another
+    transaction at this moment: they come again, and hold up nobody."""
+    lasts = await log.try_lock_all(tx, {stream_of(done.subscription_id) for done in batch})
+    mine = [done for done in batch if stream_of(done.subscription_id) in lasts]
+    if not mine:
+        return []
+    await _note(tx, mine)
+    ending = {d.subscription_id for d in mine if d.outcome.disable or d.outcome.verdict is Verdict.GONE}
+    if ending:
+        of = t(SubscriptionRow)
+        rows = sa.select(of.c.subscription_id).where(of.c.subscription_id.in_(ending))
+        await tx.execute(rows.order_by(of.c.subscription_id).with_for_update())
+    await queue.lock_lanes(tx, [(done.subscription_id, done.lease.lane) for done in mine])
+    held = await _held(tx, mine)
+    at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
+    states = await views.some(tx, {done.subscription_id for done in held})
+    found, news = dict[tuple[UUID, int], Next](), list[Envelope]()
+    for done in held:
+        stream, state = stream_of(done.subscription_id), states.get(done.subscription_id)
+        own = state and state.retry_seconds
+        follows = decide(
+            _try(done),
+            done.outcome,
+            Schedule(own) if own else schedule,
+            at=at,
+            chance=chance(),
+            active=state is not None and state.active,
+        )
+        found[done.lease.delivery_id, done.lease.attempt] = follows
+        source = done.lease.envelope
+        cause = Cause(actor=ACTOR, correlationid=source.correlationid, causationid=source.id)
+        said = log.envelopes(stream, lasts[stream], [New(event, source.subject) for event in follows.events], cause)
+        lasts[stream] += len(said)
+        news += said
+        for envelope in said:
+            state = evolve(state, envelope)
+        if state is not None:
+            states[done.subscription_id] = state
+    if held:
+        await _close(tx, found)
+        await queue.settle_lanes(tx, [(done.subscription_id, done.lease.lane) for done in held])
+        await log.append_all(tx, news)
+        for envelope in news:
+            await views.project(tx, envelope)
+            if envelope.type == SubscriptionDisabled.TYPE:
+                await queue.close_down(tx, envelope.key.removeprefix("subscription:"))
+    return [Recorded(done, found.get((done.lease.delivery_id, done.lease.attempt))) for done in mine]
+
+
+def _try(done: Done) -> Try:
+    return Try(
+        delivery_id=str(done.lease.delivery_id),
+        subscription_id=done.subscription_id,
+        event_id=done.lease.envelope.id,
+        event_type=done.lease.envelope.type,
+        attempt=done.lease.attempt,
+        tries=done.lease.tries,
+        latency_ms=done.latency_ms,
+    )
+
+
+async def _note(tx: AsyncConnection, batch: Sequence[Done]) -> None:
+    """The outcome at its own try, whoever has the delivery by now."""
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for done in batch:
+        outcome = done.outcome
+        columns["ids"].append(done.lease.delivery_id)
+        columns["attempts"].append(done.lease.attempt)
+        columns["outcomes"].append(str(outcome.verdict))
+        columns["statuses"].append(outcome.status)
+        columns["latencies"].append(done.latency_ms)
+        columns["details"].append(outcome.detail)
+        columns["responses"].append(outcome.response)
+        columns["headers"].append({"sent": dict(outcome.sent), "received": dict(outcome.received)})
+    await tx.execute(ATTEMPTS, columns)
+
+
+async def _held(tx: AsyncConnection, batch: Sequence[Done]) -> list[Done]:
+    """Those whose lease has not gone to another worker."""
+    delivery = t(DeliveryRow)
+    ids = [done.lease.delivery_id for done in batch]
+    query = sa.select(delivery.c.delivery_id, delivery.c.attempts).where(delivery.c.delivery_id.in_(ids))
+    attempts = {row.delivery_id: row.attempts for row in await tx.execute(query.with_for_update())}
+    return [done for done in batch if attempts.get(done.lease.delivery_id) == done.lease.attempt]
+
+
+async def _close(tx: AsyncConnection, found: Mapping[tuple[UUID, int], Next]) -> None:
+    values = {
+        "ids": [delivery_id for delivery_id, _ in found],
+        "statuses": [follows.status for follows in found.values()],
+        "dues": [follows.due_at for follows in found.values()],
+    }
+    await tx.execute(CLOSE, values)
