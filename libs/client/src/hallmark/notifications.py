@@ -17,12 +17,13 @@ class Notifications(Connection):
 
     def subscribe(
         self,
-        channel: Literal["slack", "email", "webhook"],
+        channel: Literal["slack", "email", "webhook", "pagerduty", "teams", "apprise"],
         address: str,
         *,
         types: Sequence[str] = (),
         model: str = "*",
         secret: str | None = None,
+        format: Literal["cloudevents", "databricks", "mlflow", "sagemaker", "slack"] = "cloudevents",  # noqa: A002
         audience: Sequence[str] = (),
         stages: Sequence[str] = (),
         cel: str | None = None,
@@ -35,10 +36,11 @@ class Notifications(Connection):
         `channel:ml`) only what addresses one of these names comes, of any type by default. With `stages` only what
         enters or leaves one of these comes, with `cel` only what this expression holds for. `retry_seconds` are the
         pauses after failed tries, instead of the service's own; with the order `any` an event that fails does not hold
-        up the later ones of its model.
+        up the later ones of its model. `format`: what a webhook's body looks like.
         """
         body: dict[str, Any] = {"channel": channel, "address": address, **self._filter(types, model, audience)}
         body |= _narrower(stages, cel) | ({"secret": secret} if secret else {})
+        body |= {"format": format} if format != "cloudevents" else {}
         body |= {"retry_seconds": list(retry_seconds)} if retry_seconds else {}
         body |= {"order": order} if order != "fifo" else {}
         return read(Subscription, self._post("notifier", PATH, body))

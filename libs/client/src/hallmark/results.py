@@ -266,6 +266,7 @@ class Subscription(Result):
     model: str | None = None
     owner: str | None = None
     secret: str | None = None
+    format: str = "cloudevents"
     audience: list[str] = Field(default_factory=list)
     retry_seconds: list[float] | None = None
     order: str = "fifo"

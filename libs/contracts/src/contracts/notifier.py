@@ -12,6 +12,19 @@ class Channel(StrEnum):
     SLACK = "slack"
     EMAIL = "email"
     WEBHOOK = "webhook"
+    PAGERDUTY = "pagerduty"
+    TEAMS = "teams"
+    APPRISE = "apprise"
+
+
+class Format(StrEnum):
+    """What the body of a webhook looks like: an event of ours, or one that software of others reads."""
+
+    CLOUDEVENTS = "cloudevents"
+    DATABRICKS = "databricks"
+    MLFLOW = "mlflow"
+    SAGEMAKER = "sagemaker"
+    SLACK = "slack"
 
 
 class Order(StrEnum):
@@ -44,6 +57,7 @@ class SubscriptionCreated(Message):
     workspace: Line
     model: Line
     audience: tuple[Line, ...] = ()
+    format: Format = Format.CLOUDEVENTS
     retry_seconds: Pauses | None = None
     stages: tuple[Line, ...] = ()
     cel: Cel | None = None

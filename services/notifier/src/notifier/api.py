@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.access import Action, Role
 from contracts.audience import user
-from contracts.notifier import Cel, Channel, Order, Pauses
+from contracts.notifier import Cel, Channel, Format, Order, Pauses
 from contracts.payload import Line, Target, Workspace
 from kit.auth import Principal
 from kit.db import Database
@@ -56,9 +56,11 @@ class Filter(BaseModel):
 class NewSubscription(Filter):
     """`secret` (whsec_...) signs webhooks; without it one is made and shown once. `retry_seconds` are the pauses after
     failed tries, instead of the service's own: one try more than pauses. `order` any: an event that fails does not hold
-    up the later ones of its model."""
+    up the later ones of its model. `format` is of a webhook's body: an event of ours, or the message of another
+    registry, which has some only. The `address` is a URL, a mailbox, or PagerDuty's routing key."""
 
     channel: Channel
+    format: Format = Format.CLOUDEVENTS
     address: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
     retry_seconds: Pauses | None = None
@@ -128,6 +130,7 @@ class SubscriptionDocument(BaseModel):
     cel: str | None = None
     order: Order = Order.FIFO
     status: State
+    format: Format = Format.CLOUDEVENTS
     reason: str | None
     created_at: str
     ended_at: str | None
@@ -251,6 +254,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
             stages=body.stages,
             cel=body.cel,
             order=body.order,
+            format=body.format,
             idempotency_key=idempotency_key,
         )
         return SubscriptionDocument(**made)

@@ -20,8 +20,11 @@ from kit.webhooks import private_half
 from notifier import api, consumers, keys
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
+from notifier.channels.others import AppriseSender
+from notifier.channels.pagerduty import PagerDutySender
 from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
+from notifier.channels.teams import TeamsSender
 from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
 from notifier.editing import Editing
@@ -73,6 +76,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         mail=settings.smtp_host is not None,
         hides_mailboxes=guard.people is not None,
         secret_overlap_seconds=settings.secret_overlap_seconds,
+        apprise_schemes=settings.apprise_schemes,
     )
     return make_app(
         settings,
@@ -87,7 +91,7 @@ def build(settings: NotifierSettings) -> FastAPI:
 
 
 def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, Sender]:
-    timeout, renderer = settings.send_timeout_seconds, Renderer()
+    timeout, renderer, console = settings.send_timeout_seconds, Renderer(), settings.console_url
     key = private_half(load_key(settings.webhook_key)) if settings.webhook_key else None
     client = outbound.guarded_client(guard, timeout)
     smtp = None
@@ -104,5 +108,8 @@ def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, 
     return {
         Channel.SLACK: SlackSender(client, renderer, timeout=timeout),
         Channel.EMAIL: EmailSender(smtp, renderer, timeout=timeout),
+        Channel.PAGERDUTY: PagerDutySender(client, url=settings.pagerduty_url, console=console, timeout=timeout),
+        Channel.TEAMS: TeamsSender(client, console=console, timeout=timeout),
+        Channel.APPRISE: AppriseSender(settings.apprise_schemes, timeout=timeout),
         Channel.WEBHOOK: WebhookSender(client, key=key, url=settings.notifier_url, timeout=timeout),
     }

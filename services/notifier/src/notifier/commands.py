@@ -11,17 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
-from contracts.notifier import Channel, Order, SecretRotated, SubscriptionCreated, SubscriptionRemoved
+from contracts.notifier import Channel, Format, Order, SecretRotated, SubscriptionCreated, SubscriptionRemoved
 from contracts.payload import Message
-from contracts.webhooks import key_of
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.inbox import Inbox
-from kit.outbound import AddressRefused, Guard
+from kit.outbound import Guard
 from kit.problems import Problem
 from kit.webhooks import new_secret
 from notifier import queue, views
-from notifier.addresses import check_mailbox, visible
+from notifier.channels.pagerduty import USUAL_TYPES
+from notifier.destinations import Destinations, shown, types_in
 from notifier.domain import Subscription
 from notifier.filters import checked_filters
 from notifier.tables import FORMER, SIGNING, SecretRow
@@ -43,11 +43,13 @@ class Commands:
         mail: bool,
         hides_mailboxes: bool = False,
         secret_overlap_seconds: float = 86_400,
+        apprise_schemes: tuple[str, ...] = (),
     ) -> None:
         """`hides_mailboxes`: an e-mail address is kept like a secret, and events have its domain only."""
         self._overlap = timedelta(seconds=secret_overlap_seconds)
-        self._db, self._log, self._inbox, self._guard, self._vault = db, log, inbox, guard, vault
-        self._mail, self._hides_mailboxes = mail, hides_mailboxes
+        self._db, self._log, self._inbox, self._vault = db, log, inbox, vault
+        self._destinations = Destinations(guard, mail, apprise_schemes)
+        self._hides_mailboxes = hides_mailboxes
 
     async def subscribe(
         self,
@@ -64,6 +66,7 @@ class Commands:
         stages: tuple[str, ...] = (),
         cel: str | None = None,
         order: Order = Order.FIFO,
+        format: Format = Format.CLOUDEVENTS,  # noqa: A002
         idempotency_key: str | None = None,
     ) -> Document:
         """The new subscription; with `secret` when one was made for it, which nothing will show again.
@@ -72,13 +75,16 @@ class Commands:
             Problem: 422 for what is wrong with the address, the filters or the secret; 409 when the
                 idempotency key came with another body before.
         """
-        filters = checked_filters(types, audience, stages, cel)
-        await self._check(channel, address, secret)
+        await self._destinations.check(channel, address, secret, format)
+        if not types and not audience and channel is Channel.PAGERDUTY:
+            types = USUAL_TYPES
+        filters = checked_filters(types_in(format, types), audience, stages, cel)
         plain = channel is Channel.EMAIL and not self._hides_mailboxes
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
         asked: list[Any] = [channel, address, list(filters.types), workspace, model, secret]
         asked += [list(filters.audience)] if filters.audience else []
         asked += [{"retry_seconds": list(retry_seconds)}] if retry_seconds else []
+        asked += [{"format": format}] if format is not Format.CLOUDEVENTS else []
         asked += [{"stages": list(filters.stages), "cel": cel}] if stages or cel else []
         asked += [{"order": order}] if order is not Order.FIFO else []
         digest = sha256(canonical_json(asked)).hexdigest()
@@ -93,13 +99,14 @@ class Commands:
                 subscription_id=subscription_id,
                 owner=owner,
                 channel=channel,
-                address=address if plain else visible(address),
+                address=address if plain else shown(channel, address),
                 types=filters.types,
                 workspace=workspace,
                 model=model,
                 audience=filters.audience,
                 stages=filters.stages,
                 cel=filters.cel,
+                format=format,
                 retry_seconds=retry_seconds,
                 order=order,
             )
@@ -173,23 +180,6 @@ class Commands:
             found = await views.delivery_detail(tx, delivery_id)
         assert found is not None
         return found[0]
-
-    async def _check(self, channel: Channel, address: str, secret: str | None) -> None:
-        if secret is not None and channel is not Channel.WEBHOOK:
-            raise Problem(422, "secret-not-used", f"{channel} deliveries are not signed; leave 'secret' out")
-        try:
-            if channel is Channel.EMAIL:
-                check_mailbox(address)
-            else:
-                await self._guard.check_url(address)
-        except AddressRefused as error:
-            raise Problem(422, "address-refused", str(error)) from error
-        if channel is Channel.EMAIL and not self._mail:
-            raise Problem(422, "mail-not-set-up", "this Hallmark sends no mail; the operator sets HALLMARK_SMTP_HOST")
-        try:
-            key_of(secret) if secret is not None else None
-        except ValueError as error:
-            raise Problem(422, "secret-refused", str(error)) from error
 
     async def _append(
         self, tx: AsyncConnection, subscription_id: str, subject: str, event: Message, actor: str, last: int = 0

@@ -10,6 +10,7 @@ from contracts.audience import user
 from contracts.envelope import Envelope
 from contracts.notifier import (
     Channel,
+    Format,
     Order,
     SubscriptionChanged,
     SubscriptionCreated,
@@ -53,6 +54,7 @@ class Subscription:
     cel: str | None = None
     order: Order = Order.FIFO
     paused: bool = False
+    format: Format = Format.CLOUDEVENTS
 
     @property
     def active(self) -> bool:
@@ -104,6 +106,7 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 stages=made.stages,
                 cel=made.cel,
                 order=made.order,
+                format=made.format,
             )
         case SubscriptionChanged.TYPE if state:
             new = envelope.payload(SubscriptionChanged)

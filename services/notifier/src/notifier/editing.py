@@ -12,6 +12,7 @@ from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from notifier import views
+from notifier.destinations import types_in
 from notifier.domain import Subscription
 from notifier.filters import checked_filters
 from notifier.tables import FilterErrorRow
@@ -38,7 +39,9 @@ class Editing:
             state = await self._living(tx, subscription_id)
             before = {name: getattr(state, name) for name in FILTERS}
             after = {**before, **changes}
-            checked = checked_filters(after["types"], after["audience"], after["stages"], after["cel"])
+            checked = checked_filters(
+                types_in(state.format, after["types"]), after["audience"], after["stages"], after["cel"]
+            )
             after |= {name: getattr(checked, name) for name in FILTERS if name != "model"}
             if after != before:
                 changed = SubscriptionChanged(subscription_id=subscription_id, changed_by=by, **after)

@@ -42,6 +42,12 @@ class NotifierSettings(Settings):
     secret_overlap_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 24 * HOUR
     # How clients reach this service.
     notifier_url: str = "http://127.0.0.1:8804"
+    # Where people look at requests and versions; messages link there.
+    console_url: str | None = None
+    pagerduty_url: str = "https://events.pagerduty.com"  # in Europe https://events.eu.pagerduty.com
+    # Schemes of Apprise that subscriptions may use. It opens connections past the guard of addresses: name none whose
+    # host the address chooses (json, form, ...), unless whoever may subscribe may call what the notifier can.
+    apprise_schemes: Annotated[tuple[str, ...], NoDecode] = ()
     # A file of 32 bytes or more; without it the secrets of subscriptions are stored in clear.
     secret_key: Path | None = None
 
@@ -58,7 +64,7 @@ class NotifierSettings(Settings):
             raise ValueError("must be more than HALLMARK_SEND_TIMEOUT_SECONDS")
         return value
 
-    @field_validator("retry_seconds", "webhook_allow", mode="before")
+    @field_validator("retry_seconds", "webhook_allow", "apprise_schemes", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

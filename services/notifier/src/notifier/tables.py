@@ -48,6 +48,7 @@ class SubscriptionRow(Table, table=True):
     stages: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     cel: str | None
     paused: bool
+    format: str
 
 
 class FilterErrorRow(Table, table=True):

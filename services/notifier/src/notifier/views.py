@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.envelope import Envelope
 from contracts.notifier import (
     Channel,
+    Format,
     Order,
     SubscriptionChanged,
     SubscriptionCreated,
@@ -87,7 +88,7 @@ def read(row: Any) -> Subscription:
     values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
     lists: Document = {name: tuple(getattr(row, name)) for name in _LISTS}
     lists |= {"order": Order(row.order), "retry_seconds": row.retry_seconds and tuple(row.retry_seconds)}
-    return Subscription(**{**values, "channel": Channel(row.channel), **lists})
+    return Subscription(**{**values, "channel": Channel(row.channel), "format": Format(row.format), **lists})
 
 
 async def subscription(tx: AsyncConnection, subscription_id: str) -> Subscription | None:
@@ -196,6 +197,7 @@ def document(state: Subscription, filter_errors: Document | None = None) -> Docu
         "retry_seconds": list(state.retry_seconds) if state.retry_seconds else None,
         "stages": list(state.stages),
         "cel": state.cel,
+        "format": str(state.format),
         "order": str(state.order),
         "status": PAUSED if state.active and state.paused else state.status,
         "reason": state.reason,

@@ -134,6 +134,7 @@ class Worker:
             envelope=lease.envelope,
             address=secrets.get("address", of.address),
             secret=secrets.get(SIGNING),
+            format=of.format,
             formers=tuple(secret for name, secret in sorted(secrets.items()) if name.startswith(FORMER)),
         )
 

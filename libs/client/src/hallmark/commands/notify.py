@@ -19,6 +19,17 @@ class Channel(StrEnum):
     SLACK = "slack"
     EMAIL = "email"
     WEBHOOK = "webhook"
+    PAGERDUTY = "pagerduty"
+    TEAMS = "teams"
+    APPRISE = "apprise"
+
+
+class Format(StrEnum):
+    CLOUDEVENTS = "cloudevents"
+    DATABRICKS = "databricks"
+    MLFLOW = "mlflow"
+    SAGEMAKER = "sagemaker"
+    SLACK = "slack"
 
 
 class Order(StrEnum):
@@ -36,7 +47,9 @@ class Order(StrEnum):
 def subscribe(
     ctx: typer.Context,
     channel: Annotated[Channel, typer.Argument(help="How.", show_default=False)],
-    address: Annotated[str, typer.Argument(help="A URL, or an e-mail address.", show_default=False)],
+    address: Annotated[
+        str, typer.Argument(help="A URL, an e-mail address, or PagerDuty's routing key.", show_default=False)
+    ],
     types: Annotated[
         list[str] | None,
         typer.Option("--type", help="Event types, as patterns (hallmark.stage.*; with --for all that have names)."),
@@ -57,6 +70,7 @@ def subscribe(
         ),
     ] = None,
     secret: Annotated[str | None, typer.Option(help="Signs webhooks; whsec_...", envvar="HALLMARK_SECRET")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Of a webhook's body.")] = Format.CLOUDEVENTS,
     retry: Annotated[
         str | None, typer.Option(help="Pauses after failed tries, instead of three days' worth: 5s,5m,2h.")
     ] = None,
@@ -71,7 +85,7 @@ def subscribe(
     """Have events delivered. A webhook's secret is shown once."""
     chosen: dict[str, Any] = {"types": types or (), "model": model, "audience": audience or ()}
     chosen |= {"stages": stages or (), "cel": cel}
-    policy: dict[str, Any] = {"retry_seconds": _pauses(retry), "order": order.value}
+    policy: dict[str, Any] = {"retry_seconds": _pauses(retry), "order": order.value, "format": format_.value}
     with client(ctx) as hallmark:
         if dry_run:
             found = hallmark.preview_subscription(**chosen)

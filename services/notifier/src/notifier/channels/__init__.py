@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.envelope import Envelope
+from contracts.notifier import Format
 from notifier.retrying import Outcome
 
 
@@ -18,6 +19,7 @@ class Parcel:
     address: str
     secret: str | None = None
     formers: tuple[str, ...] = ()
+    format: Format = Format.CLOUDEVENTS
 
     def __repr__(self) -> str:
         return f"Parcel({self.delivery_id})"

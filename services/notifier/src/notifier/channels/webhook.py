@@ -8,9 +8,11 @@ import httpx2
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contracts.envelope import CONTENT_TYPE, Envelope
+from contracts.notifier import Format
 from contracts.webhooks import SECRET
 from kit.webhooks import headers_of
 from notifier.channels import Parcel
+from notifier.channels.formats import body_in, headers_in
 from notifier.channels.http import post
 from notifier.retrying import Outcome
 
@@ -65,13 +67,20 @@ class WebhookSender:
         assert parcel.secret is not None
         body, identity, timestamp = self.body(parcel), message_id(parcel.delivery_id), int(self._clock())
         secrets = (parcel.secret, *parcel.formers)
-        signed = headers_of(secrets, identity, timestamp, body, self._key)
-        headers = {"content-type": "application/cloudevents+json; charset=utf-8", **signed}
+        # A secret of the formats of others may be any text.
+        ours = [secret for secret in secrets if secret.startswith(SECRET)]
+        signed = headers_of(ours, identity, timestamp, body, self._key)
+        media = "cloudevents+json" if parcel.format is Format.CLOUDEVENTS else "json"
+        theirs = headers_in(parcel.format, parcel.secret, identity, timestamp, body)
+        headers = {"content-type": f"application/{media}; charset=utf-8", **signed, **theirs}
         signatures = signed["webhook-signature"]
         hidden = (*secrets, *(s.removeprefix(SECRET) for s in secrets), signatures, *signatures.split(" "))
+        hidden = (*hidden, *theirs.values())
         return await post(self._client, parcel.address, body, headers, timeout=self._timeout, secrets=hidden)
 
     def body(self, parcel: Parcel) -> bytes:
+        if parcel.format is not Format.CLOUDEVENTS:
+            return body_in(parcel.format, parcel.envelope, parcel.subscription_id)
         whole = body_of(parcel.envelope)
         if len(whole) < MOST_BYTES:
             return whole
