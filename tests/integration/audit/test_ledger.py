@@ -279,6 +279,31 @@ async def test_a_writer_that_lost_its_place_changes_nothing(audit: Harness) -> N
     assert len(await assert_sound(audit)) == 3
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_busy_writer_starves_nobody(audit: Harness, monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    """Whenever the slow one has copied its rows, the busy one has moved the head, if it could. Also where the log must
+    be looked into, since the slow one's record comes again."""
+    busy, slow, attempt = audit.log().ledger, audit.log().ledger, Ledger._carry_out
+    more, waiting = iter([record(event(registered(n + 1, f"b{n}"), 1), offset=n) for n in range(50)]), list[Any]()
+
+    async def be_busy(_: asyncpg.Connection) -> None:
+        waiting.append(asyncio.create_task(busy.append([next(more)])))
+        await asyncio.wait(waiting[-1:], timeout=0.5)
+
+    async def carry_out(self: Ledger, driver: Any, batch: Any) -> None:
+        await attempt(self, Struck(driver, be_busy, "_move") if self is slow else driver, batch)
+
+    mine = [record(event(registered(n + 1, f"s{n}"), 1), partition=1, offset=n) for n in range(2)]
+    if known:
+        await busy.append(mine[:1])
+    monkeypatch.setattr(Ledger, "_carry_out", carry_out)
+    assert await slow.append(mine) == ([None, 2] if known else [1, 2])
+    await asyncio.gather(*waiting)
+    assert len(waiting) == 2  # it lost once, and then had the head before it copied
+    await audit.ledger.projector.catch_up()
+    assert len(await assert_sound(audit)) == 4
+
+
 async def test_an_old_offset_loses_the_race_too(audit: Harness) -> None:
     """Two writers of one partition: the head alone would not tell that the record is in."""
     one, two = audit.log().ledger, audit.log().ledger
@@ -484,7 +509,7 @@ async def test_a_large_record_that_is_tried_again_leaves_one_object(
     large = replace(record(story()[0], offset=1), headers=(("much", b"x" * 70_000),))
     ledger, write = audit.ledger.ledger, Ledger._write
 
-    async def away(self: Ledger, items: list[Any], written: Any) -> None:
+    async def away(self: Ledger, items: list[Any], written: Any, *, hold: bool) -> None:
         raise ConnectionError("away")
 
     monkeypatch.setattr(Ledger, "_write", away)

@@ -7,13 +7,15 @@ same statement moves the Kafka offsets, so a record is an entry exactly once, wh
 Callers that come while others are written are written together after them. They prepare their leaves meanwhile:
 PostgreSQL and this process work side by side. A transaction copies its rows while the one before it commits, and moves
 the head when that is done; where that one failed, nothing is true that this one was planned on, and it is planned anew.
-So the head is held for a moment only, and never within COPY, where no time limit cuts a writer off that stopped.
+So the head is held for a moment only, and not within COPY, where no time limit cuts a writer off that stopped (`Months`
+does). Only who lost to another writer takes the head first, so that a busy one starves nobody; should that one stop,
+whoever waits for it ends it.
 """
 
 import asyncio
 from collections import Counter as Tally
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -28,13 +30,14 @@ from audit import merkle
 from audit.clock import Clock
 from audit.known import Known, leaf_of, place_of
 from audit.leaf import MAX_LEAF, Detached
+from audit.months import end_stalled
 from audit.places import Item, Read, State, advance, doubtful, load, move, sort
 from audit.tables import kafka_offset
 from audit.tlog.archive import Archive
 from contracts.envelope import now
 from kit.bus import Record
 from kit.db import Database, Signal
-from kit.errors import Transient
+from kit.errors import Transient, is_transient
 
 log = structlog.get_logger()
 SIZE = Gauge("hallmark_audit_log_size", "Entries in the log")
@@ -44,11 +47,13 @@ AHEAD = Gauge(
 )
 # A writer that stops with the head in its hands must not hold it for ever.
 # The transaction acts as the role that may append, and no more.
+AS_WRITER = "set local role hallmark_audit_writer"
 BEGIN = (
     "begin; set local idle_in_transaction_session_timeout = '{limit}'; set local statement_timeout = '{limit}'; "
-    "set local role hallmark_audit_writer"
+    + AS_WRITER
 )
 LIMIT = "15s"
+HOLD = "select 1 from audit.tree_head where id = 1 for update; set local role none"  # to read, which a writer may not
 MAX_BATCH = 5_000
 LANES = 2  # transactions at a time: one copies its rows while the other commits
 SLICE = 32  # leaves that are prepared before others get a turn
@@ -95,6 +100,24 @@ class _Batch:
             (index, i.at, i.record.topic, i.record.partition, i.record.offset, i.data, i.hash)
             for index, i in enumerate(self.new, self.was.tree.size)
         ]
+
+
+@asynccontextmanager
+async def _within(driver: asyncpg.Connection) -> AsyncIterator[None]:
+    """A writer's transaction, or the one that has begun. Whoever ends it says so; else it is committed."""
+    if not driver.is_closed() and driver.is_in_transaction():
+        await driver.execute(AS_WRITER)
+        yield
+        return
+    await driver.execute(BEGIN.format(limit=LIMIT))
+    try:
+        yield
+        if driver.is_in_transaction():
+            await driver.execute("commit")
+    except BaseException:
+        # Whatever state the session is in: the next one begins anew.
+        driver.terminate()
+        raise
 
 
 def _fail(works: list[_Work], error: BaseException) -> None:
@@ -179,12 +202,15 @@ class Ledger:
         """Writes what waits, in the order in which it was prepared. One transaction that fails fails alone."""
         works, written = self._take(), _future()
         try:
-            await self._write([item for work in works for item in work.items], written)
+            items = [item for work in works for item in work.items]
+            await self._write(items, written, hold=any(work.tries for work in works))
             if not written.done():
                 self._put_back(works)
         except BaseException as error:
             stopped = not isinstance(error, Exception)
-            if not written.done():
+            if isinstance(error, asyncpg.QueryCanceledError) and await self._end_stalled():
+                self._put_back(works)
+            elif not written.done():
                 _fail(works, Transient("the writer was stopped") if stopped else error)
             if stopped:
                 raise
@@ -196,6 +222,16 @@ class Ledger:
             else:
                 self._state = None
                 written.set_result(False)
+
+    async def _end_stalled(self) -> bool:
+        """Whoever has the head may have been stopped while it copied. False: nobody can tell, now."""
+        try:
+            await end_stalled(self._db)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return False
+        return True
 
     def _take(self) -> list[_Work]:
         works, size = list[_Work](), 0
@@ -209,17 +245,24 @@ class Ledger:
         for work in works:
             work.tries += 1
         if any(work.tries == TRIES for work in works):
-            _fail(works, LostRace("others appended first, several times"))
+            _fail(works, LostRace("others appended first, or held the log, several times"))
         else:
             self._waiting = sorted([*works, *self._waiting], key=lambda work: work.number)
 
-    async def _write(self, items: list[Item], written: "asyncio.Future[bool]") -> None:
-        """One transaction; `written` says whether. It is not where the log is not as this writer believed."""
+    async def _write(self, items: list[Item], written: "asyncio.Future[bool]", *, hold: bool = False) -> None:
+        """One transaction; `written` says whether. It is not where the log is not as this writer believed, which cannot
+        be where it holds the head from the beginning."""
         async with AsyncExitStack() as held:
             async with self._planning:  # first come, first served
                 connection = await held.enter_async_context(self._db.engine.connect())
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
+                if hold:
+                    await self._settled()
+                    await self._ensure_month(driver, items[0].at, items[-1].at)
+                    await held.enter_async_context(_within(driver))
+                    await driver.execute(HOLD)
+                    self._state = None
                 batch = await self._plan(driver, items, written)
             if batch is not None:
                 await self._carry_out(driver, batch)
@@ -244,7 +287,11 @@ class Ledger:
         places = was.places | {read.place: read.again() for read in reads}
         if not new:
             # All is in the log already: at most the offsets move.
-            if not reads or await advance(driver, reads):
+            if reads:
+                async with _within(driver):
+                    moved = await advance(driver, reads)
+                    await driver.execute("commit")
+            if not reads or moved:
                 self._state = State(was.tree, was.at, places)
                 written.set_result(True)
             return None
@@ -261,8 +308,7 @@ class Ledger:
     async def _carry_out(self, driver: asyncpg.Connection, batch: _Batch) -> None:
         size = batch.was.tree.size
         await self._ensure_month(driver, batch.new[0].at, batch.state.at)
-        await driver.execute(BEGIN.format(limit=LIMIT))
-        try:
+        async with _within(driver):
             there = None
             with suppress(asyncpg.UniqueViolationError):  # somebody wrote to this place at the same microsecond
                 await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=batch.rows())
@@ -273,10 +319,6 @@ class Ledger:
                 return
             self._compare_clocks(batch.state.at, batch.was.at, there)
             await driver.execute("commit")
-        except BaseException:
-            # Whatever state the session is in: the next one begins anew.
-            driver.terminate()
-            raise
         for index, item in enumerate(batch.new, size):
             item.index = index
         SIZE.set(batch.state.tree.size)

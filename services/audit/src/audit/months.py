@@ -2,7 +2,8 @@
 
 To attach one, PostgreSQL needs every reader of the log out of the way for a moment. A dump or a rebuild that is open
 when a month begins would stop the first write of it, and the readers behind that; weeks ahead nobody is in a hurry.
-A writer that was stopped in the middle of COPY would be in the way for ever, and no time limit of PostgreSQL's ends it.
+A writer that was stopped in the middle of COPY would be in the way for ever, perhaps with the head of the log in its
+hands, and no time limit of PostgreSQL's ends it.
 """
 
 import asyncio
@@ -16,19 +17,25 @@ from kit.db import Database
 from kit.errors import is_transient
 
 log = structlog.get_logger()
-EVERY_SECONDS = 3600.0
-AGAIN_SECONDS = 60.0
-STALLED = timedelta(minutes=5)
+EVERY_SECONDS = 60.0
+STALLED = timedelta(seconds=15)
 END_STALLED = """
 select pg_terminate_backend(a.pid) from pg_locks l join pg_stat_activity a on a.pid = l.pid
 where l.relation = 'audit.entry'::regclass and l.granted and l.mode = 'RowExclusiveLock'
-  and a.datname = current_database() and a.pid <> pg_backend_pid()
+  and a.datname = current_database() and a.pid <> pg_backend_pid() and a.wait_event = 'ClientRead'
   and a.xact_start < clock_timestamp() - cast(:limit as interval)
 """
 
 
 def next_month(at: datetime) -> datetime:
     return at.replace(day=1) + timedelta(days=32)
+
+
+async def end_stalled(db: Database) -> None:
+    """Ends the sessions of writers that were stopped in the middle of COPY."""
+    async with db.transaction() as tx:
+        if ended := len((await tx.execute(sa.text(END_STALLED), {"limit": STALLED})).all()):
+            log.warning("ended writers that were stopped in the middle", sessions=ended)
 
 
 class Months:
@@ -38,21 +45,17 @@ class Months:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            pause = EVERY_SECONDS
             try:
                 await self.step()
             except Exception as error:
                 if not is_transient(error):
                     raise
                 log.info("the partition of next month has to wait", error=repr(error))
-                pause = AGAIN_SECONDS
-            await asyncio.sleep(pause)
+            await asyncio.sleep(EVERY_SECONDS)
 
     async def step(self) -> None:
         """Makes the partitions of this month and the next, unless somebody is in the way for longer than a second."""
-        async with self._db.transaction() as tx:
-            if ended := len((await tx.execute(sa.text(END_STALLED), {"limit": STALLED})).all()):
-                log.warning("ended writers that were stopped in the middle", sessions=ended)
+        await end_stalled(self._db)
         async with self._db.transaction() as tx:
             await tx.execute(sa.text("set local lock_timeout = '1s'"))
             for at in (now(), next_month(now())):
