@@ -42,7 +42,7 @@ PUBLIC = {
     "registry": {"/.well-known/hallmark.json", "/v1/keys/serving"},
     "approval": {"/.well-known/jwks.json", "/v1/requests/{request_id}/gates/{gate}/answers"},
     "audit": {"/checkpoint", "/keys", "/v1/log/verifier", "/v1/log/minimum-index", "/v1/log/policy"},
-    "notifier": {"/v1/webhook-keys"},
+    "notifier": {"/v1/webhook-keys", "/v1/unsubscribe/{subscription_id}/{token}"},
 }
 
 

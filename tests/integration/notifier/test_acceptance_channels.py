@@ -29,7 +29,7 @@ from notifier.commands import Commands
 from notifier.tables import mechanism
 
 from .asking import As
-from .conftest import Rig
+from .conftest import Mailbox, Rig
 
 README = Path(__file__).parents[3] / "README.md"
 INTERNAL = [
@@ -250,3 +250,72 @@ async def test_e_the_receiver_of_the_readme_takes_each_message_once(
     assert (again["status"], again["attempts"]) == ("succeeded", 2)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("hallmark.")]
     assert said == ["hallmark.stage.changed.v1: default/churn/2"]
+
+
+async def test_g_mail_is_put_off_refused_and_cut_short(rig: Rig, mailbox: Mailbox) -> None:
+    """451: again. 550: never again. A connection that ends in the middle of the message: again, under the same id."""
+    put_off, cut = set[str](), set[str]()
+
+    def answer(address: str) -> str:
+        if address.startswith("nobody"):
+            return "550 no such user"
+        if address.startswith("grey") and address not in put_off:
+            put_off.add(address)
+            return "451 greylisted, come back later"
+        return "250 OK"
+
+    async def data(server: Any, session: Any, envelope: Any) -> str:
+        [address] = envelope.rcpt_tos
+        if address.startswith("cut") and address not in cut:
+            cut.add(address)
+            server.transport.abort()
+            return ""
+        return await Mailbox.handle_DATA(mailbox, server, session, envelope)
+
+    mailbox.answer, mailbox.handle_DATA = answer, data  # type: ignore[method-assign]
+    addresses = ("grey@example.org", "nobody@example.org", "cut@example.org")
+    made = [await rig.commands.subscribe("ana", Channel.EMAIL, address) for address in addresses]
+    await rig.happens(rig.event())
+    async with rig.worker():
+        [[grey], [nobody], [later]] = [await rig.all_done(one, 1) for one in made]
+    assert [(d["status"], d["attempts"]) for d in (grey, nobody, later)] == [
+        ("succeeded", 2),
+        ("dead", 1),
+        ("succeeded", 2),
+    ]
+    assert [(t["status"], t["outcome"]) for t in await rig.tries(grey)] == [(451, "retry"), (250, "succeeded")]
+    assert [(t["status"], t["outcome"]) for t in await rig.tries(nobody)] == [(550, "refused")]
+    assert [(t["status"], t["outcome"]) for t in await rig.tries(later)] == [(None, "retry"), (250, "succeeded")]
+    assert sorted((str(m["To"]), str(m["Message-ID"])) for m in mailbox.mails) == [
+        ("cut@example.org", f"<{later['delivery_id']}@hallmark>"),
+        ("grey@example.org", f"<{grey['delivery_id']}@hallmark>"),
+    ]
+
+
+async def test_g_mail_is_threaded_by_request_and_ends_by_its_own_link(rig: Rig, mailbox: Mailbox, person: As) -> None:
+    """RFC 8058: a POST without a token or a cookie; a GET, which scanners of mail do, changes nothing."""
+    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    await rig.happens(rig.event("churn", 2), rig.event("churn", 3))
+    async with rig.worker():
+        await rig.all_done(made, 2)
+    first, second = mailbox.mails
+    assert first["References"] == "<t-churn-2@hallmark>"
+    assert second["References"] == "<t-churn-3@hallmark>"
+    assert first["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    link = str(first["List-Unsubscribe"]).replace("\r\n ", "").strip("<> ")
+    assert link == str(second["List-Unsubscribe"]).replace("\r\n ", "").strip("<> ")
+    for part in first.iter_parts():
+        assert link in part.get_content()
+    path, anybody = httpx2.URL(link).path, person("")
+    seen = await anybody.get(path)
+    assert (seen.status_code, seen.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert '<form method="post">' in seen.text
+    assert [e.type for e in await rig.events(made)][-1] == "hallmark.delivery.succeeded.v1"
+    for wrong in (path[:-1] + ("A" if path[-1] != "A" else "B"), path.rsplit("/", 1)[0] + "/x"):
+        assert (await anybody.post(wrong)).status_code == 404
+    done = await anybody.post(path, data={"List-Unsubscribe": "One-Click"})
+    assert done.status_code == 200
+    [removed] = [e for e in await rig.events(made) if e.type == "hallmark.subscription.removed.v1"]
+    assert json.loads(removed.value)["removed_by"] == "hallmark/unsubscribe-link"
+    assert [(await anybody.get(path)).status_code, (await anybody.post(path)).status_code] == [404, 404]
+    assert not any(link.rsplit("/", 1)[1].encode() in e.value for e in await rig.events(made))

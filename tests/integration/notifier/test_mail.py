@@ -36,7 +36,7 @@ async def test_mail_is_greylisted_then_taken_and_refused_for_good(rig: Rig, mail
     assert (only["status"], only["detail"]) == (550, "550 no such user here")
     (mail,) = mailbox.mails
     assert mail["Message-ID"] == f"<{sent['delivery_id']}@hallmark>"
-    assert mail["In-Reply-To"] == mail["References"] == f"<{event.correlationid}@hallmark>"
+    assert mail["In-Reply-To"] == mail["References"] == "<t-churn-2@hallmark>"
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["Subject"] == "churn: v2 is now in Production (was Staging)"
 

@@ -209,7 +209,8 @@ def test_clipping_leaves_no_half_escape() -> None:
 def test_mail_is_threaded_and_says_it_is_automatic() -> None:
     mail = EmailSender(None, Renderer()).message(parcel(address="ana@example.org"), "Hallmark <h@example.org>")
     assert mail["Message-ID"] == "<d1@hallmark>"
-    assert mail["In-Reply-To"] == mail["References"] == "<c1@hallmark>"
+    assert mail["In-Reply-To"] == mail["References"] == "<t1@hallmark>"  # the request, whose id the transition has
+    assert mail["List-Unsubscribe"] is None
     assert mail["Auto-Submitted"] == "auto-generated"
     assert mail["Subject"] == "churn: v2 is now in Production (was Staging); v1 archived"
     text, html = (part.get_content() for part in mail.iter_parts())

@@ -17,7 +17,7 @@ from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 from kit.webhooks import private_half
-from notifier import api, consumers, keys
+from notifier import api, consumers, keys, unsubscribing
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.others import AppriseSender
@@ -84,7 +84,11 @@ def build(settings: NotifierSettings) -> FastAPI:
         version=VERSION,
         db=db,
         bus=bus,
-        routers=[api.router(db, commands, Editing(db, events), guard), keys.router(settings.webhook_key)],
+        routers=[
+            api.router(db, commands, Editing(db, events), guard),
+            keys.router(settings.webhook_key),
+            unsubscribing.router(commands, Renderer()),
+        ],
         background=[relay.run, worker.run],
         people=guard.people,
     )
@@ -107,7 +111,7 @@ def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, 
         )
     return {
         Channel.SLACK: SlackSender(client, renderer, timeout=timeout),
-        Channel.EMAIL: EmailSender(smtp, renderer, timeout=timeout),
+        Channel.EMAIL: EmailSender(smtp, renderer, url=settings.notifier_url, timeout=timeout),
         Channel.PAGERDUTY: PagerDutySender(client, url=settings.pagerduty_url, console=console, timeout=timeout),
         Channel.TEAMS: TeamsSender(client, console=console, timeout=timeout),
         Channel.APPRISE: AppriseSender(settings.apprise_schemes, timeout=timeout),

@@ -1,6 +1,7 @@
 """What people ask of the notifier: subscribe, unsubscribe, replay. One transaction each."""
 
 import json
+import secrets
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -24,7 +25,7 @@ from notifier.channels.pagerduty import USUAL_TYPES
 from notifier.destinations import Destinations, shown, types_in
 from notifier.domain import Subscription
 from notifier.filters import checked_filters
-from notifier.tables import FORMER, SIGNING, SecretRow
+from notifier.tables import FORMER, SIGNING, UNSUBSCRIBE, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
 
@@ -113,6 +114,8 @@ class Commands:
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
             if not plain:
                 await self._keep(tx, subscription_id, "address", address)
+            if channel is Channel.EMAIL:
+                await self._keep(tx, subscription_id, UNSUBSCRIBE, secrets.token_urlsafe(32))
             signing = made or secret
             if signing is not None:
                 await self._keep(tx, subscription_id, SIGNING, signing)
@@ -133,6 +136,15 @@ class Commands:
             removed = SubscriptionRemoved(subscription_id=subscription_id, removed_by=by)
             await self._append(tx, subscription_id, f"{state.workspace}/{state.model}", removed, by, last)
             await queue.close_down(tx, subscription_id)
+
+    async def reads(self, subscription_id: str, token: str) -> bool:
+        """Whether somebody who shows the token of a mail reads the mailbox of a subscription that lives."""
+        table = t(SecretRow)
+        query = sa.select(table.c.value).where(table.c.subscription_id == subscription_id, table.c.name == UNSUBSCRIBE)
+        async with self._db.transaction() as tx:
+            stored = await tx.scalar(query)
+        known = self._vault.read(subscription_id, UNSUBSCRIBE, stored) if stored is not None else ""
+        return bool(known) and secrets.compare_digest(known.encode(), token.encode())
 
     async def rotate(self, subscription_id: str, by: str, *, at_once: bool = False) -> tuple[str, datetime | None]:
         """A new secret, which nothing will show again, and until when messages are signed with the former ones too.

@@ -63,12 +63,12 @@ class FilterErrorRow(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
-SIGNING, FORMER = "signing", "former-"
+SIGNING, FORMER, UNSUBSCRIBE = "signing", "former-", "unsubscribe"
 
 
 class SecretRow(Table, table=True):
-    """`name` is `signing`, `address`, or of a secret that was rotated away `former-<id>`: it signs too, `until` then.
-    `value` is sealed when a key is set."""
+    """`name` is `signing`, `address`, `unsubscribe` (in the links of mail), or of a secret that was rotated away
+    `former-<id>`: it signs too, `until` then. `value` is sealed when a key is set."""
 
     __tablename__ = "secret"
 

@@ -22,7 +22,7 @@ from notifier.channels import Parcel, Sender
 from notifier.queue import Lease
 from notifier.recording import Done, Recorded, record
 from notifier.retrying import Outcome, Schedule, Verdict
-from notifier.tables import FORMER, SIGNING
+from notifier.tables import FORMER, SIGNING, UNSUBSCRIBE
 from notifier.vault import Vault, VaultError
 
 log = structlog.get_logger()
@@ -135,6 +135,7 @@ class Worker:
             address=secrets.get("address", of.address),
             secret=secrets.get(SIGNING),
             format=of.format,
+            unsubscribe=secrets.get(UNSUBSCRIBE),
             formers=tuple(secret for name, secret in sorted(secrets.items()) if name.startswith(FORMER)),
         )
 

@@ -11,7 +11,8 @@ from notifier.retrying import Outcome
 @dataclass(frozen=True)
 class Parcel:
     """One try: the event, where it goes (in full), and what signs it. `formers` are secrets that were rotated away, and
-    sign too for a while. `repr` shows neither address nor secret."""
+    sign too for a while. `unsubscribe`: what a
+    link in a mail proves that it is from that mail with. `repr` shows neither address nor secret."""
 
     delivery_id: str
     subscription_id: str
@@ -20,6 +21,7 @@ class Parcel:
     secret: str | None = None
     formers: tuple[str, ...] = ()
     format: Format = Format.CLOUDEVENTS
+    unsubscribe: str | None = None
 
     def __repr__(self) -> str:
         return f"Parcel({self.delivery_id})"

@@ -1,4 +1,4 @@
-"""E-mail: text and HTML, one thread per correlation id, the same Message-ID on every try."""
+"""E-mail: text and HTML, one thread per request, the same Message-ID on every try, and a way to end it in each."""
 
 import asyncio
 import hashlib
@@ -14,6 +14,7 @@ from contracts.envelope import now
 from notifier.channels import Parcel
 from notifier.channels.render import Renderer, clipped
 from notifier.notices import one_line
+from notifier.requests import request_of
 from notifier.retrying import Outcome, Verdict, redact
 from notifier.wording import notice
 
@@ -34,8 +35,10 @@ class Smtp:
 
 
 class EmailSender:
-    def __init__(self, smtp: Smtp | None, renderer: Renderer, *, timeout: float = 15) -> None:
-        self._smtp, self._renderer, self._timeout = smtp, renderer, timeout
+    """`url` is this service's, as readers of mail reach it: unsubscribing leads there."""
+
+    def __init__(self, smtp: Smtp | None, renderer: Renderer, *, url: str = "", timeout: float = 15) -> None:
+        self._smtp, self._renderer, self._url, self._timeout = smtp, renderer, url.rstrip("/"), timeout
 
     def message(self, parcel: Parcel, sender: str) -> EmailMessage:
         envelope, words = parcel.envelope, notice(parcel.envelope)
@@ -45,10 +48,16 @@ class EmailSender:
         message["Subject"] = clipped(one_line(words.headline), SUBJECT)
         message["Date"] = format_datetime(now())
         message["Message-ID"] = f"<{parcel.delivery_id}@hallmark>"
-        message["In-Reply-To"] = message["References"] = f"<{_thread(envelope.correlationid)}@hallmark>"
+        message["In-Reply-To"] = message["References"] = (
+            f"<{_thread(request_of(envelope) or envelope.correlationid)}@hallmark>"
+        )
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(self._renderer.text(words, envelope))
-        message.add_alternative(self._renderer.html(words, envelope), subtype="html")
+        end = unsubscribe_url(self._url, parcel)
+        if end:  # RFC 2369, and RFC 8058: programs end it by a POST, so that no scanner does by following links
+            message["List-Unsubscribe"] = f"<{end}>"
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        message.set_content(self._renderer.text(words, envelope, end))
+        message.add_alternative(self._renderer.html(words, envelope, end), subtype="html")
         return message
 
     async def send(self, parcel: Parcel) -> Outcome:
@@ -77,6 +86,10 @@ class EmailSender:
         return Outcome(Verdict.SUCCEEDED, "accepted by the mail server", status=250, response=redact(answer, hidden))
 
 
+def unsubscribe_url(url: str, parcel: Parcel) -> str | None:
+    return f"{url}/v1/unsubscribe/{parcel.subscription_id}/{parcel.unsubscribe}" if parcel.unsubscribe else None
+
+
 def _refusal(error: Exception, hidden: tuple[str, ...]) -> Outcome:
     """4xx and a server that is away: again. 5xx about this mail: never again. 5xx about us (login, greeting): again,
     since an operator can mend it."""
@@ -93,5 +106,5 @@ def _refusal(error: Exception, hidden: tuple[str, ...]) -> Outcome:
 
 
 def _thread(correlation: str) -> str:
-    """A correlation id as part of a Message-ID; producers choose them, so odd ones are hashed."""
+    """An id as part of a Message-ID; producers choose correlation ids, so odd ones are hashed."""
     return correlation if _ID.fullmatch(correlation) else hashlib.sha256(correlation.encode()).hexdigest()[:32]

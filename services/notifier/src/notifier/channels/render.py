@@ -35,8 +35,14 @@ class Renderer:
     def slack(self, name: str, notice: Notice, envelope: Envelope) -> str:
         return self._slack.get_template(f"{name}.j2").render(notice=notice, event=envelope).strip()
 
-    def html(self, notice: Notice, envelope: Envelope) -> str:
-        return self._html.get_template("email.html.j2").render(notice=notice, event=envelope)
+    def html(self, notice: Notice, envelope: Envelope, unsubscribe: str | None = None) -> str:
+        template = self._html.get_template("email.html.j2")
+        return template.render(notice=notice, event=envelope, unsubscribe=unsubscribe)
 
-    def text(self, notice: Notice, envelope: Envelope) -> str:
-        return self._plain.get_template("email.txt.j2").render(notice=notice, event=envelope)
+    def text(self, notice: Notice, envelope: Envelope, unsubscribe: str | None = None) -> str:
+        template = self._plain.get_template("email.txt.j2")
+        return template.render(notice=notice, event=envelope, unsubscribe=unsubscribe)
+
+    def page(self, name: str, **values: str) -> str:
+        """A page of HTML for a browser."""
+        return self._html.get_template(f"{name}.html.j2").render(values)
