@@ -104,6 +104,9 @@ async def test_saved_listed_looked_at_and_removed(audit: Harness) -> None:
     assert made["filters"] == {"workspace": "default", "type": ["hallmark.stage.*"]}
     assert await ask(audit, "PUT", "/moves", {**body, "every": 900}) == (200, made)
     assert code(await ask(audit, "PUT", "/moves", MOVES)) == (409, "search-exists")
+    renewed = await ask(audit, "PUT", "/moves", body, ("aud", "admins", "auditors"))
+    made["groups"] = ["admins", "auditors"]
+    assert renewed == (200, made)
     await saved(audit, "all", {})
     page = (await ask(audit, "GET", "?limit=1"))[1]
     assert ([one["name"] for one in page["items"]], page["next"]) == (["all"], "all")
@@ -114,8 +117,14 @@ async def test_saved_listed_looked_at_and_removed(audit: Harness) -> None:
     assert (await ask(audit, "DELETE", "/moves"))[0] == 404
     assert code(await ask(audit, "GET", "/moves")) == (404, "no-such-search")
     said = [(e.type.split(".")[2], json.loads(e.value)["name"], e.actor, e.sequence) for e in await told(audit)]
-    assert said == [("saved", "moves", "aud", 1), ("saved", "all", "aud", 1), ("removed", "moves", "aud", 2)]
-    first = json.loads((await told(audit))[0].value)
+    assert said == [
+        ("saved", "moves", "aud", 1),
+        ("saved", "moves", "aud", 2),
+        ("saved", "all", "aud", 1),
+        ("removed", "moves", "aud", 3),
+    ]
+    first, again, *_ = [json.loads(envelope.value) for envelope in await told(audit)]
+    assert again == first | {"groups": ["admins", "auditors"]}
     assert first["query"] == "type=hallmark.stage.*&workspace=default"
     assert (first["start"], first["groups"]) == (9, ["auditors"])
 
@@ -314,9 +323,13 @@ async def test_one_that_cannot_run_is_in_nobodys_way(audit: Harness, searches: S
     assert await searches.step(at)
     assert await searches.step(at)
     assert not await searches.step(at)
-    assert [e.payload(SearchRan).name for e in await told(audit, SearchRan.TYPE)] == ["fine"]
-    rows = {row["name"]: row["next"] for row in await audit.rows(saved_search)}
-    assert rows == {"broken": 0, "fine": 9}
+    ran = {e.payload(SearchRan).name: e.payload(SearchRan) for e in await told(audit, SearchRan.TYPE)}
+    assert {name: (of.outcome, of.until) for name, of in ran.items()} == {
+        "broken": ("failed", 0),
+        "fine": ("allowed", 9),
+    }
+    rows = {row["name"]: (row["next"], row["outcome"], row["matches"]) for row in await audit.rows(saved_search)}
+    assert rows == {"broken": (0, "failed", None), "fine": (9, "allowed", 9)}
 
 
 async def test_the_job_waits_for_a_database_that_is_away(audit: Harness, other: Database) -> None:

@@ -173,7 +173,7 @@ class TimelineItem(Result):
 
 class SavedSearch(Result):
     """A saved search of the audit log. `every` is in seconds; `next` is the first entry that it has not looked at;
-    `ran_at` and `matches` are of the last run."""
+    `ran_at`, `matches` and `outcome` (allowed, denied or failed) are of the last run."""
 
     owner: str
     name: str
@@ -185,6 +185,7 @@ class SavedSearch(Result):
     due_at: datetime | None = None
     ran_at: datetime | None = None
     matches: int | None = None
+    outcome: str | None = None
 
 
 class SearchRun(Result):

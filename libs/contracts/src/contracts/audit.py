@@ -151,7 +151,7 @@ class Found(Searched):
 
 
 class SearchRan(Message, Found):
-    """A saved search ran. `outcome`: allowed; or denied, where its owner may not read that any more."""
+    """A saved search ran. `outcome`: allowed; denied, where its owner may not read that any more; or failed."""
 
     TYPE: ClassVar[str] = "hallmark.search.ran.v1"
     outcome: Line

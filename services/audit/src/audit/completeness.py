@@ -28,8 +28,8 @@ from audit.gaps import MOST as MOST_GAPS
 from audit.gaps import Book, Gaps, Hole, Key, merged, without
 from audit.sequences import Sequences
 from kit.db import Database
-from kit.errors import is_transient
 from kit.settings import Settings
+from kit.tasks import repeat
 
 log = structlog.get_logger()
 Document = dict[str, Any]
@@ -57,14 +57,12 @@ class Completeness:
 
     async def run(self) -> None:
         """Looks now and then and raises the alarm, until cancelled."""
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            try:
-                self._tell(await self.check())
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("cannot look for missing records now", error=repr(error))
+
+        async def step() -> None:
+            self._tell(await self.check())
+
+        await asyncio.sleep(EVERY_SECONDS)
+        await repeat(step, lambda: asyncio.sleep(EVERY_SECONDS), "completeness")
 
     def _tell(self, found: Document) -> None:
         holes = sum(item["missing"] for item in found["items"]) + len(found["streams"])

@@ -27,7 +27,7 @@ import structlog
 from prometheus_client import Gauge
 
 from kit.db import Database
-from kit.errors import is_transient
+from kit.tasks import repeat
 
 log = structlog.get_logger()
 MISSING = Gauge("hallmark_audit_guards_missing", "Guards of the database that are missing, or not as they were")
@@ -50,16 +50,14 @@ class Guards:
 
     async def run(self) -> None:
         """Looks now and then, until cancelled."""
-        while True:
-            try:
-                missing = await self.missing()
-                MISSING.set(len(missing))
-                if missing:
-                    log.critical("guards of the audit log are missing in the database", missing=missing)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-            await asyncio.sleep(EVERY_SECONDS)
+
+        async def step() -> None:
+            missing = await self.missing()
+            MISSING.set(len(missing))
+            if missing:
+                log.critical("guards of the audit log are missing in the database", missing=missing)
+
+        await repeat(step, lambda: asyncio.sleep(EVERY_SECONDS), "guards")
 
 
 def require_version(connection: sa.Connection) -> None:

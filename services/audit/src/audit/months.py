@@ -14,7 +14,7 @@ import structlog
 
 from contracts.envelope import now
 from kit.db import Database
-from kit.errors import is_transient
+from kit.tasks import repeat
 
 log = structlog.get_logger()
 EVERY_SECONDS = 60.0
@@ -44,14 +44,7 @@ class Months:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                await self.step()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.info("the partition of next month has to wait", error=repr(error))
-            await asyncio.sleep(EVERY_SECONDS)
+        await repeat(self.step, lambda: asyncio.sleep(EVERY_SECONDS), "months")
 
     async def step(self) -> None:
         """Makes the partitions of this month and the next, unless somebody is in the way for longer than a second."""

@@ -1,7 +1,6 @@
 """Bad records go to the dead-letter topic as well, after they are in the log and were read."""
 
 import sqlalchemy as sa
-import structlog
 
 from audit.domain import LEAF_LOST, LOGGED, VIEW_FAILED
 from audit.leaf import Leaf
@@ -11,9 +10,9 @@ from audit.views import FOLLOWER as VIEWS
 from audit.views import Views
 from kit.bus import Bus, Record
 from kit.db import Database, Signal
-from kit.errors import Permanent, is_transient
+from kit.errors import Permanent
+from kit.tasks import repeat
 
-log = structlog.get_logger()
 PARKED = "parked"
 OWN_FAULTS = (VIEW_FAILED, LEAF_LOST)  # nothing is wrong with the record
 PAGE = 100
@@ -29,15 +28,7 @@ class DeadLetters:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                if await self.step():
-                    continue
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("cannot park now; trying again", error=repr(error))
-            await self._projected.wait(POLL_SECONDS)
+        await repeat(self.step, lambda: self._projected.wait(POLL_SECONDS), "dead letters")
 
     async def step(self) -> int:
         """Parks a page of them. Gives how many."""

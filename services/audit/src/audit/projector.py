@@ -7,7 +7,6 @@ later must not judge anew what was judged with the keys of its day.
 from collections.abc import Awaitable, Callable, Sequence
 
 import sqlalchemy as sa
-import structlog
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,8 +17,8 @@ from audit.views import FOLLOWER as VIEWS
 from audit.views import Item, Views
 from kit.db import Database, Signal
 from kit.errors import is_transient
+from kit.tasks import repeat
 
-log = structlog.get_logger()
 PROJECTED = Gauge("hallmark_audit_projected_size", "Entries in the views")
 PAGE = 500
 POLL_SECONDS = 0.5
@@ -42,16 +41,14 @@ class Projector:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+        more = self._appended.next()
+
+        async def step() -> int:
+            nonlocal more
             more = self._appended.next()
-            try:
-                if await self.step():
-                    continue
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("the views cannot follow now; trying again", error=repr(error))
-            await self._appended.wait(POLL_SECONDS, more)
+            return await self.step()
+
+        await repeat(step, lambda: self._appended.wait(POLL_SECONDS, more), "views")
 
     async def catch_up(self) -> None:
         while await self.step():

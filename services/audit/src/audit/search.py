@@ -3,7 +3,6 @@
 import asyncio
 
 import sqlalchemy as sa
-import structlog
 from prometheus_client import Gauge
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,9 +13,8 @@ from audit.queries import Place
 from audit.tables import follower
 from audit.view_tables import search_entry, timeline
 from kit.db import Database
-from kit.errors import is_transient
+from kit.tasks import repeat
 
-log = structlog.get_logger()
 NAME = "search"
 PAGE = 1_000
 IDLE_SECONDS = 0.5
@@ -63,17 +61,13 @@ class SearchProjection:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                went = await self.step()
-                BEHIND.set(await self.lag())
-                if went:
-                    continue
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("search cannot follow now; trying again", error=repr(error))
-            await asyncio.sleep(IDLE_SECONDS)
+
+        async def step() -> int:
+            went = await self.step()
+            BEHIND.set(await self.lag())
+            return went
+
+        await repeat(step, lambda: asyncio.sleep(IDLE_SECONDS), "search")
 
     async def lag(self) -> int:
         """How many entries of the timeline cannot be found yet."""

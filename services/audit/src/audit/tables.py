@@ -141,6 +141,7 @@ class SavedSearch(Table, table=True):
     due_at: datetime | None = Field(sa_column=timestamp())
     ran_at: datetime | None = Field(sa_column=timestamp())
     matches: int | None = Field(sa_type=sa.BigInteger)
+    outcome: str | None = Field(sa_type=sa.Text)
 
 
 class RetentionPolicy(Table, table=True):

@@ -7,7 +7,7 @@ import typer
 
 from hallmark.output import Json, client, emit, example, out, pairs, table
 from hallmark.output import app as noun
-from hallmark.results import SearchRun
+from hallmark.results import SavedSearch, SearchRun
 
 app = noun("search", "Saved searches of the audit log: run by hand or on a schedule, and told of by alerts.")
 Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and hyphens.", show_default=False)]
@@ -53,8 +53,8 @@ def list_(ctx: typer.Context, owner: Owner = None, as_json: Json = False) -> Non
     """List saved searches, and what their last runs found."""
     with client(ctx) as hallmark:
         found = list(hallmark.saved_searches(owner=owner))
-    columns = ("search", "looks for", "every (s)", "alert above", "from entry", "last run (UTC)", "matches")
-    rows = [(s.name, _looks_for(s.filters, s.q), s.every, s.alert_above, s.next, s.ran_at, s.matches) for s in found]
+    columns = ("search", "looks for", "every (s)", "alert above", "from entry", "last run (UTC)", "found")
+    rows = [(s.name, _looks_for(s.filters, s.q), s.every, s.alert_above, s.next, s.ran_at, _last(s)) for s in found]
     emit(as_json, found, lambda: out.print(table(columns, rows)))
 
 
@@ -72,6 +72,12 @@ def remove(ctx: typer.Context, name: Name, owner: Owner = None) -> None:
     with client(ctx) as hallmark:
         hallmark.remove_search(name, owner=owner)
     out.print("removed")
+
+
+def _last(search: SavedSearch) -> str:
+    if search.outcome in (None, "allowed"):
+        return "" if search.matches is None else str(search.matches)
+    return str(search.outcome)
 
 
 def _looks_for(filters: dict[str, Any], q: str | None) -> str:

@@ -35,7 +35,7 @@ from audit.tables import entry, follower, logged
 from audit.tlog.archive import Archive, Contradiction
 from audit.tlog.publisher import Published, Publisher
 from kit.db import Database
-from kit.errors import is_transient
+from kit.tasks import repeat
 
 log = structlog.get_logger()
 ARCHIVED = Gauge("hallmark_audit_archived_size", "Entries in the Parquet archive")
@@ -82,17 +82,15 @@ class DayArchive:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+
+        async def step() -> int:
             try:
-                while await self.step():
-                    pass
+                return await self.step()
             except Contradiction as error:
                 log.critical("the archive contradicts the log", error=error.detail)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("cannot archive now; trying again", error=repr(error))
-            await asyncio.sleep(self._every)
+                return 0
+
+        await repeat(step, lambda: asyncio.sleep(self._every), "archive")
 
     async def step(self, *, at_once: bool | None = None) -> int:
         """Writes the next part, and the manifest of a day that is over. `at_once`: also of the running day.

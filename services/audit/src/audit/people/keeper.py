@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from audit.retention.rules import holds_of
@@ -31,12 +30,11 @@ from contracts.payload import Message
 from contracts.people import commitment
 from contracts.registry import VersionRegistered
 from kit.db import Database
-from kit.errors import is_transient
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
+from kit.tasks import repeat
 
 Document = dict[str, Any]
-log = structlog.get_logger()
 EVERY_SECONDS = 1.0
 PAGE = 100
 _ROW = """
@@ -113,15 +111,11 @@ class Keeper:
 
     async def run(self) -> None:
         """Announces whom the log does not know yet, until cancelled."""
-        while True:
-            try:
-                while await self.announce() == PAGE:
-                    pass
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("people cannot be announced now; trying again", error=repr(error))
-            await asyncio.sleep(EVERY_SECONDS)
+
+        async def step() -> bool:
+            return await self.announce() == PAGE
+
+        await repeat(step, lambda: asyncio.sleep(EVERY_SECONDS), "people")
 
     async def announce(self) -> int:
         """Gives how many."""

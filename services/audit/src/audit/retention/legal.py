@@ -20,7 +20,7 @@ from audit.tables import checkpoint, follower, held_object, hold, hold_release, 
 from audit.tlog.archive import Archive, Contradiction, leaf_key
 from audit.tlog.tiles import WIDTH, Tile
 from kit.db import Database, Signal
-from kit.errors import is_transient
+from kit.tasks import repeat
 
 log = structlog.get_logger()
 Row = Mapping[Any, Any]
@@ -34,14 +34,7 @@ class LegalHolds:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                await self.step()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("legal holds cannot be put on the store now; trying again", error=repr(error))
-            await self._changed.wait(EVERY_SECONDS)
+        await repeat(self.step, lambda: self._changed.wait(EVERY_SECONDS), "legal holds")
 
     async def step(self) -> None:
         """Brings the store to what the holds say, as far as the log is published in full bundles."""

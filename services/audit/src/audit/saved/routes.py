@@ -1,7 +1,7 @@
 """HTTP in: saved searches. Everybody has their own; who may configure sees and removes those of others too."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,7 +36,7 @@ class NewSearch(BaseModel):
 
 class SavedSearch(Answer):
     """`groups`: whose rights, as the access file gives them then, its scheduled runs have. `next`: the first entry that
-    it has not looked at. `ran_at` and `matches`: the last run. `every` is in seconds."""
+    it has not looked at. `ran_at`, `outcome` and `matches`: the last run. `every` is in seconds."""
 
     owner: str
     name: str
@@ -50,6 +50,7 @@ class SavedSearch(Answer):
     due_at: datetime | None
     ran_at: datetime | None
     matches: int | None
+    outcome: Literal["allowed", "denied", "failed"] | None
 
 
 class SavedSearches(Answer):

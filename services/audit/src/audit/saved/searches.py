@@ -33,9 +33,9 @@ from contracts.payload import Message
 from contracts.topics import AUDIT_EVENTS, NOTIFIER_EVENTS
 from kit.auth import Principal
 from kit.db import Database
-from kit.errors import is_transient
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
+from kit.tasks import repeat
 
 log = structlog.get_logger()
 POLL_SECONDS = 2.0
@@ -64,7 +64,8 @@ class Searches:
         self._db, self._events, self._access, self._reader, self._page = db, events, access, reader, page
 
     async def save(self, who: Reader, name: str, wanted: Wanted) -> tuple[Document, bool]:
-        """The search, and whether it is new: one of the same name that says the same is the one there is.
+        """The search, and whether it is new: one of the same name that says the same is the one there is. Its runs have
+        the caller's groups of now.
 
         Raises:
             Problem: 403, the caller may not read that; 409, the name is another search's; 422, it cannot be saved.
@@ -78,14 +79,17 @@ class Searches:
         query = self._told(filters, q)
         every = int(wanted.every.total_seconds()) if wanted.every else None
         asked = {"filters": filters, "q": q, "every": every, "alert_above": wanted.alert_above}
-        owner, at = who.principal.subject, now()
+        owner, groups, at = who.principal.subject, sorted(who.principal.groups), now()
         async with self._db.transaction() as tx:
             await self._events.lock(tx, f"searches:{owner}")  # one at a time: names, and how many there are
             found = await self._row(tx, owner, name)
             if found is not None:
                 if {key: found[key] for key in asked} != asked:
                     raise Problem(409, "search-exists", f"{name} is another search; remove it first")
-                return _shown(found), False
+                if found["groups"] != groups:
+                    await self._move(tx, found, groups=groups)
+                    await self._say_saved(tx, found | {"groups": groups}, query, at)
+                return _shown(found | {"groups": groups}), False
             c = saved_search.c
             count = sa.select(sa.func.count()).select_from(saved_search).where(c.owner == owner)
             if int(await tx.scalar(count) or 0) >= MOST_SAVED:
@@ -95,18 +99,22 @@ class Searches:
                 "owner": owner,
                 "name": name,
                 **asked,
-                "groups": sorted(who.principal.groups),
+                "groups": groups,
                 "saved_at": at,
                 "next": await paging.told(tx) if wanted.start is None else wanted.start,
                 "due_at": at if every else None,
                 "ran_at": None,
                 "matches": None,
+                "outcome": None,
             }
             await tx.execute(sa.insert(saved_search).values(row))
-            said = {"query": query, "groups": row["groups"], "start": row["next"]}
-            message = SearchSaved(**_whose(row), **said, every=every, alert_above=wanted.alert_above)
-            await self._append(tx, row["id"], [message], owner, at)
+            await self._say_saved(tx, row, query, at)
         return _shown(row), True
+
+    async def _say_saved(self, tx: AsyncConnection, row: Document, query: str, at: datetime) -> None:
+        said = {name: row[name] for name in ("groups", "every", "alert_above")}
+        message = SearchSaved(**_whose(row), **said, query=query, start=row["next"])
+        await self._append(tx, row["id"], [message], row["owner"], at)
 
     async def saved(self, owner: str, after: str, limit: int) -> Document:
         """A page of somebody's searches, by name: those after that name."""
@@ -157,20 +165,12 @@ class Searches:
             except Exception as error:
                 # It must not be in the way of the others; its cursor stays.
                 log.warning("a saved search cannot run now; trying at its next time", id=row["id"], error=repr(error))
-                await self._move(tx, row, due_at=_next(row, at))
+                await self._could_not(tx, row, "failed", at)
         return True
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            try:
-                if await self.step():
-                    continue
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("saved searches cannot run now; trying again", error=repr(error))
-            await asyncio.sleep(POLL_SECONDS)
+        await repeat(self.step, lambda: asyncio.sleep(POLL_SECONDS), "saved searches")
 
     async def _scheduled(self, tx: AsyncConnection, row: Document, at: datetime) -> None:
         groups = frozenset(row["groups"])
@@ -180,14 +180,18 @@ class Searches:
         except Problem as problem:
             if problem.status != 403:
                 raise
-            ran = {"first": row["next"], "until": row["next"], "matches": 0, "indexes": []}
-            await self._append(tx, row["id"], [SearchRan(**_whose(row), **ran, outcome="denied")], ACTOR, at)
-            await self._move(tx, row, due_at=_next(row, at), ran_at=at, matches=None)
+            await self._could_not(tx, row, "denied", at)
             return
         if self._is_full(row, ran) or await tx.scalar(sa.select(_news(row["next"], ran["until"]))):
             await self._end(tx, row, ran, ACTOR, at)
         else:
             await self._move(tx, row, due_at=_next(row, at))
+
+    async def _could_not(self, tx: AsyncConnection, row: Document, why: str, at: datetime) -> None:
+        """Its owner must not take silence for nothing found."""
+        none = {"first": row["next"], "until": row["next"], "matches": 0}
+        await self._append(tx, row["id"], [SearchRan(**_whose(row), **none, outcome=why)], ACTOR, at)
+        await self._move(tx, row, due_at=_next(row, at), ran_at=at, matches=None, outcome=why)
 
     async def _look(self, tx: AsyncConnection, row: Document, who: Reader) -> Document:
         """What is new and matches: {first, until, matches, indexes}. Raises Problem 403."""
@@ -220,7 +224,7 @@ class Searches:
         due = row["due_at"]
         if due is not None and due <= at and not self._is_full(row, ran):
             due = _next(row, at)
-        await self._move(tx, row, next=ran["until"], due_at=due, ran_at=at, matches=ran["matches"])
+        await self._move(tx, row, next=ran["until"], due_at=due, ran_at=at, matches=ran["matches"], outcome="allowed")
 
     def _is_full(self, row: Document, ran: Document) -> bool:
         """Whether there may be more than one run looks at."""
