@@ -32,7 +32,7 @@ from embedded import postgres
 from embedded.ports import free_port
 from kit.bus import Record
 from kit.db import Database
-from kit.main import spare_garbage_collection
+from kit.main import run_loop, spare_garbage_collection
 from kit.migrations import migrate
 
 MUST, MUST_OF_ONE = 0.65, 0.40
@@ -173,4 +173,4 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=60_000)
     parser.add_argument("--batch", type=int, default=1_000)
     given: Any = parser.parse_args()
-    sys.exit(not asyncio.run(main(given.pairs, given.count, given.batch)))
+    sys.exit(not run_loop(main(given.pairs, given.count, given.batch)))

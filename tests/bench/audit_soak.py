@@ -2,15 +2,14 @@
 
 python -m tests.bench.audit_soak [COUNT]     (2,000,000 when absent)
 
-PostgreSQL and the object store are real; ingest, projection and publishing share one process, as in the service. The
-events are those of a busy registry (`audit_events`): promotions, votes, decisions, deliveries; every view gets its own.
-Prints a line for each twentieth: records a second so far, how far views and checkpoint are behind, memory (RSS). Ends
-with status 1 when memory in the last fifth is more than 1.25 times that of the second fifth, the log is not whole, a
-view is empty or something was wrong with a record.
+PostgreSQL and the object store are real; ingest, projection and publishing share one process and its loop, as in the
+service. The events are those of a busy registry (`audit_events`): promotions, votes, decisions, deliveries; every view
+gets its own. Prints a line for each twentieth: records a second so far, how far views and checkpoint are behind, memory
+(RSS). Ends with status 1 when memory in the last fifth is more than 1.25 times that of the second fifth, the log is not
+whole, a view is empty or something was wrong with a record.
 """
 
 import asyncio
-import gc
 import statistics
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from embedded.ports import free_port
 from kit.blobs import BlobStore
 from kit.db import Database
 from kit.events import EventLog
+from kit.main import run_loop, spare_garbage_collection
 from kit.migrations import migrate
 
 BATCH = 1_000
@@ -55,7 +55,7 @@ async def soak(db: Database, archive: Archive, count: int) -> bool:
     publisher = Publisher(db, events, archive, signer, every_seconds=1, publish_seconds=30)
     background = [asyncio.create_task(work()) for work in (projector.run, publisher.run)]
     records, memory, begun, printed = Registry().records(), list[float](), time.monotonic(), 0
-    gc.freeze()
+    spare_garbage_collection()
     done = 0
     try:
         while done < count:
@@ -118,7 +118,7 @@ def main(count: int) -> None:
             access: dict[str, Any] = {"access_key": s3.ACCESS_KEY, "secret_key": "soak", "region": s3.REGION}
             at = s3.endpoint(ports)
             archive = Archive(BlobStore(endpoint=at, public_endpoint=at, bucket="soak", **access))
-            ok = asyncio.run(soak(Database(url, name="soak"), archive, count))
+            ok = run_loop(soak(Database(url, name="soak"), archive, count))
         finally:
             store.stop()
             server.stop()

@@ -70,8 +70,13 @@ def run(
             sys.exit(asyncio.run(command.work(own, given)))
     settings = _read(parser, settings_of)
     configure(settings, service)
+    run_loop(_serve(settings, build))
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` on the loop that services run on."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, build))
+        return runner.run(work)
 
 
 def _read(parser: argparse.ArgumentParser, settings_of: Callable[[], T]) -> T:
