@@ -59,6 +59,32 @@ CHANGED = registry.StageChanged(
 # Every message that the log may meet, and what its sentence must name.
 SEARCH: dict[str, Any] = {"search_id": "s1", "owner": "lea", "name": "glass"}
 FOUND: dict[str, Any] = {**SEARCH, "first": 7, "until": 40, "matches": 3, "indexes": (8, 9, 12)}
+HUSHED: dict[str, Any] = {"workspace": "default", "author": "ana", "comment": "maintenance"}
+QUIET: list[tuple[Message, list[str]]] = [
+    (
+        notifier.SilenceCreated(
+            silence_id="x", types=("hallmark.vote.*",), model="fraud", owner="ana", starts_at=AT, ends_at=AT, **HUSHED
+        ),
+        ["ana silenced hallmark.vote.* about fraud for the subscriptions of ana", "maintenance"],
+    ),
+    (
+        notifier.SilenceCreated(silence_id="x", types=("*",), model="*", starts_at=AT, ends_at=AT, **HUSHED),
+        ["for everybody in default"],
+    ),
+    (notifier.SilenceExpired(silence_id="x", expired_by="ben"), ["ben ended the silence x"]),
+    (
+        notifier.InhibitionCreated(
+            inhibition_id="i",
+            source_types=("hallmark.glass.*",),
+            seconds=60,
+            target_types=("a",),
+            equal=("model",),
+            **HUSHED,
+        ),
+        ["hallmark.glass.* hushes a of the same model"],
+    ),
+    (notifier.InhibitionRemoved(inhibition_id="i", removed_by="ben"), ["ben removed the rule i"]),
+]
 MESSAGES: list[tuple[str, Message, list[str]]] = [
     (
         AUDIT_EVENTS.name,
@@ -283,6 +309,7 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         ),
         ["ana", "changed", "hallmark.vote.*", "about fraud", "Staging"],
     ),
+    *((NOTIFIER_EVENTS.name, message, named) for message, named in QUIET),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionPaused(subscription_id="s", paused_by="ana"), ["ana", "paused"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionResumed(subscription_id="s", resumed_by="ana"), ["ana", "resumed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),

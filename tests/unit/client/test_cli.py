@@ -212,6 +212,9 @@ def test_a_subscription_has_pauses_of_its_own(run: Run, answers: dict[str, Any])
     assert notify._pauses(None) == ()
 
 
+SERVICES = ("registry", "approval", "audit", "notifier")
+
+
 def test_a_dry_run_subscribes_to_nothing_and_tells_what_would_have_come(run: Run, answers: dict[str, Any]) -> None:
     answers["/.well-known/hallmark.json"] = (
         200,
@@ -258,6 +261,30 @@ def test_an_edit_sends_what_was_named_and_an_empty_text_takes_away(
     assert run("notify", "edit", "s-1", "--stage", "Staging", "--cel", "")[0] == 0
     assert run("notify", "edit", "s-1", "--for", "", "--model", "m*")[0] == 0
     assert sent == [{"stages": ["Staging"], "cel": ""}, {"audience": [], "model": "m*"}]
+
+
+def test_silences_and_rules_are_made_and_listed(run: Run, answers: dict[str, Any]) -> None:
+    answers["/.well-known/hallmark.json"] = (200, dict.fromkeys(SERVICES, "http://r"))
+    times = {"starts_at": "2026-11-21T10:00:00Z", "ends_at": "2026-11-21T12:00:00Z"}
+    made = {"silence_id": "q-1", "author": "ana", "comment": "retraining", "state": "active", "model": "m*", **times}
+    answers["/v1/silences"] = (201, made)
+    code, out, _ = run("notify", "silence", "add", "--for", "2h", "--comment", "retraining", "--model", "m*")
+    assert (code, out.strip()) == (0, "silent until 2026-11-21 12:00 UTC: q-1")
+    assert run("notify", "silence", "add", "--for", "2 hours", "--comment", "x")[0] == 2
+    answers["/v1/silences"] = (200, {"items": [made | {"owner": "ana"}], "next": None})
+    _, out, _ = run("notify", "silence", "list")
+    assert "retraining" in out
+    answers["/v1/silences/q-1/expire"] = (200, made | {"state": "expired"})
+    assert "expired: q-1" in run("notify", "silence", "expire", "q-1")[1]
+    rule = {"inhibition_id": "i-1", "source_types": ["a"], "target_types": ["b"], "equal": ["model"], "seconds": 60}
+    rule |= {"author": "root", "comment": "first"}
+    answers["/v1/inhibitions"] = (201, rule)
+    made_rule = run(
+        "notify", "inhibition", "add", "--source", "a", "--target", "b", "--comment", "first", "--for", "1m"
+    )
+    assert "made: i-1" in made_rule[1]
+    answers["/v1/inhibitions"] = (200, {"items": [rule], "next": None})
+    assert json.loads(run("notify", "inhibition", "list", "--json")[1])[0]["seconds"] == 60
 
 
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:

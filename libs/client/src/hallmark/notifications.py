@@ -1,13 +1,14 @@
 """Notifications: who hears of what, where, and what was sent."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
 from hallmark.connection import Connection, read
-from hallmark.results import FilterPreview, Rotation, Subscription, WebhookKey, WebhookKeys
+from hallmark.results import FilterPreview, Inhibition, Rotation, Silence, Subscription, WebhookKey, WebhookKeys
 
 PATH = "/v1/subscriptions"
 
@@ -92,6 +93,67 @@ class Notifications(Connection):
     def webhook_keys(self) -> list[WebhookKey]:
         """The public keys that webhooks are signed with, for `hallmark.webhooks.Receiver`."""
         return read(WebhookKeys, self._get("notifier", "/v1/webhook-keys")).keys
+
+    # -- quiet ---------------------------------------------------------------------------------------------------
+
+    def silence(
+        self,
+        ends_at: datetime,
+        comment: str,
+        *,
+        types: Sequence[str] = (),
+        model: str = "*",
+        stages: Sequence[str] = (),
+        cel: str | None = None,
+        everybody: bool = False,
+        starts_at: datetime | None = None,
+    ) -> Silence:
+        """Until `ends_at` nothing of these events is sent to your subscriptions, or with `everybody` to none of the
+        workspace. What is kept from somebody has a delivery of the status `silenced`."""
+        body = {"workspace": self.workspace, "model": model, "comment": comment, "everybody": everybody}
+        body |= _narrower(stages, cel) | ({"types": list(types)} if types else {})
+        body |= {"ends_at": ends_at.isoformat(), "starts_at": starts_at.isoformat() if starts_at else None}
+        return read(Silence, self._post("notifier", "/v1/silences", body))
+
+    def silences(self, *, ended: bool = False) -> Iterator[Silence]:
+        """Everybody's and yours; with `ended` also those that are over."""
+        return self._pages("notifier", "/v1/silences", Silence, ended=ended or None)
+
+    def expire_silence(self, silence_id: str) -> Silence:
+        path = f"/v1/silences/{quote(silence_id, safe='')}/expire"
+        return read(Silence, self._post("notifier", path, {}))
+
+    def inhibit(
+        self,
+        source_types: Sequence[str],
+        target_types: Sequence[str],
+        comment: str,
+        *,
+        until_types: Sequence[str] = (),
+        seconds: int | None = None,
+        equal: Sequence[str] = ("model",),
+        cel: str | None = None,
+    ) -> Inhibition:
+        """A rule: after an event of the `source_types` (for which `cel` holds), until one of the `until_types` or for
+        so many seconds, nothing of the `target_types` is sent whose `equal` labels (workspace, model, version, type,
+        request) are the same."""
+        body: dict[str, Any] = {"workspace": self.workspace, "source_types": list(source_types)}
+        body |= {
+            "target_types": list(target_types),
+            "until_types": list(until_types),
+            "equal": list(equal),
+            "comment": comment,
+        }
+        body |= {"seconds": seconds, "cel": cel}
+        return read(Inhibition, self._post("notifier", "/v1/inhibitions", body))
+
+    def inhibitions(self, *, ended: bool = False) -> Iterator[Inhibition]:
+        return self._pages("notifier", "/v1/inhibitions", Inhibition, ended=ended or None)
+
+    def remove_inhibition(self, inhibition_id: str) -> None:
+        self._call("notifier", "DELETE", f"/v1/inhibitions/{quote(inhibition_id, safe='')}")
+
+    # -- deliveries ----------------------------------------------------------------------------------------------
 
     def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
         for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):

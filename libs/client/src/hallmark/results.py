@@ -278,6 +278,34 @@ class Subscription(Result):
     filter_errors: dict[str, Any] | None = None
 
 
+class Silence(Result):
+    """`state` is pending, active or expired. Without an `owner` it is everybody's."""
+
+    silence_id: str
+    types: list[str] = Field(default_factory=list)
+    model: str | None = None
+    stages: list[str] = Field(default_factory=list)
+    cel: str | None = None
+    owner: str | None = None
+    starts_at: datetime
+    ends_at: datetime
+    author: str
+    comment: str
+    state: str
+
+
+class Inhibition(Result):
+    inhibition_id: str
+    source_types: list[str]
+    cel: str | None = None
+    until_types: list[str] = Field(default_factory=list)
+    seconds: int
+    target_types: list[str]
+    equal: list[str]
+    author: str
+    comment: str
+
+
 class PastEvent(Result):
     event_id: str
     type: str

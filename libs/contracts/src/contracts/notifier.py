@@ -1,11 +1,11 @@
 """Events the notifier writes."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from contracts.payload import Identifier, Line, Message, Payload, Text
+from contracts.payload import Identifier, Line, Message, Payload, Reason, Text
 
 
 class Channel(StrEnum):
@@ -37,6 +37,8 @@ class Order(StrEnum):
 # Seconds between two tries of a delivery.
 Pause = Annotated[float, Field(gt=0, le=24 * 3600)]
 Pauses = Annotated[tuple[Pause, ...], Field(min_length=1, max_length=30)]
+# What events have in common, where they are grouped or hush one another.
+Label = Literal["workspace", "model", "version", "type", "request"]
 Cel = Annotated[str, StringConstraints(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 
 
@@ -114,6 +116,55 @@ class SecretRotated(Message):
     former_until: AwareDatetime | None = None
 
 
+class SilenceCreated(Message):
+    """From `starts_at` until `ends_at` nothing that it selects is sent: to the subscriptions of `owner`, or to anybody
+    in the workspace when there is none. `types` and `model` are patterns."""
+
+    TYPE: ClassVar[str] = "hallmark.silence.created.v1"
+    silence_id: Identifier
+    workspace: Line
+    types: tuple[Line, ...]
+    model: Line
+    stages: tuple[Line, ...] = ()
+    cel: Cel | None = None
+    owner: Line | None = None
+    starts_at: AwareDatetime
+    ends_at: AwareDatetime
+    author: Line
+    comment: Reason
+
+
+class SilenceExpired(Message):
+    """Somebody ended it before its time; the end of its time is no event."""
+
+    TYPE: ClassVar[str] = "hallmark.silence.expired.v1"
+    silence_id: Identifier
+    expired_by: Line
+
+
+class InhibitionCreated(Message):
+    """After an event of the `source_types` (for which `cel` holds), until one of the `until_types` or for so many
+    seconds, nothing of the `target_types` is sent whose labels in `equal` are the same."""
+
+    TYPE: ClassVar[str] = "hallmark.inhibition.created.v1"
+    inhibition_id: Identifier
+    workspace: Line
+    source_types: tuple[Line, ...]
+    cel: Cel | None = None
+    until_types: tuple[Line, ...] = ()
+    seconds: Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
+    target_types: tuple[Line, ...]
+    equal: tuple[Label, ...]
+    author: Line
+    comment: Reason
+
+
+class InhibitionRemoved(Message):
+    TYPE: ClassVar[str] = "hallmark.inhibition.removed.v1"
+    inhibition_id: Identifier
+    removed_by: Line
+
+
 class Attempt(Payload):
     delivery_id: Identifier
     subscription_id: Identifier
@@ -148,6 +199,10 @@ EVENTS = (
     SubscriptionResumed,
     SubscriptionRemoved,
     SubscriptionDisabled,
+    SilenceCreated,
+    SilenceExpired,
+    InhibitionCreated,
+    InhibitionRemoved,
     SecretRotated,
     DeliverySucceeded,
     DeliveryFailed,

@@ -118,6 +118,7 @@ _OF_NONE = (
     approval.DelegationEnded,
     approval.MembershipChanged,
     notifier.SubscriptionCreated,
+    notifier.SilenceCreated,
     audit.HoldPlaced,
 )
 

@@ -32,7 +32,7 @@ Cursor = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 State = Literal["active", "paused", "removed", "disabled"]
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-Status = Literal["pending", "succeeded", "dead", "cancelled"]
+Status = Literal["pending", "succeeded", "dead", "cancelled", "silenced", "inhibited"]
 
 
 class Filter(BaseModel):
@@ -139,7 +139,8 @@ class SubscriptionDocument(BaseModel):
 
 
 class DeliveryDocument(BaseModel):
-    """`attempts` counts tries; `due_at` is when the next one is due, while the delivery is open."""
+    """`attempts` counts tries; `due_at` is when the next one is due, while the delivery is open. `held_by` is the
+    silence or the rule that kept it from being sent."""
 
     delivery_id: str
     subscription_id: str
@@ -153,6 +154,7 @@ class DeliveryDocument(BaseModel):
     due_at: str | None
     created_at: str
     closed_at: str | None
+    held_by: str | None = None
 
 
 class HeadersDocument(BaseModel):

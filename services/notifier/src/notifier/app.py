@@ -17,7 +17,7 @@ from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 from kit.webhooks import private_half
-from notifier import api, consumers, keys, unsubscribing
+from notifier import api, consumers, keys, quiet_api, unsubscribing
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.others import AppriseSender
@@ -29,6 +29,7 @@ from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
 from notifier.editing import Editing
 from notifier.queue import ACTOR
+from notifier.quieting import Quieting
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
@@ -86,6 +87,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         bus=bus,
         routers=[
             api.router(db, commands, Editing(db, events), guard),
+            quiet_api.router(db, Quieting(db, events), guard),
             keys.router(settings.webhook_key),
             unsubscribing.router(commands, Renderer()),
         ],

@@ -8,16 +8,18 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.catalog import MESSAGES
-from contracts.envelope import Envelope
+from contracts.envelope import Envelope, now
 from contracts.topics import APPROVAL_EVENTS, AUDIT_EVENTS, REGISTRY_EVENTS, Topic
 from kit.bus import Bus, Record
 from kit.consume import Ordered
 from kit.db import Database
 from kit.errors import Permanent
 from kit.inbox import Inbox
-from notifier import queue, views
+from notifier import queue, quiet_views, views
 from notifier.domain import matching
 from notifier.matching import Seen
+from notifier.quiet import quiet
+from notifier.reminders import cancels
 
 FILTER_ERRORS = Counter("hallmark_filter_errors_total", "Expressions of subscriptions that had no answer")
 TOPICS: tuple[Topic, ...] = (REGISTRY_EVENTS, APPROVAL_EVENTS, AUDIT_EVENTS)
@@ -46,18 +48,31 @@ class Waking:
 async def fan_out(tx: AsyncConnection, envelope: Envelope) -> None:
     """Keeps the event, and adds a delivery per subscription that wants it; a repetition adds none.
 
-    A subscription whose expression has no answer for it does not get it; that is counted for its owner.
+    A subscription whose expression has no answer for it does not get it; that is counted for its owner. What a silence
+    or an alarm keeps from a subscription has a delivery that is not sent. Reminders of what it decides are cancelled.
 
     Raises:
         EnvelopeError, Permanent: the body is not what its type says, and is parked.
     """
     check_body(envelope)
-    event = Seen(envelope)
+    event, at = Seen(envelope), now()
     found = matching(await views.active_in(tx, event.workspace), event)
-    await queue.enqueue(tx, envelope, await queue.keep(tx, event), found.wanted)
-    if found.failed:
-        FILTER_ERRORS.inc(len(found.failed))
-        await views.note_errors(tx, envelope.id, found.failed)
+    failed = [(one.subscription_id, why) for one, why in found.failed]
+    rules = await quiet_views.inhibitions(tx, event.workspace)
+    alarms, silent = await quiet_views.sound(tx, event, rules, at)
+    failed += silent
+    held = dict[str, queue.Held]()
+    if found.wanted:
+        silences = await quiet_views.silences_now(tx, {one.workspace for one in found.wanted}, at)
+        hush = quiet(found.wanted, event, silences, alarms, at)
+        failed += hush.failed
+        held |= {name: queue.Held(one.status, one.by) for name, one in hush.hushed.items()}
+    await queue.enqueue(tx, envelope, await queue.keep(tx, event), found.wanted, held)
+    if over := cancels(envelope):
+        await queue.cancel(tx, [over], envelope.id)
+    if failed:
+        FILTER_ERRORS.inc(len(failed))
+        await views.note_errors(tx, envelope.id, failed)
 
 
 def check_body(envelope: Envelope) -> None:

@@ -1,5 +1,6 @@
 """Filters as they are asked for: checked before they are saved."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.approval import EVENTS as APPROVAL_EVENTS
@@ -41,14 +42,24 @@ def checked_filters(
     if strange := strange_names(audience):
         says = "write group:NAME, user:NAME, service:NAME or channel:NAME"
         raise Problem(422, "unknown-recipient", f"no event is addressed to {', '.join(strange)}; {says}")
-    if strange := unknown_types(types, KNOWN_TYPES):
-        known = ", ".join(KNOWN_TYPES)
-        raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+    check_types(types)
     if audience and (mute := unknown_types(types, ADDRESSING)):
         known = ", ".join(sorted(ADDRESSING))
         raise Problem(422, "type-not-addressed", f"{', '.join(mute)} is addressed to nobody; with names: {known}")
+    check_expression(cel)
+    return Filters(types, audience, tuple(dict.fromkeys(stages)), cel)
+
+
+def check_types(types: Sequence[str]) -> None:
+    """Raises Problem 422 when no event can match."""
+    if strange := unknown_types(types, KNOWN_TYPES):
+        known = ", ".join(KNOWN_TYPES)
+        raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+
+
+def check_expression(cel: str | None) -> None:
+    """Raises Problem 422 when it is wrong."""
     try:
         compiled(cel) if cel is not None else None
     except ExpressionError as error:
         raise Problem(422, "bad-expression", f"cel: {error}; it may look at {LOOKS_AT}") from error
-    return Filters(types, audience, tuple(dict.fromkeys(stages)), cel)

@@ -7,8 +7,9 @@ Locks are taken in one order, so that nobody waits in a circle: streams, subscri
 kind in the order of their names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from contracts.notifier import Order
 from notifier import views
 from notifier.domain import Subscription, delivery_id
 from notifier.matching import Seen
+from notifier.reminders import cancel_key
 from notifier.tables import DeliveryRow, LaneRow, SecretRow, SourceEventRow, SubscriptionRow
 from notifier.views import t
 
@@ -110,8 +112,24 @@ async def keep(tx: AsyncConnection, event: Seen) -> int:
     return int(position)
 
 
-async def enqueue(tx: AsyncConnection, envelope: Envelope, position: int, wanted: Sequence[Subscription]) -> None:
-    """A delivery of the event kept at `position` per subscription. A repetition changes nothing."""
+@dataclass(frozen=True)
+class Held:
+    """A delivery that is not sent, and `by` what. `over`: it never will be."""
+
+    status: str
+    by: str
+    over: bool = True
+
+
+async def enqueue(
+    tx: AsyncConnection,
+    envelope: Envelope,
+    position: int,
+    wanted: Sequence[Subscription],
+    held: Mapping[str, Held] = MappingProxyType({}),
+) -> None:
+    """A delivery of the event kept at `position` per subscription; those of the subscriptions in `held` are not sent. A
+    repetition changes nothing."""
     if not wanted:
         return
     # Waits for a removal under way, so that no delivery is left behind for a subscription that has ended.
@@ -120,12 +138,18 @@ async def enqueue(tx: AsyncConnection, envelope: Envelope, position: int, wanted
         of.c.subscription_id.in_([s.subscription_id for s in wanted]), of.c.status == "active"
     )
     ids = set((await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all())
-    rows = [_row(s, envelope, position) for s in wanted if s.subscription_id in ids]
+    key = cancel_key(envelope)
+    rows = [
+        {**_row(s, envelope, position), **_held(held.get(s.subscription_id)), "cancel_key": key}
+        for s in wanted
+        if s.subscription_id in ids
+    ]
     if not rows:
         return
     delivery = t(DeliveryRow)
-    made = insert(delivery).values(rows).on_conflict_do_nothing().returning(delivery.c.subscription_id, delivery.c.lane)
-    await open_lanes(tx, (await tx.execute(made)).all())
+    made = insert(delivery).values(rows).on_conflict_do_nothing()
+    lanes = made.returning(delivery.c.subscription_id, delivery.c.lane, delivery.c.open)
+    await open_lanes(tx, [(row.subscription_id, row.lane) for row in await tx.execute(lanes) if row.open])
 
 
 def _row(subscription: Subscription, envelope: Envelope, position: int) -> dict[str, Any]:
@@ -138,8 +162,6 @@ def _row(subscription: Subscription, envelope: Envelope, position: int) -> dict[
         "subject": envelope.subject,
         "lane": envelope.key if subscription.order is Order.FIFO else str(identity),
         "event_position": position,
-        "status": "pending",
-        "open": True,
         "attempts": 0,
         "tries": 0,
         "due_at": sa.func.now(),
@@ -161,6 +183,13 @@ async def open_lanes(tx: AsyncConnection, made: Sequence[Any]) -> None:
             index_elements=["subscription_id", "lane"], set_={"due_at": lane.c.due_at}, where=sa.false()
         )
         await tx.execute(there)
+
+
+def _held(held: Held | None) -> dict[str, Any]:
+    if held is None:
+        return {"status": "pending", "open": True, "closed_at": None, "held_by": None}
+    closed = sa.func.now() if held.over else None
+    return {"status": held.status, "open": False, "closed_at": closed, "held_by": held.by}
 
 
 async def lease(tx: AsyncConnection, *, free: int, share: int, busy: Mapping[str, int], seconds: float) -> list[Lease]:
@@ -222,8 +251,25 @@ async def reopen(tx: AsyncConnection, delivery_ids: Sequence[UUID]) -> None:
     lanes = (await tx.execute(sa.select(delivery.c.subscription_id, delivery.c.lane).where(mine).distinct())).all()
     await open_lanes(tx, lanes)
     again = {"status": "pending", "open": True, "tries": 0, "due_at": sa.func.now(), "closed_at": None}
-    await tx.execute(sa.update(delivery).where(mine).values(again))
+    await tx.execute(sa.update(delivery).where(mine).values(**again, held_by=None))
     await settle_lanes(tx, [(subscription_id, lane) for subscription_id, lane in lanes], ends=False)
+
+
+async def cancel(tx: AsyncConnection, keys: Collection[str], by: str) -> None:
+    """Nobody is reminded any more of what `keys` name: it is over since the event `by`. A try under way still goes out.
+
+    Its lanes are locked after those of the event itself. Should two such wait for each other, the database ends one,
+    and it is tried again.
+    """
+    delivery = t(DeliveryRow)
+    waiting = sa.and_(delivery.c.cancel_key.in_(keys), delivery.c.open)
+    found = sa.select(delivery.c.subscription_id, delivery.c.lane).where(waiting).distinct()
+    lanes = [(row.subscription_id, row.lane) for row in await tx.execute(found)]
+    if lanes:
+        await lock_lanes(tx, lanes)
+        over = {"status": "cancelled", "open": False, "closed_at": sa.func.now(), "held_by": by}
+        await tx.execute(sa.update(delivery).where(waiting).values(over))
+        await settle_lanes(tx, lanes, ends=False)
 
 
 def _columns(lanes: Sequence[tuple[str, str]]) -> dict[str, list[str]]:

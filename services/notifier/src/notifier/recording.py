@@ -99,19 +99,22 @@ async def record(
         await tx.execute(rows.order_by(of.c.subscription_id).with_for_update())
     await queue.lock_lanes(tx, [(done.subscription_id, done.lease.lane) for done in mine])
     held = await _held(tx, mine)
+    over = await _over(tx, held)
     at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
     states = await views.some(tx, {done.subscription_id for done in held})
     found, news = dict[tuple[UUID, int], Next](), list[Envelope]()
     for done in held:
         stream, state = stream_of(done.subscription_id), states.get(done.subscription_id)
         own = state and state.retry_seconds
+        active = state is not None and state.active
         follows = decide(
             _try(done),
             done.outcome,
             Schedule(own) if own else schedule,
             at=at,
             chance=chance(),
-            active=state is not None and state.active,
+            active=active,
+            needed=done.lease.delivery_id not in over,
         )
         found[done.lease.delivery_id, done.lease.attempt] = follows
         source = done.lease.envelope
@@ -169,6 +172,13 @@ async def _held(tx: AsyncConnection, batch: Sequence[Done]) -> list[Done]:
     query = sa.select(delivery.c.delivery_id, delivery.c.attempts).where(delivery.c.delivery_id.in_(ids))
     attempts = {row.delivery_id: row.attempts for row in await tx.execute(query.with_for_update())}
     return [done for done in batch if attempts.get(done.lease.delivery_id) == done.lease.attempt]
+
+
+async def _over(tx: AsyncConnection, held: Sequence[Done]) -> set[UUID]:
+    """Those that were cancelled during the try."""
+    delivery = t(DeliveryRow)
+    mine = delivery.c.delivery_id.in_([done.lease.delivery_id for done in held])
+    return set((await tx.scalars(sa.select(delivery.c.delivery_id).where(mine, delivery.c.open.is_(False)))).all())
 
 
 async def _close(tx: AsyncConnection, found: Mapping[tuple[UUID, int], Next]) -> None:

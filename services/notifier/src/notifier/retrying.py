@@ -85,9 +85,17 @@ class Next:
 
 
 def decide(
-    done: Try, outcome: Outcome, schedule: Schedule, *, at: datetime, chance: float, active: bool = True
+    done: Try,
+    outcome: Outcome,
+    schedule: Schedule,
+    *,
+    at: datetime,
+    chance: float,
+    active: bool = True,
+    needed: bool = True,
 ) -> Next:
-    """What follows from one try. A subscription that has ended meanwhile gets no further one."""
+    """What follows from one try. A subscription that has ended meanwhile gets no further one, nor does anybody of what
+    is not `needed` any more."""
     said: dict[str, Any] = {
         "delivery_id": done.delivery_id,
         "subscription_id": done.subscription_id,
@@ -103,6 +111,8 @@ def decide(
         return Next("succeeded", None, (DeliverySucceeded(**said), *ends))
     if outcome.verdict is Verdict.GONE:
         return Next("dead", None, (DeliveryDead(**said), *ends))
+    if active and not needed:
+        return Next("cancelled", None)
     pause = schedule.pause(done.tries, outcome.retry_after, chance) if outcome.verdict is Verdict.RETRY else None
     if pause is None or not active:
         return Next("dead", None, (DeliveryDead(**said),))

@@ -1,9 +1,9 @@
 """The notifier's tables.
 
-`subscription` is a view: a fold of the events. The others are operational: `delivery`, `lane` and `attempt` are timers
-and a log of tries (their outcomes are events, their due times are not), `source_event` is what was read (deliveries
-carry it, and filters are tried on it), `filter_error` tells owners of filters that fail, and `secret` holds what no
-event may hold.
+`subscription`, `silence` and `inhibition` are views: folds of the events. The others are operational: `delivery`,
+`lane`, `alarm` and `attempt` are timers and a log of tries (their outcomes are events, their due times are not),
+`source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells owners of
+filters that fail, and `secret` holds what no event may hold.
 """
 
 from datetime import datetime
@@ -19,6 +19,13 @@ from kit.db import Mechanism, tables_of, timestamp
 
 class Table(SQLModel, registry=tables_of("notifier")):
     """The base of this service's tables."""
+
+
+def table_of(row: Any) -> sa.Table:
+    """The Core table that a SQLModel class declares."""
+    table = row.__table__
+    assert isinstance(table, sa.Table)
+    return table
 
 
 mechanism = Mechanism(Table.metadata)
@@ -51,8 +58,56 @@ class SubscriptionRow(Table, table=True):
     format: str
 
 
+class SilenceRow(Table, table=True):
+    __tablename__ = "silence"
+    __table_args__ = (sa.Index("ix_silence_workspace", "workspace", "ends_at"),)
+
+    silence_id: str = Field(primary_key=True)
+    workspace: str
+    types: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    model: str
+    stages: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    cel: str | None
+    owner: str | None
+    starts_at: datetime = Field(sa_column=timestamp(nullable=False))
+    ends_at: datetime = Field(sa_column=timestamp(nullable=False))
+    author: str
+    comment: str
+    created_at: datetime = Field(sa_column=timestamp(nullable=False))
+    expired_by: str | None
+
+
+class InhibitionRow(Table, table=True):
+    __tablename__ = "inhibition"
+
+    inhibition_id: str = Field(primary_key=True)
+    workspace: str
+    source_types: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    cel: str | None
+    until_types: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    seconds: int
+    target_types: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    equal: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    author: str
+    comment: str
+    created_at: datetime = Field(sa_column=timestamp(nullable=False))
+    removed_by: str | None
+
+
+class AlarmRow(Table, table=True):
+    """An alarm that is on: which rule hushes which labels, since which event, and until when at most."""
+
+    __tablename__ = "alarm"
+
+    inhibition_id: str = Field(primary_key=True)
+    labels: str = Field(primary_key=True)
+    event_id: str
+    until: datetime = Field(sa_column=timestamp(nullable=False))
+
+
 class FilterErrorRow(Table, table=True):
-    """How often the expression of a subscription had no answer, since it was last changed, and what it said last."""
+    """How often the expression of a subscription (or a silence, or a rule) had no answer, since it was last changed,
+    and what it said last."""
 
     __tablename__ = "filter_error"
 
@@ -121,6 +176,7 @@ class DeliveryRow(Table, table=True):
         sa.UniqueConstraint("subscription_id", "event_id"),
         sa.Index("ix_delivery_lane", "subscription_id", "lane", "event_position", postgresql_where=sa.text("open")),
         sa.Index("ix_delivery_position", "position"),
+        sa.Index("ix_delivery_cancel", "cancel_key", postgresql_where=sa.text("open and cancel_key is not null")),
     )
 
     delivery_id: UUID = Field(primary_key=True)
@@ -139,6 +195,9 @@ class DeliveryRow(Table, table=True):
     due_at: datetime = Field(sa_column=timestamp(nullable=False))
     created_at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
     closed_at: datetime | None = Field(sa_column=timestamp())
+    # Why it is not sent: the silence, the rule, the event that made it needless.
+    held_by: str | None
+    cancel_key: str | None
 
 
 class AttemptRow(Table, table=True):
@@ -158,4 +217,4 @@ class AttemptRow(Table, table=True):
     headers: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
 
 
-VIEWS = (SubscriptionRow,)
+VIEWS = (SubscriptionRow, SilenceRow, InhibitionRow)

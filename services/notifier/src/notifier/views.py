@@ -21,8 +21,9 @@ from contracts.notifier import (
     SubscriptionResumed,
 )
 from kit.events import EventLog
+from notifier import quiet_views
 from notifier.domain import Subscription, evolve
-from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, SourceEventRow, SubscriptionRow
+from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, SourceEventRow, SubscriptionRow, table_of
 
 Document = dict[str, Any]
 PAUSED = "paused"
@@ -37,11 +38,7 @@ _FOLDED = {
 }
 
 
-def t(row: Any) -> sa.Table:
-    """The Core table that a SQLModel class declares."""
-    table = row.__table__
-    assert isinstance(table, sa.Table)
-    return table
+t = table_of
 
 
 def stream_of(subscription_id: str) -> str:
@@ -49,8 +46,9 @@ def stream_of(subscription_id: str) -> str:
 
 
 async def project(tx: AsyncConnection, envelope: Envelope) -> None:
-    """Folds one event of a subscription. Outcomes of deliveries have no view: their rows are timers, not folds."""
+    """Folds one event. Outcomes of deliveries have no view: their rows are timers, not folds."""
     if envelope.type not in _FOLDED:
+        await quiet_views.project(tx, envelope)
         return
     subscription_id = envelope.key.removeprefix("subscription:")
     state = evolve(await subscription(tx, subscription_id), envelope)
@@ -73,7 +71,7 @@ async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
 
     Writers wait at the views meanwhile: the service may not lock the events, which it may only add to.
     """
-    await tx.execute(sa.text("lock table notifier.subscription in exclusive mode"))
+    await tx.execute(sa.text(f"lock table {', '.join(t(row).fullname for row in VIEWS)} in exclusive mode"))
     for row in VIEWS:
         await tx.execute(sa.delete(t(row)))
     count = 0
@@ -113,10 +111,10 @@ async def past_events(
     return [(row.position, envelope_of(row)) for row in rows]
 
 
-async def note_errors(tx: AsyncConnection, event_id: str, failed: Sequence[tuple[Subscription, str]]) -> None:
-    """Counts that expressions had no answer for an event."""
+async def note_errors(tx: AsyncConnection, event_id: str, failed: Sequence[tuple[str, str]]) -> None:
+    """Counts that expressions had no answer for an event: whose, and why."""
     table = t(FilterErrorRow)
-    for subscription_id, detail in sorted((one.subscription_id, detail) for one, detail in failed):
+    for subscription_id, detail in sorted(failed):
         row = {"subscription_id": subscription_id, "count": 1, "detail": detail, "event_id": event_id}
         statement = insert(table).values({**row, "at": sa.func.now()})
         same = {name: statement.excluded[name] for name in ("detail", "event_id", "at")}
@@ -269,6 +267,7 @@ def _delivery(row: Any) -> Document:
         "due_at": row.due_at.isoformat() if row.open else None,
         "created_at": row.created_at.isoformat(),
         "closed_at": row.closed_at.isoformat() if row.closed_at else None,
+        "held_by": row.held_by,
     }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hallmark.commands import quiet
 from hallmark.output import Json, client, emit, example, out, table, text
 from hallmark.output import app as noun
 from hallmark.results import FilterPreview
@@ -13,6 +14,8 @@ from hallmark.results import FilterPreview
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SubscriptionArgument = Annotated[str, typer.Argument(help="Id of the subscription.", show_default=False)]
 app = noun("notify", "Subscriptions: who hears of what, where.")
+app.add_typer(quiet.silence)
+app.add_typer(quiet.inhibition)
 
 
 class Channel(StrEnum):

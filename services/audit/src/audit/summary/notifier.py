@@ -1,6 +1,6 @@
 """What the notifier did."""
 
-from audit.summary.common import names, say
+from audit.summary.common import line, names, say
 from contracts import notifier
 
 
@@ -55,8 +55,32 @@ def _(m: notifier.DeliveryDead) -> str:
     return f"{m.event_type} was given up for the subscription {m.subscription_id} at try {m.attempt}: {m.detail}"
 
 
-def _filters(m: notifier.SubscriptionCreated | notifier.SubscriptionChanged) -> str:
+@say.register
+def _(m: notifier.SilenceCreated) -> str:
+    whose = f"the subscriptions of {m.owner}" if m.owner else f"everybody in {m.workspace}"
+    span = f"from {m.starts_at.isoformat()} until {m.ends_at.isoformat()}"
+    return f"{m.author} silenced {_filters(m)} for {whose} {span}: {line(m.comment)}"
+
+
+@say.register
+def _(m: notifier.SilenceExpired) -> str:
+    return f"{m.expired_by} ended the silence {m.silence_id}"
+
+
+@say.register
+def _(m: notifier.InhibitionCreated) -> str:
+    rule = f"{names(m.source_types)} hushes {names(m.target_types)} of the same {names(m.equal) or 'workspace'}"
+    return f"{m.author} made a rule in {m.workspace}: {rule}: {line(m.comment)}"
+
+
+@say.register
+def _(m: notifier.InhibitionRemoved) -> str:
+    return f"{m.removed_by} removed the rule {m.inhibition_id}"
+
+
+def _filters(m: notifier.SubscriptionCreated | notifier.SubscriptionChanged | notifier.SilenceCreated) -> str:
     models = f" about {m.model}" if m.model != "*" else ""
-    about = f" for {names(m.audience)}" if m.audience else ""
+    audience = () if isinstance(m, notifier.SilenceCreated) else m.audience
+    about = f" for {names(audience)}" if audience else ""
     stages = f" of {names(m.stages)}" if m.stages else ""
     return f"{names(m.types)}{models}{stages}{about}" + (f" where {m.cel}" if m.cel else "")

@@ -60,6 +60,10 @@ _ENTITIES: dict[type[Message], tuple[int, int]] = {
     notifier.SubscriptionPaused: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionResumed: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionRemoved: (DELETE, INFORMATIONAL),
+    notifier.SilenceCreated: (CREATE, LOW),
+    notifier.SilenceExpired: (DELETE, INFORMATIONAL),
+    notifier.InhibitionCreated: (CREATE, LOW),
+    notifier.InhibitionRemoved: (DELETE, INFORMATIONAL),
     notifier.SubscriptionDisabled: (_DISABLE, LOW),
 }
 # What is asked for, answered and decided: calls of an API. Everything that is not named is one too.
