@@ -198,6 +198,29 @@ def test_long_bytes_are_stepped_over(tmp_path: Path, attack: Attack) -> None:
     assert codes(look(tmp_path, "m.pkl", b"\x80\x04\x8e" + b"\xff" * 8 + b"abc")) == {"not-scanned"}
 
 
+LONG = [b"X", b"T", b"\x8b", b"\x8d"]  # opcodes with a length of four or eight bytes
+
+
+@pytest.mark.parametrize("code", LONG)
+def test_plain_bytes_that_name_a_long_value_are_no_pickle(tmp_path: Path, code: bytes) -> None:
+    """Weights begin with any byte. Nobody reads as much as they seem to say."""
+    assert look(tmp_path, "weights.bin", code + b"\xff\xff\xff\x7f" * 2 + os.urandom(5_000)).findings == ()
+    assert codes(look(tmp_path, "m.pkl", code + b"\xff\xff\xff\x7f" * 2 + b"abc")) == {"not-scanned"}
+
+
+# In protocols 0 and 1 a number is a line of digits, and Python refuses to write so many.
+TEXT, NUMBER = "x" * 2_000_000, 1 << 9_000_000
+LONG_VALUES = {**{f"text-{n}": (TEXT, n) for n in range(6)}, **{f"number-{n}": (NUMBER, n) for n in range(2, 6)}}
+
+
+@pytest.mark.parametrize("value", LONG_VALUES)
+@pytest.mark.parametrize("name", ["m.pkl", "notes.txt"])
+def test_a_long_value_hides_nothing(tmp_path: Path, attack: Attack, canary: Path, name: str, value: str) -> None:
+    content, protocol = LONG_VALUES[value]
+    assert codes(look(tmp_path, name, pickle.dumps([content, attack], protocol))) == {"pickle-import"}
+    assert not canary.exists()
+
+
 X = np.random.default_rng(1).random((80, 4))
 Y = (X[:, 0] > 0.5).astype(int)
 HONEST: dict[str, Any] = {

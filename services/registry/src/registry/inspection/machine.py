@@ -58,6 +58,9 @@ INTEGERS = {"INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 BY_CODE = {op.code.encode("latin-1"): op for op in pickletools.opcodes}
 LONG_BYTES = {"BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}  # and the width of their length
+# Read when they are short. A length that random bytes name may be more than any memory holds.
+LONG_VALUES = {"BINUNICODE": 4, "BINUNICODE8": 8, "BINSTRING": 4, "LONG4": 4}
+LONGEST_VALUE = 1 << 20
 POPS = {op.name: (len(op.stack_before), len(op.stack_after)) for op in pickletools.opcodes}
 
 
@@ -114,9 +117,9 @@ class Machine:
             if most is not None and self.opcodes > most:
                 raise TooLong("too long to tell")
             try:
-                if op.name in LONG_BYTES:
+                if op.name in LONG_BYTES or self.is_long(op.name):
                     arg = None
-                    self.step_over(LONG_BYTES[op.name])
+                    self.step_over((LONG_BYTES | LONG_VALUES)[op.name])
                 else:
                     arg = op.arg.reader(self.source) if op.arg is not None else None
             except (MemoryError, Broken):
@@ -132,6 +135,16 @@ class Machine:
                 self.step(op.name, arg)
             except (IndexError, KeyError) as error:
                 raise Broken(f"opcode {op.name} without what it needs") from error
+
+    def is_long(self, name: str) -> bool:
+        """Whether the value that follows is longer than any name or number that matters."""
+        width = LONG_VALUES.get(name)
+        if width is None:
+            return False
+        here = self.source.tell()
+        size = int.from_bytes(self.source.read(width), "little")
+        self.source.seek(here)
+        return size > LONGEST_VALUE
 
     def step_over(self, width: int) -> None:
         """Bytes can be gigabytes, and nothing in them matters here."""
