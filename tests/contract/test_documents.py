@@ -40,7 +40,12 @@ def test_every_operation_says_what_its_errors_look_like(service: str) -> None:
 
 PUBLIC = {
     "registry": {"/.well-known/hallmark.json", "/v1/keys/serving"},
-    "approval": {"/.well-known/jwks.json", "/v1/requests/{request_id}/gates/{gate}/answers"},
+    "approval": {
+        "/.well-known/jwks.json",
+        "/v1/requests/{request_id}/gates/{gate}/answers",
+        "/v1/slack/interactivity",
+        "/v1/slack/commands",
+    },
     "audit": {"/checkpoint", "/keys", "/v1/log/verifier", "/v1/log/minimum-index", "/v1/log/policy"},
     "notifier": {"/v1/webhook-keys", "/v1/unsubscribe/{subscription_id}/{token}"},
 }

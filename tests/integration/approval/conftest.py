@@ -241,6 +241,9 @@ class Harness:
             await consumer.stop()
 
 
+SLACK_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"
+
+
 def transition_id(envelope: Envelope) -> str:
     return envelope.payload(StageRequested).transition_id
 
@@ -323,6 +326,9 @@ async def approval(
             kafka_bootstrap=kafka.bootstrap,
             kafka_idempotence=kafka.idempotence,
             topic_prefix=prefix,
+            slack_signing_secret=SecretStr(SLACK_SECRET),
+            slack_allow=("127.0.0.0/8",),
+            console_url="https://console.example",
         )
         await apply_topics(kafka.bootstrap, prefix=prefix)
         async with running(settings) as harness:

@@ -91,8 +91,11 @@ OF_NONE = (
     approval.PolicyProposed,
     approval.DelegationGranted,
     approval.DelegationEnded,
+    approval.AccountLinked,
+    approval.AccountUnlinked,
     approval.MembershipChanged,
 )
+ACCOUNT = "sha256:" + "c" * 64
 APPROVALS: list[tuple[Message, list[str]]] = [
     (
         approval.PolicyPublished(
@@ -228,6 +231,8 @@ APPROVALS: list[tuple[Message, list[str]]] = [
         approval.MembershipChanged(subject="ben", groups=("reviewers", "risk"), person=True, by="token of ben"),
         ["ben is in the groups reviewers, risk from now on, by token of ben"],
     ),
+    (approval.AccountLinked(subject="ben", system="slack", account=ACCOUNT), ["ben linked an account of slack"]),
+    (approval.AccountUnlinked(subject="ben", system="slack", account=ACCOUNT), ["ben unlinked an account of slack"]),
 ]
 
 
@@ -238,6 +243,8 @@ def key_of(message: Message) -> str:
             return f"policy:{message.policy.name}"
         case approval.DelegationGranted() | approval.DelegationEnded():
             return f"delegation:{message.delegator}"
+        case approval.AccountLinked() | approval.AccountUnlinked():
+            return f"account:{message.account}"
         case approval.MembershipChanged():
             return f"member:{message.subject}"
     return "default/fraud"

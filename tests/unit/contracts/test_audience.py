@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from contracts.approval import (
+    AccountLinked,
+    AccountUnlinked,
     BreakGlass,
     DelegationEnded,
     DelegationGranted,
@@ -73,6 +75,7 @@ def rebound(*voided: str) -> RequestRebound:
     return RequestRebound.model_validate({**given, **digests, "voided": voided})
 
 
+ACCOUNT = "sha256:" + "c" * 64
 ADDRESSED: list[tuple[Message, str, set[str]]] = [
     (broken("service:oncall", "group:risk"), "default/churn/2", {"service:oncall", "group:risk"}),
     (broken(), "default/churn/2", set()),
@@ -100,6 +103,8 @@ ADDRESSED: list[tuple[Message, str, set[str]]] = [
         {"user:cy", "user:dan"},
     ),
     (MembershipChanged(subject="ben", groups=("risk",), person=True, by="s"), "member:ben", {"user:ben"}),
+    (AccountLinked(subject="ben", system="slack", account=ACCOUNT), "account:a", {"user:ben"}),
+    (AccountUnlinked(subject="ben", system="slack", account=ACCOUNT), "account:a", {"user:ben"}),
     (ALERTED, "search:s", {"user:aud"}),
 ]
 

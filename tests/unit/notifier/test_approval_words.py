@@ -7,6 +7,8 @@ import pytest
 
 from contracts.approval import (
     EVENTS,
+    AccountLinked,
+    AccountUnlinked,
     ApprovalLapsed,
     Choice,
     DelegationEnded,
@@ -433,6 +435,21 @@ TOLD: list[tuple[Message, str, str, list[str]]] = [
         made(MembershipChanged, subject="ben", groups=["reviewers", "risk"], person=True, by="token of ben"),
         "member:ben",
         "ben: is known to be in reviewers and risk now. Told by token of ben.",
+        [],
+    ),
+    (
+        made(AccountLinked, subject="ben", system="slack", account="sha256:" + "c" * 64),
+        "account:sha256:c",
+        (
+            "ben: an account of slack acts for them now. Linked by olga: 'If that was not you: "
+            "hallmark notify slack unlink, and tell the operator.'."
+        ),
+        [],
+    ),
+    (
+        made(AccountUnlinked, subject="ben", system="slack", account="sha256:" + "c" * 64),
+        "account:sha256:c",
+        "ben: no account of slack acts for them any more.",
         [],
     ),
 ]

@@ -236,6 +236,14 @@ class Delegation(Result):
     ended_by: str | None = None
 
 
+class SlackCode(Result):
+    """`say` is what to enter in Slack until `expires_at`."""
+
+    code: str
+    say: str
+    expires_at: datetime
+
+
 class Member(Result):
     """The groups somebody is known to be in; `told_by` the token or the caller that told of them last."""
 

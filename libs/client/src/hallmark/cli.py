@@ -22,6 +22,7 @@ from hallmark.commands import (
     revocation,
     search,
     serving,
+    slack,
     stage,
     version,
     workspace,
@@ -65,6 +66,7 @@ def build() -> typer.Typer:
     for noun in NOUNS:
         app.add_typer(noun.app)
     revocation.add_to(version.app)
+    notify.app.add_typer(slack.app)
     for plug_in in entry_points(group=PLUG_INS):
         try:
             plug_in.load()(app)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from hallmark.approval_results import Delegation, Member
+from hallmark.approval_results import Delegation, Member, SlackCode
 from hallmark.connection import Connection, read
 
 
@@ -43,6 +43,15 @@ class People(Connection):
     def end_delegation(self, delegation_id: str) -> Delegation:
         path = f"/v1/delegations/{quote(delegation_id, safe='')}"
         return read(Delegation, self._call("approval", "DELETE", path))
+
+    def slack_code(self) -> SlackCode:
+        """What to enter in Slack within ten minutes, so that clicks there count as the caller's."""
+        return read(SlackCode, self._post("approval", "/v1/slack/codes", {}))
+
+    def unlink_slack(self) -> int:
+        """No Slack account acts for the caller any more. How many did."""
+        answer = self._call("approval", "DELETE", "/v1/slack/accounts").json()
+        return int(answer["accounts"])
 
     def member(self, subject: str) -> Member:
         """The groups somebody is known to be in. Others than oneself: for those who manage people."""

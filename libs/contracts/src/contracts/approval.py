@@ -440,6 +440,23 @@ class MembershipChanged(Message):
     email: Line | None = None
 
 
+class AccountLinked(Message):
+    """Somebody showed that an account of another system is theirs, while signed in to both: what it does there counts
+    as theirs, where policies allow it. `account` is a digest of its name."""
+
+    TYPE: ClassVar[str] = "hallmark.account.linked.v1"
+    subject: Line
+    system: Literal["slack"]
+    account: Digest
+
+
+class AccountUnlinked(Message):
+    TYPE: ClassVar[str] = "hallmark.account.unlinked.v1"
+    subject: Line
+    system: Literal["slack"]
+    account: Digest
+
+
 EVENTS = (
     PolicyPublished,
     PolicyProposed,
@@ -464,4 +481,6 @@ EVENTS = (
     DelegationGranted,
     DelegationEnded,
     MembershipChanged,
+    AccountLinked,
+    AccountUnlinked,
 )

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import get_args
 
 from contracts.approval import (
+    AccountLinked,
+    AccountUnlinked,
     DelegationEnded,
     DelegationGranted,
     GlassBroken,
@@ -34,6 +36,8 @@ Addressing = (
     | DelegationGranted
     | DelegationEnded
     | MembershipChanged
+    | AccountLinked
+    | AccountUnlinked
     | SearchAlerted
 )
 ADDRESSING: dict[str, type[Addressing]] = {kind.TYPE: kind for kind in get_args(Addressing)}
@@ -75,7 +79,7 @@ def _named(event: Addressing) -> Iterable[str]:  # noqa: PLR0911 - one line an e
             return [user(event.voter), user(event.on_behalf_of)] if event.on_behalf_of else []
         case DelegationGranted() | DelegationEnded():
             return [user(event.delegator), user(event.delegate)]
-        case MembershipChanged():
+        case MembershipChanged() | AccountLinked() | AccountUnlinked():
             return [user(event.subject)]
         case SearchAlerted():
             return [user(event.owner)]

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from contracts.approval import Choice, Vote
+from contracts.slack import METHOD as CLICK
 from policy.case import Ballot, Case, Members, Person, Refusal, names, nobody
 from policy.needs import Needs, Rule
 from policy.spec import ALWAYS_EXCLUDED
@@ -153,6 +154,9 @@ def _may_deny(case: Case, needs: Needs) -> frozenset[str]:
 def step_up(needs: Needs, voter: Person, at: datetime) -> Refusal | None:
     """A signature needs a fresh authentication by one of the policy's methods (21 CFR 11.200)."""
     within, methods = needs.authenticated_within, needs.methods
+    # Nobody signs in for a click: it is never a fresh sign-in, and a policy that says nothing does not mean it.
+    if voter.method == CLICK and (within is not None or methods is None or CLICK not in methods):
+        return Refusal("authentication-too-weak", "the policy takes no votes by Slack; sign in to vote")
     if within is not None and at - voter.authenticated_at > within:
         minutes = within.total_seconds() / 60
         return Refusal(

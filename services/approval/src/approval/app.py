@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from approval import api
 from approval.answers import Answers
 from approval.calls import Calls, asking_of, secrets_of
+from approval.clicks import Clicks
 from approval.clock import Clock
 from approval.commands import Commands
 from approval.consumers import RegistryEvents
@@ -30,9 +31,13 @@ from kit.consume import Ordered
 from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
+from kit.outbound import Guard as OutboundGuard
+from kit.outbound import guarded_client
 from kit.outbox import Relay
 from kit.topics import apply_topics
 from kit.web import Guard, make_app
+
+SLACK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,9 @@ def build(settings: ApprovalSettings) -> FastAPI:
     files = files_of(settings)
     attachments = Attachments(parts.desk, parts.commands, files)
     callers = api.Callers(guard, parts.desk)
+    secret = settings.slack_signing_secret
+    signing = secret.get_secret_value() if secret else None
+    clicks = Clicks(parts.desk, parts.people, Inbox(mechanism), signing, settings.console_url)
     return make_app(
         settings,
         service="approval",
@@ -97,6 +105,7 @@ def build(settings: ApprovalSettings) -> FastAPI:
             api.people(parts.desk, callers, parts.directory),
             api.revocations(callers, parts.revocations),
             api.evidence(callers, attachments, answers),
+            api.slack(callers, clicks, guarded_client(OutboundGuard(settings.slack_allow), SLACK_SECONDS)),
         ],
         background=[relay.run, parts.sweeper.run, calls.run, *([files.tidy] if files else [])],
         on_start=[topics, parts.revisions.bootstrap],

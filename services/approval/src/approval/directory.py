@@ -13,12 +13,14 @@ from approval.members import Known, Said, token_of
 from contracts.approval import DelegationEnded, DelegationGranted, MembershipChanged
 from contracts.envelope import new_id
 from contracts.payload import Message
+from contracts.slack import METHOD
 from kit.events import Cause, New
 from kit.problems import Problem
 from policy.case import Person, Refusal
 from policy.needs import Needs
 
 LONGEST = timedelta(days=90)
+KNOWN_FOR = timedelta(days=30)  # whose groups, as their newest token told them, count for a click
 MOST_GROUPS = 500  # as in the events
 
 
@@ -101,6 +103,20 @@ class Directory:
             return None
         may_vote = bool(self._desk.sights.member(known, place).groups)
         return Person(subject, known.groups, known.person, may_vote, "record", known.at, known.email)
+
+    async def clicking(
+        self, tx: AsyncConnection, subject: str, place: tuple[str, str], at: datetime
+    ) -> Person | Refusal:
+        """Somebody who clicked in Slack: as their newest token told them, without what was taken away since."""
+        known = (await views.members(tx, [subject])).get(subject)
+        if known is None or known.token is None or at - known.token.at > KNOWN_FOR:
+            days = KNOWN_FOR.days
+            why = f"nothing was heard of {subject} for {days} days; sign in, and run `hallmark notify slack link` again"
+            return Refusal("authentication-too-old", why)
+        may_vote = bool(self._desk.sights.member(known, place).groups)
+        return Person(
+            subject, known.groups, known.person, may_vote, METHOD, known.token.at, known.email, issued_at=known.token.at
+        )
 
     # -- delegations ----------------------------------------------------------------------------------------------
 

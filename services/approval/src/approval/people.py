@@ -65,6 +65,23 @@ class People:
             return await self.look(request_id)
         return of.request
 
+    async def vote_by_click(self, request_id: str, subject: str, ballot: Ballot) -> Request:
+        """As `vote`, by somebody who does not call, but whose account in Slack was clicked with: they count as what
+        their newest token said, and the policies have to take votes by Slack.
+
+        Raises:
+            Problem: see `vote`; 401 too when nothing was heard of them for `KNOWN_FOR`.
+        """
+        async with self._desk.opened(request_id, Cause(subject)) as of:
+            voter = await self.directory.clicking(of.tx, subject, of.request.place, of.at)
+            outcome = voter if isinstance(voter, Refusal) else await self._vote(of, voter, ballot, None)
+        if isinstance(outcome, Refusal):
+            raise refused(outcome)
+        if of.request.status == domain.OPEN and await self._settling(request_id):
+            await asyncio.sleep(self._settle)
+            return await self.look(request_id)
+        return of.request
+
     async def _settling(self, request_id: str) -> bool:
         async with self._desk.db.snapshot() as tx:
             rows = await standing.of_requests(tx, [request_id])

@@ -49,10 +49,16 @@ class ApprovalSettings(Settings):
     gate_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1
     gate_concurrency: Annotated[int, Field(ge=1, le=500)] = 16
     gate_concurrency_each: Annotated[int, Field(ge=1, le=500)] = 4
+    # Of the Slack app whose buttons vote; without it nobody votes by a click.
+    slack_signing_secret: SecretStr | None = None
+    # Hosts, addresses and CIDRs that a click may be answered at though they are private: for a stand-in of Slack.
+    slack_allow: Annotated[tuple[str, ...], NoDecode] = ()
+    # Where people look at requests.
+    console_url: str | None = None
     # How clients, and external checks that answer later, reach this service.
     approval_url: str = "http://127.0.0.1:8802"
 
-    @field_validator("gate_allow", mode="before")
+    @field_validator("gate_allow", "slack_allow", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

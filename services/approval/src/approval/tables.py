@@ -106,6 +106,25 @@ class MemberRow(Table, table=True):
     told_at: datetime | None = Field(default=None, sa_column=timestamp())
 
 
+class AccountRow(Table, table=True):
+    """Whose an account of another system is. `account` is a digest of its name."""
+
+    __tablename__ = "account"
+    account: str = Field(primary_key=True)
+    system: str
+    subject: str = Field(index=True)
+    linked_at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
+class LinkCodeRow(Table, table=True):
+    """A code that links the account it is entered with to `subject`, once. `code` is its digest."""
+
+    __tablename__ = "link_code"
+    code: str = Field(primary_key=True)
+    subject: str
+    expires_at: datetime = Field(sa_column=timestamp(nullable=False))
+
+
 # -- copies of the registry ---------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval import domain
+from approval import accounts, domain
 from approval.domain import Request
 from approval.members import Known, Said, token_of
 from approval.tables import DelegationRow, EvidenceRow, MemberRow, PolicyRow, RequestRow, of
@@ -21,7 +21,7 @@ from policy.document import Policy, recorded
 
 _policy, _request, _evidence = of(PolicyRow), of(RequestRow), of(EvidenceRow)
 _delegation, _member = of(DelegationRow), of(MemberRow)
-VIEWS = (_policy, _request, _evidence, _delegation, _member)
+VIEWS = (_policy, _request, _evidence, _delegation, _member, accounts.TABLE)
 _TYPES: dict[str, type[Message]] = {event.TYPE: event for event in events.EVENTS}
 # These say of which request they are; the opening and the end of a request name it in their own ways.
 _OF_A_REQUEST = (
@@ -55,6 +55,8 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
             await _delegated(tx, envelope, message)
         case events.MembershipChanged():
             await _joined(tx, envelope, message)
+        case events.AccountLinked() | events.AccountUnlinked():
+            await accounts.project(tx, envelope, message)
     request_id = request_id_of(message)
     if request_id is not None:
         before = await request(tx, request_id)

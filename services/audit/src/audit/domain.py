@@ -117,6 +117,8 @@ _OF_NONE = (
     approval.DelegationGranted,
     approval.DelegationEnded,
     approval.MembershipChanged,
+    approval.AccountLinked,
+    approval.AccountUnlinked,
     notifier.SubscriptionCreated,
     notifier.SilenceCreated,
     audit.HoldPlaced,

@@ -1,6 +1,8 @@
 """Words for policies, revocations, evidence, and for who votes for whom. Pure."""
 
 from contracts.approval import (
+    AccountLinked,
+    AccountUnlinked,
     DelegationEnded,
     DelegationGranted,
     EvidenceAttached,
@@ -15,13 +17,21 @@ from notifier.approval_words import moment, request, under, until
 from notifier.notices import Notice, by, names_of
 
 
-def of_people(event: Message, envelope: Envelope) -> Notice | None:
+def of_people(event: Message, envelope: Envelope) -> Notice | None:  # noqa: PLR0911  # one per group
     """None for what it has no words for."""
     match event:
         case PolicyProposed() | PolicyPublished():
             return _policy(event)
         case DelegationGranted() | DelegationEnded() | MembershipChanged():
             return _person(event, envelope)
+        case AccountLinked():
+            return Notice(
+                f"{event.subject}: an account of {event.system} acts for them now",
+                who=by("Linked", envelope.actor),
+                reason="If that was not you: hallmark notify slack unlink, and tell the operator.",
+            )
+        case AccountUnlinked():
+            return Notice(f"{event.subject}: no account of {event.system} acts for them any more")
         case RevocationOrdered():
             order = event.revocation
             return Notice(

@@ -1,4 +1,4 @@
-"""HTTP in: requests, policies, people, evidence, and the keys that decisions are checked with."""
+"""HTTP in: requests, policies, people, evidence, Slack, and the keys that decisions are checked with."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from approval.api.people import router as people
 from approval.api.policies import router as policies
 from approval.api.requests import router as requests
 from approval.api.revocations import router as revocations
+from approval.api.slack import router as slack
 from approval.keyring import Keyring, published
 from kit.openapi import NO_TOKEN
 
-__all__ = ["Callers", "evidence", "keys", "people", "policies", "requests", "revocations"]
+__all__ = ["Callers", "evidence", "keys", "people", "policies", "requests", "revocations", "slack"]
 
 
 def keys(keyring: Keyring) -> APIRouter:

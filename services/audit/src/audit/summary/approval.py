@@ -176,3 +176,13 @@ def _emergency(glass: approval.BreakGlass) -> str:
     review = f"{glass.review_count} of {names(glass.review)} review it before {when(glass.review_by)}"
     paged = f"; paged: {names(glass.page)}" if glass.page else ""
     return f"{glass.by} broke the glass past {names(glass.skips)}{because(glass.reason)}{paged}; {review}"
+
+
+@say.register
+def _(m: approval.AccountLinked) -> str:
+    return f"{m.subject} linked an account of {m.system}"
+
+
+@say.register
+def _(m: approval.AccountUnlinked) -> str:
+    return f"{m.subject} unlinked an account of {m.system}"
