@@ -133,7 +133,7 @@ class Rig:
         guard = Guard(self.settings.webhook_allow)
         given: dict[str, Any] = {"poll_seconds": 0.05, "graceful_seconds": 5, **options}
         schedule = Schedule(given.pop("pauses", self.settings.retry_seconds))
-        senders = given.pop("senders", None) or app.senders(self.settings, guard)
+        senders = given.pop("senders", None) or app.senders(self.settings, guard, self.db)
         worker = Worker(self.db, self.log, senders, self.vault, schedule, asyncio.Event(), **given)
         task = asyncio.create_task(worker.run())
         try:

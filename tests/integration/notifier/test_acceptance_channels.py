@@ -70,7 +70,7 @@ async def test_d_an_address_inside_is_not_called_however_it_got_there(rig: Rig, 
     lax = Commands(rig.db, rig.log, Inbox(mechanism), Guard(["0.0.0.0/0", "::/0"]), rig.vault, mail=True)
     made = await lax.subscribe("ana", Channel.WEBHOOK, url)
     await rig.happens(rig.event())
-    async with rig.worker(senders=app.senders(rig.settings, Guard(())), pauses=(0.02,)):
+    async with rig.worker(senders=app.senders(rig.settings, Guard(()), rig.db), pauses=(0.02,)):
         (done,) = await rig.all_done(made, 1)
     assert done["status"] == "dead"
     for one in await rig.tries(done):
@@ -91,7 +91,7 @@ async def test_d_a_name_that_changes_its_mind_is_not_followed(rig: Rig, receiver
     made = await commands.subscribe("ana", Channel.WEBHOOK, f"https://rebind.example:{port}/hook")
     means[0] = "127.0.0.1"
     await rig.happens(rig.event())
-    async with rig.worker(senders=app.senders(rig.settings, guard), pauses=(0.02,)):
+    async with rig.worker(senders=app.senders(rig.settings, guard, rig.db), pauses=(0.02,)):
         (done,) = await rig.all_done(made, 1)
     assert done["status"] == "dead"
     assert "are not public" in (await rig.tries(done))[0]["detail"]

@@ -27,7 +27,7 @@ async def test_an_incident_reaches_pagerduty_under_its_key(
     assert made["address"] == "pagerduty:****aaaa"
     settings = rig.settings.model_copy(update={"pagerduty_url": receiver.url})
     await rig.happens(rig.event())
-    async with rig.worker(senders=app.senders(settings, Guard(settings.webhook_allow))):
+    async with rig.worker(senders=app.senders(settings, Guard(settings.webhook_allow), rig.db)):
         (done,) = await rig.all_done(made, 1)
     assert done["status"] == "succeeded"
     (hit,) = receiver.hits
@@ -66,7 +66,7 @@ async def test_apprise_sends_and_our_queue_repeats(rig: Rig, receiver: Receiver)
     made = await rig.commands.subscribe("ana", Channel.APPRISE, address)
     assert made["address"] == "json://****"
     await rig.happens(rig.event())
-    async with rig.worker(senders=app.senders(settings, Guard(settings.webhook_allow))):
+    async with rig.worker(senders=app.senders(settings, Guard(settings.webhook_allow), rig.db)):
         (done,) = await rig.all_done(made, 1)
     assert (done["status"], done["attempts"]) == ("succeeded", 2)
     assert receiver.hits[-1].document["title"] == "churn: v2 is now in Production (was Staging)"

@@ -220,7 +220,7 @@ async def test_a_dead_endpoint_delays_nobody(rig: Rig, receiver: Receiver) -> No
     live = await rig.webhook(f"{receiver.url}/live")
     await rig.happens(*(rig.event(f"m{n}", 1) for n in range(60)))
     patient = rig.settings.model_copy(update={"send_timeout_seconds": 600})
-    senders = app.senders(patient, Guard(patient.webhook_allow))
+    senders = app.senders(patient, Guard(patient.webhook_allow), rig.db)
     async with rig.worker(senders=senders, concurrency=8, share=4, graceful_seconds=0):
         await rig.all_done(live, 60)  # all of it within the first try of the silent one
         waiting = await rig.deliveries(dead)

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from kit.outbound import AddressRefused
 
 MIN_PASSWORD = 8
+_SLACK_CHANNEL = re.compile(r"#[^\s#@,:<>|&/]{1,80}|[CGD][A-Z0-9]{8,20}")
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}[A-Za-z0-9])?")
 
 
@@ -31,3 +32,8 @@ def hidden(url: str) -> set[str]:
     steps = (*parts.path.split("/"), parts.path.strip("/"), *(value for _, value in parse_qsl(parts.query)))
     found = {url, parts.path, parts.query, f"{parts.path}?{parts.query}", *(s for s in steps if len(s) >= MIN_PASSWORD)}
     return {text for part in found for text in (part, unquote(part)) if text.strip("/?")}
+
+
+def is_slack_channel(address: str) -> bool:
+    """`#models`, or the id of a channel: no URL of a webhook."""
+    return _SLACK_CHANNEL.fullmatch(address) is not None

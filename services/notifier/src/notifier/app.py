@@ -24,6 +24,8 @@ from notifier.channels.others import AppriseSender
 from notifier.channels.pagerduty import PagerDutySender
 from notifier.channels.render import Renderer
 from notifier.channels.slack import SlackSender
+from notifier.channels.slack_bot import SlackBot
+from notifier.channels.slack_threads import Threads
 from notifier.channels.teams import TeamsSender
 from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
@@ -56,7 +58,7 @@ def build(settings: NotifierSettings) -> FastAPI:
     worker = Worker(
         db,
         events,
-        senders(settings, callable_),
+        senders(settings, callable_, db),
         vault,
         Schedule(settings.retry_seconds),
         wake,
@@ -78,6 +80,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         hides_mailboxes=guard.people is not None,
         secret_overlap_seconds=settings.secret_overlap_seconds,
         apprise_schemes=settings.apprise_schemes,
+        slack_bot=bool(settings.slack_bot_token),
     )
     return make_app(
         settings,
@@ -96,10 +99,14 @@ def build(settings: NotifierSettings) -> FastAPI:
     )
 
 
-def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, Sender]:
+def senders(settings: NotifierSettings, guard: outbound.Guard, db: Database) -> dict[Channel, Sender]:
     timeout, renderer, console = settings.send_timeout_seconds, Renderer(), settings.console_url
     key = private_half(load_key(settings.webhook_key)) if settings.webhook_key else None
     client = outbound.guarded_client(guard, timeout)
+    bot = None
+    if settings.slack_bot_token:
+        token, interactive = settings.slack_bot_token.get_secret_value(), settings.slack_interactive
+        bot = SlackBot(token, Threads(db), url=settings.slack_url, interactive=interactive, timeout=timeout)
     smtp = None
     if settings.smtp_host is not None:
         password = settings.smtp_password
@@ -112,7 +119,7 @@ def senders(settings: NotifierSettings, guard: outbound.Guard) -> dict[Channel, 
             tls=settings.smtp_tls,
         )
     return {
-        Channel.SLACK: SlackSender(client, renderer, timeout=timeout),
+        Channel.SLACK: SlackSender(client, renderer, console=console, bot=bot, timeout=timeout),
         Channel.EMAIL: EmailSender(smtp, renderer, url=settings.notifier_url, timeout=timeout),
         Channel.PAGERDUTY: PagerDutySender(client, url=settings.pagerduty_url, console=console, timeout=timeout),
         Channel.TEAMS: TeamsSender(client, console=console, timeout=timeout),

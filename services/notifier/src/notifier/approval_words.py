@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from contracts.approval import (
     ApprovalLapsed,
@@ -96,6 +97,8 @@ def _opened(event: RequestOpened) -> Notice:
         f"{event.model}: v{event.version} waits for approval to {goal(event, now=False)}",
         who=f"Asked by {event.requested_by}",
         reason=event.reason,
+        criteria=_metrics(event),
+        heading=_against(event),
         facts=(
             *under(event.policies),
             ("Next", "the gates; when they pass, the people whom the policies ask"),
@@ -104,6 +107,31 @@ def _opened(event: RequestOpened) -> Notice:
             *request(event.transition_id),
         ),
     )
+
+
+def _against(event: RequestOpened) -> str:
+    now = _part(event, "baseline").get("version")
+    return f"Metrics, against v{now} in {event.to_stage} now" if now else "Metrics"
+
+
+def _metrics(event: RequestOpened) -> tuple[str, ...]:
+    """What the version measures, beside what the one does that it would take the place of."""
+    new, old = _numbers(event, "candidate"), _numbers(event, "baseline")
+    return tuple(
+        f"{name} {new[name]:g}" + (f" (now {old[name]:g}, {new[name] - old[name]:+.3g})" if name in old else "")
+        for name in sorted(new)
+    )
+
+
+def _numbers(event: RequestOpened, part: str) -> dict[str, float]:
+    metrics = _part(event, part).get("metrics")
+    given = metrics if isinstance(metrics, dict) else {}
+    return {n: v for n, v in given.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def _part(event: RequestOpened, part: str) -> dict[str, Any]:
+    found = event.inputs.get(part)
+    return found if isinstance(found, dict) else {}
 
 
 def _gates(event: GatesEvaluated | GateAnswered | GateWaived, about: str) -> Notice:

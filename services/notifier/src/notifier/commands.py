@@ -21,6 +21,7 @@ from kit.outbound import Guard
 from kit.problems import Problem
 from kit.webhooks import new_secret
 from notifier import queue, views
+from notifier.addresses import is_slack_channel
 from notifier.channels.pagerduty import USUAL_TYPES
 from notifier.destinations import Destinations, shown, types_in
 from notifier.domain import Subscription
@@ -45,11 +46,12 @@ class Commands:
         hides_mailboxes: bool = False,
         secret_overlap_seconds: float = 86_400,
         apprise_schemes: tuple[str, ...] = (),
+        slack_bot: bool = False,
     ) -> None:
         """`hides_mailboxes`: an e-mail address is kept like a secret, and events have its domain only."""
         self._overlap = timedelta(seconds=secret_overlap_seconds)
         self._db, self._log, self._inbox, self._vault = db, log, inbox, vault
-        self._destinations = Destinations(guard, mail, apprise_schemes)
+        self._destinations = Destinations(guard, mail, apprise_schemes, slack_bot)
         self._hides_mailboxes = hides_mailboxes
 
     async def subscribe(
@@ -81,6 +83,7 @@ class Commands:
             types = USUAL_TYPES
         filters = checked_filters(types_in(format, types), audience, stages, cel)
         plain = channel is Channel.EMAIL and not self._hides_mailboxes
+        plain = plain or (channel is Channel.SLACK and is_slack_channel(address))
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
         asked: list[Any] = [channel, address, list(filters.types), workspace, model, secret]
         asked += [list(filters.audience)] if filters.audience else []

@@ -8,7 +8,7 @@ from contracts.notifier import Channel, Format
 from contracts.webhooks import key_of
 from kit.outbound import AddressRefused, Guard
 from kit.problems import Problem
-from notifier.addresses import check_mailbox, visible
+from notifier.addresses import check_mailbox, is_slack_channel, visible
 from notifier.channels.formats import PLAIN_SECRETS, TYPES
 from notifier.channels.others import check_apprise
 from notifier.domain import unknown_types
@@ -19,11 +19,13 @@ MIN_SECRET = 16
 
 @dataclass
 class Destinations:
-    """`mail`: a mail server is set. `apprise_schemes`: those of Apprise that the operator allows."""
+    """`mail`: a mail server is set; `slack_bot`: a bot is. `apprise_schemes`: those of Apprise that the operator
+    allows."""
 
     guard: Guard
     mail: bool
     apprise_schemes: tuple[str, ...] = ()
+    slack_bot: bool = False
 
     async def check(self, channel: Channel, address: str, secret: str | None, format_: Format) -> None:
         """Raises Problem 422 with what is wrong with the address, the secret or the format."""
@@ -49,6 +51,9 @@ class Destinations:
             case Channel.PAGERDUTY:
                 if not ROUTING_KEY.fullmatch(address):
                     raise AddressRefused("the address is the integration (routing) key: 32 letters and digits")
+            case Channel.SLACK if is_slack_channel(address):
+                if not self.slack_bot:
+                    raise AddressRefused("channels need a bot: the operator sets HALLMARK_SLACK_BOT_TOKEN")
             case Channel.APPRISE:
                 check_apprise(address, self.apprise_schemes)
             case _:

@@ -44,6 +44,10 @@ class NotifierSettings(Settings):
     notifier_url: str = "http://127.0.0.1:8804"
     # Where people look at requests and versions; messages link there.
     console_url: str | None = None
+    # Of a Slack app: deliveries may go to channels then. `slack_interactive`: its clicks reach the approval service.
+    slack_bot_token: SecretStr | None = None
+    slack_interactive: bool = False
+    slack_url: str = "https://slack.com/api"
     pagerduty_url: str = "https://events.pagerduty.com"  # in Europe https://events.eu.pagerduty.com
     # Schemes of Apprise that subscriptions may use. It opens connections past the guard of addresses: name none whose
     # host the address chooses (json, form, ...), unless whoever may subscribe may call what the notifier can.

@@ -217,4 +217,17 @@ class AttemptRow(Table, table=True):
     headers: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
 
 
+class SlackThreadRow(Table, table=True):
+    """The message that began the thread of a request, and whether it tells the end of it."""
+
+    __tablename__ = "slack_thread"
+
+    subscription_id: str = Field(primary_key=True)
+    request_id: str = Field(primary_key=True)
+    channel: str
+    ts: str
+    ended: bool
+    at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
+
+
 VIEWS = (SubscriptionRow, SilenceRow, InhibitionRow)

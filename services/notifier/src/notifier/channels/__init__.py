@@ -11,8 +11,8 @@ from notifier.retrying import Outcome
 @dataclass(frozen=True)
 class Parcel:
     """One try: the event, where it goes (in full), and what signs it. `formers` are secrets that were rotated away, and
-    sign too for a while. `unsubscribe`: what a
-    link in a mail proves that it is from that mail with. `repr` shows neither address nor secret."""
+    sign too for a while. `unsubscribe`: what a link in a mail proves with that it is from that mail. `repr` shows
+    neither address nor secret."""
 
     delivery_id: str
     subscription_id: str
