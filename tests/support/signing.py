@@ -83,7 +83,10 @@ class SignerProcess:
             self.kill()
 
     def _spawn(self, patch: str, *arguments: str) -> None:
-        self._process = _FORKS.Process(target=_main, args=(self.environment, arguments, patch, str(self._output)))
+        assert self._process is None or self._process.exitcode is not None, "one at a time: it would be left behind"
+        # Daemonic: whatever becomes of the test, nobody waits for it when Python ends.
+        args = (self.environment, arguments, patch, str(self._output))
+        self._process = _FORKS.Process(target=_main, args=args, daemon=True)
         self._process.start()
 
     def _listens(self) -> bool:

@@ -245,7 +245,7 @@ async def test_the_socket_is_for_the_owner_and_the_group_and_a_dead_one_is_repla
     path = process.address.removeprefix("unix:")
     assert os.stat(path).st_mode & 0o777 == 0o660
     assert os.stat(process.state).st_mode & 0o777 == 0o600
-    second = process.run()
+    second = SignerProcess(process.directory, process.address, name="second").run()
     assert second.returncode == 2
     assert "in use" in second.output
     process.kill()
