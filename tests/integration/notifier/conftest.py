@@ -13,6 +13,7 @@ from uuid import UUID
 
 import httpx2
 import pytest
+import sqlalchemy as sa
 from aiosmtpd.smtp import SMTP
 from fastapi import FastAPI
 from tests.support.receiver import Receiver
@@ -179,6 +180,19 @@ class Rig:
             return found if len(found) == count and all(d["status"] != "pending" for d in found) else None
 
         return await until(done, seconds, f"{count} deliveries, none of them open")
+
+    async def pass_time(self, seconds: float) -> None:
+        """As if so much time had passed: every timer is that much nearer."""
+        columns = {
+            "lane": ("due_at", "leased_until"),
+            "delivery": ("due_at",),
+            "target": ("failing_since",),
+            "endpoint": ("probe_at", "paused_until", "refilled_at"),
+        }
+        async with self.db.transaction() as tx:
+            for table, names in columns.items():
+                moved = ", ".join(f"{name} = {name} - make_interval(secs => :seconds)" for name in names)
+                await tx.execute(sa.text(f"update notifier.{table} set {moved}"), {"seconds": seconds})
 
     async def replayed(self, delivery: dict[str, Any]) -> None:
         """As a person asks for it."""

@@ -158,8 +158,8 @@ async def test_lists_are_paged_and_filtered(rig: Rig, ana: httpx2.AsyncClient, r
     events = [rig.event(f"m{n}", 1) for n in range(5)]
     await rig.happens(*events)
     async with rig.worker():
-        await rig.all_done(good, 5)
         await rig.all_done(bad, 5)
+        await rig.all_done(good, 6)  # and that the other one was disabled
     seen, after = [], None
     while True:
         params = {"limit": 3, **({"after": after} if after else {})}
@@ -168,9 +168,9 @@ async def test_lists_are_paged_and_filtered(rig: Rig, ana: httpx2.AsyncClient, r
         after = page["next"]
         if after is None:
             break
-    assert len({d["delivery_id"] for d in seen}) == len(seen) == 10
+    assert len({d["delivery_id"] for d in seen}) == len(seen) == 11
     mine = {"subscription": good["subscription_id"]}
-    assert len((await ana.get("/v1/deliveries", params=mine | {"status": "succeeded"})).json()["items"]) == 5
+    assert len((await ana.get("/v1/deliveries", params=mine | {"status": "succeeded"})).json()["items"]) == 6
     assert len((await ana.get("/v1/deliveries", params=mine | {"event": events[0].id})).json()["items"]) == 1
     dead = (await ana.get("/v1/deliveries", params={"status": "dead"})).json()["items"]
     assert {d["subscription_id"] for d in dead} == {bad["subscription_id"]}
@@ -213,7 +213,7 @@ async def test_the_view_is_a_fold_of_the_events(rig: Rig, ana: httpx2.AsyncClien
     await rig.happens(rig.event())
     async with rig.worker():
         await rig.all_done(gone, 1)
-        await rig.all_done(removed, 1)
+        await rig.all_done(removed, 2)  # and that the other one was disabled
     await ana.delete(f"/v1/subscriptions/{removed['subscription_id']}")
     edited = await made_by(ana, channel="webhook", address="http://127.0.0.1:9/hook")
     path = f"/v1/subscriptions/{edited['subscription_id']}"
@@ -222,7 +222,7 @@ async def test_the_view_is_a_fold_of_the_events(rig: Rig, ana: httpx2.AsyncClien
     dump = sa.text("select * from notifier.subscription order by 1")
     async with rig.db.transaction() as tx:
         before = (await tx.execute(dump)).all()
-        assert await views.rebuild(tx, rig.log) == 10
+        assert await views.rebuild(tx, rig.log) == 11
         after = (await tx.execute(dump)).all()
     assert {row.status for row in before} == {"active", "removed", "disabled"}
     assert after == before

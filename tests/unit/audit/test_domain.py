@@ -314,6 +314,12 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     (NOTIFIER_EVENTS.name, notifier.SubscriptionResumed(subscription_id="s", resumed_by="ana"), ["ana", "resumed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionDisabled(subscription_id="s", reason="410 Gone"), ["410 Gone"]),
+    (NOTIFIER_EVENTS.name, notifier.SubscriptionEnabled(subscription_id="s", enabled_by="ana"), ["ana", "enabled"]),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.SubscriptionFaltered(subscription_id="s", percent=50, since=AT, disables_at=AT, detail="HTTP 500"),
+        ["only failed since", "HTTP 500"],
+    ),
     (NOTIFIER_EVENTS.name, notifier.SecretRotated(subscription_id="s", rotated_by="ana"), ["ana", "new secret"]),
     (NOTIFIER_EVENTS.name, notifier.DeliverySucceeded(**ATTEMPT), ["delivered", "try 2"]),
     (NOTIFIER_EVENTS.name, notifier.DeliveryFailed(**ATTEMPT, next_attempt_at=AT), ["410 Gone"]),

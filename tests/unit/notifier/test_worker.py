@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifier import queue
+from notifier import endpoints, queue
 from notifier.retrying import Schedule
 from notifier.vault import Vault
 from notifier.worker import Worker
@@ -27,8 +27,12 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     async def nothing_open(*_: Any) -> tuple[int, float]:
         return 0, 0.0
 
+    async def nothing_held(*_: Any) -> int:
+        return 0
+
     monkeypatch.setattr(queue, "lease", nothing_due)
     monkeypatch.setattr(queue, "backlog", nothing_open)
+    monkeypatch.setattr(endpoints, "held", nothing_held)
     database: Any = NoDatabase()
     log: Any = None
     return Worker(database, log, {}, Vault(None), Schedule((1.0,)), asyncio.Event(), poll_seconds=60)

@@ -85,6 +85,14 @@ class Notifications(Connection):
     def unsubscribe(self, subscription_id: str) -> None:
         self._call("notifier", "DELETE", _of(subscription_id))
 
+    def subscription_health(self, subscription_id: str) -> dict[str, Any]:
+        """Since when and how often in a row its endpoint has only failed, and until when nothing is sent there."""
+        return read(_Any, self._get("notifier", f"{_of(subscription_id)}/health")).model_dump()
+
+    def enable_subscription(self, subscription_id: str) -> Subscription:
+        """One that was disabled is sent to again, from now on."""
+        return read(Subscription, self._post("notifier", f"{_of(subscription_id)}/enable", {}))
+
     def rotate_secret(self, subscription_id: str, *, at_once: bool = False) -> Rotation:
         """A new secret for a webhook, shown this once; the former one signs too for a while, unless `at_once`."""
         path = f"/v1/subscriptions/{quote(subscription_id, safe='')}/secret"

@@ -100,7 +100,7 @@ class SubscriptionRemoved(Message):
 
 
 class SubscriptionDisabled(Message):
-    """The receiver asked for no more (410 Gone)."""
+    """The receiver asked for no more (410 Gone), or has only failed for days."""
 
     TYPE: ClassVar[str] = "hallmark.subscription.disabled.v1"
     subscription_id: Identifier
@@ -165,6 +165,25 @@ class InhibitionRemoved(Message):
     removed_by: Line
 
 
+class SubscriptionEnabled(Message):
+    """One that was disabled is sent to again, from now on."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.enabled.v1"
+    subscription_id: Identifier
+    enabled_by: Line
+
+
+class SubscriptionFaltered(Message):
+    """Its endpoint has only failed `since` then; `percent` of the time is over after which it is disabled."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.faltered.v1"
+    subscription_id: Identifier
+    percent: Annotated[int, Field(ge=1, le=100)]
+    since: AwareDatetime
+    disables_at: AwareDatetime
+    detail: Text = ""
+
+
 class Attempt(Payload):
     delivery_id: Identifier
     subscription_id: Identifier
@@ -203,6 +222,8 @@ EVENTS = (
     SilenceExpired,
     InhibitionCreated,
     InhibitionRemoved,
+    SubscriptionEnabled,
+    SubscriptionFaltered,
     SecretRotated,
     DeliverySucceeded,
     DeliveryFailed,

@@ -18,6 +18,7 @@ _FAILED = (
     notifier.DeliveryFailed,
     notifier.DeliveryDead,
     notifier.SubscriptionDisabled,
+    notifier.SubscriptionFaltered,
     approval.ReviewOverdue,
     audit.RecordSkipped,
 )

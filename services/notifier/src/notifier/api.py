@@ -15,12 +15,12 @@ from kit.auth import Principal
 from kit.db import Database
 from kit.problems import Problem
 from kit.web import Guard
-from notifier import views
+from notifier import endpoints, views
 from notifier.channels.webhook import body_of
 from notifier.commands import Commands
 from notifier.domain import Subscription
 from notifier.editing import Editing
-from notifier.filters import checked_filters
+from notifier.filters import asks_for_own, checked_filters
 from notifier.matching import Seen
 from notifier.preview import preview
 
@@ -112,6 +112,15 @@ class FilterErrors(BaseModel):
     detail: str
     event_id: str
     at: str
+
+
+class Health(BaseModel):
+    """How its endpoint fares: since when and how often in a row it has only failed, and until when nothing is sent
+    there, because it is ill or asked for that."""
+
+    failing_since: str | None
+    failures: int
+    held_until: str | None
 
 
 class SubscriptionDocument(BaseModel):
@@ -217,6 +226,11 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
         """Whose rows a list shows; None: everybody's."""
         return None if all_of(principal, workspace) else principal.subject
 
+    def may_ask(principal: Principal, types: tuple[str, ...], workspace: str, model: str) -> None:
+        """What is said of deliveries is said of everybody's: for those who manage the models."""
+        if asks_for_own(types):
+            guard.require(principal, Action.MANAGE, workspace, model)
+
     def theirs(principal: Principal, state: Subscription | None) -> Subscription:
         """Another's subscription is told apart from none by nothing."""
         if state is None or not (state.owner == principal.subject or all_of(principal, state.workspace)):
@@ -242,6 +256,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
     ) -> SubscriptionDocument:
         principal = await guard(request)
         guard.require(principal, Action.SUBSCRIBE, body.workspace, body.model)
+        may_ask(principal, body.types, body.workspace, body.model)
         audience = tuple([await _addressed(guard, name) for name in body.audience])
         made = await commands.subscribe(
             principal.subject,
@@ -311,6 +326,13 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
             state = theirs(principal, await views.subscription(tx, subscription_id))
             return SubscriptionDocument(**await views.told(tx, state))
 
+    @routes.get("/subscriptions/{subscription_id}/health")
+    async def get_health(request: Request, subscription_id: Name) -> Health:
+        principal = await guard(request)
+        await find(principal, subscription_id)
+        async with db.transaction() as tx:
+            return Health(**(await endpoints.health(tx, subscription_id)))
+
     @routes.patch("/subscriptions/{subscription_id}")
     async def edit_subscription(request: Request, subscription_id: Name, body: Edit) -> SubscriptionDocument:
         """Other filters, for the events that come from now on."""
@@ -318,11 +340,19 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
         state = await find(principal, subscription_id)
         changes = body.model_dump(include=body.model_fields_set)
         guard.require(principal, Action.SUBSCRIBE, state.workspace, changes.get("model", state.model))
+        may_ask(principal, changes.get("types", state.types), state.workspace, changes.get("model", state.model))
         if "audience" in changes:
             changes["audience"] = tuple([await _addressed(guard, name) for name in body.audience])
         if "cel" in changes:
             changes["cel"] = body.cel or None
         return SubscriptionDocument(**await editing.edit(subscription_id, principal.subject, changes))
+
+    @routes.post("/subscriptions/{subscription_id}/enable")
+    async def enable(request: Request, subscription_id: Name) -> SubscriptionDocument:
+        """One that was disabled is sent to again, from now on. What was missed can be replayed."""
+        principal = await guard(request)
+        await find(principal, subscription_id)
+        return SubscriptionDocument(**await editing.enable(subscription_id, principal.subject))
 
     @routes.post("/subscriptions/{subscription_id}/pause")
     async def pause(request: Request, subscription_id: Name) -> SubscriptionDocument:

@@ -18,6 +18,7 @@ from kit.outbox import Relay
 from kit.web import Guard, make_app
 from kit.webhooks import private_half
 from notifier import api, consumers, keys, quiet_api, unsubscribing
+from notifier.breaker import rates_of
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.others import AppriseSender
@@ -62,6 +63,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         vault,
         Schedule(settings.retry_seconds),
         wake,
+        rates=rates_of(settings.delivery_rates),
         concurrency=settings.delivery_concurrency,
         share=settings.delivery_concurrency_per_subscription,
         lease_seconds=settings.lease_seconds,

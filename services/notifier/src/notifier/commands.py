@@ -20,7 +20,7 @@ from kit.inbox import Inbox
 from kit.outbound import Guard
 from kit.problems import Problem
 from kit.webhooks import new_secret
-from notifier import queue, views
+from notifier import endpoints, queue, views
 from notifier.addresses import is_slack_channel
 from notifier.channels.pagerduty import USUAL_TYPES
 from notifier.destinations import Destinations, shown, types_in
@@ -115,6 +115,7 @@ class Commands:
                 order=order,
             )
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
+            await endpoints.register(tx, subscription_id, self._vault.fingerprint(f"{channel}\n{address}"))
             if not plain:
                 await self._keep(tx, subscription_id, "address", address)
             if channel is Channel.EMAIL:
@@ -134,11 +135,12 @@ class Commands:
         async with self._db.transaction() as tx:
             last = await self._log.lock(tx, stream_of(subscription_id))
             state = await views.subscription(tx, subscription_id)
-            if state is None or not state.active:
+            if state is None or state.status == "removed":
                 return
             removed = SubscriptionRemoved(subscription_id=subscription_id, removed_by=by)
             await self._append(tx, subscription_id, f"{state.workspace}/{state.model}", removed, by, last)
             await queue.close_down(tx, subscription_id)
+            await queue.forget(tx, subscription_id)
 
     async def reads(self, subscription_id: str, token: str) -> bool:
         """Whether somebody who shows the token of a mail reads the mailbox of a subscription that lives."""

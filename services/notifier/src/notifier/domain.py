@@ -15,6 +15,7 @@ from contracts.notifier import (
     SubscriptionChanged,
     SubscriptionCreated,
     SubscriptionDisabled,
+    SubscriptionEnabled,
     SubscriptionPaused,
     SubscriptionRemoved,
     SubscriptionResumed,
@@ -123,6 +124,8 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
         case SubscriptionDisabled.TYPE if state:
             reason = envelope.payload(SubscriptionDisabled).reason
             return replace(state, status="disabled", reason=reason, ended_at=envelope.time)
+        case SubscriptionEnabled.TYPE if state:
+            return replace(state, status="active", reason=None, ended_at=None)
     return state
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.notifier import SubscriptionChanged, SubscriptionPaused, SubscriptionResumed
+from contracts.notifier import SubscriptionChanged, SubscriptionEnabled, SubscriptionPaused, SubscriptionResumed
 from contracts.payload import Message
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
-from notifier import views
+from notifier import endpoints, views
 from notifier.destinations import types_in
 from notifier.domain import Subscription
 from notifier.filters import checked_filters
@@ -60,6 +60,24 @@ class Editing:
         resumed = SubscriptionResumed(subscription_id=subscription_id, resumed_by=by)
         return await self._switch(subscription_id, resumed, by, paused=False)
 
+    async def enable(self, subscription_id: str, by: str) -> Document:
+        """One that was disabled is sent to again, as if it had never failed: events that come from now on. What was
+        cancelled then, and what came meanwhile, can be replayed.
+
+        Raises:
+            Problem: 409 when it was removed.
+        """
+        async with self._db.transaction() as tx:
+            last = await self._log.lock(tx, stream_of(subscription_id))
+            state = await views.subscription(tx, subscription_id)
+            if state is None or state.status == "removed":
+                raise Problem(409, "subscription-ended", "the subscription was removed; make a new one")
+            if not state.active:
+                enabled = SubscriptionEnabled(subscription_id=subscription_id, enabled_by=by)
+                await self._append(tx, state, enabled, by, last)
+                await endpoints.refresh(tx, subscription_id)
+            return await self._told(tx, subscription_id)
+
     async def _switch(self, subscription_id: str, event: Message, by: str, *, paused: bool) -> Document:
         async with self._db.transaction() as tx:
             last = await self._log.lock(tx, stream_of(subscription_id))
@@ -71,7 +89,10 @@ class Editing:
     async def _living(self, tx: AsyncConnection, subscription_id: str) -> Subscription:
         state = await views.subscription(tx, subscription_id)
         if state is None or not state.active:
-            raise Problem(409, "subscription-ended", "the subscription has ended; make a new one")
+            says = (
+                "is disabled; enable it first" if state and state.status == "disabled" else "has ended; make a new one"
+            )
+            raise Problem(409, "subscription-ended", f"the subscription {says}")
         return state
 
     async def _append(self, tx: AsyncConnection, state: Subscription, event: Message, by: str, last: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from contracts.approval import EVENTS as APPROVAL_EVENTS
 from contracts.audience import ADDRESSING, strange_names
 from contracts.audit import SearchAlerted
+from contracts.notifier import DeliveryDead, SubscriptionDisabled, SubscriptionFaltered
 from contracts.registry import EVENTS as REGISTRY_EVENTS
 from contracts.registry import CommandRejected
 from kit.problems import Problem
@@ -18,6 +19,9 @@ from policy.expressions import ExpressionError
 KNOWN_TYPES = tuple(
     sorted(event.TYPE for event in (*REGISTRY_EVENTS, *APPROVAL_EVENTS, SearchAlerted) if event is not CommandRejected)
 )
+# About deliveries: they are told to those who ask for them by these names, never to a pattern that has them by chance.
+OWN_TYPES = (DeliveryDead.TYPE, SubscriptionDisabled.TYPE, SubscriptionFaltered.TYPE)
+OWN_PREFIXES = ("hallmark.delivery.", "hallmark.subscription.")
 LOOKS_AT = ", ".join(VARIABLES)
 
 
@@ -27,6 +31,11 @@ class Filters:
     audience: tuple[str, ...]
     stages: tuple[str, ...]
     cel: str | None
+
+
+def asks_for_own(types: tuple[str, ...]) -> bool:
+    """Whether a pattern is about deliveries and subscriptions, whoever's they are."""
+    return any(pattern.startswith(OWN_PREFIXES) for pattern in types)
 
 
 def checked_filters(
@@ -42,7 +51,7 @@ def checked_filters(
     if strange := strange_names(audience):
         says = "write group:NAME, user:NAME, service:NAME or channel:NAME"
         raise Problem(422, "unknown-recipient", f"no event is addressed to {', '.join(strange)}; {says}")
-    check_types(types)
+    check_types(types, (*KNOWN_TYPES, *OWN_TYPES))
     if audience and (mute := unknown_types(types, ADDRESSING)):
         known = ", ".join(sorted(ADDRESSING))
         raise Problem(422, "type-not-addressed", f"{', '.join(mute)} is addressed to nobody; with names: {known}")
@@ -50,11 +59,11 @@ def checked_filters(
     return Filters(types, audience, tuple(dict.fromkeys(stages)), cel)
 
 
-def check_types(types: Sequence[str]) -> None:
+def check_types(types: Sequence[str], known: Sequence[str] = KNOWN_TYPES) -> None:
     """Raises Problem 422 when no event can match."""
-    if strange := unknown_types(types, KNOWN_TYPES):
-        known = ", ".join(KNOWN_TYPES)
-        raise Problem(422, "unknown-type", f"no event is called {', '.join(strange)}; known are {known}")
+    if strange := unknown_types(types, known):
+        says = f"no event is called {', '.join(strange)}; known are {', '.join(known)}"
+        raise Problem(422, "unknown-type", says)
 
 
 def check_expression(cel: str | None) -> None:

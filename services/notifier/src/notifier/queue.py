@@ -7,6 +7,7 @@ Locks are taken in one order, so that nobody waits in a circle: streams, subscri
 kind in the order of their names.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
 from contracts.notifier import Order
-from notifier import views
+from notifier import endpoints, views
+from notifier.breaker import Rate
 from notifier.domain import Subscription, delivery_id
 from notifier.matching import Seen
 from notifier.reminders import cancel_key
@@ -32,21 +34,32 @@ ACTOR = "hallmark/notifier"
 # no more than `share` lanes of it are looked at (and those that are under way).
 DUE = sa.text(
     """
-    select l.subscription_id, l.lane
+    select l.subscription_id, l.lane, e.endpoint, e.probe_at is not null as probe, s.channel
     from notifier.subscription s
+    left join notifier.target g using (subscription_id)
+    left join notifier.endpoint e using (endpoint)
+    left join unnest(:channels, :rates, :bursts) r (channel, rate, burst) on r.channel = s.channel
     left join unnest(:busy_ids, :busy_counts) busy (subscription_id, count) using (subscription_id)
     cross join lateral (
       select q.subscription_id, q.lane, q.due_at from notifier.lane q
       where q.subscription_id = s.subscription_id and q.due_at <= now()
         and (q.leased_until is null or q.leased_until <= now())
-      order by q.due_at limit greatest(:share - coalesce(busy.count, 0), 0)
+      order by q.due_at limit greatest(least(
+        :share - coalesce(busy.count, 0),
+        case when e.probe_at is not null then 1 end,
+        floor(least(r.burst, e.tokens + r.rate * extract(epoch from now() - e.refilled_at)))::int
+      ), 0)
       for update skip locked
     ) l
     where s.status = 'active' and not s.paused
+      and (e.probe_at is null or e.probe_at <= now()) and (e.paused_until is null or e.paused_until <= now())
     order by l.due_at limit :free
     """
 ).bindparams(
     sa.bindparam("busy_ids", type_=ARRAY(sa.Text)),
+    sa.bindparam("channels", type_=ARRAY(sa.Text)),
+    sa.bindparam("rates", type_=ARRAY(sa.Float)),
+    sa.bindparam("bursts", type_=ARRAY(sa.Float)),
     sa.bindparam("busy_counts", type_=ARRAY(sa.Integer)),
     sa.bindparam("share", type_=sa.Integer),
 )
@@ -87,6 +100,7 @@ class Lease:
     envelope: Envelope
     attempt: int
     tries: int
+    probe: bool
     secrets: Mapping[str, bytes] = field(repr=False)
 
 
@@ -192,20 +206,50 @@ def _held(held: Held | None) -> dict[str, Any]:
     return {"status": held.status, "open": False, "closed_at": closed, "held_by": held.by}
 
 
-async def lease(tx: AsyncConnection, *, free: int, share: int, busy: Mapping[str, int], seconds: float) -> list[Lease]:
+async def lease(
+    tx: AsyncConnection,
+    *,
+    free: int,
+    share: int,
+    busy: Mapping[str, int],
+    seconds: float,
+    rates: Mapping[str, Rate] = MappingProxyType({}),
+) -> list[Lease]:
     """Takes due deliveries for `seconds` and writes down that a try begins.
 
-    `free` is how many at most, `share` how many per subscription, `busy` how many this worker has under way.
+    `free` is how many at most, `share` how many per subscription, `busy` how many this worker has under way, `rates`
+    how fast an endpoint of a channel is sent to.
     """
-    values = {"busy_ids": list(busy), "busy_counts": list(busy.values()), "share": share, "free": free}
-    due = (await tx.execute(DUE, values)).all()
+    values: dict[str, Any] = {"busy_ids": list(busy), "busy_counts": list(busy.values()), "share": share, "free": free}
+    values |= {"channels": list(rates), "rates": [rate.per_second for rate in rates.values()]}
+    values |= {"bursts": [rate.burst for rate in rates.values()]}
+    due = await _granted(tx, (await tx.execute(DUE, values)).all(), rates, seconds)
     if not due:
         return []
     lanes = {"ids": [row.subscription_id for row in due], "lanes": [row.lane for row in due], "seconds": seconds}
-    return await _load(tx, (await tx.execute(TAKE, lanes)).all())
+    probes = {(row.subscription_id, row.lane) for row in due if row.probe}
+    return await _load(tx, (await tx.execute(TAKE, lanes)).all(), probes)
 
 
-async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
+async def _granted(tx: AsyncConnection, due: Sequence[Any], rates: Mapping[str, Rate], seconds: float) -> list[Any]:
+    """Without those for which another worker was quicker to take the token, or the probe."""
+    wanted, own = Counter[str](), dict[str, Rate]()
+    for row in due:
+        if row.endpoint is not None and (row.probe or row.channel in rates):
+            wanted[row.endpoint] += 1
+            own |= {row.endpoint: rates[row.channel]} if row.channel in rates else {}
+    left = await endpoints.grant(tx, wanted, own, seconds) if wanted else {}
+    kept = []
+    for row in due:
+        if row.endpoint in left:
+            if left[row.endpoint] <= 0:
+                continue
+            left[row.endpoint] -= 1
+        kept.append(row)
+    return kept
+
+
+async def _load(tx: AsyncConnection, taken: Sequence[Any], probes: Collection[tuple[str, str]]) -> list[Lease]:
     """What the senders need of the rows just leased."""
     of, secret = t(SubscriptionRow), t(SecretRow)
     wanted = {row.subscription_id for row in taken}
@@ -225,6 +269,7 @@ async def _load(tx: AsyncConnection, taken: Sequence[Any]) -> list[Lease]:
             envelope=views.envelope_of(row),
             attempt=row.attempts,
             tries=row.tries,
+            probe=(row.subscription_id, row.lane) in probes,
             secrets=secrets[row.subscription_id],
         )
         for row in taken
@@ -302,9 +347,8 @@ SETTLE_LANES = sa.text(
 
 
 async def close_down(tx: AsyncConnection, subscription_id: str) -> None:
-    """What waits for an ended subscription is cancelled (a try under way still records how it ended), and its secrets
-    are forgotten."""
-    delivery, lane, secret = t(DeliveryRow), t(LaneRow), t(SecretRow)
+    """What waits for an ended subscription is cancelled; a try under way still records how it ended."""
+    delivery, lane = t(DeliveryRow), t(LaneRow)
     mine = lane.c.subscription_id == subscription_id
     await tx.execute(sa.select(lane.c.lane).where(mine).order_by(lane.c.lane).with_for_update())
     await tx.execute(
@@ -313,7 +357,13 @@ async def close_down(tx: AsyncConnection, subscription_id: str) -> None:
         .values(status="cancelled", open=False, closed_at=sa.func.now())
     )
     await tx.execute(sa.delete(lane).where(mine))
+
+
+async def forget(tx: AsyncConnection, subscription_id: str) -> None:
+    """Its secrets, and where it led; after this it cannot be enabled again."""
+    secret = t(SecretRow)
     await tx.execute(sa.delete(secret).where(secret.c.subscription_id == subscription_id))
+    await endpoints.forget(tx, subscription_id)
 
 
 async def backlog(tx: AsyncConnection) -> tuple[int, float]:

@@ -13,13 +13,17 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
-from contracts.notifier import SubscriptionDisabled
+from contracts.notifier import SubscriptionDisabled, SubscriptionFaltered
+from contracts.payload import Message
 from kit.events import Cause, EventLog, New
-from notifier import queue, views
+from notifier import endpoints, queue, views
 from notifier.domain import evolve
+from notifier.endpoints import Heard
+from notifier.health import SPAN, Health
 from notifier.queue import ACTOR, Lease
 from notifier.retrying import Next, Outcome, Schedule, Try, Verdict, decide
 from notifier.tables import DeliveryRow, SubscriptionRow
+from notifier.telling import tell
 from notifier.views import stream_of, t
 
 STAMP = sa.DateTime(timezone=True)
@@ -91,20 +95,21 @@ async def record(
     mine = [done for done in batch if stream_of(done.subscription_id) in lasts]
     if not mine:
         return []
+    at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
     await _note(tx, mine)
-    ending = {d.subscription_id for d in mine if d.outcome.disable or d.outcome.verdict is Verdict.GONE}
-    if ending:
-        of = t(SubscriptionRow)
-        rows = sa.select(of.c.subscription_id).where(of.c.subscription_id.in_(ending))
-        await tx.execute(rows.order_by(of.c.subscription_id).with_for_update())
+    await _lock_ending(tx, mine, at)
     await queue.lock_lanes(tx, [(done.subscription_id, done.lease.lane) for done in mine])
     held = await _held(tx, mine)
     over = await _over(tx, held)
-    at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
+    if not held:
+        return [Recorded(done, None) for done in mine]
+    heard = [_heard(done) for done in held]
+    healths = await endpoints.note_health(tx, heard, at)
     states = await views.some(tx, {done.subscription_id for done in held})
-    found, news = dict[tuple[UUID, int], Next](), list[Envelope]()
+    found, news = dict[tuple[UUID, int], Next](), list[tuple[Envelope, Envelope]]()
     for done in held:
-        stream, state = stream_of(done.subscription_id), states.get(done.subscription_id)
+        name, source = done.subscription_id, done.lease.envelope
+        state = states.get(name)
         own = state and state.retry_seconds
         active = state is not None and state.active
         follows = decide(
@@ -116,25 +121,60 @@ async def record(
             active=active,
             needed=done.lease.delivery_id not in over,
         )
+        events = list(follows.events)
+        if active and follows.status != "succeeded" and SubscriptionDisabled.TYPE not in {e.TYPE for e in events}:
+            events += _of_health(done, healths.pop(name, None), at)
         found[done.lease.delivery_id, done.lease.attempt] = follows
-        source = done.lease.envelope
-        cause = Cause(actor=ACTOR, correlationid=source.correlationid, causationid=source.id)
-        said = log.envelopes(stream, lasts[stream], [New(event, source.subject) for event in follows.events], cause)
-        lasts[stream] += len(said)
-        news += said
-        for envelope in said:
-            state = evolve(state, envelope)
-        if state is not None:
-            states[done.subscription_id] = state
-    if held:
-        await _close(tx, found)
-        await queue.settle_lanes(tx, [(done.subscription_id, done.lease.lane) for done in held])
-        await log.append_all(tx, news)
-        for envelope in news:
-            await views.project(tx, envelope)
-            if envelope.type == SubscriptionDisabled.TYPE:
-                await queue.close_down(tx, envelope.key.removeprefix("subscription:"))
+        cause, stream = Cause(actor=ACTOR, correlationid=source.correlationid, causationid=source.id), stream_of(name)
+        for envelope in log.envelopes(stream, lasts[stream], [New(event, source.subject) for event in events], cause):
+            lasts[stream] += 1
+            news.append((envelope, source))
+            if (after := evolve(state, envelope)) is not None:
+                states[name] = state = after
+    await _close(tx, found)
+    await queue.settle_lanes(tx, [(done.subscription_id, done.lease.lane) for done in held])
+    await log.append_all(tx, [envelope for envelope, _ in news])
+    for envelope, _ in news:
+        await views.project(tx, envelope)
+        if envelope.type == SubscriptionDisabled.TYPE:
+            await queue.close_down(tx, envelope.key.removeprefix("subscription:"))
+    await endpoints.note_breakers(tx, heard, at)
+    await tell(tx, news)
     return [Recorded(done, found.get((done.lease.delivery_id, done.lease.attempt))) for done in mine]
+
+
+async def _lock_ending(tx: AsyncConnection, batch: Sequence[Done], at: datetime) -> None:
+    """Subscriptions that may be disabled: before their lanes, since who adds a delivery takes both in this order."""
+    ending = {d.subscription_id for d in batch if d.outcome.disable or d.outcome.verdict is Verdict.GONE}
+    ending |= await endpoints.failing(tx, [_heard(done) for done in batch], at)
+    if ending:
+        of = t(SubscriptionRow)
+        rows = sa.select(of.c.subscription_id).where(of.c.subscription_id.in_(ending))
+        await tx.execute(rows.order_by(of.c.subscription_id).with_for_update())
+
+
+def _of_health(done: Done, health: Health | None, at: datetime) -> list[Message]:
+    """What is said of a subscription that has known failures only, for long."""
+    if health is None or health.failing_since is None:
+        return []
+    if health.lapsed(at):
+        why = f"only failures since {health.failing_since:%Y-%m-%d %H:%M} UTC; the last: {done.outcome.detail}"
+        return [SubscriptionDisabled(subscription_id=done.subscription_id, reason=why)]
+    step = health.step(at)
+    assert step is not None
+    return [
+        SubscriptionFaltered(
+            subscription_id=done.subscription_id,
+            percent=step,
+            since=health.failing_since,
+            disables_at=health.failing_since + SPAN,
+            detail=done.outcome.detail,
+        )
+    ]
+
+
+def _heard(done: Done) -> Heard:
+    return Heard(done.subscription_id, done.outcome, done.lease.probe)
 
 
 def _try(done: Done) -> Try:

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from kit.settings import Settings
+from notifier.breaker import rates_of
 
 MINUTE, HOUR = 60, 3600
 Seconds = Annotated[float, Field(gt=0)]
@@ -55,6 +56,9 @@ class NotifierSettings(Settings):
     # A file of 32 bytes or more; without it the secrets of subscriptions are stored in clear.
     secret_key: Path | None = None
 
+    # How fast one endpoint of a channel is sent to; channels that are not named are sent to as fast as they take it.
+    delivery_rates: str = "slack=1/s,pagerduty=120/min"
+
     send_timeout_seconds: Seconds = 15
     lease_seconds: Annotated[float, Field(ge=1)] = 45
     delivery_poll_seconds: Seconds = 1
@@ -66,6 +70,12 @@ class NotifierSettings(Settings):
     def _longer_than_a_try(cls, value: float, others: ValidationInfo) -> float:
         if value <= others.data.get("send_timeout_seconds", 0):
             raise ValueError("must be more than HALLMARK_SEND_TIMEOUT_SECONDS")
+        return value
+
+    @field_validator("delivery_rates")
+    @classmethod
+    def _rates(cls, value: str) -> str:
+        rates_of(value)
         return value
 
     @field_validator("retry_seconds", "webhook_allow", "apprise_schemes", mode="before")

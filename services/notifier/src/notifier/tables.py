@@ -3,7 +3,8 @@
 `subscription`, `silence` and `inhibition` are views: folds of the events. The others are operational: `delivery`,
 `lane`, `alarm` and `attempt` are timers and a log of tries (their outcomes are events, their due times are not),
 `source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells owners of
-filters that fail, and `secret` holds what no event may hold.
+filters that fail, and `secret` holds what no event may hold. `endpoint` and
+`target` say how the addresses fare.
 """
 
 from datetime import datetime
@@ -131,6 +132,34 @@ class SecretRow(Table, table=True):
     name: str = Field(primary_key=True)
     value: bytes
     until: datetime | None = Field(default=None, sa_column=timestamp())
+
+
+class EndpointRow(Table, table=True):
+    """An address that deliveries go to, of one subscription or several. Its name is a keyed digest of the address. It
+    is ill while `probe_at` is set, and has asked for peace `paused_until` then."""
+
+    __tablename__ = "endpoint"
+
+    endpoint: str = Field(primary_key=True)
+    slots: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False, server_default=sa.text("'[]'")))
+    probe_at: datetime | None = Field(sa_column=timestamp())
+    probes: int = Field(sa_column=sa.Column(sa.Integer, nullable=False, server_default=sa.text("0")))
+    paused_until: datetime | None = Field(sa_column=timestamp())
+    tokens: float = Field(sa_column=sa.Column(sa.Float, nullable=False, server_default=sa.text("1")))
+    refilled_at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
+
+
+class TargetRow(Table, table=True):
+    """Where a subscription leads, and since when it has known failures only."""
+
+    __tablename__ = "target"
+    __table_args__ = (sa.Index("ix_target_endpoint", "endpoint"),)
+
+    subscription_id: str = Field(primary_key=True)
+    endpoint: str
+    failing_since: datetime | None = Field(sa_column=timestamp())
+    failures: int = Field(sa_column=sa.Column(sa.Integer, nullable=False, server_default=sa.text("0")))
+    told: int = Field(sa_column=sa.Column(sa.Integer, nullable=False, server_default=sa.text("0")))
 
 
 class SourceEventRow(Table, table=True):

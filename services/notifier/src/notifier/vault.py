@@ -1,5 +1,6 @@
 """Secrets of subscriptions: sealed with AES-256-GCM when the operator gives a key file."""
 
+import hmac
 import os
 from pathlib import Path
 
@@ -21,7 +22,8 @@ class Vault:
     """The first byte of what it stores says whether the rest is sealed, so a key can be introduced later."""
 
     def __init__(self, key: bytes | None) -> None:
-        self._aead = AESGCM(HKDF(SHA256(), 32, None, b"hallmark notifier secrets").derive(key)) if key else None
+        self._naming = _derived(key or b"", b"hallmark notifier endpoints")
+        self._aead = AESGCM(_derived(key, b"hallmark notifier secrets")) if key else None
 
     @classmethod
     def load(cls, path: Path | None) -> "Vault":
@@ -40,6 +42,10 @@ class Vault:
     def sealing(self) -> bool:
         return self._aead is not None
 
+    def fingerprint(self, text: str) -> str:
+        """A digest that tells the same text again; with a key nobody else can find out what the text was."""
+        return hmac.digest(self._naming, text.encode(), "sha256").hex()
+
     def store(self, subscription_id: str, name: str, secret: str) -> bytes:
         if self._aead is None:
             return CLEAR + secret.encode()
@@ -57,6 +63,10 @@ class Vault:
             return self._aead.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], _bound(subscription_id, name)).decode()
         except InvalidTag as error:
             raise VaultError("a secret was sealed with another key than HALLMARK_SECRET_KEY") from error
+
+
+def _derived(key: bytes, purpose: bytes) -> bytes:
+    return HKDF(SHA256(), 32, None, purpose).derive(key)
 
 
 def _bound(subscription_id: str, name: str) -> bytes:

@@ -16,6 +16,7 @@ from contracts.notifier import (
     SubscriptionChanged,
     SubscriptionCreated,
     SubscriptionDisabled,
+    SubscriptionEnabled,
     SubscriptionPaused,
     SubscriptionRemoved,
     SubscriptionResumed,
@@ -35,6 +36,7 @@ _FOLDED = {
     SubscriptionResumed.TYPE,
     SubscriptionRemoved.TYPE,
     SubscriptionDisabled.TYPE,
+    SubscriptionEnabled.TYPE,
 }
 
 
@@ -103,9 +105,12 @@ def envelope_of(row: Any) -> Envelope:
 async def past_events(
     tx: AsyncConnection, workspace: str, *, before: int | None, limit: int
 ) -> list[tuple[int, Envelope]]:
-    """Events of a workspace, and of none, newest first, each with its position."""
+    """Events of a workspace, and of none, newest first, each with its position. What the notifier told of itself is for
+    those who were told."""
     table = t(SourceEventRow)
     query = sa.select(table).where(sa.or_(table.c.workspace == workspace, table.c.workspace.is_(None)))
+    query = query.where(~table.c.type.startswith("hallmark.delivery."))
+    query = query.where(~table.c.type.startswith("hallmark.subscription."))
     query = query.where(table.c.position < before) if before is not None else query
     rows = await tx.execute(query.order_by(table.c.position.desc()).limit(limit))
     return [(row.position, envelope_of(row)) for row in rows]

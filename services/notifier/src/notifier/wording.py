@@ -13,6 +13,7 @@ from contracts.registry import (
 )
 from notifier.approval_words import about_of, of_approval, until
 from notifier.notices import Notice, criteria_lines, goal, names_of, one_line
+from notifier.own_words import of_own
 from notifier.people_words import of_people
 from notifier.registry_words import of_registry
 
@@ -56,7 +57,12 @@ def words(event: Message, envelope: Envelope) -> Notice:
                     ("First matches", ", ".join(map(str, event.indexes))),
                 ),
             )
-    told = of_registry(event, envelope) or of_approval(event, envelope) or of_people(event, envelope)
+    told = (
+        of_registry(event, envelope)
+        or of_approval(event, envelope)
+        or of_people(event, envelope)
+        or of_own(event, envelope)
+    )
     return told or Notice(f"{about_of(envelope)}: {envelope.type}")
 
 

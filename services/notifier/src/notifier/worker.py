@@ -9,6 +9,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -17,7 +18,8 @@ from contracts.notifier import Channel
 from kit.db import Database
 from kit.errors import is_transient
 from kit.events import EventLog
-from notifier import queue
+from notifier import endpoints, queue
+from notifier.breaker import Rate
 from notifier.channels import Parcel, Sender
 from notifier.queue import Lease
 from notifier.recording import Done, Recorded, record
@@ -34,6 +36,8 @@ Ended = tuple[Done, "asyncio.Future[None]"]
 BATCH = 200
 # Until a stream that another transaction holds is looked at again.
 HELD_PAUSE = 0.02
+HELD = Gauge("hallmark_endpoints_held", "Endpoints that are left in peace because they are ill")
+DEAD = Counter("hallmark_deliveries_dead_total", "Deliveries given up")
 RECORD_PAUSES = (0.05, 0.2, 1.0, 2.0, 4.0, 8.0)
 BACKLOG_EVERY_SECONDS = 5.0
 
@@ -48,6 +52,7 @@ class Worker:
         schedule: Schedule,
         wake: asyncio.Event,
         *,
+        rates: Mapping[str, Rate] = MappingProxyType({}),
         concurrency: int = 16,
         share: int = 4,
         lease_seconds: float = 45,
@@ -55,7 +60,7 @@ class Worker:
         graceful_seconds: float = 10,
     ) -> None:
         self._db, self._log, self._senders, self._vault = db, log_, senders, vault
-        self._schedule, self._wake = schedule, wake
+        self._schedule, self._wake, self._rates = schedule, wake, rates
         self._concurrency, self._share = concurrency, share
         self._lease_seconds, self._poll, self._graceful = lease_seconds, poll_seconds, graceful_seconds
         self._running: dict[asyncio.Task[None], str] = {}
@@ -92,7 +97,9 @@ class Worker:
             return
         busy = Tally(self._running.values())
         async with self._db.transaction() as tx:
-            leases = await queue.lease(tx, free=free, share=self._share, busy=busy, seconds=self._lease_seconds)
+            leases = await queue.lease(
+                tx, free=free, share=self._share, busy=busy, seconds=self._lease_seconds, rates=self._rates
+            )
         for lease in leases:
             task = asyncio.create_task(self._deliver(lease))
             self._running[task] = lease.subscription.subscription_id
@@ -163,6 +170,7 @@ class Worker:
             return []
         for found in recorded:
             lease, outcome = found.done.lease, found.done.outcome
+            DEAD.inc(found.follows is not None and found.follows.status == "dead")
             log.info(
                 "delivery tried",
                 delivery_id=str(lease.delivery_id),
@@ -193,6 +201,7 @@ class Worker:
         if time.monotonic() - self._measured >= BACKLOG_EVERY_SECONDS:
             async with self._db.transaction() as tx:
                 count, age = await queue.backlog(tx)
+                HELD.set(await endpoints.held(tx))
             OPEN.set(count)
             AGE.set(age)
             self._measured = time.monotonic()

@@ -166,6 +166,14 @@ def pause(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Js
     emit(as_json, changed, lambda: out.print(f"paused: {changed.subscription_id}", markup=False))
 
 
+@app.command(epilog=example("hallmark notify enable 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def enable(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Json = False) -> None:
+    """Send to a disabled subscription again."""
+    with client(ctx) as hallmark:
+        changed = hallmark.enable_subscription(subscription_id)
+    emit(as_json, changed, lambda: out.print(f"enabled: {changed.subscription_id}", markup=False))
+
+
 @app.command(epilog=example("hallmark notify resume 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
 def resume(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Json = False) -> None:
     """Send again, first what was kept."""

@@ -41,6 +41,16 @@ def _(m: notifier.SecretRotated) -> str:
 
 
 @say.register
+def _(m: notifier.SubscriptionEnabled) -> str:
+    return f"{m.enabled_by} enabled the subscription {m.subscription_id} again"
+
+
+@say.register
+def _(m: notifier.SubscriptionFaltered) -> str:
+    return f"The subscription {m.subscription_id} has only failed since {m.since:%Y-%m-%d %H:%M} UTC: {m.detail}"
+
+
+@say.register
 def _(m: notifier.DeliverySucceeded) -> str:
     return f"{m.event_type} was delivered to the subscription {m.subscription_id} at try {m.attempt}"
 

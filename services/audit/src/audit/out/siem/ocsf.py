@@ -65,6 +65,7 @@ _ENTITIES: dict[type[Message], tuple[int, int]] = {
     notifier.InhibitionCreated: (CREATE, LOW),
     notifier.InhibitionRemoved: (DELETE, INFORMATIONAL),
     notifier.SubscriptionDisabled: (_DISABLE, LOW),
+    notifier.SubscriptionEnabled: (UPDATE, LOW),
 }
 # What is asked for, answered and decided: calls of an API. Everything that is not named is one too.
 _CALLS: dict[type[Message], tuple[int, int, int]] = {
@@ -76,6 +77,7 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     approval.ReviewOverdue: (UPDATE, HIGH, FAILURE),
     approval.RevocationOrdered: (CREATE, HIGH, SUCCESS),
     approval.ApprovalLapsed: (UPDATE, MEDIUM, FAILURE),
+    notifier.SubscriptionFaltered: (OTHER, LOW, FAILURE),
     notifier.DeliveryFailed: (OTHER, LOW, FAILURE),
     notifier.DeliveryDead: (OTHER, MEDIUM, FAILURE),
     audit.CheckpointPublished: (CREATE, INFORMATIONAL, SUCCESS),
