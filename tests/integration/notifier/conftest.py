@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -19,7 +20,7 @@ from fastapi import FastAPI
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
-from contracts.envelope import Envelope
+from contracts.envelope import Envelope, now
 from contracts.notifier import Channel
 from contracts.registry import StageChanged
 from contracts.topics import NOTIFIER_EVENTS
@@ -31,6 +32,7 @@ from kit.migrations import migrate
 from kit.outbound import Guard
 from notifier import app, consumers, queue, views
 from notifier.app import build as notifier_build
+from notifier.bundles import Bundler
 from notifier.commands import Commands
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
@@ -142,6 +144,10 @@ class Rig:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def bundled(self, *, later: timedelta = timedelta(0)) -> int:
+        """Sends the messages about many events that are due `later` from now; gives how many were looked at."""
+        return await Bundler(self.db, self.log, asyncio.Event(), clock=lambda: now() + later).once()
 
     def event(self, model: str = "churn", version: int = 2, **changed: Any) -> Envelope:
         stream = f"default/{model}"

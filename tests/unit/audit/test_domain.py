@@ -62,6 +62,12 @@ FOUND: dict[str, Any] = {**SEARCH, "first": 7, "until": 40, "matches": 3, "index
 HUSHED: dict[str, Any] = {"workspace": "default", "author": "ana", "comment": "maintenance"}
 QUIET: list[tuple[Message, list[str]]] = [
     (
+        notifier.GroupComposed(
+            subscription_id="s", labels="model fraud", count=7, first_at=AT, last_at=AT, kinds={"x": 7}, newest=()
+        ),
+        ["about 7 events of model fraud", "subscription s"],
+    ),
+    (
         notifier.SilenceCreated(
             silence_id="x", types=("hallmark.vote.*",), model="fraud", owner="ana", starts_at=AT, ends_at=AT, **HUSHED
         ),

@@ -1,6 +1,6 @@
 """Notifications: who hears of what, where, and what was sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
@@ -30,6 +30,7 @@ class Notifications(Connection):
         cel: str | None = None,
         retry_seconds: Sequence[float] = (),
         order: Literal["fifo", "any"] = "fifo",
+        bundling: Mapping[str, Any] | None = None,
     ) -> Subscription:
         """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
 
@@ -37,13 +38,16 @@ class Notifications(Connection):
         `channel:ml`) only what addresses one of these names comes, of any type by default. With `stages` only what
         enters or leaves one of these comes, with `cel` only what this expression holds for. `retry_seconds` are the
         pauses after failed tries, instead of the service's own; with the order `any` an event that fails does not hold
-        up the later ones of its model. `format`: what a webhook's body looks like.
+        up the later ones of its model. `format`: what a webhook's body looks like. `bundling`: events go out together,
+        in groups (`{"mode": "grouped", "by": ["model"]}`) or in a digest (`{"mode": "digest", "at": "09:00", "zone":
+        "Europe/Berlin"}`).
         """
         body: dict[str, Any] = {"channel": channel, "address": address, **self._filter(types, model, audience)}
         body |= _narrower(stages, cel) | ({"secret": secret} if secret else {})
         body |= {"format": format} if format != "cloudevents" else {}
         body |= {"retry_seconds": list(retry_seconds)} if retry_seconds else {}
         body |= {"order": order} if order != "fifo" else {}
+        body |= {"bundling": dict(bundling)} if bundling else {}
         return read(Subscription, self._post("notifier", PATH, body))
 
     def preview_subscription(
@@ -72,8 +76,10 @@ class Notifications(Connection):
 
     def edit_subscription(self, subscription_id: str, **changes: Any) -> Subscription:
         """Other filters for the events that come from now on: `types`, `model`, `audience`, `stages`, `cel`. An empty
-        list or text takes a filter away; what is left out stays."""
-        return read(Subscription, self._patch("notifier", _of(subscription_id), changes))
+        list or text takes a filter away; what is left out stays. `bundling` as in `subscribe`; None: each goes out
+        alone."""
+        body = changes | ({"bundling": {"mode": "alone"}} if changes.get("bundling", "") is None else {})
+        return read(Subscription, self._patch("notifier", _of(subscription_id), body))
 
     def pause_subscription(self, subscription_id: str) -> Subscription:
         """Nothing is sent any more; what comes is kept until it is resumed."""
@@ -163,8 +169,12 @@ class Notifications(Connection):
 
     # -- deliveries ----------------------------------------------------------------------------------------------
 
-    def deliveries(self, subscription_id: str | None = None, status: str | None = None) -> Iterator[dict[str, Any]]:
-        for item in self._pages("notifier", "/v1/deliveries", _Any, subscription=subscription_id, status=status):
+    def deliveries(
+        self, subscription_id: str | None = None, status: str | None = None, message: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """`message`: a delivery that told of many events; theirs are listed."""
+        chosen = {"subscription": subscription_id, "status": status, "held_by": message}
+        for item in self._pages("notifier", "/v1/deliveries", _Any, **chosen):
             yield item.model_dump(mode="json")
 
 

@@ -276,6 +276,7 @@ class Subscription(Result):
     status: str | None = None
     reason: str | None = None
     filter_errors: dict[str, Any] | None = None
+    bundling: dict[str, Any] | None = None
 
 
 class Silence(Result):

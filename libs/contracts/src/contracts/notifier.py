@@ -39,6 +39,34 @@ Pause = Annotated[float, Field(gt=0, le=24 * 3600)]
 Pauses = Annotated[tuple[Pause, ...], Field(min_length=1, max_length=30)]
 # What events have in common, where they are grouped or hush one another.
 Label = Literal["workspace", "model", "version", "type", "request"]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Grouped(Payload):
+    """Events that have the labels `by` in common go out in one message: the first one `wait_seconds` after it came, so
+    that others can join it, what comes later every `interval_seconds`. With `request` among the labels, a request that
+    is still open is told of again after `repeat_seconds` without news."""
+
+    mode: Literal["grouped"] = "grouped"
+    by: Annotated[tuple[Label, ...], Field(max_length=5)] = ()
+    wait_seconds: Annotated[int, Field(ge=0, le=24 * 3600)] = 30
+    interval_seconds: Annotated[int, Field(ge=1, le=7 * 24 * 3600)] = 300
+    repeat_seconds: Annotated[int, Field(ge=60, le=30 * 24 * 3600)] = 4 * 3600
+
+
+class Digest(Payload):
+    """All events go out in one message a day, or a week, when a clock in `zone` (IANA) shows `at`. An event after
+    `first_at_once_seconds` of quiet goes out at once, and the digest has what follows it."""
+
+    mode: Literal["digest"] = "digest"
+    every: Literal["day", "week"] = "day"
+    at: Annotated[str, StringConstraints(pattern=r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]$")] = "09:00"
+    weekday: Weekday = "mon"
+    zone: Line = "UTC"
+    first_at_once_seconds: Annotated[int, Field(ge=60, le=7 * 24 * 3600)] | None = None
+
+
+Bundling = Annotated[Grouped | Digest, Field(discriminator="mode")]
 Cel = Annotated[str, StringConstraints(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 
 
@@ -64,10 +92,11 @@ class SubscriptionCreated(Message):
     stages: tuple[Line, ...] = ()
     cel: Cel | None = None
     order: Order = Order.FIFO
+    bundling: Bundling | None = None
 
 
 class SubscriptionChanged(Message):
-    """The filters it has from now on, all of them."""
+    """The filters it has from now on, all of them, and whether events go out together."""
 
     TYPE: ClassVar[str] = "hallmark.subscription.changed.v1"
     subscription_id: Identifier
@@ -77,6 +106,7 @@ class SubscriptionChanged(Message):
     audience: tuple[Line, ...] = ()
     stages: tuple[Line, ...] = ()
     cel: Cel | None = None
+    bundling: Bundling | None = None
 
 
 class SubscriptionPaused(Message):
@@ -114,6 +144,33 @@ class SecretRotated(Message):
     subscription_id: Identifier
     rotated_by: Line
     former_until: AwareDatetime | None = None
+
+
+class Told(Payload):
+    """An event that a message shows."""
+
+    event_id: Identifier
+    type: Line
+    subject: Line
+    at: AwareDatetime
+    headline: Line
+
+
+class GroupComposed(Message):
+    """One message about `count` events with these labels in common: how many of which kind, and the newest.
+
+    `repeats`: nothing is new, but the request that it is about is still open.
+    """
+
+    TYPE: ClassVar[str] = "hallmark.group.composed.v1"
+    subscription_id: Identifier
+    labels: Text = ""
+    count: Annotated[int, Field(ge=1)]
+    first_at: AwareDatetime
+    last_at: AwareDatetime
+    kinds: dict[Line, int]
+    newest: tuple[Told, ...]
+    repeats: bool = False
 
 
 class SilenceCreated(Message):
@@ -218,6 +275,7 @@ EVENTS = (
     SubscriptionResumed,
     SubscriptionRemoved,
     SubscriptionDisabled,
+    GroupComposed,
     SilenceCreated,
     SilenceExpired,
     InhibitionCreated,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.access import Action, Role
 from contracts.audience import user
-from contracts.notifier import Cel, Channel, Format, Order, Pauses
+from contracts.notifier import Bundling, Cel, Channel, Format, Order, Pauses
 from contracts.payload import Line, Target, Workspace
 from kit.auth import Principal
 from kit.db import Database
@@ -32,7 +32,7 @@ Cursor = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 State = Literal["active", "paused", "removed", "disabled"]
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-Status = Literal["pending", "succeeded", "dead", "cancelled", "silenced", "inhibited"]
+Status = Literal["pending", "succeeded", "dead", "cancelled", "silenced", "inhibited", "waiting", "grouped"]
 
 
 class Filter(BaseModel):
@@ -57,7 +57,8 @@ class NewSubscription(Filter):
     """`secret` (whsec_...) signs webhooks; without it one is made and shown once. `retry_seconds` are the pauses after
     failed tries, instead of the service's own: one try more than pauses. `order` any: an event that fails does not hold
     up the later ones of its model. `format` is of a webhook's body: an event of ours, or the message of another
-    registry, which has some only. The `address` is a URL, a mailbox, or PagerDuty's routing key."""
+    registry, which has some only. With `bundling` events go out together. The `address` is a URL, a mailbox, or
+    PagerDuty's routing key."""
 
     channel: Channel
     format: Format = Format.CLOUDEVENTS
@@ -65,6 +66,15 @@ class NewSubscription(Filter):
     secret: Annotated[str, StringConstraints(max_length=200)] | None = None
     retry_seconds: Pauses | None = None
     order: Order = Order.FIFO
+    bundling: Bundling | None = None
+
+
+class Alone(BaseModel):
+    """Each event goes out in a message of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["alone"]
 
 
 class Edit(BaseModel):
@@ -77,6 +87,7 @@ class Edit(BaseModel):
     audience: Annotated[tuple[Line, ...], Field(max_length=20)] = ()
     stages: Annotated[tuple[Target, ...], Field(max_length=20)] = ()
     cel: Cel | Literal[""] | None = None
+    bundling: Bundling | Alone | None = None
 
 
 class Preview(Filter):
@@ -144,12 +155,13 @@ class SubscriptionDocument(BaseModel):
     created_at: str
     ended_at: str | None
     filter_errors: FilterErrors | None = None
+    bundling: Bundling | None = None
     secret: str | None = None
 
 
 class DeliveryDocument(BaseModel):
     """`attempts` counts tries; `due_at` is when the next one is due, while the delivery is open. `held_by` is the
-    silence or the rule that kept it from being sent."""
+    silence or the rule that kept it from being sent, or the delivery of the message that it is in with others."""
 
     delivery_id: str
     subscription_id: str
@@ -271,6 +283,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
             stages=body.stages,
             cel=body.cel,
             order=body.order,
+            bundling=body.bundling,
             format=body.format,
             idempotency_key=idempotency_key,
         )
@@ -345,6 +358,8 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
             changes["audience"] = tuple([await _addressed(guard, name) for name in body.audience])
         if "cel" in changes:
             changes["cel"] = body.cel or None
+        if "bundling" in changes:
+            changes["bundling"] = None if isinstance(body.bundling, Alone) else body.bundling
         return SubscriptionDocument(**await editing.edit(subscription_id, principal.subject, changes))
 
     @routes.post("/subscriptions/{subscription_id}/enable")
@@ -390,6 +405,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
         subscription: Name | None = None,
         status: Status | None = None,
         event: Name | None = None,
+        held_by: Annotated[Line | None, Query()] = None,
         limit: Limit = 50,
         after: Cursor = None,
     ) -> Deliveries:
@@ -403,6 +419,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
                 subscription_id=subscription,
                 status=status,
                 event_id=event,
+                held_by=held_by,
                 limit=limit,
                 after=after,
             )

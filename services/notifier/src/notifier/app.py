@@ -19,6 +19,7 @@ from kit.web import Guard, make_app
 from kit.webhooks import private_half
 from notifier import api, consumers, keys, quiet_api, unsubscribing
 from notifier.breaker import rates_of
+from notifier.bundles import Bundler
 from notifier.channels import Sender
 from notifier.channels.email import EmailSender, Smtp
 from notifier.channels.others import AppriseSender
@@ -70,6 +71,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         poll_seconds=settings.delivery_poll_seconds,
         graceful_seconds=settings.graceful_seconds,
     )
+    bundler = Bundler(db, events, wake, poll_seconds=settings.delivery_poll_seconds)
     relay = Relay.of(db, events, settings)
     guard = Guard(settings)
     commands = Commands(
@@ -96,7 +98,7 @@ def build(settings: NotifierSettings) -> FastAPI:
             keys.router(settings.webhook_key),
             unsubscribing.router(commands, Renderer()),
         ],
-        background=[relay.run, worker.run],
+        background=[relay.run, worker.run, bundler.run],
         people=guard.people,
     )
 

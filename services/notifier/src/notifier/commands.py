@@ -12,7 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.canonical import canonical_json
 from contracts.envelope import new_id
-from contracts.notifier import Channel, Format, Order, SecretRotated, SubscriptionCreated, SubscriptionRemoved
+from contracts.notifier import (
+    Channel,
+    Digest,
+    Format,
+    Grouped,
+    Order,
+    SecretRotated,
+    SubscriptionCreated,
+    SubscriptionRemoved,
+)
 from contracts.payload import Message
 from kit.db import Database
 from kit.events import Cause, EventLog, New
@@ -25,7 +34,7 @@ from notifier.addresses import is_slack_channel
 from notifier.channels.pagerduty import USUAL_TYPES
 from notifier.destinations import Destinations, shown, types_in
 from notifier.domain import Subscription
-from notifier.filters import checked_filters
+from notifier.filters import check_bundling, checked_filters
 from notifier.tables import FORMER, SIGNING, UNSUBSCRIBE, SecretRow
 from notifier.vault import Vault
 from notifier.views import Document, stream_of, t
@@ -68,6 +77,7 @@ class Commands:
         retry_seconds: tuple[float, ...] | None = None,
         stages: tuple[str, ...] = (),
         cel: str | None = None,
+        bundling: Grouped | Digest | None = None,
         order: Order = Order.FIFO,
         format: Format = Format.CLOUDEVENTS,  # noqa: A002
         idempotency_key: str | None = None,
@@ -82,6 +92,7 @@ class Commands:
         if not types and not audience and channel is Channel.PAGERDUTY:
             types = USUAL_TYPES
         filters = checked_filters(types_in(format, types), audience, stages, cel)
+        check_bundling(bundling, format)
         plain = channel is Channel.EMAIL and not self._hides_mailboxes
         plain = plain or (channel is Channel.SLACK and is_slack_channel(address))
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None
@@ -91,6 +102,7 @@ class Commands:
         asked += [{"format": format}] if format is not Format.CLOUDEVENTS else []
         asked += [{"stages": list(filters.stages), "cel": cel}] if stages or cel else []
         asked += [{"order": order}] if order is not Order.FIFO else []
+        asked += [{"bundling": bundling.model_dump(mode="json")}] if bundling else []
         digest = sha256(canonical_json(asked)).hexdigest()
         async with self._db.transaction() as tx:
             if idempotency_key is not None:
@@ -110,6 +122,7 @@ class Commands:
                 audience=filters.audience,
                 stages=filters.stages,
                 cel=filters.cel,
+                bundling=bundling,
                 format=format,
                 retry_seconds=retry_seconds,
                 order=order,

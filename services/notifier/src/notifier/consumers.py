@@ -15,7 +15,7 @@ from kit.consume import Ordered
 from kit.db import Database
 from kit.errors import Permanent
 from kit.inbox import Inbox
-from notifier import queue, quiet_views, views
+from notifier import bundles, queue, quiet_views, views
 from notifier.domain import matching
 from notifier.matching import Seen
 from notifier.quiet import quiet
@@ -67,6 +67,10 @@ async def fan_out(tx: AsyncConnection, envelope: Envelope) -> None:
         hush = quiet(found.wanted, event, silences, alarms, at)
         failed += hush.failed
         held |= {name: queue.Held(one.status, one.by) for name, one in hush.hushed.items()}
+    loud = [one for one in found.wanted if one.subscription_id not in held]
+    if any(one.bundling for one in loud):
+        await queue.lock_living(tx, found.wanted)
+    held |= await bundles.assign(tx, event, loud, at)
     await queue.enqueue(tx, envelope, await queue.keep(tx, event), found.wanted, held)
     if over := cancels(envelope):
         await queue.cancel(tx, [over], envelope.id)

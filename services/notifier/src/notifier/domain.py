@@ -10,7 +10,9 @@ from contracts.audience import user
 from contracts.envelope import Envelope
 from contracts.notifier import (
     Channel,
+    Digest,
     Format,
+    Grouped,
     Order,
     SubscriptionChanged,
     SubscriptionCreated,
@@ -55,6 +57,7 @@ class Subscription:
     cel: str | None = None
     order: Order = Order.FIFO
     paused: bool = False
+    bundling: Grouped | Digest | None = None
     format: Format = Format.CLOUDEVENTS
 
     @property
@@ -106,13 +109,20 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 retry_seconds=made.retry_seconds,
                 stages=made.stages,
                 cel=made.cel,
+                bundling=made.bundling,
                 order=made.order,
                 format=made.format,
             )
         case SubscriptionChanged.TYPE if state:
             new = envelope.payload(SubscriptionChanged)
             return replace(
-                state, types=new.types, model=new.model, audience=new.audience, stages=new.stages, cel=new.cel
+                state,
+                types=new.types,
+                model=new.model,
+                audience=new.audience,
+                stages=new.stages,
+                cel=new.cel,
+                bundling=new.bundling,
             )
         case SubscriptionPaused.TYPE if state:
             return replace(state, paused=True)

@@ -14,11 +14,12 @@ from kit.problems import Problem
 from notifier import endpoints, views
 from notifier.destinations import types_in
 from notifier.domain import Subscription
-from notifier.filters import checked_filters
+from notifier.filters import check_bundling, checked_filters
 from notifier.tables import FilterErrorRow
 from notifier.views import Document, stream_of, t
 
 FILTERS = ("types", "model", "audience", "stages", "cel")
+EDITED = (*FILTERS, "bundling")
 
 
 class Editing:
@@ -37,12 +38,13 @@ class Editing:
         async with self._db.transaction() as tx:
             last = await self._log.lock(tx, stream_of(subscription_id))
             state = await self._living(tx, subscription_id)
-            before = {name: getattr(state, name) for name in FILTERS}
+            before = {name: getattr(state, name) for name in EDITED}
             after = {**before, **changes}
             checked = checked_filters(
                 types_in(state.format, after["types"]), after["audience"], after["stages"], after["cel"]
             )
             after |= {name: getattr(checked, name) for name in FILTERS if name != "model"}
+            check_bundling(after["bundling"], state.format)
             if after != before:
                 changed = SubscriptionChanged(subscription_id=subscription_id, changed_by=by, **after)
                 await self._append(tx, state, changed, by, last)

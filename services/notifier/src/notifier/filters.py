@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from contracts.approval import EVENTS as APPROVAL_EVENTS
 from contracts.audience import ADDRESSING, strange_names
 from contracts.audit import SearchAlerted
-from contracts.notifier import DeliveryDead, SubscriptionDisabled, SubscriptionFaltered
+from contracts.notifier import DeliveryDead, Digest, Format, Grouped, SubscriptionDisabled, SubscriptionFaltered
 from contracts.registry import EVENTS as REGISTRY_EVENTS
 from contracts.registry import CommandRejected
 from kit.problems import Problem
+from notifier.bundling import knows
 from notifier.domain import ADDRESSED_TYPES, DEFAULT_TYPES, unknown_types
 from notifier.matching import VARIABLES, compiled
 from policy.expressions import ExpressionError
@@ -72,3 +73,11 @@ def check_expression(cel: str | None) -> None:
         compiled(cel) if cel is not None else None
     except ExpressionError as error:
         raise Problem(422, "bad-expression", f"cel: {error}; it may look at {LOOKS_AT}") from error
+
+
+def check_bundling(bundling: Grouped | Digest | None, format_: Format) -> None:
+    """Raises Problem 422 when there is no such time zone, or no message about many events in that format."""
+    if isinstance(bundling, Digest) and not knows(bundling.zone):
+        raise Problem(422, "unknown-zone", f"there is no time zone {bundling.zone!r}; write one like Europe/Berlin")
+    if bundling is not None and format_ not in (Format.CLOUDEVENTS, Format.SLACK):
+        raise Problem(422, "format-has-no-groups", f"{format_} has no message about many events; leave 'bundling' out")

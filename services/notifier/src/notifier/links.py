@@ -4,6 +4,8 @@ from urllib.parse import quote
 
 from contracts.envelope import Envelope
 from contracts.lifecycle import parse_subject
+from contracts.notifier import GroupComposed
+from notifier.domain import delivery_id
 from notifier.requests import request_of
 
 
@@ -12,6 +14,10 @@ def links_of(envelope: Envelope, console: str | None) -> tuple[tuple[str, str], 
     if console is None:
         return ()
     base, found = console.rstrip("/"), []
+    if envelope.type == GroupComposed.TYPE:
+        group = envelope.payload(GroupComposed)
+        message = delivery_id(group.subscription_id, envelope.id)
+        return ((f"All {group.count}", f"{base}/deliveries?in={message}"),)
     request_id = request_of(envelope)
     if request_id is not None:
         found.append(("Open the request", f"{base}/requests/{quote(request_id, safe='')}"))

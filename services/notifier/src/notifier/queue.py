@@ -25,7 +25,7 @@ from notifier.breaker import Rate
 from notifier.domain import Subscription, delivery_id
 from notifier.matching import Seen
 from notifier.reminders import cancel_key
-from notifier.tables import DeliveryRow, LaneRow, SecretRow, SourceEventRow, SubscriptionRow
+from notifier.tables import BundleRow, DeliveryRow, LaneRow, SecretRow, SourceEventRow, SubscriptionRow
 from notifier.views import t
 
 ACTOR = "hallmark/notifier"
@@ -135,6 +135,15 @@ class Held:
     over: bool = True
 
 
+async def lock_living(tx: AsyncConnection, wanted: Sequence[Subscription]) -> set[str]:
+    """The ids of those that have not ended. A removal under way is waited for, and others wait for us, so that no
+    delivery is left behind for a subscription that has ended."""
+    of = t(SubscriptionRow)
+    mine = of.c.subscription_id.in_([s.subscription_id for s in wanted])
+    still = sa.select(of.c.subscription_id).where(mine, of.c.status == "active")
+    return set((await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all())
+
+
 async def enqueue(
     tx: AsyncConnection,
     envelope: Envelope,
@@ -146,12 +155,7 @@ async def enqueue(
     repetition changes nothing."""
     if not wanted:
         return
-    # Waits for a removal under way, so that no delivery is left behind for a subscription that has ended.
-    of = t(SubscriptionRow)
-    still = sa.select(of.c.subscription_id).where(
-        of.c.subscription_id.in_([s.subscription_id for s in wanted]), of.c.status == "active"
-    )
-    ids = set((await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all())
+    ids = await lock_living(tx, wanted)
     key = cancel_key(envelope)
     rows = [
         {**_row(s, envelope, position), **_held(held.get(s.subscription_id)), "cancel_key": key}
@@ -307,7 +311,7 @@ async def cancel(tx: AsyncConnection, keys: Collection[str], by: str) -> None:
     and it is tried again.
     """
     delivery = t(DeliveryRow)
-    waiting = sa.and_(delivery.c.cancel_key.in_(keys), delivery.c.open)
+    waiting = sa.and_(delivery.c.cancel_key.in_(keys), sa.or_(delivery.c.open, delivery.c.status == "waiting"))
     found = sa.select(delivery.c.subscription_id, delivery.c.lane).where(waiting).distinct()
     lanes = [(row.subscription_id, row.lane) for row in await tx.execute(found)]
     if lanes:
@@ -348,14 +352,18 @@ SETTLE_LANES = sa.text(
 
 async def close_down(tx: AsyncConnection, subscription_id: str) -> None:
     """What waits for an ended subscription is cancelled; a try under way still records how it ended."""
-    delivery, lane = t(DeliveryRow), t(LaneRow)
+    delivery, lane, bundle = t(DeliveryRow), t(LaneRow), t(BundleRow)
     mine = lane.c.subscription_id == subscription_id
     await tx.execute(sa.select(lane.c.lane).where(mine).order_by(lane.c.lane).with_for_update())
     await tx.execute(
         sa.update(delivery)
-        .where(delivery.c.subscription_id == subscription_id, delivery.c.open)
+        .where(
+            delivery.c.subscription_id == subscription_id,
+            sa.or_(delivery.c.open, delivery.c.status.in_(("waiting", "grouped"))),
+        )
         .values(status="cancelled", open=False, closed_at=sa.func.now())
     )
+    await tx.execute(sa.delete(bundle).where(bundle.c.subscription_id == subscription_id))
     await tx.execute(sa.delete(lane).where(mine))
 
 

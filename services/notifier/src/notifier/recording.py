@@ -13,10 +13,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
-from contracts.notifier import SubscriptionDisabled, SubscriptionFaltered
+from contracts.notifier import GroupComposed, SubscriptionDisabled, SubscriptionFaltered
 from contracts.payload import Message
 from kit.events import Cause, EventLog, New
-from notifier import endpoints, queue, views
+from notifier import bundles, endpoints, queue, views
 from notifier.domain import evolve
 from notifier.endpoints import Heard
 from notifier.health import SPAN, Health
@@ -132,6 +132,9 @@ async def record(
             if (after := evolve(state, envelope)) is not None:
                 states[name] = state = after
     await _close(tx, found)
+    messages = {str(done.lease.delivery_id) for done in held if done.lease.envelope.type == GroupComposed.TYPE}
+    closed = [(str(one), follows.status) for (one, _), follows in found.items() if follows.due_at is None]
+    await bundles.settle(tx, [(one, status) for one, status in closed if one in messages])
     await queue.settle_lanes(tx, [(done.subscription_id, done.lease.lane) for done in held])
     await log.append_all(tx, [envelope for envelope, _ in news])
     for envelope, _ in news:

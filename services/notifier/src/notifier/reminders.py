@@ -20,7 +20,7 @@ def cancel_key(envelope: Envelope) -> str | None:
     """
     match envelope.type:
         case RequestEscalated.TYPE:
-            return _request(envelope.payload(RequestEscalated).request_id)
+            return request_key(envelope.payload(RequestEscalated).request_id)
         case ReviewOverdue.TYPE:
             return _review(envelope.payload(ReviewOverdue).request_id)
     return None
@@ -35,23 +35,24 @@ def cancels(envelope: Envelope) -> str | None:
     found: str | None = None
     match envelope.type:
         case RequestDecided.TYPE:
-            found = _request(envelope.payload(RequestDecided).decision.transition_id)
+            found = request_key(envelope.payload(RequestDecided).decision.transition_id)
         case RequestClosed.TYPE:
-            found = _request(envelope.payload(RequestClosed).request_id)
+            found = request_key(envelope.payload(RequestClosed).request_id)
         case PolicyPublished.TYPE:
             request_id = envelope.payload(PolicyPublished).request_id
-            found = _request(request_id) if request_id else None
+            found = request_key(request_id) if request_id else None
         case StageChanged.TYPE:
-            found = _request(envelope.payload(StageChanged).transition_id)
+            found = request_key(envelope.payload(StageChanged).transition_id)
         case StageRefused.TYPE:
-            found = _request(envelope.payload(StageRefused).transition_id)
+            found = request_key(envelope.payload(StageRefused).transition_id)
         case ReviewGiven.TYPE:
             given = envelope.payload(ReviewGiven)
             found = _review(given.request_id) if given.closes else None
     return found
 
 
-def _request(request_id: str) -> str:
+def request_key(request_id: str) -> str:
+    """What `cancels` gives of the end of a request."""
     return f"request:{request_id}"
 
 

@@ -1,7 +1,7 @@
 """The notifier's tables.
 
 `subscription`, `silence` and `inhibition` are views: folds of the events. The others are operational: `delivery`,
-`lane`, `alarm` and `attempt` are timers and a log of tries (their outcomes are events, their due times are not),
+`lane`, `bundle`, `alarm` and `attempt` are timers and a log of tries (outcomes are events, due times are not),
 `source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells owners of
 filters that fail, and `secret` holds what no event may hold. `endpoint` and
 `target` say how the addresses fare.
@@ -56,7 +56,25 @@ class SubscriptionRow(Table, table=True):
     stages: list[Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     cel: str | None
     paused: bool
+    bundling: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
     format: str
+
+
+class BundleRow(Table, table=True):
+    """Deliveries that wait to go out in one message. `due_at` is when to look at it (null: when the next one comes),
+    `event_at` when the newest came, `sent_at` and `message` tell of the last message; `request` is the open request it
+    is about."""
+
+    __tablename__ = "bundle"
+    __table_args__ = (sa.Index("ix_bundle_due", "due_at"), sa.Index("ix_bundle_request", "request"))
+
+    subscription_id: str = Field(primary_key=True)
+    labels: str = Field(primary_key=True)
+    due_at: datetime | None = Field(sa_column=timestamp())
+    event_at: datetime = Field(sa_column=timestamp(nullable=False))
+    sent_at: datetime | None = Field(sa_column=timestamp())
+    message: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
+    request: str | None
 
 
 class SilenceRow(Table, table=True):
@@ -205,7 +223,8 @@ class DeliveryRow(Table, table=True):
         sa.UniqueConstraint("subscription_id", "event_id"),
         sa.Index("ix_delivery_lane", "subscription_id", "lane", "event_position", postgresql_where=sa.text("open")),
         sa.Index("ix_delivery_position", "position"),
-        sa.Index("ix_delivery_cancel", "cancel_key", postgresql_where=sa.text("open and cancel_key is not null")),
+        sa.Index("ix_delivery_cancel", "cancel_key", postgresql_where=sa.text("cancel_key is not null")),
+        sa.Index("ix_delivery_held", "held_by", "subscription_id", postgresql_where=sa.text("held_by is not null")),
     )
 
     delivery_id: UUID = Field(primary_key=True)
@@ -224,7 +243,8 @@ class DeliveryRow(Table, table=True):
     due_at: datetime = Field(sa_column=timestamp(nullable=False))
     created_at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
     closed_at: datetime | None = Field(sa_column=timestamp())
-    # Why it is not sent: the silence, the rule, the event that made it needless.
+    # Why it is not sent: the silence, the rule, the event that made it needless, the labels or the message that it is
+    # in with others.
     held_by: str | None
     cancel_key: str | None
 

@@ -5,13 +5,17 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
 from contracts.notifier import (
+    Bundling,
     Channel,
+    Digest,
     Format,
+    Grouped,
     Order,
     SubscriptionChanged,
     SubscriptionCreated,
@@ -28,6 +32,7 @@ from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, Sour
 
 Document = dict[str, Any]
 PAUSED = "paused"
+BUNDLING: TypeAdapter[Grouped | Digest] = TypeAdapter(Bundling)
 _LISTS = ("types", "audience", "stages")
 _FOLDED = {
     SubscriptionCreated.TYPE,
@@ -59,6 +64,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     values = {name: getattr(state, name) for name in SubscriptionRow.model_fields}
     values |= {name: list(getattr(state, name)) for name in _LISTS}
     values |= {"retry_seconds": state.retry_seconds and list(state.retry_seconds)}
+    values |= {"bundling": state.bundling and state.bundling.model_dump(mode="json")}
     statement = insert(t(SubscriptionRow)).values(values)
     await tx.execute(
         statement.on_conflict_do_update(
@@ -88,6 +94,7 @@ def read(row: Any) -> Subscription:
     values = {name: getattr(row, name) for name in SubscriptionRow.model_fields}
     lists: Document = {name: tuple(getattr(row, name)) for name in _LISTS}
     lists |= {"order": Order(row.order), "retry_seconds": row.retry_seconds and tuple(row.retry_seconds)}
+    lists |= {"bundling": row.bundling and BUNDLING.validate_python(row.bundling)}
     return Subscription(**{**values, "channel": Channel(row.channel), "format": Format(row.format), **lists})
 
 
@@ -200,6 +207,7 @@ def document(state: Subscription, filter_errors: Document | None = None) -> Docu
         "retry_seconds": list(state.retry_seconds) if state.retry_seconds else None,
         "stages": list(state.stages),
         "cel": state.cel,
+        "bundling": state.bundling and state.bundling.model_dump(mode="json"),
         "format": str(state.format),
         "order": str(state.order),
         "status": PAUSED if state.active and state.paused else state.status,
@@ -218,6 +226,7 @@ async def deliveries(
     subscription_id: str | None,
     status: str | None,
     event_id: str | None,
+    held_by: str | None = None,
     limit: int,
     after: int | None,
 ) -> Document:
@@ -230,6 +239,7 @@ async def deliveries(
         (delivery.c.subscription_id, subscription_id),
         (delivery.c.status, status),
         (delivery.c.event_id, event_id),
+        (delivery.c.held_by, held_by),
     )
     for column, value in wanted:
         query = query.where(column == value) if value is not None else query

@@ -4,6 +4,7 @@ from contracts.audit import SearchAlerted
 from contracts.catalog import MESSAGES
 from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
+from contracts.notifier import GroupComposed
 from contracts.payload import Message
 from contracts.registry import (
     CommandRejected,
@@ -11,7 +12,8 @@ from contracts.registry import (
     StageRefused,
     StageRequested,
 )
-from notifier.approval_words import about_of, of_approval, until
+from notifier.approval_words import about_of, moment, of_approval, until
+from notifier.domain import delivery_id
 from notifier.notices import Notice, criteria_lines, goal, names_of, one_line
 from notifier.own_words import of_own
 from notifier.people_words import of_people
@@ -26,7 +28,7 @@ def notice(envelope: Envelope) -> Notice:
     return words(envelope.payload(kind), envelope)
 
 
-def words(event: Message, envelope: Envelope) -> Notice:
+def words(event: Message, envelope: Envelope) -> Notice:  # noqa: PLR0911  # one an event
     """Words for a payload."""
     match event:
         case StageChanged():
@@ -48,6 +50,8 @@ def words(event: Message, envelope: Envelope) -> Notice:
             )
         case CommandRejected():
             return Notice(f"A command was rejected ({event.code}): {one_line(event.detail)}")
+        case GroupComposed():
+            return _group(event, envelope)
         case SearchAlerted():
             return Notice(
                 f"Saved search {event.name}: {event.matches} new entries match, more than {event.above}",
@@ -64,6 +68,26 @@ def words(event: Message, envelope: Envelope) -> Notice:
         or of_own(event, envelope)
     )
     return told or Notice(f"{about_of(envelope)}: {envelope.type}")
+
+
+def _group(event: GroupComposed, envelope: Envelope) -> Notice:
+    of = f" of {event.labels}" if event.labels else ""
+    still = " (still open, nothing new)" if event.repeats else ""
+    message = delivery_id(event.subscription_id, envelope.id)
+    kinds = [f"{name.removeprefix('hallmark.').removesuffix('.v1')}: {n}" for name, n in event.kinds.items()]
+    more = event.count - len(event.newest)
+    lines = tuple(f"{moment(one.at)}: {one.headline}" for one in event.newest)
+    return Notice(
+        f"{event.count} event{'s' if event.count > 1 else ''}{of}{still}",
+        criteria=(*lines, f"and {more} more") if more > 0 else lines,
+        heading="Newest",
+        facts=(
+            ("Kinds", ", ".join(kinds)),
+            ("From", moment(event.first_at)),
+            ("Until", moment(event.last_at)),
+            ("All of them", f"hallmark notify deliveries --in {message}"),
+        ),
+    )
 
 
 def _changed(event: StageChanged) -> Notice:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hallmark.commands import quiet
+from hallmark.commands import quiet, together
 from hallmark.output import Json, client, emit, example, out, table, text
 from hallmark.output import app as noun
 from hallmark.results import FilterPreview
@@ -44,6 +44,8 @@ class Order(StrEnum):
     epilog=example(
         "hallmark notify subscribe email team@example.org --model 'fraud*' --stage Production",
         "hallmark notify subscribe slack https://hooks.slack.com/services/... --for group:risk",
+        "hallmark notify subscribe slack https://hooks.slack.com/services/... --group-by model --wait 1m",
+        "hallmark notify subscribe email ana@example.org --digest day --at 08:30 --zone Europe/Berlin",
         "hallmark notify subscribe webhook https://ci.example.org/hook --cel 'data.version > 3' --dry-run",
     )
 )
@@ -80,6 +82,15 @@ def subscribe(
     order: Annotated[
         Order, typer.Option(help="fifo: one event of a model after the other; any: none waits for another.")
     ] = Order.FIFO,
+    group_by: together.GroupBy = None,
+    wait: together.Wait = "30s",
+    interval: together.Interval = "5m",
+    repeat: together.Repeat = "4h",
+    digest: together.Digest = None,
+    at: together.At = "09:00",
+    weekday: together.OnWeekday = together.Weekday.MON,
+    zone: together.Zone = "UTC",
+    first_at_once: together.FirstAtOnce = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Subscribe to nothing; tell what would have come of the last 500 events.")
     ] = False,
@@ -89,6 +100,9 @@ def subscribe(
     chosen: dict[str, Any] = {"types": types or (), "model": model, "audience": audience or ()}
     chosen |= {"stages": stages or (), "cel": cel}
     policy: dict[str, Any] = {"retry_seconds": _pauses(retry), "order": order.value, "format": format_.value}
+    policy |= {
+        "bundling": together.bundling(group_by, wait, interval, repeat, digest, at, weekday, zone, first_at_once)
+    }
     with client(ctx) as hallmark:
         if dry_run:
             found = hallmark.preview_subscription(**chosen)
@@ -148,11 +162,23 @@ def edit(
     stages: Annotated[list[str] | None, typer.Option("--stage", help="Stages; '' for all.")] = None,
     cel: Annotated[str | None, typer.Option(help="The expression; '' for none.", show_default=False)] = None,
     audience: Annotated[list[str] | None, typer.Option("--for", help="Names; '' for nobody in particular.")] = None,
+    group_by: together.GroupBy = None,
+    wait: together.Wait = "30s",
+    interval: together.Interval = "5m",
+    repeat: together.Repeat = "4h",
+    digest: together.Digest = None,
+    at: together.At = "09:00",
+    weekday: together.OnWeekday = together.Weekday.MON,
+    zone: together.Zone = "UTC",
+    first_at_once: together.FirstAtOnce = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Each event in a message of its own again.")] = False,
     as_json: Json = False,
 ) -> None:
     """Change the filters of a subscription. What is not named stays; what waits is sent."""
     given = {"types": types, "model": model, "stages": stages, "cel": cel, "audience": audience}
     changes = {name: _without_empty(value) for name, value in given.items() if value is not None}
+    chosen = together.bundling(group_by, wait, interval, repeat, digest, at, weekday, zone, first_at_once)
+    changes |= {"bundling": chosen} if chosen or alone else {}
     with client(ctx) as hallmark:
         changed = hallmark.edit_subscription(subscription_id, **changes)
     emit(as_json, changed, lambda: out.print(f"changed: {changed.subscription_id}", markup=False))
@@ -186,12 +212,15 @@ def resume(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: J
 def deliveries(
     ctx: typer.Context,
     subscription: Annotated[str | None, typer.Option(help="Of this subscription only.")] = None,
-    status: Annotated[str | None, typer.Option(help="pending, succeeded, dead or cancelled.")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, succeeded, dead, waiting, silenced, ...")] = None,
+    message: Annotated[
+        str | None, typer.Option("--in", help="What this message, by its delivery, told of.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List deliveries: what was sent where, how often it was tried, what went wrong."""
     with client(ctx) as hallmark:
-        found = list(hallmark.deliveries(subscription, status))
+        found = list(hallmark.deliveries(subscription, status, message))
     columns = ("delivery", "event", "subject", "channel", "address", "status", "tries", "next try (UTC)")
     keys = ("delivery_id", "event_type", "subject", "channel", "address", "status", "attempts", "due_at")
     rows = [tuple(d.get(key) for key in keys) for d in found]

@@ -66,6 +66,12 @@ def _(m: notifier.DeliveryDead) -> str:
 
 
 @say.register
+def _(m: notifier.GroupComposed) -> str:
+    of = f" of {m.labels}" if m.labels else ""
+    return f"One message about {m.count} events{of} went to the subscription {m.subscription_id}"
+
+
+@say.register
 def _(m: notifier.SilenceCreated) -> str:
     whose = f"the subscriptions of {m.owner}" if m.owner else f"everybody in {m.workspace}"
     span = f"from {m.starts_at.isoformat()} until {m.ends_at.isoformat()}"
