@@ -67,3 +67,31 @@ async def test_a_transition_of_before_has_no_fields(database: str) -> None:
         await alembic(database, "check")
     finally:
         await engine.dispose()
+
+
+async def test_models_whose_versions_moved_were_updated_then(database: str) -> None:
+    """As `rebuild` would say it: since then, a stage change updates the model."""
+    engine = create_async_engine(sqlalchemy_url(database))
+    model = (
+        "insert into registry.model (workspace, model, name, description, tags, versions, registered_by, registered_at,"
+        " updated_at) values ('w', :model, :model, '', '{}', 1, 'ana', '2026-01-01Z', '2026-01-02Z')"
+    )
+    tenure = (
+        "insert into registry.tenure (workspace, model, entered_sequence, stage, version, entered_at) values"
+        " ('w', 'moved', :sequence, 'Staging', 1, cast(:at as timestamptz))"
+    )
+    try:
+        async with engine.begin() as tx:
+            for name in ("moved", "still"):
+                await tx.execute(sa.text(model), {"model": name})
+            for sequence, day in ((1, "2026-01-01Z"), (2, "2026-02-03Z")):
+                await tx.execute(sa.text(tenure.replace(":at", f"'{day}'")), {"sequence": sequence})
+            await tx.execute(sa.text("update registry.alembic_version set version_num = '0004'"))
+        await alembic(database, "upgrade", "head")
+        async with engine.begin() as tx:
+            found = await tx.execute(
+                sa.text("select model, to_char(updated_at at time zone 'UTC', 'MM-DD') from registry.model")
+            )
+            assert dict(iter(found)) == {"moved": "02-03", "still": "01-02"}
+    finally:
+        await engine.dispose()

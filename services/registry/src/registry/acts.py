@@ -1,7 +1,7 @@
 """One function per command: what it reads, which rule decides, and what to show for it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -120,6 +120,23 @@ async def request_transition(s: Scene, c: contract.RequestTransition) -> Acted:
     return Acted(events, f"transition {asked.transition_id}")
 
 
+async def move_to_stage(s: Scene, c: orders.MoveToStage) -> Acted:
+    if not c.archive_existing:
+        return await request_transition(s, c)
+    version = await state.version(s.tx, s.model, c.version)
+    stage = stages.stage_of(s.model, c.to_stage)
+    stages.check_can_clear(s.model, stage)
+    if version.stage != stage:
+        acted = await request_transition(s, c)
+    else:
+        acted = Acted([], of_version(s.model, c.version))
+    if s.model.rules.lifecycle.gated(stage):
+        return acted  # whom it holds instead goes with the decision
+    others = await state.in_stage(s.tx, s.model, stage)
+    leaving = stages.decide_clear(s.model, version, others, acted.events, _asked(s), c.reason)
+    return replace(acted, events=[*leaving, *acted.events])
+
+
 async def roll_back(s: Scene, c: contract.RollBack) -> Acted:
     _existing(s)
     stage = stages.stage_of(s.model, c.stage)
@@ -193,6 +210,7 @@ ACTS: dict[type[Any], tuple[Action, Act]] = {
     orders.DeleteModel: (Action.MANAGE, delete_model),
     orders.RestoreModel: (Action.MANAGE, restore_model),
     contract.RequestTransition: (Action.REQUEST, request_transition),
+    orders.MoveToStage: (Action.REQUEST, move_to_stage),
     contract.RollBack: (Action.ROLL_BACK, roll_back),
     contract.SetAlias: (Action.REQUEST, set_alias),
     orders.RemoveAlias: (Action.REQUEST, remove_alias),

@@ -17,6 +17,7 @@ from registry.artifacts import Artifacts, store_of
 from registry.commands import Commands
 from registry.decisions import DecisionReader
 from registry.inspection import Inspector
+from registry.mlflow import routes as mlflow_routes
 from registry.search import routes as search_routes
 from registry.serving import routes as serving_routes
 from registry.serving.service import Serving
@@ -67,6 +68,7 @@ def build(settings: RegistrySettings) -> FastAPI:
     others = [
         uploads.router(artifacts, guard),
         search_routes.router(db, guard),
+        mlflow_routes.router(db, commands, guard, wait=settings.mlflow_wait_seconds, address=settings.registry_url),
         serving_routes.router(serving, guard, report=commands.report, archive=commands.archive),
     ]
     return make_app(

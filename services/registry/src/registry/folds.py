@@ -10,7 +10,7 @@ from contracts.envelope import Envelope
 from contracts.lifecycle import TransitionKind
 from contracts.registry import AliasChanged, AliasRemoved, StageChanged, StageRefused, StageRequested, Transition
 from registry import stages
-from registry.tables import AliasMoveRow, AliasRow, TenureRow, TransitionRow, VersionRow, t
+from registry.tables import AliasMoveRow, AliasRow, ModelRow, TenureRow, TransitionRow, VersionRow, t
 
 ENDED = {stages.EXPIRED: "expired", stages.CANCELLED: "cancelled"}
 
@@ -36,6 +36,12 @@ async def changed(tx: AsyncConnection, envelope: Envelope, event: StageChanged) 
         .where(version.c.workspace == event.workspace, version.c.model == event.model)
         .where(version.c.version == event.version)
         .values(stage=event.to_stage, updated_at=envelope.time)
+    )
+    model = t(ModelRow)
+    await tx.execute(
+        sa.update(model)
+        .where(model.c.workspace == event.workspace, model.c.model == event.model)
+        .values(updated_at=envelope.time)
     )
     # A version that a rollback pushed out is not a good one to return to.
     pushed_out = event.kind is TransitionKind.SUPERSEDED and await tx.scalar(

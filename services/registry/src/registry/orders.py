@@ -6,7 +6,7 @@ from pydantic import Field
 
 from contracts.model import Finding
 from contracts.payload import AliasName, Identifier, Key, Line, ModelName, Reason, Text
-from contracts.registry import OfModel, OfVersion, Tags, WorkspaceConfigured
+from contracts.registry import OfModel, OfVersion, RequestTransition, Tags, WorkspaceConfigured
 
 
 class Order(OfModel):
@@ -50,6 +50,14 @@ class AddScan(OfVersion):
     TYPE: ClassVar[str] = "hallmark.version.scan.v1"
     scanner: Key
     findings: tuple[Finding, ...] = Field(min_length=1, max_length=200)
+
+
+class MoveToStage(RequestTransition):
+    """`archive_existing`: whoever else is in the stage goes to the archive, in the same transaction. Not for a gated
+    stage, whose change comes later: that stage says itself how many it holds."""
+
+    TYPE: ClassVar[str] = "hallmark.stage.move.v1"
+    archive_existing: bool = False
 
 
 class RemoveAlias(Order):

@@ -16,6 +16,8 @@ class RegistrySettings(Settings):
     # The private key that signs pins, a JWK. All replicas share it.
     serving_key: Path
     transition_hours: float = 72.0
+    # How long a call of an MLflow client waits for the decision that it needs, in seconds; then it fails.
+    mlflow_wait_seconds: Annotated[float, Field(ge=0, le=30)] = 5.0
 
     s3_endpoint: str
     s3_public_endpoint: str | None = None

@@ -1,11 +1,13 @@
 """Stages: who may go where, and what a signed decision does, of aliases too. Pure, like `domain.py`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from contracts.approval import Choice, Decision, Verdict, approvals_of
 from contracts.keys import LEEWAY_SECONDS
 from contracts.lifecycle import REGISTRY, TransitionKind
+from contracts.payload import Message
 from contracts.registry import (
     AliasChanged,
     RequestFields,
@@ -178,6 +180,38 @@ def alias_of(target: str) -> str | None:
 def check_not_revoked(version: Version) -> None:
     if version.status == Status.REVOKED:
         raise Refused(REVOKED, f"version {version.number} was revoked: nobody may use it any more")
+
+
+def check_can_clear(model: Model, stage: str) -> None:
+    """Raises Refused for a gated stage that holds more than one: who leaves it is not decided on before the change."""
+    rule = model.rules.lifecycle.rule(stage)
+    if rule is not None and rule.gated and rule.holds != 1:
+        raise Refused(
+            "cannot-archive-existing",
+            f"{stage} is gated and may hold several versions; move this one, and archive the others when it is there",
+            422,
+        )
+
+
+def decide_clear(
+    model: Model, version: Version, present: Sequence[Version], entering: Sequence[Message], asked: Asked, reason: str
+) -> list[StageChanged]:
+    """Whoever is `present` in an ungated stage leaves it for the archive, but for the version, which `entering` brings
+    there, and those that `entering` takes out."""
+    moved = [event for event in entering if isinstance(event, StageChanged)]
+    out = {version.number, *(event.version for event in moved)}
+    transition_id = moved[-1].transition_id if moved else asked.transition_id
+    archive = model.rules.lifecycle.archive
+    return [
+        StageChanged(
+            **transition_of(model, other, TransitionKind.SUPERSEDED, archive, transition_id).model_dump(),
+            requested_by=asked.actor,
+            reason=reason,
+            superseded_by=version.number,
+        )
+        for other in present
+        if other.number not in out
+    ]
 
 
 def _making_room(model: Model, version: Version, entering: StageChanged) -> list[StageChanged]:

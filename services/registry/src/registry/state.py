@@ -181,6 +181,15 @@ async def serving(tx: AsyncConnection, of: domain.Model) -> tuple[int, str] | No
     return None if row is None else (row.version, row.stage)
 
 
+async def in_stage(tx: AsyncConnection, of: domain.Model, stage: str) -> list[domain.Version]:
+    """The versions in a stage, by number."""
+    table = t(VersionRow)
+    query = sa.select(*_STATE).where(
+        table.c.workspace == of.workspace, table.c.model == of.name, table.c.stage == stage
+    )
+    return [_version(row) for row in await tx.execute(query.order_by(table.c.version))]
+
+
 async def stages_in_use(tx: AsyncConnection, workspace: str) -> dict[str, int]:
     table = t(VersionRow)
     query = sa.select(table.c.stage, sa.func.count()).where(table.c.workspace == workspace).group_by(table.c.stage)

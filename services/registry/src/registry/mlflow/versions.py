@@ -1,0 +1,95 @@
+"""Model versions."""
+
+from fastapi import APIRouter
+
+from contracts.registry import Tags, TagVersion
+from kit.problems import Problem
+from registry.api.common import Document
+from registry.mlflow import filters, reading
+from registry.mlflow.asks import Ask
+from registry.mlflow.door import Door
+from registry.mlflow.errors import INVALID, Refusal
+from registry.orders import MoveToStage
+from registry.search import query
+from registry.search.access import readable
+from registry.search.fields import Scope
+
+REASON = "asked for through the MLflow API"
+
+
+class Versions:
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def router(self) -> APIRouter:
+        api = APIRouter(prefix="/model-versions")
+        for method, path, handler in (
+            ("GET", "/get", self.get),
+            ("GET", "/search", self.search),
+            ("POST", "/transition-stage", self.transition),
+            ("POST", "/set-tag", self.set_tag),
+            ("DELETE", "/delete-tag", self.delete_tag),
+        ):
+            self._door.add(api, method, path, handler)
+        return api
+
+    async def get(self, ask: Ask) -> Document:
+        return {"model_version": await self._existing(ask, ask.name(), ask.version())}
+
+    async def search(self, ask: Ask) -> Document:
+        limit = ask.limit(default=200_000, most=200_000)
+        patterns = readable(self._door.gate.guard, ask.caller, ask.workspace)
+        search = filters.read(
+            Scope.VERSIONS, ask.workspace, ask.maybe("filter") or "", ask.texts("order_by"), patterns=patterns
+        )
+        async with self._door.gate.db.snapshot() as tx:
+            page = await query.page(tx, search, limit=limit, after=ask.maybe("page_token") or None)
+            found = await reading.versions(tx, ask.workspace, [(model, version) for model, version in page.rows])
+        return {"model_versions": found} | ({"next_page_token": page.next} if page.next else {})
+
+    async def transition(self, ask: Ask) -> Document:
+        """A stage that needs a decision is waited for. A version that is there already stays."""
+        name, number, asked = ask.name(), ask.version(), ask.text("stage")
+        archive = ask.flag("archive_existing_versions")
+        async with self._door.gate.db.snapshot() as tx:
+            await self._door.version(tx, ask, name, number)
+            lifecycle = await reading.lifecycle(tx, ask.workspace)
+        stage = reading.meant(lifecycle, asked)
+        if archive and stage in (lifecycle.initial, lifecycle.archive):
+            raise Refusal(
+                INVALID,
+                "Model version transition cannot archive existing model versions "
+                f"because '{asked}' is not an Active stage.",
+            )
+        command = MoveToStage(
+            workspace=ask.workspace,
+            model=name,
+            version=number,
+            to_stage=stage,
+            reason=REASON,
+            archive_existing=archive,
+        )
+        try:
+            await self._door.settle(ask, command, f"{stage} for version {number} of {name}")
+        except Problem as problem:
+            if problem.code != "already-in-stage":
+                raise
+        return {"model_version": await self._existing(ask, name, number)}
+
+    async def set_tag(self, ask: Ask) -> Document:
+        name, number, tags = ask.name(), ask.version(), Tags(set={ask.key(): ask.value()})
+        await self._existing(ask, name, number)
+        await self._door.run(ask, TagVersion(workspace=ask.workspace, model=name, version=number, tags=tags))
+        return {}
+
+    async def delete_tag(self, ask: Ask) -> Document:
+        name, number, key = ask.name(), ask.version(), ask.key()
+        document = await self._existing(ask, name, number)
+        if any(tag["key"] == key for tag in document.get("tags", ())):
+            tags = Tags(remove=(key,))
+            await self._door.run(ask, TagVersion(workspace=ask.workspace, model=name, version=number, tags=tags))
+        return {}
+
+    async def _existing(self, ask: Ask, name: str, number: int) -> Document:
+        async with self._door.gate.db.snapshot() as tx:
+            return await self._door.version(tx, ask, name, number)
