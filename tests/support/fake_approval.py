@@ -68,6 +68,7 @@ CHANGE: dict[str, Any] = {
     "rules": [{"id": "policy-changes/agree", "from": ["group:admins"], "count": 1, "meaning": "agree", "have": 0}],
     "document": "kind: PromotionPolicy\nmetadata: {name: production, owner: risk}\n",
 }
+SERVICES = ("registry", "approval", "audit", "notifier")
 Answer = tuple[int, Any] | Callable[[httpx2.Request], httpx2.Response]
 
 
@@ -80,7 +81,7 @@ class Service:
 
     def __call__(self, asked: httpx2.Request) -> httpx2.Response:
         if asked.url.path == "/.well-known/hallmark.json":
-            return httpx2.Response(200, json=dict.fromkeys(("registry", "approval", "audit"), "http://a"))
+            return httpx2.Response(200, json=dict.fromkeys(SERVICES, "http://a"))
         self.asked.append(asked)
         given = self.answers[f"{asked.method} {asked.url.path}"]
         answer = (given.pop(0) if len(given) > 1 else given[0]) if isinstance(given, list) else given
