@@ -30,6 +30,7 @@ from contracts.registry import (
 from notifier.channels import Parcel
 from notifier.channels.formats import TYPES, body_in
 from notifier.channels.webhook import WebhookSender
+from notifier.retrying import Verdict
 
 AT = datetime(2020, 5, 19, 3, 30, 29, 343000, tzinfo=UTC)  # 1589859029343, of the sample
 DIGEST = "sha256:" + "a" * 64
@@ -309,3 +310,21 @@ async def test_a_secret_of_ours_signs_as_ours_too_and_another_does_not() -> None
     assert ours.headers["webhook-signature"].startswith("v1,")
     theirs = await sent(Format.MLFLOW, REGISTERED, "a-shared-secret-of-theirs")
     assert theirs.headers["webhook-signature"] == ""
+
+
+async def test_what_a_format_has_no_message_for_is_given_up_at_once() -> None:
+    """However it got there: no repetition would mend it."""
+    parcel = Parcel(
+        delivery_id="d1",
+        subscription_id=SUBSCRIPTION,
+        envelope=said(CHANGED),
+        address="https://x.example/hook",
+        secret="a-shared-secret-of-theirs",
+        format=Format.MLFLOW,
+    )
+    async with httpx2.AsyncClient() as client:
+        outcome = await WebhookSender(client).send(parcel)
+    assert (outcome.verdict, outcome.detail) == (
+        Verdict.REFUSED,
+        "mlflow has no message for hallmark.stage.changed.v1",
+    )

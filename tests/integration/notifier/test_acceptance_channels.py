@@ -236,7 +236,9 @@ async def test_e_the_receiver_of_the_readme_takes_each_message_once(
     monkeypatch.setattr(Client, "webhook_keys", lambda _: keys)
     scope: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), scope)
-    server = uvicorn.Server(uvicorn.Config(scope["app"], port=0, log_level="warning", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(scope["app"], port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=5)
+    )
     running = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     made = await rig.webhook(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/hallmark")

@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from tests.support.receiver import Hit, Receiver
 
-from contracts.notifier import Channel
+from contracts.notifier import Channel, Format
 from kit.outbound import Guard
-from notifier import app
+from notifier import app, telling
 
 from .asking import As, code, made_by
 from .conftest import Rig
@@ -107,6 +107,11 @@ async def test_a_webhook_in_the_format_of_databricks_gets_its_events_only(
     [
         ({"channel": "pagerduty", "address": "short"}, "address-refused", "32 letters"),
         ({"channel": "pagerduty", "address": KEY, "format": "mlflow"}, "format-not-used", "leave 'format' out"),
+        (
+            {"channel": "pagerduty", "address": KEY, "bundling": {"mode": "grouped"}},
+            "channel-has-no-groups",
+            "leave 'bundling' out",
+        ),
         ({"channel": "teams", "address": "https://10.1.2.3/x"}, "address-refused", "not public"),
         ({"channel": "apprise", "address": "tgram://x"}, "address-refused", "HALLMARK_APPRISE_SCHEMES"),
         ({"channel": "webhook", "format": "xml"}, "invalid-request", "format"),
@@ -162,3 +167,17 @@ async def test_generic_slack_text_reaches_whatever_speaks_it(
     async with rig.worker():
         await rig.all_done(made, 1)
     assert text(receiver.hits[0]).startswith("churn: v2 is now in Production (was Staging). Asked by ana")
+
+
+async def test_an_owner_is_told_by_no_webhook_that_has_no_words_for_it(rig: Rig, receiver: Receiver) -> None:
+    ill = await rig.webhook(f"{receiver.url}/ill")
+    await rig.webhook(f"{receiver.url}/theirs", format=Format.DATABRICKS)
+
+    async def way() -> str | None:
+        async with rig.db.transaction() as tx:
+            found = await telling._other_way(tx, ill["subscription_id"])
+        return found.subscription_id if found else None
+
+    assert await way() is None
+    other = await rig.webhook(f"{receiver.url}/other")
+    assert await way() == other["subscription_id"]

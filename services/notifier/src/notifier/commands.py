@@ -92,7 +92,7 @@ class Commands:
         if not types and not audience and channel is Channel.PAGERDUTY:
             types = USUAL_TYPES
         filters = checked_filters(types_in(format, types), audience, stages, cel)
-        check_bundling(bundling, format)
+        check_bundling(bundling, channel, format)
         plain = channel is Channel.EMAIL and not self._hides_mailboxes
         plain = plain or (channel is Channel.SLACK and is_slack_channel(address))
         made = new_secret() if channel is Channel.WEBHOOK and secret is None else None

@@ -44,7 +44,7 @@ class Editing:
                 types_in(state.format, after["types"]), after["audience"], after["stages"], after["cel"]
             )
             after |= {name: getattr(checked, name) for name in FILTERS if name != "model"}
-            check_bundling(after["bundling"], state.format)
+            check_bundling(after["bundling"], state.channel, state.format)
             if after != before:
                 changed = SubscriptionChanged(subscription_id=subscription_id, changed_by=by, **after)
                 await self._append(tx, state, changed, by, last)

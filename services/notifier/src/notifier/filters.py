@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from contracts.approval import EVENTS as APPROVAL_EVENTS
 from contracts.audience import ADDRESSING, strange_names
 from contracts.audit import SearchAlerted
-from contracts.notifier import DeliveryDead, Digest, Format, Grouped, SubscriptionDisabled, SubscriptionFaltered
+from contracts.notifier import (
+    Channel,
+    DeliveryDead,
+    Digest,
+    Format,
+    Grouped,
+    SubscriptionDisabled,
+    SubscriptionFaltered,
+)
 from contracts.registry import EVENTS as REGISTRY_EVENTS
 from contracts.registry import CommandRejected
 from kit.problems import Problem
@@ -75,8 +83,10 @@ def check_expression(cel: str | None) -> None:
         raise Problem(422, "bad-expression", f"cel: {error}; it may look at {LOOKS_AT}") from error
 
 
-def check_bundling(bundling: Grouped | Digest | None, format_: Format) -> None:
-    """Raises Problem 422 when there is no such time zone, or no message about many events in that format."""
+def check_bundling(bundling: Grouped | Digest | None, channel: Channel, format_: Format) -> None:
+    """Raises Problem 422 when there is no such time zone, or no message about many events there or in that format."""
+    if bundling is not None and channel is Channel.PAGERDUTY:
+        raise Problem(422, "channel-has-no-groups", "PagerDuty groups what pages by itself; leave 'bundling' out")
     if isinstance(bundling, Digest) and not knows(bundling.zone):
         raise Problem(422, "unknown-zone", f"there is no time zone {bundling.zone!r}; write one like Europe/Berlin")
     if bundling is not None and format_ not in (Format.CLOUDEVENTS, Format.SLACK):

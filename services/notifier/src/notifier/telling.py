@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.envelope import Envelope
 from contracts.notifier import Channel, DeliveryDead, SubscriptionDisabled, SubscriptionFaltered
 from notifier import queue, views
+from notifier.channels.formats import TYPES
 from notifier.domain import Subscription, matching
 from notifier.filters import OWN_TYPES, asks_for_own
 from notifier.matching import Seen
@@ -35,7 +36,8 @@ async def tell(tx: AsyncConnection, news: Sequence[tuple[Envelope, Envelope]]) -
 
 
 async def _other_way(tx: AsyncConnection, subscription_id: str) -> Subscription | None:
-    """A subscription of the same owner that leads elsewhere, by preference a mailbox, and one that does not fail."""
+    """A subscription of the same owner that leads elsewhere, by preference a mailbox, and one that does not fail. Not
+    one in the format of another registry, which has no message for it."""
     of, target = t(SubscriptionRow), t(TargetRow)
     mine = sa.select(of.c.owner, target.c.endpoint).join(target, target.c.subscription_id == of.c.subscription_id)
     mine_row = (await tx.execute(mine.where(of.c.subscription_id == subscription_id))).first()
@@ -43,7 +45,11 @@ async def _other_way(tx: AsyncConnection, subscription_id: str) -> Subscription 
         return None
     query = sa.select(of).join(target, target.c.subscription_id == of.c.subscription_id)
     query = query.where(
-        of.c.owner == mine_row.owner, of.c.status == "active", ~of.c.paused, target.c.endpoint != mine_row.endpoint
+        of.c.format.not_in([format_.value for format_ in TYPES]),
+        of.c.owner == mine_row.owner,
+        of.c.status == "active",
+        ~of.c.paused,
+        target.c.endpoint != mine_row.endpoint,
     )
     best = (target.c.failing_since.is_not(None), of.c.channel != Channel.EMAIL.value, of.c.subscription_id)
     row = (await tx.execute(query.order_by(*best).limit(1))).first()

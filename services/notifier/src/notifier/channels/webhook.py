@@ -12,9 +12,9 @@ from contracts.notifier import Format
 from contracts.webhooks import SECRET
 from kit.webhooks import headers_of
 from notifier.channels import Parcel
-from notifier.channels.formats import body_in, headers_in
+from notifier.channels.formats import TYPES, body_in, headers_in
 from notifier.channels.http import post
-from notifier.retrying import Outcome
+from notifier.retrying import Outcome, Verdict
 
 # Standard Webhooks asks for less than 20 kB: much software reads no more.
 MOST_BYTES = 20_000
@@ -65,6 +65,8 @@ class WebhookSender:
 
     async def send(self, parcel: Parcel) -> Outcome:
         assert parcel.secret is not None
+        if parcel.envelope.type not in TYPES.get(parcel.format, {parcel.envelope.type}):
+            return Outcome(Verdict.REFUSED, f"{parcel.format} has no message for {parcel.envelope.type}", ours=True)
         body, identity, timestamp = self.body(parcel), message_id(parcel.delivery_id), int(self._clock())
         secrets = (parcel.secret, *parcel.formers)
         # A secret of the formats of others may be any text.
