@@ -2,7 +2,7 @@
 
 It appends records 0 to COUNT-1 of partition PARTITION, a few at a time, and tries again until all are in. It says
 `inside` on standard output each time that it has moved the head and not yet committed or (WHERE=copy) is in the middle
-of copying the rows; then it waits for a line.
+of copying the rows or (WHERE=load) holds the head and has sent one half of a statement; then it waits for a line.
 """
 
 import asyncio
@@ -40,12 +40,22 @@ async def pause() -> None:
 
 async def move(*given: Any) -> Any:
     moved = await places.move(*given)
-    if os.environ["WHERE"] != "copy":
+    if os.environ["WHERE"] == "idle":
         await pause()
     return moved
 
 
+async def load(driver: Any) -> Any:
+    if os.environ["WHERE"] == "load":
+        await driver.prepare("select 'parsed, and never run'")
+        await pause()
+    return await places.load(driver)
+
+
 class Watched(ledger.Ledger):
+    async def _write(self, items: Any, written: Any, *, hold: bool = False) -> None:
+        await super()._write(items, written, hold=hold or os.environ["WHERE"] == "load")
+
     async def _carry_out(self, driver: Any, batch: Any) -> None:
         await super()._carry_out(Slow(driver) if os.environ["WHERE"] == "copy" else driver, batch)
 
@@ -73,6 +83,7 @@ async def main() -> None:
     settings = AuditSettings()
     ledger.LIMIT = os.environ["LIMIT"]
     setattr(ledger, "move", move)  # noqa: B010 what a module imports is no part of its interface
+    setattr(ledger, "load", load)  # noqa: B010
     db = Database(settings.database_url.get_secret_value(), name="appending")
     mine = Watched(db, app.archive_of(settings))
     records = made(int(os.environ["COUNT"]), int(os.environ["PARTITION"]))

@@ -304,6 +304,35 @@ async def test_a_busy_writer_starves_nobody(audit: Harness, monkeypatch: pytest.
     assert len(await assert_sound(audit)) == 4
 
 
+async def test_a_large_record_goes_to_the_store_while_nobody_waits(
+    audit: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others were faster, so it is dated anew, and is another object: before the head is taken."""
+    large = replace(record(story()[0], partition=1, offset=0), headers=(("much", b"x" * 70_000),))
+    busy, slow, attempt, keep = audit.log().ledger, audit.log().ledger, Ledger._carry_out, audit.archive.keep_leaf
+    begun, kept = 0, list[str]()
+
+    async def carry_out(self: Ledger, driver: Any, batch: Any) -> None:
+        nonlocal begun
+        begun += self is slow
+        if self is slow and begun == 1:
+            await busy.append([record(story()[1], offset=0)])
+        await attempt(self, driver, batch)
+
+    async def free(digest: bytes, data: bytes) -> None:
+        kept.append(digest.hex())
+        await audit.execute("select 1 from audit.tree_head where id = 1 for update nowait")
+        await keep(digest, data)
+
+    monkeypatch.setattr(Ledger, "_carry_out", carry_out)
+    monkeypatch.setattr(audit.archive, "keep_leaf", free)
+    assert (await slow.append([large]), begun) == ([1], 2)
+    assert len(kept) == 2
+    found = decode((await audit.entries())[1]["leaf"])
+    assert isinstance(found, Detached)
+    assert found.sha256.hex() == kept[1]
+
+
 async def test_an_old_offset_loses_the_race_too(audit: Harness) -> None:
     """Two writers of one partition: the head alone would not tell that the record is in."""
     one, two = audit.log().ledger, audit.log().ledger

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from base64 import b64encode
 from hashlib import sha256
@@ -119,3 +120,15 @@ def test_without_ml_dsa_in_the_library_the_other_key_is_checked_and_it_is_said(
 def test_no_good_key_no_verdict(copy: Path, keys: str) -> None:
     with pytest.raises(VerificationError):
         verify_any(copy, keys)
+
+
+def test_what_never_ends_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, line = tmp_path / "pipe", tmp_path / "line"
+    os.mkfifo(pipe)
+    for endless in (pipe, Path("/dev/zero")):
+        with pytest.raises(VerificationError, match="neither a file nor a directory"):
+            verify_any(endless, KEYS)
+    monkeypatch.setattr("hallmark.verify.MAX_LINE", 1_000)
+    line.write_bytes(b"{" * 1_001)
+    with pytest.raises(VerificationError, match="more than 1000 bytes"):
+        verify_any(line, KEYS)

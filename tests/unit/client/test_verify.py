@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from hallmark.verify import VerificationError, VerifierKey, _Tree, verify_export
+from hallmark.verify import Tree, VerificationError, VerifierKey, verify_export
 
 ORIGIN = "hallmark.test/log"
 # Certificate Transparency's own test data (google/certificate-transparency, merkle tree tests).
@@ -94,7 +94,7 @@ def log() -> Log:
 
 
 def test_roots_are_those_of_the_published_vectors() -> None:
-    tree = _Tree()
+    tree = Tree()
     for leaf, root in zip(VECTORS, ROOTS, strict=True):
         tree.add(bytes.fromhex(leaf))
         assert tree.root().hex() == root

@@ -68,6 +68,8 @@ def _verified(path: Path, keys: dict[str, Key], old_checkpoint: str | None) -> t
     if path.is_dir():
         what = verify_bundle.verify_log(path, parsed, old)
         return what, verify_bundle.open_checkpoint((path / "checkpoint").read_text("utf-8"), parsed)
+    if path.exists() and not path.is_file():
+        raise VerificationError("neither a file nor a directory: save it first")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as bundle:
             if "events.ndjson" not in bundle.namelist():

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,6 +23,7 @@ ED25519 = 1
 HEADER = {"checkpoint": str, "origin": str, "root": str, "size": int}
 SUBTREES = {"subtrees": list, "width": int}
 ENTRY = {"index": int, "leaf": str, "leaf_hash": str}
+MAX_LINE = 64 << 20  # bytes; a record of Kafka has a tenth of that at the most
 
 
 class VerificationError(Exception):
@@ -111,7 +112,7 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
     key = VerifierKey.parse(key_line)
     old = open_checkpoint(old_checkpoint, key) if old_checkpoint else None
     with path.open("rb") as file:
-        line = file.readline()
+        line = _line(file)
         header = _object(line, HEADER | SUBTREES if b',"subtrees":' in line else HEADER, None)
         checkpoint = open_checkpoint(header["checkpoint"], key)
         told = (header["origin"], header["size"], header["root"])
@@ -119,8 +120,8 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
             raise VerificationError("the header does not say what the signed checkpoint says")
         width, subtrees = _subtrees(header)
         known = subtrees if _joined(subtrees) == checkpoint.root else []
-        tree, part = _Tree(), _Tree()
-        for leaf in _entries(file):
+        tree, part = Tree(), Tree()
+        for leaf in _entries(iter(lambda: _line(file), b"")):
             if tree.size == checkpoint.size:
                 raise VerificationError(f"entry {tree.size} is beyond what was signed", tree.size)
             if old and tree.size == old.size and tree.root() != old.root:
@@ -129,7 +130,7 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
             part.add(leaf)
             if known and (part.size == width or tree.size == checkpoint.size):
                 _compare(part, tree.size, known[(tree.size - 1) // width])
-                part = _Tree()
+                part = Tree()
     if old and (old.size > tree.size or (old.size == tree.size and tree.root() != old.root)):
         raise VerificationError("the log does not extend your old checkpoint: history was cut or rewritten")
     if tree.size != checkpoint.size:
@@ -142,7 +143,7 @@ def verify_export(path: Path, key_line: str, *, old_checkpoint: str | None = Non
     return Verified(checkpoint.origin, checkpoint.size, root, header["checkpoint"])
 
 
-class _Tree:
+class Tree:
     """The RFC 6962 root in logarithmic memory: one hash per complete subtree, largest first."""
 
     def __init__(self) -> None:
@@ -182,13 +183,13 @@ def _subtrees(header: dict[str, Any]) -> tuple[int, list[bytes]]:
 
 
 def _joined(subtrees: list[bytes]) -> bytes:
-    tree = _Tree()
+    tree = Tree()
     for subtree in subtrees:
         tree.push(subtree)
     return tree.root()
 
 
-def _compare(part: _Tree, end: int, root: bytes) -> None:
+def _compare(part: Tree, end: int, root: bytes) -> None:
     if part.root() != root:
         first, last = end - part.size, end - 1
         where = f"entry {first} was" if first == last else f"one of the entries {first} to {last} was"
@@ -204,6 +205,13 @@ def leaf_hash(leaf: bytes) -> bytes:
 
 def _node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def _line(file: BinaryIO) -> bytes:
+    line = file.readline(MAX_LINE + 1)
+    if len(line) > MAX_LINE:
+        raise VerificationError(f"a line has more than {MAX_LINE} bytes: this is no export")
+    return line
 
 
 def _entries(lines: Iterable[bytes]) -> Iterator[bytes]:

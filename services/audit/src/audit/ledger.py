@@ -59,6 +59,7 @@ LANES = 2  # transactions at a time: one copies its rows while the other commits
 SLICE = 32  # leaves that are prepared before others get a turn
 TRIES = 5
 MOST_AHEAD = timedelta(seconds=10)  # of the database's clock; what is dated later is not written
+AFTER = timedelta(milliseconds=250)  # what others append meanwhile is not dated later
 LARGE = 1_000  # places whose date is remembered
 COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
 
@@ -259,6 +260,7 @@ class Ledger:
                 assert driver is not None
                 if hold:
                     await self._settled()
+                    await self._date_ahead(driver, items)
                     await self._ensure_month(driver, items[0].at, items[-1].at)
                     await held.enter_async_context(_within(driver))
                     await driver.execute(HOLD)
@@ -344,6 +346,11 @@ class Ledger:
                 late.append(item)
             at = item.at
         await self._detach(late)
+
+    async def _date_ahead(self, driver: asyncpg.Connection, items: list[Item]) -> None:
+        """A large leaf that is dated anew goes to the store again. Not while everybody waits for the head."""
+        if any(place_of(item.record) in self._dated for item in items):
+            await self._redate(items, AFTER + await driver.fetchval("select at from audit.tree_head"))
 
     async def _ensure_month(self, driver: asyncpg.Connection, first: datetime, last: datetime) -> None:
         for at in (first, last):

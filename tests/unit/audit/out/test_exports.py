@@ -467,7 +467,11 @@ async def test_the_client_checks_an_export_too(log: list[Row], tmp_path: Path) -
         return verify_any(file, VKEY, old_checkpoint=since).what
 
     assert told(good, first).startswith(f"{len(log)} entries, 4 files")
-    assert "not proved" in told(await made(log))
+    assert "not proved" in told(await made(log, end=5))
+    assert told(await made(log)) == f"{len(log)} entries, 3 files, log hallmark.example/log/test of {len(log)} entries"
+    for end, problem in ((5, "not the 5 told of"), (None, "do not add up to the signed root")):
+        with pytest.raises(VerificationError, match=problem):
+            told((await forged(log, end, paths=prover(log) if end else None)).read())
     for since in (note_of(7, bytes(32)), note_of(6, bytes(32))):
         with pytest.raises(VerificationError):
             told(good, since)
