@@ -320,6 +320,16 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     (NOTIFIER_EVENTS.name, notifier.SubscriptionResumed(subscription_id="s", resumed_by="ana"), ["ana", "resumed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionDisabled(subscription_id="s", reason="410 Gone"), ["410 Gone"]),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.SubscriptionReplayed(subscription_id="s", replayed_by="ana", which="failed", deliveries=7),
+        ["ana", "7 deliveries", "failed"],
+    ),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.DeliveriesReconciled(events=5, checked=7, unaccounted=1),
+        ["7 deliveries of 5 events", "1 are unaccounted"],
+    ),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionEnabled(subscription_id="s", enabled_by="ana"), ["ana", "enabled"]),
     (
         NOTIFIER_EVENTS.name,

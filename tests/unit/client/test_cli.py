@@ -287,6 +287,29 @@ def test_silences_and_rules_are_made_and_listed(run: Run, answers: dict[str, Any
     assert json.loads(run("notify", "inhibition", "list", "--json")[1])[0]["seconds"] == 60
 
 
+def test_deliveries_are_replayed_and_reconciled(run: Run, answers: dict[str, Any]) -> None:
+    services = dict.fromkeys(("registry", "approval", "audit", "notifier"), "http://r")
+    answers["/.well-known/hallmark.json"] = (200, services)
+    answers["/v1/subscriptions/s-1/replay"] = (200, {"looked_at": 9, "deliveries": 4, "next": None})
+    code, out, _ = run("notify", "replay", "failed", "s-1", "--since", "7d", "--dry-run")
+    assert (code, out) == (0, "9 events looked at, 4 deliveries\n4 deliveries would be sent\n")
+    code, _, err = run("notify", "replay", "failed", "s-1", "--since", "yesterday")
+    assert code != 0
+    assert "neither like 7d" in err
+    answers["/v1/deliveries/d-1/replay"] = (202, {"delivery_id": "d-1"})
+    assert run("notify", "resend", "d-1")[1] == "due again: d-1\n"
+    answers["/v1/subscriptions/s-1/enable"] = (200, {"subscription_id": "s-1", "channel": "webhook", "address": "x"})
+    assert run("notify", "enable", "s-1")[1] == "enabled: s-1\n"
+    none: dict[str, Any] = {"events": 3, "checked": 5, "unaccounted": 0, "examples": []}
+    answers["/v1/reconciliation"] = (200, none)
+    assert run("notify", "reconcile")[:2] == (0, "3 events, 5 deliveries, 0 unaccounted for\n")
+    lost = {"subscription_id": "s-1", "event_id": "e-1", "why": "there is no delivery"}
+    answers["/v1/reconciliation"] = (200, none | {"unaccounted": 1, "examples": [lost]})
+    code, out, _ = run("notify", "reconcile")
+    assert code == 1
+    assert "there is no delivery" in out
+
+
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
     odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
     answers["/v1/models"] = (200, {"items": [odd], "next": None})

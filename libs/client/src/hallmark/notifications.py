@@ -1,6 +1,6 @@
 """Notifications: who hears of what, where, and what was sent."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
@@ -90,6 +90,44 @@ class Notifications(Connection):
 
     def unsubscribe(self, subscription_id: str) -> None:
         self._call("notifier", "DELETE", _of(subscription_id))
+
+    def replay_delivery(self, delivery_id: str) -> dict[str, Any]:
+        """Sends one delivery again, under the same id."""
+        path = f"/v1/deliveries/{quote(delivery_id, safe='')}/replay"
+        return read(_Any, self._post("notifier", path, {})).model_dump(mode="json")
+
+    def replay(
+        self,
+        subscription_id: str,
+        which: Literal["failed", "missing", "all"],
+        *,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        types: Sequence[str] = (),
+        model: str = "*",
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Sends again, under the same ids, what failed, what was never sent (to a new subscription: the whole history),
+        or all, of the events that happened `since` and `before`. Gives how many deliveries that are; with `dry_run`
+        would be. `progress` is told how many events were looked at and how many deliveries that gave."""
+        body: dict[str, Any] = {"which": which, "types": list(types), "model": model, "dry_run": dry_run}
+        body |= {name: moment.isoformat() for name, moment in (("since", since), ("before", before)) if moment}
+        looked = count = 0
+        after: int | None = 0
+        while after is not None:
+            page = read(
+                _Any, self._post("notifier", f"{_of(subscription_id)}/replay", body | {"after": after})
+            ).model_dump()
+            looked, count, after = looked + page["looked_at"], count + page["deliveries"], page["next"]
+            if progress is not None:
+                progress(looked, count)
+        return count
+
+    def reconcile_deliveries(self, since: datetime | None = None) -> dict[str, Any]:
+        """The proof that every event (taken in `since`) has a delivery for each subscription that wanted it."""
+        body = {"since": since.isoformat()} if since else {}
+        return read(_Any, self._post("notifier", "/v1/reconciliation", body)).model_dump(mode="json")
 
     def subscription_health(self, subscription_id: str) -> dict[str, Any]:
         """Since when and how often in a row its endpoint has only failed, and until when nothing is sent there."""

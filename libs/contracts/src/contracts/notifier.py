@@ -241,6 +241,27 @@ class SubscriptionFaltered(Message):
     detail: Text = ""
 
 
+class SubscriptionReplayed(Message):
+    """So many deliveries were made due again: those that `failed`, that were `missing`, or `all`."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.replayed.v1"
+    subscription_id: Identifier
+    replayed_by: Line
+    which: Line
+    deliveries: Annotated[int, Field(ge=1)]
+
+
+class DeliveriesReconciled(Message):
+    """Of the `events` taken in `since` then, `checked` pairs of an event and a subscription that wanted it were looked
+    at; `unaccounted` of them had no delivery that has ended or is going to be tried."""
+
+    TYPE: ClassVar[str] = "hallmark.deliveries.reconciled.v1"
+    since: AwareDatetime | None = None
+    events: Annotated[int, Field(ge=0)]
+    checked: Annotated[int, Field(ge=0)]
+    unaccounted: Annotated[int, Field(ge=0)]
+
+
 class Attempt(Payload):
     delivery_id: Identifier
     subscription_id: Identifier
@@ -282,6 +303,8 @@ EVENTS = (
     InhibitionRemoved,
     SubscriptionEnabled,
     SubscriptionFaltered,
+    SubscriptionReplayed,
+    DeliveriesReconciled,
     SecretRotated,
     DeliverySucceeded,
     DeliveryFailed,

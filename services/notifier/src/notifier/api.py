@@ -232,7 +232,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
     routes = APIRouter(prefix="/v1", tags=["notifier"])
 
     def all_of(principal: Principal, workspace: str) -> bool:
-        return Role.ADMIN in guard.access.roles(principal, workspace)
+        return sees_all(guard, principal, workspace)
 
     def owner_for(principal: Principal, workspace: str) -> str | None:
         """Whose rows a list shows; None: everybody's."""
@@ -245,7 +245,7 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
 
     def theirs(principal: Principal, state: Subscription | None) -> Subscription:
         """Another's subscription is told apart from none by nothing."""
-        if state is None or not (state.owner == principal.subject or all_of(principal, state.workspace)):
+        if state is None or not may_see(guard, principal, state):
             raise Problem(404, "no-such-subscription", "there is no such subscription of yours")
         return state
 
@@ -448,6 +448,15 @@ def router(db: Database, commands: Commands, editing: Editing, guard: Guard) -> 
         return DeliveryDetail(**await commands.replay(delivery_id, state))
 
     return routes
+
+
+def sees_all(guard: Guard, principal: Principal, workspace: str) -> bool:
+    return Role.ADMIN in guard.access.roles(principal, workspace)
+
+
+def may_see(guard: Guard, principal: Principal, state: Subscription) -> bool:
+    """Whether a subscription is theirs, or they administer its workspace."""
+    return state.owner == principal.subject or sees_all(guard, principal, state.workspace)
 
 
 async def _addressed(guard: Guard, name: str) -> str:

@@ -17,7 +17,7 @@ from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 from kit.webhooks import private_half
-from notifier import api, consumers, keys, quiet_api, unsubscribing
+from notifier import api, consumers, delivery_api, keys, quiet_api, unsubscribing
 from notifier.breaker import rates_of
 from notifier.bundles import Bundler
 from notifier.channels import Sender
@@ -34,6 +34,8 @@ from notifier.commands import Commands
 from notifier.editing import Editing
 from notifier.queue import ACTOR
 from notifier.quieting import Quieting
+from notifier.reconciling import Reconciling
+from notifier.replaying import Replaying
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
@@ -86,6 +88,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         apprise_schemes=settings.apprise_schemes,
         slack_bot=bool(settings.slack_bot_token),
     )
+    reconciling = Reconciling(db, events, every_seconds=settings.reconcile_seconds, days=settings.reconcile_days)
     return make_app(
         settings,
         service=SERVICE,
@@ -94,11 +97,12 @@ def build(settings: NotifierSettings) -> FastAPI:
         bus=bus,
         routers=[
             api.router(db, commands, Editing(db, events), guard),
+            delivery_api.router(db, Replaying(db, events), reconciling, guard),
             quiet_api.router(db, Quieting(db, events), guard),
             keys.router(settings.webhook_key),
             unsubscribing.router(commands, Renderer()),
         ],
-        background=[relay.run, worker.run, bundler.run],
+        background=[relay.run, worker.run, bundler.run, reconciling.run],
         people=guard.people,
     )
 

@@ -30,7 +30,7 @@ KNOWN_TYPES = tuple(
 )
 # About deliveries: they are told to those who ask for them by these names, never to a pattern that has them by chance.
 OWN_TYPES = (DeliveryDead.TYPE, SubscriptionDisabled.TYPE, SubscriptionFaltered.TYPE)
-OWN_PREFIXES = ("hallmark.delivery.", "hallmark.subscription.")
+OWN_PREFIXES = ("hallmark.delivery.", "hallmark.subscription.", "hallmark.group.")
 LOOKS_AT = ", ".join(VARIABLES)
 
 

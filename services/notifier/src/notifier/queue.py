@@ -170,6 +170,16 @@ async def enqueue(
     await open_lanes(tx, [(row.subscription_id, row.lane) for row in await tx.execute(lanes) if row.open])
 
 
+async def add(tx: AsyncConnection, subscription: Subscription, events: Sequence[tuple[Envelope, int]]) -> None:
+    """A delivery of each event, with its position, for one subscription whose stream the caller holds."""
+    rows = [{**_row(subscription, envelope, at), **_held(None), "cancel_key": None} for envelope, at in events]
+    if rows:
+        delivery = t(DeliveryRow)
+        made = insert(delivery).values(rows).on_conflict_do_nothing()
+        lanes = made.returning(delivery.c.subscription_id, delivery.c.lane)
+        await open_lanes(tx, [(row.subscription_id, row.lane) for row in await tx.execute(lanes)])
+
+
 def _row(subscription: Subscription, envelope: Envelope, position: int) -> dict[str, Any]:
     identity = delivery_id(subscription.subscription_id, envelope.id)
     return {

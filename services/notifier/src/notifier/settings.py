@@ -59,6 +59,10 @@ class NotifierSettings(Settings):
     # How fast one endpoint of a channel is sent to; channels that are not named are sent to as fast as they take it.
     delivery_rates: str = "slack=1/s,pagerduty=120/min"
 
+    # How often it is proved that no delivery was lost, of the events taken in within so many days.
+    reconcile_seconds: Seconds = HOUR
+    reconcile_days: Annotated[float, Field(gt=0)] = 7
+
     send_timeout_seconds: Seconds = 15
     lease_seconds: Annotated[float, Field(ge=1)] = 45
     delivery_poll_seconds: Seconds = 1

@@ -34,7 +34,7 @@ Document = dict[str, Any]
 PAUSED = "paused"
 BUNDLING: TypeAdapter[Grouped | Digest] = TypeAdapter(Bundling)
 _LISTS = ("types", "audience", "stages")
-_FOLDED = {
+FOLDED = {
     SubscriptionCreated.TYPE,
     SubscriptionChanged.TYPE,
     SubscriptionPaused.TYPE,
@@ -54,7 +54,7 @@ def stream_of(subscription_id: str) -> str:
 
 async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     """Folds one event. Outcomes of deliveries have no view: their rows are timers, not folds."""
-    if envelope.type not in _FOLDED:
+    if envelope.type not in FOLDED:
         await quiet_views.project(tx, envelope)
         return
     subscription_id = envelope.key.removeprefix("subscription:")

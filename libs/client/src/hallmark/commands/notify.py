@@ -1,6 +1,8 @@
 """`hallmark notify`"""
 
 import re
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -198,6 +200,102 @@ def enable(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: J
     with client(ctx) as hallmark:
         changed = hallmark.enable_subscription(subscription_id)
     emit(as_json, changed, lambda: out.print(f"enabled: {changed.subscription_id}", markup=False))
+
+
+class Which(StrEnum):
+    FAILED = "failed"
+    MISSING = "missing"
+    ALL = "all"
+
+
+@app.command(
+    epilog=example(
+        "hallmark notify replay failed 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b --since 7d",
+        "hallmark notify replay missing 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b --dry-run",
+    )
+)
+def replay(
+    ctx: typer.Context,
+    which: Annotated[
+        Which,
+        typer.Argument(
+            help="failed: what was given up; missing: what was never sent, also of before; all: everything.",
+            show_default=False,
+        ),
+    ],
+    subscription_id: SubscriptionArgument,
+    since: Annotated[str | None, typer.Option(help="Of events since: 7d, 12h, or a time with its zone.")] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", help="Event types, as patterns.")] = None,
+    model: Annotated[str, typer.Option(help="Models, as a pattern.")] = "*",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; tell how many it would be.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send again, under the same ids: receivers drop what they have."""
+
+    def told(looked: int, count: int) -> None:
+        if not as_json:
+            out.print(f"{looked} events looked at, {count} deliveries", markup=False)
+
+    with client(ctx) as hallmark:
+        count = hallmark.replay(
+            subscription_id,
+            which.value,
+            since=_moment(since),
+            types=types or (),
+            model=model,
+            dry_run=dry_run,
+            progress=told,
+        )
+    verb = "would be sent" if dry_run else "are due"
+    emit(as_json, {"deliveries": count, "dry_run": dry_run}, lambda: out.print(f"{count} deliveries {verb}"))
+
+
+@app.command(epilog=example("hallmark notify resend 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def resend(
+    ctx: typer.Context,
+    delivery_id: Annotated[str, typer.Argument(help="Id of the delivery.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Send one delivery again, under the same id."""
+    with client(ctx) as hallmark:
+        made = hallmark.replay_delivery(delivery_id)
+    emit(as_json, made, lambda: out.print(f"due again: {made['delivery_id']}", markup=False))
+
+
+@app.command(epilog=example("hallmark notify reconcile --since 7d"))
+def reconcile(
+    ctx: typer.Context,
+    since: Annotated[str | None, typer.Option(help="Of events taken in since: 7d, or a time with its zone.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that every event has a delivery for each subscription that wanted it; status 1 when one has none."""
+    with client(ctx) as hallmark:
+        found = hallmark.reconcile_deliveries(_moment(since))
+    rows = [(one["subscription_id"], one["event_id"], one["why"]) for one in found["examples"]]
+
+    def told() -> None:
+        out.print(
+            f"{found['events']} events, {found['checked']} deliveries, {found['unaccounted']} unaccounted for",
+            markup=False,
+        )
+        if rows:
+            out.print(table(("subscription", "event", "why"), rows))
+
+    emit(as_json, found, told)
+    if found["unaccounted"]:
+        raise typer.Exit(1)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """`7d` ago, or a time with its zone."""
+    if text is None:
+        return None
+    if match := re.fullmatch(r"(\d{1,5})([smhd])", text):
+        return datetime.now(UTC) - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    with suppress(ValueError):
+        if (moment := datetime.fromisoformat(text)).tzinfo is not None:
+            return moment
+    raise typer.BadParameter(f"{text!r} is neither like 7d nor like 2026-11-21T10:00:00Z", param_hint="--since")
 
 
 @app.command(epilog=example("hallmark notify resume 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))

@@ -51,6 +51,16 @@ def _(m: notifier.SubscriptionFaltered) -> str:
 
 
 @say.register
+def _(m: notifier.SubscriptionReplayed) -> str:
+    return f"{m.replayed_by} had {m.deliveries} deliveries ({m.which}) of the subscription {m.subscription_id} repeated"
+
+
+@say.register
+def _(m: notifier.DeliveriesReconciled) -> str:
+    return f"Of {m.checked} deliveries of {m.events} events {m.unaccounted} are unaccounted for"
+
+
+@say.register
 def _(m: notifier.DeliverySucceeded) -> str:
     return f"{m.event_type} was delivered to the subscription {m.subscription_id} at try {m.attempt}"
 

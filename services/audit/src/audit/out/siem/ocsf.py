@@ -78,6 +78,8 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     approval.RevocationOrdered: (CREATE, HIGH, SUCCESS),
     approval.ApprovalLapsed: (UPDATE, MEDIUM, FAILURE),
     notifier.SubscriptionFaltered: (OTHER, LOW, FAILURE),
+    notifier.SubscriptionReplayed: (OTHER, INFORMATIONAL, SUCCESS),
+    notifier.DeliveriesReconciled: (OTHER, INFORMATIONAL, SUCCESS),
     notifier.DeliveryFailed: (OTHER, LOW, FAILURE),
     notifier.DeliveryDead: (OTHER, MEDIUM, FAILURE),
     audit.CheckpointPublished: (CREATE, INFORMATIONAL, SUCCESS),
