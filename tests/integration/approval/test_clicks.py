@@ -20,10 +20,12 @@ from tests.support.receiver import Receiver
 
 from approval import views
 from approval.clicks import Clicks
+from approval.keyring import Keyring, published
 from approval.tables import mechanism
-from contracts.approval import Choice
+from contracts.approval import Choice, RequestDecided
 from contracts.slack import Button, account_of, read_button
 from kit.inbox import Inbox
+from policy.judge import judge
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_broker]
 POLICY = """
@@ -287,3 +289,22 @@ async def test_a_button_says_three_things(value: str) -> None:
         read_button(value)
     button = Button(Choice.REJECT, DIGEST, "r|1")
     assert read_button(button.value()) == button
+
+
+async def test_a_decision_that_rests_on_a_click_verifies_like_any_other(slack: Harness, told: Receiver) -> None:
+    """Its record is judged again without the service: the vote's method is one that the policy names."""
+    await linked(slack)
+    request = await asked(slack, "clicks-decided")
+    await click(slack, click_of(request, told))
+    cy = slack.client("cy", "reviewers")
+    assert (await slack.vote(cy, request["request_id"], "approve")).json()["status"] == "approved"
+    record = good(await slack.ana.get(f"/v1/requests/{request['request_id']}/record"))
+    assert sorted(vote["auth_method"] for vote in record["decision"]["votes"]) == ["slack", "token"]
+    found = judge(RequestDecided.model_validate(record), published(Keyring(slack.settings.decision_key)))
+    assert found.ok, [(check.name, check.text) for check in found.failed]
+
+
+async def test_two_who_unlink_at_once_are_one_event(slack: Harness) -> None:
+    await linked(slack)
+    answers = await asyncio.gather(*(slack.ben.delete("/v1/slack/accounts") for _ in range(4)))
+    assert sorted(good(answer)["accounts"] for answer in answers) == [0, 0, 0, 1]

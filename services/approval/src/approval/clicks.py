@@ -62,11 +62,14 @@ class Clicks:
         """No account acts for them any more. How many did."""
         async with self._desk.db.transaction() as tx:
             found = await accounts.accounts_of(tx, subject)
+            ended = 0
             for account in found:
-                await self._append(
-                    tx, account, AccountUnlinked(subject=subject, system="slack", account=account), subject
-                )
-        return len(found)
+                await self._desk.log.lock(tx, _stream(account))
+                if await accounts.subject_of(tx, account) == subject:  # nobody was faster
+                    gone = AccountUnlinked(subject=subject, system="slack", account=account)
+                    await self._append(tx, account, gone, subject)
+                    ended += 1
+        return ended
 
     async def command(self, form: Mapping[str, str]) -> str:
         """What to answer to `/hallmark ...`, to its author alone."""
