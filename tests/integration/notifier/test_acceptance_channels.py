@@ -1,4 +1,5 @@
-"""The acceptance tests (d), (e), (g) and (h) of notifications, each by its letter."""
+"""The acceptance tests (d), (e) and (g) of notifications, each by its letter. Those of (h) are about votes, which the
+approval service takes: `tests/integration/approval/test_clicks.py`."""
 
 import asyncio
 import base64

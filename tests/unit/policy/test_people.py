@@ -165,6 +165,10 @@ def test_a_vote_that_is_too_old_may_be_cast_again() -> None:
         ({"methods": ["webauthn", "otp"]}, person(method="pwd otp"), "taken"),
         ({"methods": ["webauthn", "otp"]}, person(method="token"), "authentication-too-weak"),
         ({"methods": ["webauthn", "otp"]}, person(method="pwd sms"), "authentication-too-weak"),
+        ({"methods": ["token", "slack"]}, person(method="slack"), "taken"),
+        ({"methods": ["token"]}, person(method="slack"), "authentication-too-weak"),
+        ({}, person(method="slack"), "authentication-too-weak"),
+        ({"methods": ["slack"], "reauthenticate_within": "5m"}, person(method="slack"), "authentication-too-weak"),
     ],
 )
 def test_step_up(signature: dict[str, Any], who: Person, expected: str) -> None:
