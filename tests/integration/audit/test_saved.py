@@ -330,6 +330,9 @@ async def test_one_that_cannot_run_is_in_nobodys_way(audit: Harness, searches: S
     }
     rows = {row["name"]: (row["next"], row["outcome"], row["matches"]) for row in await audit.rows(saved_search)}
     assert rows == {"broken": (0, "failed", None), "fine": (9, "allowed", 9)}
+    assert code(await ask(audit, "POST", "/broken/run")) == (409, "search-failed")
+    last = (await told(audit, SearchRan.TYPE))[-1]
+    assert (last.actor, last.payload(SearchRan).outcome) == ("aud", "failed")
 
 
 async def test_the_job_waits_for_a_database_that_is_away(audit: Harness, other: Database) -> None:

@@ -221,7 +221,20 @@ async def test_views_rebuilt_from_the_log_come_out_identical(audit: Harness) -> 
     await assert_story(audit)
     before = await snapshot(audit)
     assert (await compared(audit.db, Views(), lambda _: None)).differing == ()
-    await audit.execute("delete from audit.timeline where index = 3", "update audit.stage_interval set version = 7")
+    await audit.execute(
+        "delete from audit.timeline where index = 3",
+        "update audit.stage_interval set version = 7, reason = 'mine'",
+        "update audit.timeline set actor = 'mallory' where index = 0",
+    )
+    edited = await snapshot(audit)
+    found = await compared(audit.db, Views(), lambda _: None, keep=False)
+    assert found.differing == ("timeline", "stage_interval")
+    assert [row.partition(":")[0] for row in found.rows[:2]] == ["timeline 0", "timeline 3"]
+    assert "actor was 'mallory', is " in found.rows[0]
+    assert found.rows[1].endswith(": was missing")
+    assert all("version was 7, is " in row and "reason was 'mine'" in row for row in found.rows[2:])
+    assert len(found.rows) > 2
+    assert await snapshot(audit) == edited
     for differing in ("timeline", "stage_interval"), ():
         folded = list[int]()
         found = await compared(audit.db, Views(), folded.append)

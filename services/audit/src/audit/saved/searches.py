@@ -33,6 +33,7 @@ from contracts.payload import Message
 from contracts.topics import AUDIT_EVENTS, NOTIFIER_EVENTS
 from kit.auth import Principal
 from kit.db import Database
+from kit.errors import is_transient
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from kit.tasks import repeat
@@ -141,13 +142,23 @@ class Searches:
         """Runs a search of the caller now.
 
         Raises:
-            Problem: 404; 403, the caller may not read that any more.
+            Problem: 404; 403, the caller may not read that any more; 409, it cannot be run.
         """
-        owner = who.principal.subject
+        owner, ran, at = who.principal.subject, None, now()
         async with self._db.transaction() as tx:
             row = _there(await self._row(tx, owner, name, lock=True), owner, name)
-            ran = await self._look(tx, row, who)
-            await self._end(tx, row, ran, owner, now())
+            try:
+                async with tx.begin_nested():
+                    ran = await self._look(tx, row, who)
+            except Exception as error:
+                if isinstance(error, Problem) or is_transient(error):
+                    raise
+                log.warning("a saved search cannot run", id=row["id"], error=repr(error))
+                await self._could_not(tx, row, "failed", owner, at)
+            else:
+                await self._end(tx, row, ran, owner, at)
+        if ran is None:
+            raise Problem(409, "search-failed", f"{name} cannot be run as it was saved; remove it and save it anew")
         return {**ran, "alerted": _alerts(row, ran)}
 
     async def step(self, at: datetime | None = None) -> bool:
@@ -165,7 +176,7 @@ class Searches:
             except Exception as error:
                 # It must not be in the way of the others; its cursor stays.
                 log.warning("a saved search cannot run now; trying at its next time", id=row["id"], error=repr(error))
-                await self._could_not(tx, row, "failed", at)
+                await self._could_not(tx, row, "failed", ACTOR, at)
         return True
 
     async def run(self) -> None:
@@ -180,18 +191,20 @@ class Searches:
         except Problem as problem:
             if problem.status != 403:
                 raise
-            await self._could_not(tx, row, "denied", at)
+            await self._could_not(tx, row, "denied", ACTOR, at)
             return
         if self._is_full(row, ran) or await tx.scalar(sa.select(_news(row["next"], ran["until"]))):
             await self._end(tx, row, ran, ACTOR, at)
         else:
             await self._move(tx, row, due_at=_next(row, at))
 
-    async def _could_not(self, tx: AsyncConnection, row: Document, why: str, at: datetime) -> None:
-        """Its owner must not take silence for nothing found."""
+    async def _could_not(self, tx: AsyncConnection, row: Document, why: str, by: str, at: datetime) -> None:
+        """Not as one that found nothing: an event says so, and the list does."""
         none = {"first": row["next"], "until": row["next"], "matches": 0}
-        await self._append(tx, row["id"], [SearchRan(**_whose(row), **none, outcome=why)], ACTOR, at)
-        await self._move(tx, row, due_at=_next(row, at), ran_at=at, matches=None, outcome=why)
+        await self._append(tx, row["id"], [SearchRan(**_whose(row), **none, outcome=why)], by, at)
+        is_due = row["due_at"] is not None and row["due_at"] <= at
+        due = _next(row, at) if is_due else row["due_at"]
+        await self._move(tx, row, due_at=due, ran_at=at, matches=None, outcome=why)
 
     async def _look(self, tx: AsyncConnection, row: Document, who: Reader) -> Document:
         """What is new and matches: {first, until, matches, indexes}. Raises Problem 403."""
