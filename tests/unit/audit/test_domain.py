@@ -60,7 +60,13 @@ CHANGED = registry.StageChanged(
 SEARCH: dict[str, Any] = {"search_id": "s1", "owner": "lea", "name": "glass"}
 FOUND: dict[str, Any] = {**SEARCH, "first": 7, "until": 40, "matches": 3, "indexes": (8, 9, 12)}
 HUSHED: dict[str, Any] = {"workspace": "default", "author": "ana", "comment": "maintenance"}
+TEMPLATE: dict[str, Any] = {"workspace": "default", "channel": "slack", "types": "hallmark.stage.*"}
 QUIET: list[tuple[Message, list[str]]] = [
+    (
+        notifier.TemplatePublished(**TEMPLATE, revision=2, parts={"text": "x"}, published_by="ana"),
+        ["ana published revision 2 of the slack template for hallmark.stage.* in default"],
+    ),
+    (notifier.TemplateWithdrawn(**TEMPLATE, withdrawn_by="ben"), ["ben withdrew the slack template"]),
     (
         notifier.GroupComposed(
             subscription_id="s", labels="model fraud", count=7, first_at=AT, last_at=AT, kinds={"x": 7}, newest=()

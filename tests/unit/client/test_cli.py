@@ -310,6 +310,23 @@ def test_deliveries_are_replayed_and_reconciled(run: Run, answers: dict[str, Any
     assert "there is no delivery" in out
 
 
+def test_templates_are_published_tried_and_withdrawn(run: Run, answers: dict[str, Any], tmp_path: Path) -> None:
+    answers["/.well-known/hallmark.json"] = (200, dict.fromkeys(SERVICES, "http://r"))
+    made = {"workspace": "default", "channel": "slack", "types": "hallmark.stage.*", "revision": 3, "current": True}
+    made |= {"parts": {"text": "x"}, "published_by": "root", "published_at": "2026-11-21T10:00:00Z"}
+    file = tmp_path / "stage.j2"
+    file.write_text("{{ notice.headline }}")
+    answers["/v1/templates"] = (201, made)
+    code, out, _ = run("notify", "template", "publish", "slack", "hallmark.stage.*", str(file))
+    assert (code, out.strip()) == (0, "slack hallmark.stage.* revision 3")
+    answers["/v1/templates/preview"] = (200, {"event_id": "e", "event_type": "t", "parts": {"text": "m: [b]v2[/b]"}})
+    assert run("notify", "template", "preview", "slack", "hallmark.stage.*", str(file))[1].strip() == "m: [b]v2[/b]"
+    answers["/v1/templates"] = (200, {"items": [made], "next": None})
+    assert "hallmark.stage.*" in run("notify", "template", "list")[1]
+    answers["/v1/templates"] = (204, None)
+    assert run("notify", "template", "withdraw", "slack", "hallmark.stage.*")[1].strip() == "withdrawn"
+
+
 def test_names_from_the_server_are_not_markup(run: Run, answers: dict[str, Any]) -> None:
     odd = {"workspace": "default", "model": "a[bold]b", "owner": "[/x]", "description": "[red]d"}
     answers["/v1/models"] = (200, {"items": [odd], "next": None})

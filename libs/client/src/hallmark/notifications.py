@@ -8,7 +8,17 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from hallmark.connection import Connection, read
-from hallmark.results import FilterPreview, Inhibition, Rotation, Silence, Subscription, WebhookKey, WebhookKeys
+from hallmark.results import (
+    FilterPreview,
+    Inhibition,
+    RenderedTemplate,
+    Rotation,
+    Silence,
+    Subscription,
+    Template,
+    WebhookKey,
+    WebhookKeys,
+)
 
 PATH = "/v1/subscriptions"
 
@@ -204,6 +214,31 @@ class Notifications(Connection):
 
     def remove_inhibition(self, inhibition_id: str) -> None:
         self._call("notifier", "DELETE", f"/v1/inhibitions/{quote(inhibition_id, safe='')}")
+
+    # -- templates -----------------------------------------------------------------------------------------------
+
+    def publish_template(self, channel: Literal["slack", "email"], types: str, parts: Mapping[str, str]) -> Template:
+        """The words for events of these types (a pattern) in a channel, in force at once: Jinja2 over `notice`, `event`
+        and `data`. Slack has the part `text`, e-mail `subject`, `text` and `html`."""
+        return read(Template, self._post("notifier", "/v1/templates", self._template(channel, types, parts)))
+
+    def preview_template(
+        self, channel: Literal["slack", "email"], types: str, parts: Mapping[str, str], *, event_id: str | None = None
+    ) -> RenderedTemplate:
+        """What it makes of this past event, or of the newest of these types that you may read."""
+        body = self._template(channel, types, parts) | {"event_id": event_id}
+        return read(RenderedTemplate, self._post("notifier", "/v1/templates/preview", body))
+
+    def _template(self, channel: str, types: str, parts: Mapping[str, str]) -> dict[str, Any]:
+        return {"workspace": self.workspace, "channel": channel, "types": types, "parts": dict(parts)}
+
+    def templates(self, *, every: bool = False) -> Iterator[Template]:
+        """Those in force; with `every`, all revisions, the newest first."""
+        return self._pages("notifier", "/v1/templates", Template, every=every or None)
+
+    def withdraw_template(self, channel: Literal["slack", "email"], types: str) -> None:
+        """The built-in words again."""
+        self._call("notifier", "DELETE", "/v1/templates", params={"channel": channel, "types": types})
 
     # -- deliveries ----------------------------------------------------------------------------------------------
 

@@ -307,6 +307,23 @@ class Inhibition(Result):
     comment: str
 
 
+class Template(Result):
+    workspace: str
+    channel: str
+    types: str
+    revision: int
+    parts: dict[str, str]
+    published_by: str
+    published_at: datetime
+    current: bool
+
+
+class RenderedTemplate(Result):
+    event_id: str
+    event_type: str
+    parts: dict[str, str]
+
+
 class PastEvent(Result):
     event_id: str
     type: str

@@ -173,6 +173,28 @@ class GroupComposed(Message):
     repeats: bool = False
 
 
+class TemplatePublished(Message):
+    """A revision of the words for some events in a channel, in force from now on. `parts` are Jinja2."""
+
+    TYPE: ClassVar[str] = "hallmark.template.published.v1"
+    workspace: Line
+    channel: Line
+    types: Line
+    revision: Annotated[int, Field(ge=1)]
+    parts: dict[Line, Annotated[str, StringConstraints(max_length=20_000)]]
+    published_by: Line
+
+
+class TemplateWithdrawn(Message):
+    """The built-in words are used again."""
+
+    TYPE: ClassVar[str] = "hallmark.template.withdrawn.v1"
+    workspace: Line
+    channel: Line
+    types: Line
+    withdrawn_by: Line
+
+
 class SilenceCreated(Message):
     """From `starts_at` until `ends_at` nothing that it selects is sent: to the subscriptions of `owner`, or to anybody
     in the workspace when there is none. `types` and `model` are patterns."""
@@ -297,6 +319,8 @@ EVENTS = (
     SubscriptionRemoved,
     SubscriptionDisabled,
     GroupComposed,
+    TemplatePublished,
+    TemplateWithdrawn,
     SilenceCreated,
     SilenceExpired,
     InhibitionCreated,

@@ -176,6 +176,8 @@ class DeliveryDocument(BaseModel):
     created_at: str
     closed_at: str | None
     held_by: str | None = None
+    template: str | None = None
+    template_error: str | None = None
 
 
 class HeadersDocument(BaseModel):

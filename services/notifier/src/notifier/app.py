@@ -17,7 +17,7 @@ from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 from kit.webhooks import private_half
-from notifier import api, consumers, delivery_api, keys, quiet_api, unsubscribing
+from notifier import api, consumers, delivery_api, keys, quiet_api, template_api, unsubscribing
 from notifier.breaker import rates_of
 from notifier.bundles import Bundler
 from notifier.channels import Sender
@@ -39,6 +39,7 @@ from notifier.replaying import Replaying
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
+from notifier.templating import Press, Templates
 from notifier.vault import Vault
 from notifier.worker import Worker
 
@@ -59,6 +60,7 @@ def build(settings: NotifierSettings) -> FastAPI:
     callable_ = outbound.Guard(settings.webhook_allow)
     inbox, wake = Inbox(mechanism), asyncio.Event()
     consumers.subscribe(bus, db, inbox, wake)
+    press = Press()
     worker = Worker(
         db,
         events,
@@ -66,6 +68,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         vault,
         Schedule(settings.retry_seconds),
         wake,
+        templates=Templates(db, press),
         rates=rates_of(settings.delivery_rates),
         concurrency=settings.delivery_concurrency,
         share=settings.delivery_concurrency_per_subscription,
@@ -99,10 +102,11 @@ def build(settings: NotifierSettings) -> FastAPI:
             api.router(db, commands, Editing(db, events), guard),
             delivery_api.router(db, Replaying(db, events), reconciling, guard),
             quiet_api.router(db, Quieting(db, events), guard),
+            template_api.router(db, events, press, guard),
             keys.router(settings.webhook_key),
             unsubscribing.router(commands, Renderer()),
         ],
-        background=[relay.run, worker.run, bundler.run, reconciling.run],
+        background=[relay.run, worker.run, bundler.run, reconciling.run, press.run],
         people=guard.people,
     )
 

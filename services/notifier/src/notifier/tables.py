@@ -1,7 +1,7 @@
 """The notifier's tables.
 
-`subscription`, `silence` and `inhibition` are views: folds of the events. The others are operational: `delivery`,
-`lane`, `bundle`, `alarm` and `attempt` are timers and a log of tries (outcomes are events, due times are not),
+`subscription`, `silence`, `inhibition` and `template` are views: folds of the events. The others are operational:
+`delivery`, `lane`, `bundle`, `alarm`, `attempt` are timers and a log of tries (outcomes are events, due times are not),
 `source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells owners of
 filters that fail, and `secret` holds what no event may hold. `endpoint` and
 `target` say how the addresses fare.
@@ -75,6 +75,19 @@ class BundleRow(Table, table=True):
     sent_at: datetime | None = Field(sa_column=timestamp())
     message: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
     request: str | None
+
+
+class TemplateRow(Table, table=True):
+    __tablename__ = "template"
+
+    workspace: str = Field(primary_key=True)
+    channel: str = Field(primary_key=True)
+    types: str = Field(primary_key=True)
+    revision: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    parts: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    published_by: str
+    published_at: datetime = Field(sa_column=timestamp(nullable=False))
+    current: bool
 
 
 class SilenceRow(Table, table=True):
@@ -247,6 +260,9 @@ class DeliveryRow(Table, table=True):
     # in with others.
     held_by: str | None
     cancel_key: str | None
+    # Whose words it was sent in, and why in the built-in ones after all.
+    template: str | None
+    template_error: str | None
 
 
 class AttemptRow(Table, table=True):
@@ -279,4 +295,4 @@ class SlackThreadRow(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
 
 
-VIEWS = (SubscriptionRow, SilenceRow, InhibitionRow)
+VIEWS = (SubscriptionRow, SilenceRow, InhibitionRow, TemplateRow)

@@ -26,7 +26,7 @@ from contracts.notifier import (
     SubscriptionResumed,
 )
 from kit.events import EventLog
-from notifier import quiet_views
+from notifier import quiet_views, template_views
 from notifier.domain import Subscription, evolve
 from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, SourceEventRow, SubscriptionRow, table_of
 
@@ -56,6 +56,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     """Folds one event. Outcomes of deliveries have no view: their rows are timers, not folds."""
     if envelope.type not in FOLDED:
         await quiet_views.project(tx, envelope)
+        await template_views.project(tx, envelope)
         return
     subscription_id = envelope.key.removeprefix("subscription:")
     state = evolve(await subscription(tx, subscription_id), envelope)
@@ -283,6 +284,8 @@ def _delivery(row: Any) -> Document:
         "created_at": row.created_at.isoformat(),
         "closed_at": row.closed_at.isoformat() if row.closed_at else None,
         "held_by": row.held_by,
+        "template": row.template,
+        "template_error": row.template_error,
     }
 
 

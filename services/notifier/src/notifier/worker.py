@@ -9,6 +9,7 @@ import time
 from collections import Counter as Tally
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import MappingProxyType
 
 import structlog
@@ -25,6 +26,7 @@ from notifier.queue import Lease
 from notifier.recording import Done, Recorded, record
 from notifier.retrying import Outcome, Schedule, Verdict
 from notifier.tables import FORMER, SIGNING, UNSUBSCRIBE
+from notifier.templating import Templates
 from notifier.vault import Vault, VaultError
 
 log = structlog.get_logger()
@@ -53,6 +55,7 @@ class Worker:
         wake: asyncio.Event,
         *,
         rates: Mapping[str, Rate] = MappingProxyType({}),
+        templates: Templates | None = None,
         concurrency: int = 16,
         share: int = 4,
         lease_seconds: float = 45,
@@ -61,6 +64,7 @@ class Worker:
     ) -> None:
         self._db, self._log, self._senders, self._vault = db, log_, senders, vault
         self._schedule, self._wake, self._rates = schedule, wake, rates
+        self._templates = templates
         self._concurrency, self._share = concurrency, share
         self._lease_seconds, self._poll, self._graceful = lease_seconds, poll_seconds, graceful_seconds
         self._running: dict[asyncio.Task[None], str] = {}
@@ -125,7 +129,11 @@ class Worker:
     async def _send(self, lease: Lease) -> Outcome:
         """Never raises: a fault of ours follows the schedule too, instead of running hot."""
         try:
-            return await self._senders[lease.subscription.channel].send(self._parcel(lease))
+            parcel = self._parcel(lease)
+            if self._templates is not None:
+                worded = await self._templates.worded(lease.subscription, lease.delivery_id, lease.envelope)
+                parcel = replace(parcel, worded=worded.parts) if worded else parcel
+            return await self._senders[lease.subscription.channel].send(parcel)
         except VaultError as error:
             return Outcome(Verdict.RETRY, str(error), ours=True)
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hallmark.commands import quiet, together
+from hallmark.commands import quiet, template, together
 from hallmark.output import Json, client, emit, example, out, table, text
 from hallmark.output import app as noun
 from hallmark.results import FilterPreview
@@ -18,6 +18,7 @@ SubscriptionArgument = Annotated[str, typer.Argument(help="Id of the subscriptio
 app = noun("notify", "Subscriptions: who hears of what, where.")
 app.add_typer(quiet.silence)
 app.add_typer(quiet.inhibition)
+app.add_typer(template.app)
 
 
 class Channel(StrEnum):

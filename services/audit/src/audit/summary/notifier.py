@@ -82,6 +82,18 @@ def _(m: notifier.GroupComposed) -> str:
 
 
 @say.register
+def _(m: notifier.TemplatePublished) -> str:
+    return (
+        f"{m.published_by} published revision {m.revision} of the {m.channel} template for {m.types} in {m.workspace}"
+    )
+
+
+@say.register
+def _(m: notifier.TemplateWithdrawn) -> str:
+    return f"{m.withdrawn_by} withdrew the {m.channel} template for {m.types} in {m.workspace}"
+
+
+@say.register
 def _(m: notifier.SilenceCreated) -> str:
     whose = f"the subscriptions of {m.owner}" if m.owner else f"everybody in {m.workspace}"
     span = f"from {m.starts_at.isoformat()} until {m.ends_at.isoformat()}"

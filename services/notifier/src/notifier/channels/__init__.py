@@ -1,6 +1,7 @@
 """How a delivery leaves the house. Every channel answers with an `Outcome` and raises for nothing a receiver does."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.envelope import Envelope
@@ -11,8 +12,8 @@ from notifier.retrying import Outcome
 @dataclass(frozen=True)
 class Parcel:
     """One try: the event, where it goes (in full), and what signs it. `formers` are secrets that were rotated away, and
-    sign too for a while. `unsubscribe`: what a link in a mail proves with that it is from that mail. `repr` shows
-    neither address nor secret."""
+    sign too for a while. `unsubscribe`: what a link in a mail proves with that it is from that mail. `worded`: its
+    parts, where a template has made them. `repr` shows neither address nor secret."""
 
     delivery_id: str
     subscription_id: str
@@ -22,6 +23,7 @@ class Parcel:
     formers: tuple[str, ...] = ()
     format: Format = Format.CLOUDEVENTS
     unsubscribe: str | None = None
+    worded: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Parcel({self.delivery_id})"

@@ -45,7 +45,7 @@ class EmailSender:
         message = EmailMessage(policy=SMTP)
         message["From"] = sender
         message["To"] = parcel.address
-        message["Subject"] = clipped(one_line(words.headline), SUBJECT)
+        message["Subject"] = clipped(one_line(parcel.worded.get("subject") or words.headline), SUBJECT)
         message["Date"] = format_datetime(now())
         message["Message-ID"] = f"<{parcel.delivery_id}@hallmark>"
         message["In-Reply-To"] = message["References"] = (
@@ -56,6 +56,11 @@ class EmailSender:
         if end:  # RFC 2369, and RFC 8058: programs end it by a POST, so that no scanner does by following links
             message["List-Unsubscribe"] = f"<{end}>"
             message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        if parcel.worded:
+            message.set_content(parcel.worded["text"])
+            if "html" in parcel.worded:
+                message.add_alternative(parcel.worded["html"], subtype="html")
+            return message
         message.set_content(self._renderer.text(words, envelope, end))
         message.add_alternative(self._renderer.html(words, envelope, end), subtype="html")
         return message

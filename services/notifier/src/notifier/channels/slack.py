@@ -38,9 +38,11 @@ class SlackSender:
         self._client, self._renderer, self._timeout = client, renderer, timeout
         self._console, self._bot = console, bot
 
-    def message(self, envelope: Envelope) -> dict[str, Any]:
-        """The JSON that is posted."""
+    def message(self, envelope: Envelope, text: str | None = None) -> dict[str, Any]:
+        """The JSON that is posted; `text` is what a template has made of it."""
         words = notice(envelope)
+        if text is not None:
+            return {"text": clipped(text, BLOCK_TEXT), "blocks": [_section(text)]}
         blocks: list[dict[str, Any]] = [_section(self._renderer.slack("slack_headline", words, envelope))]
         if words.facts:
             fields = [self._field(label, value) for label, value in words.facts[:FIELDS]]
@@ -63,8 +65,8 @@ class SlackSender:
         if is_slack_channel(parcel.address):
             if self._bot is None:
                 return Outcome(Verdict.RETRY, "no bot is set up any more: HALLMARK_SLACK_BOT_TOKEN", ours=True)
-            return await self._bot.send(parcel, self.message(parcel.envelope))
-        body = json.dumps(self.message(parcel.envelope), ensure_ascii=False).encode()
+            return await self._bot.send(parcel, self.message(parcel.envelope, parcel.worded.get("text")))
+        body = json.dumps(self.message(parcel.envelope, parcel.worded.get("text")), ensure_ascii=False).encode()
         headers = {"content-type": "application/json; charset=utf-8"}
         return await post(self._client, parcel.address, body, headers, timeout=self._timeout)
 

@@ -60,6 +60,8 @@ _ENTITIES: dict[type[Message], tuple[int, int]] = {
     notifier.SubscriptionPaused: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionResumed: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionRemoved: (DELETE, INFORMATIONAL),
+    notifier.TemplatePublished: (UPDATE, LOW),
+    notifier.TemplateWithdrawn: (DELETE, INFORMATIONAL),
     notifier.SilenceCreated: (CREATE, LOW),
     notifier.SilenceExpired: (DELETE, INFORMATIONAL),
     notifier.InhibitionCreated: (CREATE, LOW),
