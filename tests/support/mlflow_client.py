@@ -44,6 +44,7 @@ class Mlflow:
             "MLFLOW_TRACKING_TOKEN": self.token(subject, *(groups or ("ml-engineers", "admins"))),
             "MLFLOW_WORKSPACE": self.workspace,
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
             **settings,
         }
         with patch.dict("os.environ", {name: value for name, value in given.items() if value}):

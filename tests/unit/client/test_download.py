@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from contracts.model import Artifact, ArtifactFile, manifest_digest
+from contracts.model import Artifact, ArtifactFile, external_artifact, manifest_digest
 from hallmark import HallmarkError
 from hallmark.download import fetch, obtain
 from hallmark.http import Http
@@ -202,3 +202,9 @@ def test_the_name_of_an_artifact_cannot_step_out_either(tmp_path: Path, name: st
     tree = tree_of(a=b"one").model_copy(update={"filename": name})
     target = obtain(http_to(Store(o=b"one")), pin_of(tree, a="o"), tmp_path / "cache", tmp_path / "mine2")
     assert target.parent == tmp_path / "mine2"
+
+
+def test_what_stays_outside_is_not_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(HallmarkError, match="stays at runs:/1/model") as caught:
+        obtain(http_to(Store()), pin_of(external_artifact("runs:/1/model")), tmp_path)
+    assert caught.value.code == "artifact-external"

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.lifecycle import parse_subject, stream_of, subject_of
-from contracts.model import Artifact, VersionContent
+from contracts.model import Artifact, VersionContent, address_digest, external_artifact
 from contracts.payload import Line, ModelName, Workspace
 from contracts.registry import RegisterModel, RequestTransition
 
@@ -102,6 +102,13 @@ def test_the_digest_never_changes_between_releases() -> None:
     assert content(metrics={"accuracy": 0.9}).digest() == (
         "sha256:6f50423ffb8305ef6d9561fc1a813b204bbbd5265981f32e5c21ffb7b1e2a6ea"
     )
+
+
+def test_an_external_artifact_is_bound_by_its_address() -> None:
+    one, other = (VersionContent(artifact=external_artifact(f"runs:/{n}/model")) for n in (1, 2))
+    assert one.digest() != other.digest()
+    assert one.artifact.parts() == ()
+    assert one.artifact.digest == address_digest("runs:/1/model")
 
 
 def test_subjects() -> None:

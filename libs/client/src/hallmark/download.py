@@ -28,12 +28,15 @@ def obtain(http: Http, pin: Pin, cache: Path, directory: Path | None = None, pro
     """The verified file, or directory, of a pin: in the cache, or below `directory` under its own name.
 
     Raises:
-        HallmarkError: code `no-download` (the pin has no address and the cache not the bytes), `digest-mismatch`,
-            `download-failed`, `unexpected-files` (`directory` has files there that are not the artifact's),
-            `unsafe-path`, `connection`.
+        HallmarkError: code `artifact-external` (the registry has an address only), `no-download` (the pin has no
+            address and the cache not the bytes), `digest-mismatch`, `download-failed`, `unexpected-files` (`directory`
+            has files there that are not the artifact's), `unsafe-path`, `connection`.
     """
     urls = {file.digest: file.url for file in pin.files if file.url}
     artifact = pin.artifact
+    if artifact.external:
+        where = f"the artifact is not in the registry; it stays at {artifact.filename}"
+        raise HallmarkError("artifact-external", f"{where}: load it from there, with MLflow's client for its addresses")
     if not artifact.files:
         kept = cached(cache, artifact.digest)
         name = artifact.parts()[0].path

@@ -37,6 +37,11 @@ class Artifact(Payload):
     One file: `digest` and `size` are those of its bytes. A directory: `digest` is that of its manifest (see
     `manifest_digest`), `size` the sum of its files', `filename` its name. `source` is where an existing object of the
     S3 store lies that is registered by reference; the registry copies and verifies it like an upload.
+
+    `external`: it stays where it is, and the registry never reads it. `filename` is then its address, such as MLflow's
+    `runs:/...`, `size` is 0, and `digest` that of the address (see `address_digest`). So a version never changes here
+    either, and a decision is for that very address. What lies there is not vouched for: only bytes that the registry
+    holds are, by the digest of their own.
     """
 
     digest: Digest
@@ -45,9 +50,16 @@ class Artifact(Payload):
     media_type: Line = "application/octet-stream"
     source: S3Address | None = None
     files: Annotated[tuple[ArtifactFile, ...], Field(max_length=MAX_FILES)] = ()
+    external: bool = False
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if self.external:
+            if self.source is not None or self.files:
+                raise ValueError("an external artifact has neither files nor a source: its filename is its address")
+            if self.digest != address_digest(self.filename) or self.size != 0:
+                raise ValueError("an external artifact has the digest of its address, and size 0")
+            return self
         for part in self.parts():
             check_path(part.path)
             if part.source is not None and {".", ".."} & {*part.source.split("/")}:
@@ -67,8 +79,8 @@ class Artifact(Payload):
         return self
 
     def parts(self) -> tuple[ArtifactFile, ...]:
-        """Every file with its path; a single file's path is its name."""
-        if self.files:
+        """Every file with its path; a single file's path is its name. None of an external artifact."""
+        if self.files or self.external:
             return self.files
         name = self.filename.replace("\\", "/").rsplit("/", 1)[-1]
         path = name if name not in ("", ".", "..") else "artifact"
@@ -93,6 +105,16 @@ def manifest_digest(files: tuple[ArtifactFile, ...]) -> str:
     """`sha256:` of the canonical JSON of `[{"digest", "path", "size"}, ...]`, sorted by path."""
     manifest = [{"path": f.path, "digest": f.digest, "size": f.size} for f in sorted(files, key=lambda f: f.path)]
     return f"sha256:{sha256(canonical_json(manifest)).hexdigest()}"
+
+
+def address_digest(address: str) -> str:
+    """`sha256:` of the canonical JSON of `{"address": address}`."""
+    return f"sha256:{sha256(canonical_json({'address': address})).hexdigest()}"
+
+
+def external_artifact(address: str) -> Artifact:
+    """The artifact that stays at this address."""
+    return Artifact(digest=address_digest(address), size=0, filename=address, external=True)
 
 
 class Dataset(Payload):
@@ -171,7 +193,8 @@ class VersionContent(Payload):
         """
         given = self.model_dump(mode="json")
         artifact, lineage = given["artifact"], given["lineage"]
-        for owner, name in ((given, "better"), (artifact, "source"), (artifact, "files"), (lineage, "committers")):
+        later = ((given, "better"), (lineage, "committers"), *((artifact, n) for n in ("source", "files", "external")))
+        for owner, name in later:
             if not owner[name]:
                 del owner[name]
         return f"sha256:{sha256(canonical_json(given)).hexdigest()}"

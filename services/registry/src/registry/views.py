@@ -115,7 +115,8 @@ async def _version(tx: AsyncConnection, envelope: Envelope, event: contract.Vers
             digest=event.digest,
             artifact_digest=content.artifact.digest,
             stage=event.stage,
-            status=Status.PENDING,
+            # The registry never reads what stays outside, so there is nothing to wait for.
+            status=Status.READY if content.artifact.external else Status.PENDING,
             content=content.model_dump(mode="json"),
             tags=content.tags,
             run_id=run.id if run else None,

@@ -49,7 +49,7 @@ from audit.out.rows import Row, Stored, row_of
 from audit.tlog.archive import Damage
 from contracts.approval import Evidence, EvidenceAttached, RequestDecided
 from contracts.lifecycle import TransitionKind
-from contracts.model import Dataset, Lineage
+from contracts.model import Dataset, Lineage, external_artifact
 from contracts.payload import Message
 from contracts.registry import StageChanged, VersionNoted
 from kit.problems import Problem
@@ -501,4 +501,18 @@ async def test_a_stranger_s_names_leave_the_documents_valid(tmp_path: Path) -> N
 async def test_a_version_that_nobody_registered_has_a_bundle_all_the_same(tmp_path: Path) -> None:
     data = await made(log_of(VersionNoted(workspace="default", model="fraud", version=2, text="?")))
     assert "bom.cdx.json" not in parts(data)
+    assert verify(data, tmp_path)[0] == 0
+
+
+async def test_an_address_is_not_taken_for_bytes(tmp_path: Path) -> None:
+    """The registry has not seen them: no document says a SHA-256 of the model, and all are valid."""
+    data = await made(log_of(registration(artifact=external_artifact("runs:/1/model"))))
+    content = parts(data)
+    assert content["artifact/SHA256SUMS"] == b""
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(content["bom.cdx.json"].decode()) is None
+    assert "hashes" not in json.loads(content["bom.cdx.json"])["metadata"]["component"]
+    document = unseal(content["statement.dsse.json"], IN_TOTO, VKEY)
+    parsed = json_format.ParseDict(document, StatementMessage())
+    Statement.copy_from_pb(parsed).validate()
+    assert [(one.name, list(one.digest)) for one in parsed.subject] == [("runs:/1/model", ["hallmark.address"])]
     assert verify(data, tmp_path)[0] == 0

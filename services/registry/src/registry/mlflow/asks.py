@@ -115,7 +115,7 @@ class Ask:
         if not ALIAS.fullmatch(alias):
             allowed = "Names may only contain alphanumerics, underscores (_), and dashes (-)."
             raise Refusal(INVALID, f"Invalid alias name: '{alias}'. {allowed}")
-        _check_length("Registered model alias name", alias, MAX_ALIAS)
+        check_length("Registered model alias name", alias, MAX_ALIAS)
         return alias
 
 
@@ -151,12 +151,12 @@ def _key(key: str) -> str:
         allowed = "alphanumerics, underscores (_), dashes (-), periods (.), spaces ( ), colon(:) and slashes (/)."
         raise _invalid("key", key, f"Names may only contain {allowed}")
     _check_path("key", key)
-    _check_length("key", key, MAX_KEY)
+    check_length("key", key, MAX_KEY)
     return key
 
 
 def _value(value: str) -> str:
-    _check_length("value", value, MAX_VALUE)
+    check_length("value", value, MAX_VALUE)
     return value
 
 
@@ -170,7 +170,8 @@ def _check_path(parameter: str, name: str) -> None:
         raise _invalid(parameter, name, detail)
 
 
-def _check_length(what: str, text: str, most: int) -> None:
+def check_length(what: str, text: str, most: int) -> None:
+    """Raises Refusal for a text that is longer."""
     if len(text) > most:
         raise Refusal(INVALID, f"'{what}' exceeds the maximum length of {most} characters")
 

@@ -17,6 +17,7 @@ from registry.tables import AliasRow, ModelRow, VersionRow, t
 
 Document = dict[str, Any]
 NONE = "None"
+UPLOADED = "hallmark:/"
 STATUSES = {
     Status.PENDING: "PENDING_REGISTRATION",
     Status.READY: "READY",
@@ -153,6 +154,7 @@ async def versions(tx: AsyncConnection, workspace: str, rows: Sequence[tuple[str
 
 def _version(row: Any, known: Lifecycle) -> Document:
     run = row.run or {}
+    of_run = {"id": run["id"]} if run and run["id"] not in (run["version"], run["url"]) else {}
     return _said(
         name=row.name,
         version=str(row.version),
@@ -162,8 +164,9 @@ def _version(row: Any, known: Lifecycle) -> Document:
         current_stage=shown(known, row.stage),
         description=row.notes,
         source=source(row.name, row.version, row.artifact),
-        run_id=run.get("id"),
+        run_id=of_run.get("id"),
         run_link=run.get("url"),
+        model_id=run.get("version"),
         status=STATUSES[row.status],
         status_message=row.status_detail or MESSAGES.get(row.status),
         tags=_tags(row.tags),
@@ -173,7 +176,9 @@ def _version(row: Any, known: Lifecycle) -> Document:
 
 def source(name: str, version: int, artifact: Document) -> str:
     """Where the artifact came from; `hallmark:/name/version` when its bytes were uploaded to the registry."""
-    return artifact.get("source") or f"hallmark:/{name}/{version}"
+    if artifact.get("external"):
+        return str(artifact["filename"])
+    return artifact.get("source") or f"{UPLOADED}{name}/{version}"
 
 
 def shown(known: Lifecycle, stage: str) -> str:

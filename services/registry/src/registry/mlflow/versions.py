@@ -2,10 +2,12 @@
 
 from fastapi import APIRouter
 
-from contracts.registry import Tags, TagVersion
+from contracts.model import Lineage, VersionContent, external_artifact
+from contracts.registry import RegisterVersion, Tags, TagVersion
 from kit.problems import Problem
+from registry import state
 from registry.api.common import Document
-from registry.mlflow import filters, reading
+from registry.mlflow import filters, reading, sources
 from registry.mlflow.asks import Ask
 from registry.mlflow.door import Door
 from registry.mlflow.errors import INVALID, Refusal
@@ -24,7 +26,9 @@ class Versions:
     def router(self) -> APIRouter:
         api = APIRouter(prefix="/model-versions")
         for method, path, handler in (
+            ("POST", "/create", self.create),
             ("GET", "/get", self.get),
+            ("GET", "/get-download-uri", self.download_uri),
             ("GET", "/search", self.search),
             ("POST", "/transition-stage", self.transition),
             ("POST", "/set-tag", self.set_tag),
@@ -32,6 +36,38 @@ class Versions:
         ):
             self._door.add(api, method, path, handler)
         return api
+
+    async def create(self, ask: Ask) -> Document:
+        """The next version, of an artifact that stays where it is (see `contracts.model.Artifact`)."""
+        name, given = ask.name(), sources.read(ask)
+        async with self._door.gate.db.snapshot() as tx:
+            model = await self._door.model(tx, ask, name)
+            if (copied := sources.copied(given.source)) is not None:
+                await self._door.version(tx, ask, *copied)
+        content = VersionContent(
+            artifact=external_artifact(given.source),
+            lineage=Lineage(run=given.pointer),
+            tags=ask.tags(),
+            notes=ask.maybe("description") or "",
+        )
+        made = await self._door.run(ask, RegisterVersion(workspace=ask.workspace, model=name, content=content))
+        async with self._door.gate.db.snapshot() as tx:
+            [document] = await reading.versions(tx, ask.workspace, [(model.identity, made["version"])])
+        return {"model_version": document}
+
+    async def download_uri(self, ask: Ask) -> Document:
+        """Where the artifact lies; a copy's is that of the version it was copied from."""
+        name, number = ask.name(), ask.version()
+        async with self._door.gate.db.snapshot() as tx:
+            document = await self._door.version(tx, ask, name, number)
+            while (origin := sources.copied(document["source"])) is not None:
+                # By identity: it may have another name now. Who copied it was allowed to read it.
+                place = (await state.identity(tx, ask.workspace, origin[0]), origin[1])
+                [document] = await reading.versions(tx, ask.workspace, [place])
+        if document["source"].startswith(reading.UPLOADED):
+            detail = "is in the registry's own store; fetch it with `hallmark version download`"
+            raise Refusal(INVALID, f"The artifact of version {document['version']} of {document['name']} {detail}")
+        return {"artifact_uri": document["source"]}
 
     async def get(self, ask: Ask) -> Document:
         return {"model_version": await self._existing(ask, ask.name(), ask.version())}

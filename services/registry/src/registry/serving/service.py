@@ -65,7 +65,7 @@ class Serving:
             "at": found.at,
             "also": found.also,
             "files": files,
-            "download_url": files[0]["url"],
+            "download_url": files[0]["url"] if files else None,  # none of an external artifact
             "pin": self.signer.sign(
                 {
                     "workspace": found.workspace,

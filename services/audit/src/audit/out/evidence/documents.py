@@ -41,10 +41,15 @@ def statement(of: Dossier) -> dict[str, Any] | None:
     """The in-toto Statement about the artifact's files, or None when none is registered."""
     if of.registered is None:
         return None
-    parts = of.registered.content.artifact.parts()
+    artifact = of.registered.content.artifact
+    subject: list[dict[str, Any]] = [
+        {"name": part.path, "digest": {"sha256": _hex(part.digest)}} for part in artifact.parts()
+    ]
+    if artifact.external:  # nobody has seen its bytes: under a name of its own, so that no tool takes it for theirs
+        subject = [{"name": artifact.filename, "digest": {"hallmark.address": _hex(artifact.digest)}}]
     return {
         "_type": STATEMENT,
-        "subject": [{"name": part.path, "digest": {"sha256": _hex(part.digest)}} for part in parts],
+        "subject": subject,
         "predicateType": PREDICATE,
         "predicate": {
             "workspace": of.workspace,
@@ -81,7 +86,9 @@ def ml_bom(of: Dossier) -> bytes | None:
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model",
         description=of.described.description if of.described and of.described.description else None,
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=_hex(content.artifact.digest))],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=_hex(content.artifact.digest))]
+        if not content.artifact.external
+        else [],
         authors=[OrganizationalContact(name=content.owner)] if content.owner else [],
         properties=_properties(of),
         components=[
