@@ -139,6 +139,27 @@ def test_inclusion_for_every_entry_of_every_size() -> None:
             assert merkle.verify_inclusion(hashes[index], index, size, proof, root)
 
 
+LARGER = sorted({*range(45, 301, 15), *(2**n + d for n in (6, 7, 8) for d in (-1, 0, 1)), 300})
+
+
+def test_proofs_in_larger_trees_lead_to_the_roots_of_the_frontier() -> None:
+    """Every entry, and every smaller tree, of sizes up to 300. Other trees' roots are refused."""
+    hashes, frontier = hashes_of(300), merkle.Frontier()
+    roots = [frontier.root()]
+    for node in hashes:
+        frontier.append(node)
+        roots.append(frontier.root())
+    for size in LARGER:
+        for index in range(size):
+            proof = merkle.inclusion_proof(hashes[:size], index)
+            assert merkle.verify_inclusion(hashes[index], index, size, proof, roots[size])
+            assert not merkle.verify_inclusion(hashes[index], index, size, proof, roots[size - 1])
+        for first in range(1, size):
+            proof = merkle.consistency_proof(hashes[:size], first)
+            assert merkle.verify_consistency(first, size, roots[first], roots[size], proof)
+            assert not merkle.verify_consistency(first, size, roots[first - 1], roots[size], proof)
+
+
 def test_consistency_for_every_pair_of_sizes() -> None:
     for second in range(41):
         leaves, hashes = leaves_of(second), hashes_of(second)
