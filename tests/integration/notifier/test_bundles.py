@@ -15,6 +15,7 @@ from contracts.envelope import now
 from notifier import consumers, views
 from notifier.bundles import flush
 from notifier.domain import delivery_id
+from notifier.reconciling import Reconciling
 
 from .asking import As, code, made_by
 from .conftest import Mailbox, Rig
@@ -246,6 +247,27 @@ async def test_no_subscription_hears_of_messages(rig: Rig, ana: httpx2.AsyncClie
     async with rig.db.transaction() as tx:
         await consumers.fan_out(tx, composed)
     assert len(await rig.deliveries(everything)) == 1
+
+
+async def test_what_waits_is_accounted_for_while_a_timer_or_a_message_will_send_it(
+    rig: Rig, ana: httpx2.AsyncClient
+) -> None:
+    made = await made_by(ana, channel="webhook", address="http://127.0.0.1:9/hook", bundling=GROUPED)
+    await rig.happens(rig.event(), rig.event(model="fraud"))
+    reconciling = Reconciling(rig.db, rig.log, every_seconds=3600, days=7)
+    assert (await reconciling.reconcile()).unaccounted == 0
+    await rig.bundled(later=MINUTE)
+    assert (await reconciling.reconcile()).unaccounted == 0
+    async with rig.db.transaction() as tx:  # as no code of ours does
+        await tx.execute(sa.text("update notifier.delivery set open = false, status = 'succeeded' where open"))
+    found = await reconciling.reconcile()
+    assert {one["why"] for one in found.examples} == {"the message it is in has ended"}
+    assert found.unaccounted == 2
+    await rig.happens(rig.event(model="new"))
+    async with rig.db.transaction() as tx:
+        await tx.execute(sa.text("delete from notifier.bundle"))
+    assert (await reconciling.reconcile()).unaccounted == 3
+    assert made["status"] == "active"
 
 
 COPIES = (

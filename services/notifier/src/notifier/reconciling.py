@@ -60,6 +60,22 @@ LOST = sa.text(
     """
 ).bindparams(sa.bindparam("stuck", type_=sa.Float))
 
+# One that waits for others and that no timer will send, or that was in a message which has ended without a word of it.
+STRAYED = sa.text(
+    """
+    select d.subscription_id, d.event_id, 'it waits for a message that nobody will make' as why
+    from notifier.delivery d
+    left join notifier.bundle b on b.subscription_id = d.subscription_id and b.labels = d.held_by
+    where d.status = 'waiting' and b.due_at is null
+    union all
+    select d.subscription_id, d.event_id, 'the message it is in has ended'
+    from notifier.delivery d
+    left join notifier.delivery m on m.delivery_id = case when d.status = 'grouped' then d.held_by::uuid end
+    where d.status = 'grouped' and not coalesce(m.open, false)
+    limit :most
+    """
+)
+
 
 @dataclass
 class History:
@@ -126,8 +142,9 @@ class Reconciling:
                 after = await _page(tx, found, histories, since, after, ends)
             await asyncio.sleep(0)
         async with self._db.snapshot() as tx:
-            for row in await tx.execute(LOST, {"stuck": STUCK.total_seconds(), "most": 10_000}):
-                found.miss(row.subscription_id, row.event_id, row.why)
+            for query, values in ((LOST, {"stuck": STUCK.total_seconds()}), (STRAYED, {})):
+                for row in await tx.execute(query, {**values, "most": 10_000}):
+                    found.miss(row.subscription_id, row.event_id, row.why)
         async with self._db.transaction() as tx:
             last = await self._log.lock(tx, STREAM)
             said = DeliveriesReconciled(
