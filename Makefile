@@ -7,7 +7,7 @@ SOURCES := libs services tests
 # Processes start by the dozen here. Without the compiled modules each takes 8 s of CPU to import a service, with them 3.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up down status test lint types imports fast integration soak bench-audit schemas publish-schemas lock compose-test clean
+.PHONY: help setup demo up down status test lint types imports fast integration soak bench-audit bench-notify schemas publish-schemas lock compose-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -51,7 +51,10 @@ soak: $(READY) ## races 1,000 times, walks 300 times, a kill at each await, two 
 	@HALLMARK_RACES=1000 HALLMARK_MACHINE_EXAMPLES=300 \
 	$(BIN)/pytest tests/integration/approval/test_races.py tests/property/test_approval_machine.py -q -n 2 --durations=10
 	@HALLMARK_KILL_STEP=1 $(BIN)/pytest tests/integration/audit/test_publisher.py -q -k every_await
-	@$(BIN)/python -m tests.bench.audit_soak
+	@$(BIN)/python -m tests.bench.audit_soak && $(BIN)/python -m tests.bench.notify_soak
+
+bench-notify: $(READY) ## deliveries a second, and how soon (leave the machine alone)
+	@$(BIN)/python -m tests.bench.notify
 
 bench-audit: $(READY) ## ingest of the audit log against plain COPY, and from a commit to its query (leave the machine alone)
 	@$(BIN)/python -m tests.bench.audit && $(BIN)/python -m tests.bench.audit --batch 1 --count 3000 \
