@@ -32,6 +32,7 @@ from notifier.channels.teams import TeamsSender
 from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
 from notifier.editing import Editing
+from notifier.pruning import Pruning
 from notifier.queue import ACTOR
 from notifier.quieting import Quieting
 from notifier.reconciling import Reconciling
@@ -91,6 +92,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         apprise_schemes=settings.apprise_schemes,
         slack_bot=bool(settings.slack_bot_token),
     )
+    pruning = Pruning(db, settings.attempt_days)
     reconciling = Reconciling(db, events, every_seconds=settings.reconcile_seconds, days=settings.reconcile_days)
     return make_app(
         settings,
@@ -106,7 +108,7 @@ def build(settings: NotifierSettings) -> FastAPI:
             keys.router(settings.webhook_key),
             unsubscribing.router(commands, Renderer()),
         ],
-        background=[relay.run, worker.run, bundler.run, reconciling.run, press.run],
+        background=[relay.run, worker.run, bundler.run, reconciling.run, press.run, pruning.run],
         people=guard.people,
     )
 

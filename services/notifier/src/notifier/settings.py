@@ -63,6 +63,9 @@ class NotifierSettings(Settings):
     reconcile_seconds: Seconds = HOUR
     reconcile_days: Annotated[float, Field(gt=0)] = 7
 
+    # How long the tries of deliveries that have ended are kept.
+    attempt_days: Annotated[float, Field(gt=0)] = 90
+
     send_timeout_seconds: Seconds = 15
     lease_seconds: Annotated[float, Field(ge=1)] = 45
     delivery_poll_seconds: Seconds = 1
