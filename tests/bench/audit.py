@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from audit.known import leaf_of
-from audit.ledger import COLUMNS, Ledger
+from audit.ledger import Ledger
 from audit.merkle import leaf_hash
+from audit.places import COLUMNS
 from contracts.envelope import Envelope, now
 from contracts.notifier import DeliverySucceeded
 from contracts.topics import NOTIFIER_EVENTS

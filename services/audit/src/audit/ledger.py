@@ -31,7 +31,7 @@ from audit.clock import Clock
 from audit.known import Known, leaf_of, place_of
 from audit.leaf import MAX_LEAF, Detached
 from audit.months import end_stalled
-from audit.places import Item, Read, State, advance, doubtful, load, move, sort
+from audit.places import COLUMNS, Item, Read, Row, State, advance, doubtful, load, move, sort
 from audit.tables import kafka_offset
 from audit.tlog.archive import Archive
 from contracts.envelope import now
@@ -61,7 +61,7 @@ TRIES = 5
 MOST_AHEAD = timedelta(seconds=10)  # of the database's clock; what is dated later is not written
 AFTER = timedelta(milliseconds=250)  # what others append meanwhile is not dated later
 LARGE = 1_000  # places whose date is remembered
-COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
+FEW = 4  # rows that go with the head: COPY would cost them more than it saves
 
 
 class LostRace(Transient):
@@ -96,7 +96,7 @@ class _Batch:
     before: "asyncio.Future[bool] | None"
     written: "asyncio.Future[bool]"
 
-    def rows(self) -> list[tuple[Any, ...]]:
+    def rows(self) -> list[Row]:
         return [
             (index, i.at, i.record.topic, i.record.partition, i.record.offset, i.data, i.hash)
             for index, i in enumerate(self.new, self.was.tree.size)
@@ -313,9 +313,12 @@ class Ledger:
         async with _within(driver):
             there = None
             with suppress(asyncpg.UniqueViolationError):  # somebody wrote to this place at the same microsecond
-                await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=batch.rows())
+                rows = batch.rows()
+                if len(rows) > FEW:
+                    await driver.copy_records_to_table("entry", schema_name="audit", columns=COLUMNS, records=rows)
+                    rows = []
                 if batch.before is None or await asyncio.shield(batch.before):
-                    there = await move(driver, size, batch.state, batch.reads, batch.nodes)
+                    there = await move(driver, size, batch.state, batch.reads, batch.nodes, rows)
             if there is None:
                 await driver.execute("rollback")
                 return

@@ -19,6 +19,7 @@ from kit.bus import Record
 
 log = structlog.get_logger()
 EPOCHS = Counter("hallmark_audit_broker_forgot_total", "Times that a partition began anew", ["topic"])
+COLUMNS = ("index", "recorded_at", "topic", "partition", "kafka_offset", "leaf", "leaf_hash")
 OFFSETS = """
   update audit.kafka_offset o set next = n.next, entries = o.entries + n.entries
   from unnest($1::text[], $2::int[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
@@ -31,6 +32,10 @@ with head as (
 ), moved as ({OFFSETS}), noted as (
   insert into audit.node (level, "index", hash)
   select n.* from head, unnest($12::int[], $13::bigint[], $14::bytea[]) as n
+), entered as (
+  insert into audit.entry ({", ".join(f'"{name}"' for name in COLUMNS)})
+  select n.* from head, unnest(
+    $15::bigint[], $16::timestamptz[], $17::text[], $18::int[], $19::bigint[], $20::bytea[], $21::bytea[]) as n
 )
 select (select count(*) from head) as heads, (select count(*) from moved) as moved, clock_timestamp() as now
 """  # noqa: S608
@@ -47,6 +52,7 @@ select h.size, h.frontier, h.at, o.* from audit.tree_head h left join (
 ) o on true
 """
 Place = tuple[str, int]
+Row = tuple[Any, ...]  # an entry, in the order of COLUMNS
 
 
 class Item:
@@ -138,16 +144,23 @@ async def advance(driver: asyncpg.Connection, reads: list[Read]) -> bool:
 
 
 async def move(
-    driver: asyncpg.Connection, size: int, state: State, reads: list[Read], nodes: Sequence[merkle.Node]
+    driver: asyncpg.Connection,
+    size: int,
+    state: State,
+    reads: list[Read],
+    nodes: Sequence[merkle.Node],
+    rows: Sequence[Row] = (),
 ) -> datetime | None:
     """The compare-and-set on the head, from `size` to the one of `state`, and on every offset; with it the nodes of the
-    tree that are full now. Gives the database's time; None: somebody was faster."""
+    tree that are full now, and `rows` that were not copied before. Gives the database's time; None: somebody was
+    faster."""
     tree = state.tree
     # In one order: the rows of several writers are locked alike.
     known = _moves(reads)
     fresh = sorted((*r.place, r.epoch, r.lowest, r.next, r.entries, r.since) for r in reads if r.was is None)
     head = (size, tree.size, tree.root(), tree.dump(), state.at)
-    found = await driver.fetchrow(MOVE, *_columns(known, 6), *head, *_columns(nodes, 3))
+    lists = (*_columns(nodes, 3), *_columns(rows, len(COLUMNS)))
+    found = await driver.fetchrow(MOVE, *_columns(known, 6), *head, *lists)
     if found["heads"] != 1 or found["moved"] != len(known):
         return None
     if fresh and len(await driver.fetch(NEW_PLACES, *_columns(fresh, 7))) != len(fresh):
