@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from approval import copies, views
+from approval import copies, turns, views
 from approval.desk import Desk
 from approval.keyring import Keyring
 from contracts.approval import Revocation, RevocationOrdered
@@ -80,4 +80,9 @@ class Revocations:
             approved = await views.decision_of(tx, workspace, model, version, target)
             if approved and approved.decision and approved.decision.rollback_to:
                 return approved.decision.rollback_to
+        # The registry lets a version in before it is known here that it did.
+        for entering in await turns.holding(tx, workspace, model, await self._desk.clock(tx)):
+            decision = entering.decision
+            if decision and decision.version == version and decision.rollback_to:
+                return decision.rollback_to
         return None

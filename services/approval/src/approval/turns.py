@@ -17,7 +17,12 @@ _request, _outcome = of(RequestRow), of(OutcomeRow)
 
 async def before(tx: AsyncConnection, request: Request, at: datetime) -> Request | None:
     """The approved request for the same target that has the turn: of several, the one whose approval ends first."""
-    workspace, model = request.place
+    others = await holding(tx, *request.place, at)
+    return next((other for other in others if other.target == request.target), None)
+
+
+async def holding(tx: AsyncConnection, workspace: str, model: str, at: datetime) -> list[Request]:
+    """The approved requests that the registry may be carrying out now: that which ends first is the first."""
     told = sa.select(_outcome.c.transition_id).where(_outcome.c.transition_id == _request.c.request_id)
     query = (
         sa.select(_request.c.state)
@@ -25,5 +30,4 @@ async def before(tx: AsyncConnection, request: Request, at: datetime) -> Request
         .where(~told.exists())
         .order_by(_request.c.holds_until, _request.c.request_id)
     )
-    others = map(Request.model_validate_json, (await tx.scalars(query)).all())
-    return next((other for other in others if other.target == request.target), None)
+    return [Request.model_validate_json(state) for state in await tx.scalars(query)]
