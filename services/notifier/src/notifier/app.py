@@ -41,7 +41,7 @@ from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
 from notifier.templating import Press, Templates
-from notifier.vault import Vault
+from notifier.vault import Vault, seal
 from notifier.worker import Worker
 
 SERVICE = "notifier"
@@ -55,7 +55,7 @@ def build(settings: NotifierSettings) -> FastAPI:
     events = EventLog(mechanism, topic=NOTIFIER_EVENTS.name, source=ACTOR)
     vault = Vault.load(settings.secret_key)
     if not vault.sealing:
-        log.warning("HALLMARK_SECRET_KEY is not set: secrets of subscriptions are stored in clear")
+        log.warning("HALLMARK_SECRET_KEY is not set: no subscription that has a secret is taken")
     if settings.webhook_key is None:
         log.warning("HALLMARK_WEBHOOK_KEY is not set: webhooks are signed by the secrets of their subscriptions only")
     callable_ = outbound.Guard(settings.webhook_allow)
@@ -92,6 +92,12 @@ def build(settings: NotifierSettings) -> FastAPI:
         apprise_schemes=settings.apprise_schemes,
         slack_bot=bool(settings.slack_bot_token),
     )
+
+    async def seal_all() -> None:
+        if vault.sealing:
+            async with db.transaction() as tx:
+                await seal(tx, vault)
+
     pruning = Pruning(db, settings.attempt_days)
     reconciling = Reconciling(db, events, every_seconds=settings.reconcile_seconds, days=settings.reconcile_days)
     return make_app(
@@ -108,6 +114,7 @@ def build(settings: NotifierSettings) -> FastAPI:
             keys.router(settings.webhook_key),
             unsubscribing.router(commands, Renderer()),
         ],
+        on_start=[seal_all],
         background=[relay.run, worker.run, bundler.run, reconciling.run, press.run, pruning.run],
         people=guard.people,
     )

@@ -53,7 +53,7 @@ class NotifierSettings(Settings):
     # Schemes of Apprise that subscriptions may use. It opens connections past the guard of addresses: name none whose
     # host the address chooses (json, form, ...), unless whoever may subscribe may call what the notifier can.
     apprise_schemes: Annotated[tuple[str, ...], NoDecode] = ()
-    # A file of 32 bytes or more; without it the secrets of subscriptions are stored in clear.
+    # A file of 32 bytes or more that seals the secrets of subscriptions; without it none that has one is taken.
     secret_key: Path | None = None
 
     # How fast one endpoint of a channel is sent to; channels that are not named are sent to as fast as they take it.

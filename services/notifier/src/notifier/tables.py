@@ -155,7 +155,7 @@ SIGNING, FORMER, UNSUBSCRIBE = "signing", "former-", "unsubscribe"
 
 class SecretRow(Table, table=True):
     """`name` is `signing`, `address`, `unsubscribe` (in the links of mail), or of a secret that was rotated away
-    `former-<id>`: it signs too, `until` then. `value` is sealed when a key is set."""
+    `former-<id>`: it signs too, `until` then. `value` is sealed (`vault`)."""
 
     __tablename__ = "secret"
 
