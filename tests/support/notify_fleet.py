@@ -133,12 +133,14 @@ async def fleet(
     await apply_topics(bootstrap, prefix=prefix)
     key = ensure_key(directory, "auth")
     (directory / "access.yaml").write_text(ACCESS)
+    (directory / "seal.key").write_bytes(b"k" * 32)
     environment = {
         "HALLMARK_DATABASE_URL": url,
         "HALLMARK_KAFKA_BOOTSTRAP": bootstrap,
         "HALLMARK_TOPIC_PREFIX": prefix,
         "HALLMARK_AUTH_JWKS": str(directory / "auth.jwks.json"),
         "HALLMARK_ACCESS_FILE": str(directory / "access.yaml"),
+        "HALLMARK_SECRET_KEY": str(directory / "seal.key"),
         "HALLMARK_WEBHOOK_ALLOW": "127.0.0.0/8",
         "HALLMARK_LOG_LEVEL": "warning",
         **settings,
