@@ -33,7 +33,8 @@ from embedded import postgres
 from embedded.ports import free_port
 from kit.bus import Record
 from kit.db import Database
-from kit.main import run_loop, spare_garbage_collection
+from kit.loop import run_loop
+from kit.main import spare_garbage_collection
 from kit.migrations import migrate
 
 MUST, MUST_OF_ONE = 0.65, 0.40

@@ -40,7 +40,8 @@ from embedded.ports import free_port
 from kit.blobs import BlobStore
 from kit.db import Database
 from kit.events import EventLog
-from kit.main import run_loop, spare_garbage_collection
+from kit.loop import run_loop
+from kit.main import spare_garbage_collection
 from kit.migrations import migrate
 
 BATCH = 1_000

@@ -19,7 +19,7 @@ from tests.support.notify_fleet import Fleet, fleet, publish
 from tests.support.waiting import until
 
 from embedded.infra import start_infra
-from kit.main import run_loop
+from kit.loop import run_loop
 
 SUBSCRIPTIONS, MODELS = 10, 20
 STEADY_EVENTS, STEADY_PER_SECOND = 75, 5.0

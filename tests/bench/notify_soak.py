@@ -22,7 +22,7 @@ from tests.support.notify_fleet import Fleet, fleet, publish
 from tests.support.notify_sink import Taken
 
 from embedded.infra import start_infra
-from kit.main import run_loop
+from kit.loop import run_loop
 
 MODELS = 2  # of each endpoint
 ILL = ("dead", "slow", "flapping", "busy")

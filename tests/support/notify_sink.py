@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from datetime import datetime
 
-from kit.main import run_loop
+from kit.loop import run_loop
 
 Taken = tuple[str, str, str, int, float]
 SLOW_SECONDS = 0.3

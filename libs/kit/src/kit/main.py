@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import uvicorn
-import uvloop
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from kit.loop import run_loop
 from kit.migrations import migrate
 from kit.observe import configure
 from kit.settings import DatabaseSettings, ProcessSettings, Settings
@@ -71,12 +71,6 @@ def run(
     settings = _read(parser, settings_of)
     configure(settings, service)
     run_loop(_serve(settings, build))
-
-
-def run_loop(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run` on the loop that services run on."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 def _read(parser: argparse.ArgumentParser, settings_of: Callable[[], T]) -> T:
