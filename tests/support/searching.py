@@ -91,9 +91,10 @@ async def _model(
         for alias in mine:
             await tx.execute(sa.insert(t(AliasRow)).values(**here, alias=alias, sequence=1, set_by="ana", set_at=START))
         present += mine
-        stages.add(stage := dice.choice(STAGES))
-        row_of_version = await _version(tx, dice, here, stage, mine, attributes)
-        found[Scope.VERSIONS] += [] if deleted else [row_of_version]
+        stage, gone = dice.choice(STAGES), not mine and dice.random() < 0.15
+        row_of_version = await _version(tx, dice, here, stage, mine, attributes, deleted=gone)
+        stages |= set() if gone else {stage}
+        found[Scope.VERSIONS] += [] if deleted or gone else [row_of_version]
     all_ = attributes | {"created_at": [times[0]], "updated_at": [times[1]], "created_by": [by]}
     all_ |= {"stage": sorted(stages), "alias": sorted(present)}
     values = {(Family.ATTRIBUTE, key): value for key, value in all_.items()}
@@ -108,6 +109,8 @@ async def _version(
     stage: str,
     aliases: list[str],
     attributes: dict[str, list[Any]],
+    *,
+    deleted: bool,
 ) -> Row:
     times = [START + timedelta(milliseconds=dice.randrange(3)) for _ in range(2)]
     by, run = dice.choice(["ana", "bo"]), dice.choice([None, "run1", "run2"])
@@ -118,11 +121,13 @@ async def _version(
     row = here | {"digest": "", "artifact_digest": "", "stage": stage, "status": status, "content": content(filename)}
     row |= {
         "tags": tags,
+        "description": "",
         "run_id": run,
         "correlationid": "",
         "registered_by": by,
         "registered_at": times[0],
         "updated_at": times[1],
+        "deleted_at": START if deleted else None,
     }
     await tx.execute(sa.insert(t(VersionRow)).values(**row))
     for table, given in ((TagRow, tags), (MetricRow, metrics), (ParameterRow, parameters)):

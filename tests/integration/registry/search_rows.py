@@ -12,7 +12,7 @@ MANY = (
        from generate_series(1, :models) m""",
     """insert into registry.name select workspace, name, model from registry.model where workspace = :workspace""",
     """insert into registry.version (workspace, model, version, digest, artifact_digest, stage, status, content, tags,
-         run_id, correlationid, registered_by, registered_at, updated_at)
+         description, run_id, correlationid, registered_by, registered_at, updated_at)
        select workspace, model, v, 'sha256:' || md5(model || v), 'sha256:' || md5(v || model),
          case when v = :each then 'Production' when v = :each - 1 then 'Staging' when v % 5 = 0 then 'Archived'
            else 'Development' end,
@@ -21,7 +21,7 @@ MANY = (
            'artifact', jsonb_build_object('filename', 'file-' || hashint4(v) % 1000 || '.onnx'),
            'metrics', jsonb_build_object('auc', 0.5), 'parameters', jsonb_build_object('lr', '0.1'),
            'notes', repeat(md5(model || v), 20)),
-         jsonb_build_object('team', 'risk'),
+         jsonb_build_object('team', 'risk'), '',
          case when v % 2 = 0 then 'run-' || md5(model || v) end, '', 'user-' || abs(hashtext(model)) % 50,
          timestamptz '2024-01-01' + (v * :models + abs(hashtext(model)) % :models) * interval '1 second',
          timestamptz '2024-06-01' + abs(hashtext(model || v)) % 10000000 * interval '1 second'

@@ -18,6 +18,7 @@ from kit.db import sqlalchemy_url
 
 HERE = Path(registry.__file__).parents[2]
 BEFORE = "0003"  # requests had no fields then, and nothing could be revoked
+NOT_DELETED = ("alter table registry.version drop column deleted_at, drop column description",)  # 0006
 TRANSITION = (
     "insert into registry.transition (transition_id, kind, workspace, model, version, digest, artifact_digest,"
     " from_stage, to_stage, status, requested_by, reason, criteria, approved_by, requested_at) values"
@@ -57,6 +58,7 @@ async def test_a_transition_of_before_has_no_fields(database: str) -> None:
                 "alter table registry.transition drop column fields",
                 "alter table registry.version drop column revocation",
                 "drop index registry.ix_version_revoked",
+                *NOT_DELETED,
                 f"update registry.alembic_version set version_num = '{BEFORE}'",
                 TRANSITION,
             ):
@@ -86,7 +88,8 @@ async def test_models_whose_versions_moved_were_updated_then(database: str) -> N
                 await tx.execute(sa.text(model), {"model": name})
             for sequence, day in ((1, "2026-01-01Z"), (2, "2026-02-03Z")):
                 await tx.execute(sa.text(tenure.replace(":at", f"'{day}'")), {"sequence": sequence})
-            await tx.execute(sa.text("update registry.alembic_version set version_num = '0004'"))
+            for statement in (*NOT_DELETED, "update registry.alembic_version set version_num = '0004'"):
+                await tx.execute(sa.text(statement))
         await alembic(database, "upgrade", "head")
         async with engine.begin() as tx:
             found = await tx.execute(

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from tests.support.mlflow_client import Mlflow, refused
 
 from contracts.model import address_digest
-from contracts.registry import VersionRegistered
+from contracts.registry import VersionDeleted, VersionRegistered
 from kit.db import Database
 from registry.rebuild import rebuild
 from registry.tables import event_log
@@ -237,6 +237,84 @@ async def test_the_workflow_of_the_documentation(
     assert await mlflow.run(workflow) == [21.0, 14.0, 21.0, 21.0]
 
 
+async def test_update_and_delete(registry: Harness, mlflow: Mlflow) -> None:  # noqa: F811
+    await configure(registry, lifecycle=open_lifecycle().model_dump(mode="json"))
+
+    def walk(client: MlflowClient) -> None:
+        client.create_registered_model("m")
+        for _ in range(3):
+            client.create_model_version("m", "s3://b/model", "run", description="as registered")
+        client.set_registered_model_alias("m", "best", "3")
+        client.transition_model_version_stage("m", "3", "Production")
+        before = client.get_registered_model("m")
+        described = client.update_model_version("m", "3", "what we know now")
+        assert described == client.get_model_version("m", "3")
+        assert (described.description, described.last_updated_timestamp) > ("what we know now", 0)
+        after = client.get_registered_model("m")
+        assert after.last_updated_timestamp == before.last_updated_timestamp, "a description is the version's own"
+        client.delete_model_version("m", "3")
+        gone = client.get_registered_model("m")
+        assert gone.last_updated_timestamp > after.last_updated_timestamp
+        assert (gone.aliases, [v.version for v in gone.latest_versions]) == ({}, ["2"])
+        assert [v.version for v in client.search_model_versions("name = 'm'")] == ["2", "1"]
+        for call, args in (
+            (client.get_model_version, ()),
+            (client.delete_model_version, ()),
+            (client.update_model_version, ("x",)),
+            (client.transition_model_version_stage, ("Staging",)),
+            (client.set_model_version_tag, ("k", "v")),
+            (client.get_model_version_download_uri, ()),
+        ):
+            refused(MISSING, "Model Version (name=m, version=3) not found", call, "m", "3", *args)
+        refused(MISSING, "version=3) not found", client.set_registered_model_alias, "m", "best", "3")
+        assert client.get_model_version_by_alias("m", "latest").version == "2"
+        assert client.create_model_version("m", "s3://b/model", "run").version == "4", "no number is given twice"
+
+    await mlflow.run(walk)
+    native = (await registry.ana.get("/v1/models/m/versions/3")).json()
+    assert native["deleted_at"] is not None
+    assert (native["stage"], native["description"]) == ("Archived", "what we know now")
+    assert native["content"]["notes"] == "as registered"
+    for asked, code in (({"version": 3}, "version-deleted"), ({"stage": "Archived"}, "nothing-in-stage")):
+        said = await registry.ana.get("/v1/models/m/resolve", params=asked)
+        assert said.json()["type"].endswith(f":{code}"), said.text
+    search = "/v1/search/versions", "/v1/search/models"
+    found = [(await registry.ana.get(path, params={"filter": "stage = 'Archived'"})).json() for path in search]
+    assert [page["items"] for page in found] == [[], []], "neither the version nor its model for its sake"
+    back = await registry.olga.post("/v1/models/m/versions/3/restore", json={"reason": "mistake"})
+    assert (back.status_code, back.json()["deleted_at"], back.json()["aliases"]) == (200, None, [])
+    event = await registry.event(lambda e: e.type == VersionDeleted.TYPE)
+    assert (event.actor, event.subject) == ("ana", f"{registry.workspace}/m/3")
+
+
+async def test_a_deleted_model_begins_anew(registry: Harness, mlflow: Mlflow) -> None:  # noqa: F811
+    await configure(registry, lifecycle=open_lifecycle().model_dump(mode="json"))
+
+    def walk(client: MlflowClient) -> None:
+        client.create_registered_model("old", {"a": "b"}, "first")
+        client.rename_registered_model("old", "m")
+        for _ in range(2):
+            client.create_model_version("m", "s3://b/model", "run")
+        client.set_registered_model_alias("m", "best", "1")
+        client.transition_model_version_stage("m", "1", "Production")
+        first = client.get_registered_model("m")
+        client.delete_registered_model("m")
+        refused(MISSING, "name=m not found", client.get_registered_model, "m")
+        made = client.create_registered_model("m", {"c": "d"}, "second")
+        assert (made.tags, made.description, made.aliases, made.latest_versions) == ({"c": "d"}, "second", {}, [])
+        assert made.creation_timestamp > first.last_updated_timestamp
+        assert client.search_model_versions("name = 'm'") == []
+        assert [m.name for m in client.search_registered_models("tags.c = 'd'")] == ["m"]
+        assert client.search_registered_models("tags.a = 'b'") == []
+        assert client.create_model_version("m", "s3://b/model", "run").version == "3"
+        refused("RESOURCE_ALREADY_EXISTS", "already exists", client.create_registered_model, "m")
+
+    await mlflow.run(walk)
+    assert (await registry.ana.get("/v1/models/m/resolve", params={"stage": "Production"})).status_code == 404
+    events = [e.type.split(".", 1)[1] for e in registry.heard if e.key == registry.stream("old")]
+    assert events[-4:] == ["alias.removed.v1", "stage.changed.v1", "model.recreated.v1", "version.registered.v1"]
+
+
 async def test_views_are_folds(registry: Harness, mlflow: Mlflow) -> None:  # noqa: F811
     def walk(client: MlflowClient) -> None:
         client.create_registered_model("m")
@@ -259,6 +337,14 @@ async def test_who_may_not_register_makes_nothing(mlflow: Mlflow) -> None:  # no
         assert client.search_model_versions("") == []
 
     await mlflow.run(walk, "bob", "people")
+    made = await mlflow.run(lambda client: client.create_model_version("m", "s3://b/m", "run"))
+    for groups in ("people", "ml-engineers"):
+        await mlflow.run(
+            lambda client: refused("PERMISSION_DENIED", "bob may not", client.delete_model_version, "m", "1"),
+            "bob",
+            groups,
+        )
+    assert await mlflow.run(lambda client: client.get_model_version("m", "1")) == made
     async with httpx2.AsyncClient(base_url=mlflow.address) as plain:
         answer = await plain.post("/api/2.0/mlflow/model-versions/create", json={"name": "m", "source": "s3://b/m"})
         assert answer.json()["error_code"] == "UNAUTHENTICATED"

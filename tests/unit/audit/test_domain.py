@@ -36,6 +36,7 @@ WITHOUT_A_VERSION = (
     registry.ModelRenamed,
     registry.ModelDeleted,
     registry.ModelRestored,
+    registry.ModelRecreated,
     registry.AliasRemoved,
 )
 OF_MODEL: dict[str, Any] = {"workspace": "default", "model": "fraud"}
@@ -209,6 +210,26 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     ),
     (REGISTRY_EVENTS.name, registry.ModelDeleted(**OF_MODEL, reason="old"), ["fraud was deleted: old"]),
     (REGISTRY_EVENTS.name, registry.ModelRestored(**OF_MODEL, reason="needed"), ["fraud was restored: needed"]),
+    (
+        REGISTRY_EVENTS.name,
+        registry.ModelRecreated(**OF_MODEL, name="card-fraud", versions=2),
+        ["card-fraud (registered as fraud) began anew", "up to v2, stay deleted"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionDescribed(**OF_VERSION, description="for\nspring"),
+        ["fraud v2 was described: for spring"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionDeleted(**OF_VERSION, digest=DIGEST, reason="wrong data"),
+        ["fraud v2 was deleted: wrong data"],
+    ),
+    (
+        REGISTRY_EVENTS.name,
+        registry.VersionRestored(**OF_VERSION, digest=DIGEST, reason="mistake"),
+        ["fraud v2 was restored: mistake"],
+    ),
     (
         REGISTRY_EVENTS.name,
         registry.VersionVerified(

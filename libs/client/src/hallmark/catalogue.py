@@ -58,6 +58,20 @@ class Catalogue(Connection):
     def restore_model(self, model: str, reason: str) -> Model:
         return read(Model, self._post("registry", f"{of(model)}/restore", {"reason": reason}))
 
+    # -- versions ------------------------------------------------------------------------------------------------
+
+    def describe_version(self, model: str, version: int, description: str) -> Version:
+        """Changes what is said of it; the notes of its registration stay."""
+        return read(Version, self._patch("registry", f"{of(model)}/versions/{version}", {"description": description}))
+
+    def delete_version(self, model: str, version: int, reason: str) -> Version:
+        """Puts it out of sight; nothing is erased. It leaves stage and aliases; refused while it is in Production."""
+        return read(Version, self._post("registry", f"{of(model)}/versions/{version}/delete", {"reason": reason}))
+
+    def restore_version(self, model: str, version: int, reason: str) -> Version:
+        """Brings it back, without its aliases."""
+        return read(Version, self._post("registry", f"{of(model)}/versions/{version}/restore", {"reason": reason}))
+
     # -- what is appended to a version ---------------------------------------------------------------------------
 
     def evaluate(

@@ -51,7 +51,8 @@ class Model(Result):
 
 
 class Version(Result):
-    """One registered version. `content` is everything fixed at registration; `digest` covers all of it.
+    """One registered version. `content` is everything fixed at registration; `digest` covers all of it. `description`
+    is what was said of it last.
 
     `status` is pending, ready, quarantined, rejected or revoked; `inspection` is what was found in the artifact, `tags`
     are the present ones; `revocation` says by whom, why and when.
@@ -66,11 +67,13 @@ class Version(Result):
     status_detail: str | None = None
     revocation: dict[str, Any] | None = None
     inspection: dict[str, Any] | None = None
+    description: str = ""
     tags: dict[str, str] = Field(default_factory=dict)
     aliases: list[str] = Field(default_factory=list)
     content: dict[str, Any]
     registered_by: str
     registered_at: datetime
+    deleted_at: datetime | None = None
 
     @property
     def artifact(self) -> Artifact:

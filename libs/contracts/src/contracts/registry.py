@@ -177,6 +177,20 @@ class ModelRestored(Message):
     reason: Reason
 
 
+class ModelRecreated(Message):
+    """A deleted model begins anew under `name`, with nothing of what it was. Its former versions stay deleted, and
+    their numbers are not given again: the next version has the number after `versions`."""
+
+    TYPE: ClassVar[str] = "hallmark.model.recreated.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    name: ModelName
+    versions: Annotated[int, Field(ge=0, le=2_147_483_647)]
+    description: Text = ""
+    owner: Line | None = None
+    tags: dict[Key, Text] = Field(default_factory=dict)
+
+
 class VersionRegistered(Message):
     TYPE: ClassVar[str] = "hallmark.version.registered.v1"
     workspace: WorkspaceName
@@ -235,6 +249,36 @@ class VersionNoted(Message):
     model: ModelName
     version: VersionNumber
     text: Annotated[Text, Field(min_length=1)]
+
+
+class VersionDescribed(Message):
+    """What is said of the version from now on. The notes of its registration stay what they were."""
+
+    TYPE: ClassVar[str] = "hallmark.version.described.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    description: Text
+
+
+class VersionDeleted(Message):
+    """Out of sight until it is restored; nothing is erased, and its number is never given again."""
+
+    TYPE: ClassVar[str] = "hallmark.version.deleted.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    digest: Digest
+    reason: Reason
+
+
+class VersionRestored(Message):
+    TYPE: ClassVar[str] = "hallmark.version.restored.v1"
+    workspace: WorkspaceName
+    model: ModelName
+    version: VersionNumber
+    digest: Digest
+    reason: Reason
 
 
 class VersionRevoked(Message):
@@ -397,12 +441,16 @@ EVENTS = (
     ModelRenamed,
     ModelDeleted,
     ModelRestored,
+    ModelRecreated,
     VersionRegistered,
     VersionVerified,
     VersionRejected,
     VersionEvaluated,
     VersionTagged,
     VersionNoted,
+    VersionDescribed,
+    VersionDeleted,
+    VersionRestored,
     VersionScanned,
     VersionRevoked,
     StageRequested,

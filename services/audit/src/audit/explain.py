@@ -29,12 +29,16 @@ from contracts.approval import (
 from contracts.payload import Message
 from contracts.registry import (
     ModelDeleted,
+    ModelRecreated,
     ModelRestored,
     StageRequested,
+    VersionDeleted,
+    VersionDescribed,
     VersionEvaluated,
     VersionNoted,
     VersionRegistered,
     VersionRejected,
+    VersionRestored,
     VersionRevoked,
     VersionScanned,
     VersionTagged,
@@ -55,10 +59,10 @@ OF_VERSION: dict[str, tuple[type[Message], ...]] = {
     "checks": (VersionVerified, VersionRejected, VersionScanned),
     "evaluations": (VersionEvaluated,),
     "evidence": (EvidenceAttached,),
-    "remarks": (VersionTagged, VersionNoted),
+    "remarks": (VersionTagged, VersionNoted, VersionDescribed, VersionDeleted, VersionRestored),
     "revocations": (VersionRevoked, RevocationOrdered),
 }
-OF_MODEL: dict[str, tuple[type[Message], ...]] = {"deletions": (ModelDeleted, ModelRestored)}
+OF_MODEL: dict[str, tuple[type[Message], ...]] = {"deletions": (ModelDeleted, ModelRestored, ModelRecreated)}
 OF_REQUEST: dict[str, tuple[type[Message], ...]] = {
     "request": (StageRequested, RequestOpened),
     "gates": (GatesEvaluated, GateWaived, GlassBroken),

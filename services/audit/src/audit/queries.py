@@ -11,7 +11,7 @@ from audit import claims, paging
 from audit.forgetting import refuse_forgotten
 from audit.paging import Ask, Document, Known, known_with
 from audit.view_tables import alias_interval, fact, model_name, revoked, stage_interval, timeline
-from contracts.registry import ModelDeleted, ModelRestored
+from contracts.registry import ModelDeleted, ModelRecreated, ModelRestored
 
 NOW = Known()
 MOST = 1000
@@ -187,7 +187,7 @@ async def deleted(tx: AsyncConnection, workspace: str, model: str, at: datetime,
         .join_from(fact, timeline, t.index == f.index)
         .where(
             *(f.workspace == workspace, f.model == model, f.version.is_(None)),
-            *(f.type.in_([ModelDeleted.TYPE, ModelRestored.TYPE]), f.at <= at, f.index < size),
+            *(f.type.in_([ModelDeleted.TYPE, ModelRestored.TYPE, ModelRecreated.TYPE]), f.at <= at, f.index < size),
             *(t.problem.is_(None), t.copy_of.is_(None)),
         )
         .order_by(t.sequence.desc(), f.index.desc())

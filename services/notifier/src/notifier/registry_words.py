@@ -9,16 +9,20 @@ from contracts.registry import (
     AliasChanged,
     AliasRemoved,
     ModelDeleted,
+    ModelRecreated,
     ModelRegistered,
     ModelRenamed,
     ModelRestored,
     ModelUpdated,
     ServingReported,
     Tags,
+    VersionDeleted,
+    VersionDescribed,
     VersionEvaluated,
     VersionNoted,
     VersionRegistered,
     VersionRejected,
+    VersionRestored,
     VersionRevoked,
     VersionScanned,
     VersionTagged,
@@ -40,6 +44,17 @@ def of_registry(event: Message, envelope: Envelope) -> Notice | None:  # noqa: P
             return Notice(f"{event.model}: was deleted", who=by("Deleted", envelope.actor), reason=event.reason)
         case ModelRestored():
             return Notice(f"{event.model}: is back", who=by("Restored", envelope.actor), reason=event.reason)
+        case ModelRecreated():
+            return Notice(f"{event.name}: began anew", who=by("Registered", envelope.actor), reason=event.description)
+        case VersionDeleted():
+            said = f"{event.model}: v{event.version} was deleted"
+            return Notice(said, who=by("Deleted", envelope.actor), reason=event.reason)
+        case VersionRestored():
+            said = f"{event.model}: v{event.version} is back"
+            return Notice(said, who=by("Restored", envelope.actor), reason=event.reason)
+        case VersionDescribed():
+            said = f"{event.model}: v{event.version} has a new description"
+            return Notice(said, who=by("Described", envelope.actor), reason=event.description)
         case VersionVerified():
             return _verified(event)
         case VersionEvaluated() | VersionTagged() | VersionNoted() | VersionScanned():

@@ -15,7 +15,7 @@ from contracts.model import Severity
 from contracts.payload import Message
 from kit.auth import Access, Principal
 from kit.problems import Problem
-from registry import aliases, domain, orders, stages, state
+from registry import aliases, deletion, domain, orders, stages, state
 from registry.stages import Asked
 
 
@@ -80,6 +80,37 @@ async def delete_model(s: Scene, c: orders.DeleteModel) -> Acted:
 async def restore_model(s: Scene, c: orders.RestoreModel) -> Acted:
     _existing(s)
     return Acted(domain.decide_restore(s.model, c.reason), of_model(s.model))
+
+
+async def recreate_model(s: Scene, c: orders.RecreateModel) -> Acted:
+    _existing(s)
+    lifecycle = s.model.rules.lifecycle
+    staged = [
+        version
+        for rule in lifecycle.stages
+        if rule.name not in (lifecycle.initial, lifecycle.archive)
+        for version in await state.in_stage(s.tx, s.model, rule.name)
+    ]
+    waiting = await state.open_transitions(s.tx, s.model)
+    events = deletion.decide_recreate(s.model, c.name, c.description, c.tags, staged, waiting, _asked(s))
+    return Acted(events, of_model(s.model))
+
+
+async def describe(s: Scene, c: orders.DescribeVersion) -> Acted:
+    version = await state.version(s.tx, s.model, c.version)
+    return Acted(domain.decide_describe(s.model, version, c.description), of_version(s.model, c.version))
+
+
+async def delete_version(s: Scene, c: orders.DeleteVersion) -> Acted:
+    version = await state.version(s.tx, s.model, c.version)
+    waiting = await state.open_transitions(s.tx, s.model, c.version)
+    events = deletion.decide_delete_version(s.model, version, waiting, _asked(s), c.reason)
+    return Acted(events, of_version(s.model, c.version))
+
+
+async def restore_version(s: Scene, c: orders.RestoreVersion) -> Acted:
+    version = await state.version(s.tx, s.model, c.version, deleted=True)
+    return Acted(deletion.decide_restore_version(s.model, version, c.reason), of_version(s.model, c.version))
 
 
 async def evaluate(s: Scene, c: contract.EvaluateVersion) -> Acted:
@@ -209,6 +240,10 @@ ACTS: dict[type[Any], tuple[Action, Act]] = {
     orders.RenameModel: (Action.MANAGE, rename_model),
     orders.DeleteModel: (Action.MANAGE, delete_model),
     orders.RestoreModel: (Action.MANAGE, restore_model),
+    orders.RecreateModel: (Action.MANAGE, recreate_model),
+    orders.DescribeVersion: (Action.REGISTER, describe),
+    orders.DeleteVersion: (Action.MANAGE, delete_version),
+    orders.RestoreVersion: (Action.MANAGE, restore_version),
     contract.RequestTransition: (Action.REQUEST, request_transition),
     orders.MoveToStage: (Action.REQUEST, move_to_stage),
     contract.RollBack: (Action.ROLL_BACK, roll_back),

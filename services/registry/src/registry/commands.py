@@ -182,7 +182,7 @@ class Commands:
             stream = stream_of(reported.workspace, reported.model)
             last = await self._log.lock(tx, stream)
             model = await state.model(tx, reported.workspace, reported.model)
-            await state.version(tx, model, reported.version)
+            await state.version(tx, model, reported.version, deleted=True)
             news = [] if await queries.is_reported(tx, reported) else [reported]
             await self._append(tx, stream, last, news, Cause(actor=principal.subject, correlationid=request_id))
         return {**reported.model_dump(mode="json"), "recorded": bool(news)}
@@ -237,7 +237,7 @@ class Commands:
         last = await self._log.lock(tx, stream)
         await state.keep_rules(tx, order.workspace)
         model = await state.model(tx, order.workspace, order.model)
-        version = await state.version(tx, model, order.version)
+        version = await state.version(tx, model, order.version, deleted=True)
         try:
             revoked = revocation.decide_revoke(model, version, order, jws)
         except domain.Refused as refused:
@@ -264,7 +264,7 @@ class Commands:
             stream = stream_of(workspace, name)
             last = await self._log.lock(tx, stream)
             model = await state.model(tx, workspace, name)
-            version = await state.version(tx, model, number)
+            version = await state.version(tx, model, number, deleted=True)
             events = domain.decide_verified(model, version, inspection, refusal)
             # Whoever asked for the registration hears of its end under the same id.
             correlation = await queries.correlation_of(tx, workspace, name, number)

@@ -20,6 +20,7 @@ from contracts.registry import (
     RegisterModel,
     RegisterVersion,
     Tags,
+    VersionDescribed,
     VersionEvaluated,
     VersionNoted,
     VersionRegistered,
@@ -89,6 +90,7 @@ class Version:
     registered_by: str = ""
     status: str = Status.READY
     revoked: Revoked | None = None
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def decide_register_model(model: Model, command: RegisterModel) -> list[ModelReg
         state = "is deleted, and its name stays reserved" if model.deleted else "already exists"
         raise Refused("model-exists", f"model {command.model} {state} in workspace {model.workspace}")
     check_name(model.rules, command.model)
-    _check_tags(frozenset(), {*command.tags})
+    check_tags(frozenset(), {*command.tags})
     return [ModelRegistered.model_validate(command.model_dump())]
 
 
@@ -166,7 +168,7 @@ def decide_register_version(
     unknown = [n for n in command.content.lineage.parents if n > model.versions]
     if unknown:
         raise Refused("parent-not-found", f"parent version {unknown[0]} of {model.name} does not exist", 422)
-    _check_tags(frozenset(), {*command.content.tags})
+    check_tags(frozenset(), {*command.content.tags})
     events.append(
         VersionRegistered(
             workspace=model.workspace,
@@ -186,7 +188,7 @@ def decide_update(model: Model, description: str | None, owner: str | None, tags
     if description is None and owner is None and tags is None:
         raise Refused("nothing-to-change", "give a description, an owner or tags", 422)
     if tags is not None:
-        _check_tags(model.tags - {*tags.remove}, {*tags.set})
+        check_tags(model.tags - {*tags.remove}, {*tags.set})
     return [ModelUpdated(workspace=model.workspace, model=model.name, description=description, owner=owner, tags=tags)]
 
 
@@ -237,13 +239,20 @@ def decide_evaluate(model: Model, version: Version, evaluation: Evaluation) -> l
 
 def decide_tag(model: Model, version: Version, present: frozenset[str], tags: Tags) -> list[VersionTagged]:
     _check_usable(model, version)
-    _check_tags(present - {*tags.remove}, {*tags.set})
+    check_tags(present - {*tags.remove}, {*tags.set})
     return [VersionTagged(workspace=model.workspace, model=model.name, version=version.number, tags=tags)]
 
 
 def decide_note(model: Model, version: Version, text: str) -> list[VersionNoted]:
     check_alive(model)
     return [VersionNoted(workspace=model.workspace, model=model.name, version=version.number, text=text)]
+
+
+def decide_describe(model: Model, version: Version, description: str) -> list[VersionDescribed]:
+    check_alive(model)
+    return [
+        VersionDescribed(workspace=model.workspace, model=model.name, version=version.number, description=description)
+    ]
 
 
 def decide_scan(model: Model, version: Version, scanner: str, findings: tuple[Finding, ...]) -> list[VersionScanned]:
@@ -264,6 +273,7 @@ def _check_usable(model: Model, version: Version) -> None:
         raise Refused("version-rejected", f"version {version.number} was rejected; register a new one")
 
 
-def _check_tags(kept: frozenset[str], new: set[str]) -> None:
+def check_tags(kept: frozenset[str], new: set[str]) -> None:
+    """Raises Refused for more tags than a model or version may have."""
     if len(kept | new) > MAX_TAGS:
         raise Refused("too-many-tags", f"{MAX_TAGS} tags is the most", 422)

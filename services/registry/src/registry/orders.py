@@ -41,6 +41,30 @@ class RestoreModel(Order):
     reason: Reason
 
 
+class RecreateModel(Order):
+    """A deleted model begins anew, under the name that it is called by here."""
+
+    TYPE: ClassVar[str] = "hallmark.model.recreate.v1"
+    name: ModelName
+    description: Text = ""
+    tags: dict[Key, Text] = Field(default_factory=dict)
+
+
+class DescribeVersion(OfVersion):
+    TYPE: ClassVar[str] = "hallmark.version.describe.v1"
+    description: Text
+
+
+class DeleteVersion(OfVersion):
+    TYPE: ClassVar[str] = "hallmark.version.delete.v1"
+    reason: Reason
+
+
+class RestoreVersion(OfVersion):
+    TYPE: ClassVar[str] = "hallmark.version.restore.v1"
+    reason: Reason
+
+
 class AddNote(OfVersion):
     TYPE: ClassVar[str] = "hallmark.version.note.v1"
     text: Reason

@@ -81,6 +81,7 @@ async def model_documents(
     staged = await tx.execute(
         sa.select(version.c.model, version.c.stage, version.c.version)
         .where(version.c.workspace == workspace, version.c.model.in_(names), version.c.stage.not_in(quiet))
+        .where(version.c.deleted_at.is_(None))
         .order_by(version.c.version)
     )
     stages: dict[str, dict[str, list[int]]] = {}
@@ -106,11 +107,17 @@ async def version_documents(
     after: int = 0,
     limit: int = 50,
 ) -> list[Document]:
-    """Ascending by number; raises Problem 404 for a model or a named version that does not exist."""
+    """Ascending by number; deleted ones only where they are named.
+
+    Raises Problem 404 for a model or a named version that does not exist.
+    """
     await model_document(tx, workspace, model)
     table, alias = t(VersionRow), t(AliasRow)
     query = sa.select(table).where(table.c.workspace == workspace, table.c.model == model)
-    query = query.where(table.c.version.in_(numbers)) if numbers else query.where(table.c.version > after)
+    if numbers:
+        query = query.where(table.c.version.in_(numbers))
+    else:
+        query = query.where(table.c.version > after, table.c.deleted_at.is_(None))
     rows = (await tx.execute(query.order_by(table.c.version).limit(limit))).mappings().all()
     found = [row["version"] for row in rows]
     missing = sorted(set(numbers or ()) - set(found))

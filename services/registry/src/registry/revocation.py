@@ -48,7 +48,7 @@ def decide_close(waiting: Open, revoked: VersionRevoked) -> StageRefused:
 
 def may_take_over(model: Model, version: Version, target: str, pointed_at: tuple[int, ...] = ()) -> bool:
     """Whether the version may take the place of a revoked one: it was in the stage, or the alias `pointed_at` it."""
-    if version.status != Status.READY:
+    if version.status != Status.READY or version.deleted:
         return False
     if alias_of(target) is not None:
         return version.number in pointed_at

@@ -66,7 +66,7 @@ async def _of_alias(tx: AsyncConnection, model: Model, alias: str, number: int, 
     pointed_at = await state.pointed_at(tx, model, alias)
     back_to = await _named(tx, model, target, (present,), pointed_at)
     for earlier in pointed_at if back_to is None else ():
-        version = await state.version(tx, model, earlier)
+        version = await state.version(tx, model, earlier, deleted=True)
         if revocation.may_take_over(model, version, target, pointed_at):
             back_to = version
             break
@@ -83,7 +83,7 @@ async def _named(
         if version.revoked is None or version.revoked.fallback is None:
             continue
         try:
-            named = await state.version(tx, model, version.revoked.fallback)
+            named = await state.version(tx, model, version.revoked.fallback, deleted=True)
         except Problem:  # there is no such version
             continue
         if revocation.may_take_over(model, named, target, pointed_at):

@@ -35,6 +35,10 @@ def no_version(model: str, version: int) -> Problem:
     return Problem(404, "version-not-found", f"model {model!r} has no version {version}")
 
 
+def version_deleted(model: str, version: int) -> Problem:
+    return Problem(410, "version-deleted", f"version {version} of {model!r} is deleted; restore it first")
+
+
 async def identity(tx: AsyncConnection, workspace: str, name: str) -> str:
     """The name under which the model was registered that has, or had, this one; itself when nobody had it.
 
@@ -113,8 +117,8 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
     )
 
 
-async def version(tx: AsyncConnection, of: domain.Model, number: int) -> domain.Version:
-    """Raises Problem 404."""
+async def version(tx: AsyncConnection, of: domain.Model, number: int, *, deleted: bool = False) -> domain.Version:
+    """Raises Problem 404; and 410 for a deleted one, unless `deleted` ones are wanted too."""
     if not of.exists:
         raise no_model(of.workspace, of.name)
     table, tenure = t(VersionRow), t(TenureRow)
@@ -124,6 +128,8 @@ async def version(tx: AsyncConnection, of: domain.Model, number: int) -> domain.
     row = (await tx.execute(query)).first()
     if row is None:
         raise no_version(of.title, number)
+    if row.deleted_at is not None and not deleted:
+        raise version_deleted(of.title, number)
     stages = await tx.scalars(
         sa.select(tenure.c.stage)
         .distinct()
@@ -161,6 +167,7 @@ async def last_good(tx: AsyncConnection, of: domain.Model, stage: str) -> int | 
             last_stays.c.left_by != TransitionKind.ROLLBACK,
             version.c.status == domain.Status.READY,
             version.c.stage == of.rules.lifecycle.archive,
+            version.c.deleted_at.is_(None),
         )
         .order_by(last_stays.c.entered_sequence.desc())
         .limit(1)
@@ -182,10 +189,13 @@ async def serving(tx: AsyncConnection, of: domain.Model) -> tuple[int, str] | No
 
 
 async def in_stage(tx: AsyncConnection, of: domain.Model, stage: str) -> list[domain.Version]:
-    """The versions in a stage, by number."""
+    """The versions in a stage that are not deleted, by number."""
     table = t(VersionRow)
     query = sa.select(*_STATE).where(
-        table.c.workspace == of.workspace, table.c.model == of.name, table.c.stage == stage
+        table.c.workspace == of.workspace,
+        table.c.model == of.name,
+        table.c.stage == stage,
+        table.c.deleted_at.is_(None),
     )
     return [_version(row) for row in await tx.execute(query.order_by(table.c.version))]
 
@@ -216,10 +226,11 @@ async def _occupant(tx: AsyncConnection, row: Any) -> int:
     return await tx.scalar(query.where(*here)) or 0
 
 
-async def open_transitions(tx: AsyncConnection, of: domain.Model, number: int) -> list[Open]:
-    """Those of one version, oldest first."""
+async def open_transitions(tx: AsyncConnection, of: domain.Model, number: int | None = None) -> list[Open]:
+    """Those of the model, or of one version of it, oldest first."""
     table = t(TransitionRow)
-    here = (table.c.workspace == of.workspace, table.c.model == of.name, table.c.version == number)
+    here = [table.c.workspace == of.workspace, table.c.model == of.name]
+    here += [] if number is None else [table.c.version == number]
     query = sa.select(table).where(*here, table.c.status == "open").order_by(table.c.transition_id)
     return [_open(row) for row in await tx.execute(query)]
 
@@ -274,6 +285,7 @@ _STATE = (
     _V.c.status,
     _V.c.registered_by,
     _V.c.revocation,
+    _V.c.deleted_at,
 )
 # As the index on it has it: written out, not bound.
 REVOKED = _V.c.status == sa.literal_column(f"'{domain.Status.REVOKED}'")
@@ -289,6 +301,7 @@ def _version(row: Any, has_been: frozenset[str] = frozenset()) -> domain.Version
         row.registered_by,
         row.status,
         domain.Revoked(**{n: row.revocation[n] for n in ("by", "reason", "fallback")}) if row.revocation else None,
+        row.deleted_at is not None,
     )
 
 

@@ -79,7 +79,8 @@ class NameRow(Table, table=True):
 class VersionRow(Table, table=True):
     """`status` is pending, ready, quarantined, rejected or revoked; `tags` are the present ones.
 
-    `revocation` has who, why and when, the version to return to, and the sequence of the event.
+    `revocation` has who, why and when, the version to return to, and the sequence of the event. `description` is what
+    was said of it last; the notes of its registration are in `content`.
     """
 
     __tablename__ = "version"
@@ -110,11 +111,13 @@ class VersionRow(Table, table=True):
     content: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
     inspection: dict[str, Any] | None = Field(sa_column=sa.Column(JSONB))
     tags: dict[str, Any] = Field(sa_column=sa.Column(JSONB, nullable=False))
+    description: str
     run_id: str | None
     correlationid: str
     registered_by: str
     registered_at: datetime = Field(sa_column=timestamp(nullable=False))
     updated_at: datetime = Field(sa_column=timestamp(nullable=False))
+    deleted_at: datetime | None = Field(sa_column=timestamp())
 
 
 # An index row has room for 2 704 bytes: of a text, only the first characters are in it. Queries compare both.

@@ -106,6 +106,29 @@ async def _restored(tx: AsyncConnection, envelope: Envelope, event: contract.Mod
     await _update(tx, envelope, event, deleted_at=None)
 
 
+async def _recreated(tx: AsyncConnection, envelope: Envelope, event: contract.ModelRecreated) -> None:
+    version, tag = t(VersionRow), t(TagRow)
+    await tx.execute(
+        sa.update(version)
+        .where(*_here(version, event), version.c.deleted_at.is_(None))
+        .values(deleted_at=envelope.time, updated_at=envelope.time)
+    )
+    await tx.execute(sa.delete(tag).where(*_here(tag, event), tag.c.version == OF_MODEL))
+    await _set_tags(tx, event, OF_MODEL, event.tags)
+    await _update(
+        tx,
+        envelope,
+        event,
+        name=event.name,
+        description=event.description,
+        owner=event.owner,
+        tags=event.tags,
+        registered_by=envelope.actor,
+        registered_at=envelope.time,
+        deleted_at=None,
+    )
+
+
 async def _version(tx: AsyncConnection, envelope: Envelope, event: contract.VersionRegistered) -> None:
     content, place = event.content, _place(event)
     run = content.lineage.run
@@ -119,6 +142,7 @@ async def _version(tx: AsyncConnection, envelope: Envelope, event: contract.Vers
             status=Status.READY if content.artifact.external else Status.PENDING,
             content=content.model_dump(mode="json"),
             tags=content.tags,
+            description=content.notes,
             run_id=run.id if run else None,
             correlationid=envelope.correlationid,
             registered_by=event.registered_by,
@@ -172,6 +196,20 @@ async def _evaluated(tx: AsyncConnection, envelope: Envelope, event: contract.Ve
 
 async def _noted(tx: AsyncConnection, envelope: Envelope, event: contract.VersionNoted) -> None:
     await _remark(tx, envelope, event, "note", {"text": event.text})
+
+
+async def _described(tx: AsyncConnection, envelope: Envelope, event: contract.VersionDescribed) -> None:
+    await _change(tx, envelope, event, description=event.description)
+
+
+async def _version_deleted(tx: AsyncConnection, envelope: Envelope, event: contract.VersionDeleted) -> None:
+    await _change(tx, envelope, event, deleted_at=envelope.time)
+    await _update(tx, envelope, event)
+
+
+async def _version_restored(tx: AsyncConnection, envelope: Envelope, event: contract.VersionRestored) -> None:
+    await _change(tx, envelope, event, deleted_at=None)
+    await _update(tx, envelope, event)
 
 
 async def _scanned(tx: AsyncConnection, envelope: Envelope, event: contract.VersionScanned) -> None:
@@ -264,12 +302,16 @@ FOLDS: dict[str, tuple[type[Message], Fold]] = {
         (contract.ModelRenamed, _renamed),
         (contract.ModelDeleted, _deleted),
         (contract.ModelRestored, _restored),
+        (contract.ModelRecreated, _recreated),
         (contract.VersionRegistered, _version),
         (contract.VersionVerified, _verified),
         (contract.VersionRejected, _rejected),
         (contract.VersionRevoked, _revoked),
         (contract.VersionEvaluated, _evaluated),
         (contract.VersionNoted, _noted),
+        (contract.VersionDescribed, _described),
+        (contract.VersionDeleted, _version_deleted),
+        (contract.VersionRestored, _version_restored),
         (contract.VersionScanned, _scanned),
         (contract.VersionTagged, _tagged),
         (contract.ServingReported, _reported),

@@ -10,6 +10,7 @@ from rich.text import Text
 from hallmark.output import (
     Json,
     ModelArgument,
+    Reason,
     VersionArgument,
     client,
     emit,
@@ -143,6 +144,41 @@ def note(
     emit(as_json, found, lambda: out.print(f"noted on {model} version {version}", markup=False))
 
 
+@app.command(epilog=example("hallmark version describe fraud 3 'the model of the spring campaign'"))
+def describe(
+    ctx: typer.Context,
+    model: ModelArgument,
+    version: VersionArgument,
+    words: Annotated[str, typer.Argument(metavar="TEXT", help="What is said of it from now on.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Change the description. The notes of its registration stay."""
+    with client(ctx) as hallmark:
+        found = hallmark.describe_version(model, version, words)
+    emit(as_json, found, lambda: out.print(f"{model} version {version}: {found.description}", markup=False))
+
+
+@app.command(epilog=example("hallmark version delete fraud 3 --reason 'trained on the wrong data'"))
+def delete(
+    ctx: typer.Context, model: ModelArgument, version: VersionArgument, reason: Reason, as_json: Json = False
+) -> None:
+    """Put a version out of sight. Nothing is erased; its number is not given again."""
+    with client(ctx) as hallmark:
+        found = hallmark.delete_version(model, version, reason)
+    said = f"{model} version {version} is deleted; hallmark version restore brings it back"
+    emit(as_json, found, lambda: out.print(said, markup=False))
+
+
+@app.command(epilog=example("hallmark version restore fraud 3 --reason 'deleted by mistake'"))
+def restore(
+    ctx: typer.Context, model: ModelArgument, version: VersionArgument, reason: Reason, as_json: Json = False
+) -> None:
+    """Bring a deleted version back, without its aliases."""
+    with client(ctx) as hallmark:
+        found = hallmark.restore_version(model, version, reason)
+    emit(as_json, found, lambda: out.print(f"{model} version {version} is back", markup=False))
+
+
 @app.command(epilog=example("hallmark version remarks fraud 3"))
 def remarks(ctx: typer.Context, model: ModelArgument, version: VersionArgument, as_json: Json = False) -> None:
     """List evaluations, notes and scans, oldest first."""
@@ -223,6 +259,8 @@ def _print(version: Version) -> None:
         ("owner", content.get("owner")),
         ("tags", ", ".join(f"{name}={value}" for name, value in sorted(version.tags.items()))),
         ("notes", content.get("notes")),
+        ("description", version.description if version.description != content.get("notes", "") else None),
+        ("deleted", f"{text(version.deleted_at)} UTC" if version.deleted_at else None),
     ]
     inspection = version.inspection or {}
     rows.append(("format", inspection.get("format")))

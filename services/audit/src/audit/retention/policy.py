@@ -22,6 +22,7 @@ DOCUMENTATION = (
     (REGISTRY_EVENTS.name, registry.VersionVerified.TYPE),
     (REGISTRY_EVENTS.name, registry.VersionEvaluated.TYPE),
     (REGISTRY_EVENTS.name, registry.VersionNoted.TYPE),
+    (REGISTRY_EVENTS.name, registry.VersionDescribed.TYPE),
     (REGISTRY_EVENTS.name, registry.VersionScanned.TYPE),
     (APPROVAL_EVENTS.name, approval.EvidenceAttached.TYPE),
 )

@@ -87,6 +87,28 @@ def _(m: registry.ModelRestored) -> str:
 
 
 @say.register
+def _(m: registry.ModelRecreated) -> str:
+    former = f"; its former versions, up to v{m.versions}, stay deleted" if m.versions else ""
+    identity = "" if m.model == m.name else f" (registered as {m.model})"
+    return f"The deleted model {m.name}{identity} began anew{former}"
+
+
+@say.register
+def _(m: registry.VersionDescribed) -> str:
+    return f"{version(m)} was described: {line(m.description) if m.description else 'with nothing'}"
+
+
+@say.register
+def _(m: registry.VersionDeleted) -> str:
+    return f"{version(m)} was deleted: {m.reason}"
+
+
+@say.register
+def _(m: registry.VersionRestored) -> str:
+    return f"{version(m)} was restored: {m.reason}"
+
+
+@say.register
 def _(m: registry.VersionVerified) -> str:
     form = m.inspection.format or "unknown format"
     what = "quarantined" if m.inspection.unsafe else "ready"

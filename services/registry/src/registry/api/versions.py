@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.model import Evaluation, Finding, VersionContent
-from contracts.payload import Key, Payload, Reason
+from contracts.payload import Key, Payload, Reason, Text
 from contracts.registry import EvaluateVersion, RegisterVersion, Tags, TagVersion
 from kit.auth import Principal
 from kit.problems import Problem
@@ -23,6 +23,7 @@ from registry.api.common import (
     ModelPath,
     Page,
     VersionPath,
+    Why,
     page,
 )
 from registry.compare import compare
@@ -30,6 +31,10 @@ from registry.compare import compare
 
 class NewNote(Payload):
     text: Reason
+
+
+class NewDescription(Payload):
+    description: Text
 
 
 class NewScan(Payload):
@@ -66,7 +71,7 @@ def router(gate: Gate) -> APIRouter:
             found = await queries.version_documents(tx, workspace, name, after=after, limit=limit + 1)
         return page(found, limit, "version")
 
-    @api.get("/versions/{version}", summary="One version; waits while it is pending")
+    @api.get("/versions/{version}", summary="One version, also a deleted one; waits while it is pending")
     async def one(
         model: ModelPath,
         version: VersionPath,
@@ -124,6 +129,38 @@ def router(gate: Gate) -> APIRouter:
     ) -> Document:
         command = EvaluateVersion(workspace=workspace, model=model, version=version, evaluation=body)
         return await gate.run(request, caller, command, idempotency_key)
+
+    @api.patch("/versions/{version}", summary="Change the description; the notes of its registration stay")
+    async def describe(
+        request: Request,
+        model: ModelPath,
+        version: VersionPath,
+        body: NewDescription,
+        caller: Caller,
+        workspace: InWorkspace = "default",
+        idempotency_key: IdempotencyKey = None,
+    ) -> Document:
+        command = orders.DescribeVersion(
+            workspace=workspace, model=model, version=version, description=body.description
+        )
+        return await gate.run(request, caller, command, idempotency_key)
+
+    def reasoned(name: str, order: type[orders.DeleteVersion | orders.RestoreVersion], summary: str) -> None:
+        @api.post(f"/versions/{{version}}/{name}", name=name, summary=summary)
+        async def act(
+            request: Request,
+            model: ModelPath,
+            version: VersionPath,
+            body: Why,
+            caller: Caller,
+            workspace: InWorkspace = "default",
+            idempotency_key: IdempotencyKey = None,
+        ) -> Document:
+            command = order(workspace=workspace, model=model, version=version, reason=body.reason)
+            return await gate.run(request, caller, command, idempotency_key)
+
+    reasoned("delete", orders.DeleteVersion, "Put it out of sight; nothing is erased, its number is not given again")
+    reasoned("restore", orders.RestoreVersion, "Bring a deleted version back; its aliases are not")
 
     @api.patch("/versions/{version}/tags", summary="Set and remove tags")
     async def tag(

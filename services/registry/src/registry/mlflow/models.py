@@ -43,10 +43,20 @@ class Models:
             workspace=ask.workspace, model=name, description=ask.maybe("description") or "", tags=ask.tags()
         )
         try:
-            await self._door.run(ask, command)
+            await self._create(ask, command)
         except Problem as problem:
             raise errors.model_exists(name, problem) if problem.code == "model-exists" else problem from problem
         return await self._document(ask, name)
+
+    async def _create(self, ask: Ask, command: RegisterModel) -> None:
+        """A name that a deleted model has begins anew: MLflow keeps nothing of what it deletes."""
+        try:
+            await self._door.run(ask, command)
+        except Problem as problem:
+            if problem.code != "model-exists":
+                raise
+            given = command.model_dump(include={"workspace", "model", "description", "tags"})
+            await self._door.run(ask, orders.RecreateModel(**given, name=command.model))
 
     async def rename(self, ask: Ask) -> Document:
         name, new = ask.name(), ask.name("new_name")

@@ -101,6 +101,7 @@ async def latest(
     highest = (
         sa.select(v.c.version)
         .where(v.c.workspace == workspace, v.c.model == asked.c.model, v.c.stage == stage.c.stage)
+        .where(v.c.deleted_at.is_(None))
         .order_by(v.c.version.desc())
         .limit(1)
         .lateral("highest")
@@ -111,8 +112,10 @@ async def latest(
     return [(row.model, row.version) for row in await tx.execute(found)]
 
 
-async def versions(tx: AsyncConnection, workspace: str, rows: Sequence[tuple[str, int]]) -> list[Document]:
-    """ModelVersion, in the order of the rows (model, version). What does not exist is left out."""
+async def versions(
+    tx: AsyncConnection, workspace: str, rows: Sequence[tuple[str, int]], *, deleted: bool = False
+) -> list[Document]:
+    """ModelVersion, in the order of the rows (model, version). What does not exist, or is deleted, is left out."""
     if not rows:
         return []
     known = await lifecycle(tx, workspace)
@@ -135,7 +138,7 @@ async def versions(tx: AsyncConnection, workspace: str, rows: Sequence[tuple[str
         v.c.status_detail,
         v.c.content["artifact"].label("artifact"),
         v.c.content["lineage"]["run"].label("run"),
-        v.c.content["notes"].astext.label("notes"),
+        v.c.description,
         v.c.tags,
         v.c.registered_by,
         v.c.registered_at,
@@ -145,6 +148,7 @@ async def versions(tx: AsyncConnection, workspace: str, rows: Sequence[tuple[str
         v.c.workspace == workspace,
         v.c.model == asked.c.model,
         v.c.version == asked.c.version,
+        sa.true() if deleted else v.c.deleted_at.is_(None),
         m.c.workspace == workspace,
         m.c.model == v.c.model,
     )
@@ -162,7 +166,7 @@ def _version(row: Any, known: Lifecycle) -> Document:
         last_updated_timestamp=_milliseconds(row.updated_at),
         user_id=row.registered_by,
         current_stage=shown(known, row.stage),
-        description=row.notes,
+        description=row.description,
         source=source(row.name, row.version, row.artifact),
         run_id=of_run.get("id"),
         run_link=run.get("url"),

@@ -5,18 +5,18 @@ from fastapi import APIRouter
 from contracts.model import Lineage, VersionContent, external_artifact
 from contracts.registry import RegisterVersion, Tags, TagVersion
 from kit.problems import Problem
-from registry import state
+from registry import orders, state
 from registry.api.common import Document
 from registry.mlflow import filters, reading, sources
 from registry.mlflow.asks import Ask
 from registry.mlflow.door import Door
 from registry.mlflow.errors import INVALID, Refusal
-from registry.orders import MoveToStage
 from registry.search import query
 from registry.search.access import readable
 from registry.search.fields import Scope
 
 REASON = "asked for through the MLflow API"
+DELETED = "deleted through the MLflow API"
 
 
 class Versions:
@@ -28,6 +28,8 @@ class Versions:
         for method, path, handler in (
             ("POST", "/create", self.create),
             ("GET", "/get", self.get),
+            ("PATCH", "/update", self.update),
+            ("DELETE", "/delete", self.delete),
             ("GET", "/get-download-uri", self.download_uri),
             ("GET", "/search", self.search),
             ("POST", "/transition-stage", self.transition),
@@ -63,7 +65,7 @@ class Versions:
             while (origin := sources.copied(document["source"])) is not None:
                 # By identity: it may have another name now. Who copied it was allowed to read it.
                 place = (await state.identity(tx, ask.workspace, origin[0]), origin[1])
-                [document] = await reading.versions(tx, ask.workspace, [place])
+                [document] = await reading.versions(tx, ask.workspace, [place], deleted=True)
         if document["source"].startswith(reading.UPLOADED):
             detail = "is in the registry's own store; fetch it with `hallmark version download`"
             raise Refusal(INVALID, f"The artifact of version {document['version']} of {document['name']} {detail}")
@@ -71,6 +73,23 @@ class Versions:
 
     async def get(self, ask: Ask) -> Document:
         return {"model_version": await self._existing(ask, ask.name(), ask.version())}
+
+    async def update(self, ask: Ask) -> Document:
+        name, number, description = ask.name(), ask.version(), ask.maybe("description") or ""
+        await self._existing(ask, name, number)
+        await self._door.run(
+            ask,
+            orders.DescribeVersion(workspace=ask.workspace, model=name, version=number, description=description),
+        )
+        return {"model_version": await self._existing(ask, name, number)}
+
+    async def delete(self, ask: Ask) -> Document:
+        name, number = ask.name(), ask.version()
+        await self._existing(ask, name, number)
+        await self._door.run(
+            ask, orders.DeleteVersion(workspace=ask.workspace, model=name, version=number, reason=DELETED)
+        )
+        return {}
 
     async def search(self, ask: Ask) -> Document:
         limit = ask.limit(default=200_000, most=200_000)
@@ -97,7 +116,7 @@ class Versions:
                 "Model version transition cannot archive existing model versions "
                 f"because '{asked}' is not an Active stage.",
             )
-        command = MoveToStage(
+        command = orders.MoveToStage(
             workspace=ask.workspace,
             model=name,
             version=number,

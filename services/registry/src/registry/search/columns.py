@@ -55,7 +55,7 @@ Source = Own | Others
 
 
 class Frame:
-    """The rows that are searched, as `table`: models of a workspace, or versions. `alive`: the model is not deleted.
+    """The rows that are searched, as `table`: models of a workspace, or versions. `alive`: what is not deleted.
 
     `among` are the identities of the only rows to look at, in no order: they are visited one by one.
     """
@@ -83,7 +83,7 @@ class Frame:
             # One look at the deleted ones, who are few: no join, whose size would be guessed.
             m = t(ModelRow).alias("m")
             deleted = sa.select(m.c.model).where(m.c.workspace == workspace, m.c.deleted_at.is_not(None))
-            self.alive = self.table.c.model.not_in(deleted)
+            self.alive = sa.and_(self.table.c.deleted_at.is_(None), self.table.c.model.not_in(deleted))
 
     def same(self, others: Others) -> list[Condition]:
         """The join of other rows with the searched one."""
@@ -114,7 +114,8 @@ class Frame:
         if key == "alias":
             return self._rows(t(AliasRow).alias(name), "alias", several=True)
         if key == "stage" and self.scope is Scope.MODELS:
-            return self._rows(t(VersionRow).alias(name), "stage", several=True)
+            v = t(VersionRow).alias(name)
+            return self._rows(v, "stage", v.c.deleted_at.is_(None), several=True)
         if key in OF_THE_MODEL and self.scope is Scope.VERSIONS:
             m = t(ModelRow).alias(name)
             has = (m.c.workspace == self.workspace, *([m.c.owner.is_not(None)] if key == "owner" else []))
@@ -132,8 +133,8 @@ class Frame:
         }
         return Own((c[columns.get(key, key)],), nullable=key == "run_id")
 
-    def _rows(self, table: sa.FromClause, value: str, *, several: bool) -> Others:
-        where = (table.c.workspace == self.workspace,)
+    def _rows(self, table: sa.FromClause, value: str, *more: Condition, several: bool) -> Others:
+        where = (table.c.workspace == self.workspace, *more)
         return Others(table, (table.c[value],), where, self._identity(table), several=several)
 
 

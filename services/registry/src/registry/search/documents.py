@@ -40,6 +40,7 @@ async def version_documents(tx: AsyncConnection, workspace: str, rows: list[Iden
         v.c.digest,
         v.c.artifact_digest,
         filename(part).label("source_path"),
+        v.c.description,
         part["metrics"].label("metrics"),
         part["parameters"].label("parameters"),
         v.c.tags,
@@ -80,6 +81,7 @@ async def model_documents(
     newest = (
         sa.select(sa.func.max(v.c.version))
         .where(v.c.workspace == workspace, v.c.model == asked.c.model, v.c.stage == stage.c.stage)
+        .where(v.c.deleted_at.is_(None))
         .scalar_subquery()
     )
     of_stages = sa.select(asked.c.model, stage.c.stage, newest.label("version")).select_from(

@@ -17,14 +17,23 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.lifecycle import stream_of
-from contracts.registry import AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, StageChanged, VersionRevoked
+from contracts.registry import (
+    AliasChanged,
+    AliasRemoved,
+    ModelDeleted,
+    ModelRecreated,
+    ModelRestored,
+    StageChanged,
+    VersionRevoked,
+)
 from kit.db import Database
 from kit.problems import Problem
 from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, unknown_stage
 from registry.state import no_model
 
 FOLLOWED = [
-    kind.TYPE for kind in (StageChanged, AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, VersionRevoked)
+    kind.TYPE
+    for kind in (StageChanged, AliasChanged, AliasRemoved, ModelDeleted, ModelRestored, ModelRecreated, VersionRevoked)
 ]
 PAGE = 200
 

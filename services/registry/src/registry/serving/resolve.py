@@ -14,7 +14,7 @@ from kit.problems import Problem
 from registry.domain import Status
 from registry.serving.changes import told_of
 from registry.serving.targets import DEFAULT_LIFECYCLE_JSON, Target, deleted, unknown_stage
-from registry.state import no_model, no_version
+from registry.state import no_model, no_version, version_deleted
 
 MOST_OTHERS = 100  # how many versions beside the answer are named
 
@@ -43,7 +43,7 @@ _IN_STAGE = """
             from registry.version x
             left join registry.tenure t on t.workspace = x.workspace and t.model = x.model and t.version = x.version
                 and t.stage = x.stage and t.left_sequence is null
-            where x.workspace = n.workspace and x.model = n.model and x.stage = l.stage
+            where x.workspace = n.workspace and x.model = n.model and x.stage = l.stage and x.deleted_at is null
             order by usable desc, t.entered_sequence desc nulls last, x.version desc
             limit :most
         ) c
@@ -80,7 +80,8 @@ def _query(found: str) -> sa.TextualSelect:
     return sa.text(
         f"""
     select n.model, m.name, m.deleted_at, l.stage as target, f.found, v.version, v.stage, v.status, v.status_detail,
-        v.digest, v.artifact_digest, v.content->'artifact' as artifact, v.content->'metrics' as metrics, v.revocation
+        v.deleted_at as version_deleted_at, v.digest, v.artifact_digest, v.content->'artifact' as artifact,
+        v.content->'metrics' as metrics, v.revocation
     from registry.name n
     join registry.model m on m.workspace = n.workspace and m.model = n.model
     left join registry.workspace w on w.workspace = n.workspace {found}
@@ -152,7 +153,8 @@ async def resolve(
 
     Raises:
         Problem: 404 model-not-found, nothing-in-stage, alias-not-found, version-not-found; 410 model-deleted,
-            version-revoked; 409 version-not-ready, version-rejected, version-quarantined; 422 unknown-stage.
+            version-deleted, version-revoked; 409 version-not-ready, version-rejected, version-quarantined;
+            422 unknown-stage.
     """
     asked = {"workspace": workspace, "model": model, "name": target.name, "unsafe": allow_quarantined}
     async with db.engine.connect() as connection:
@@ -169,6 +171,8 @@ async def resolve(
     if row.version is None:
         place = Target(target.kind, row.target)
         raise await _why_empty(db, workspace, row.model, place) or _nothing(row.name, place)
+    if row.version_deleted_at is not None and not row.revocation:
+        raise version_deleted(row.name, row.version)
     best, *others = row.found
     if not best["usable"]:
         raise _unusable(row)

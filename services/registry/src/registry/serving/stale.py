@@ -55,6 +55,7 @@ _STALE = """
             and r.state in ('loaded', 'serving')
     ) r on true
     where v.workspace = :workspace and (v.stage <> :archive or :archived and v.status = 'revoked')
+        and (v.deleted_at is null or v.status = 'revoked')
         and (cast(:stage as text) is null or v.stage = :stage)
         and (v.model, v.version) > (cast(:model as text), cast(:version as integer))"""
 _PAGE = (
