@@ -1,7 +1,7 @@
 """However a stream's events arrive (twice, early, late), they are applied once each and in order."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -71,11 +71,19 @@ class Room:
     async def apply(self, tx: AsyncConnection, envelope: Envelope) -> None:
         await self.store.note(tx, envelope, view=self.suffix)
 
+    async def apply_all(self, tx: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        for envelope in envelopes:
+            await self.apply(tx, envelope)
+
     async def deliver(self, stream: str, sequence: int) -> None:
+        await self.consumer(self._record(stream, sequence))
+
+    async def deliver_many(self, given_: Sequence[Delivery]) -> None:
+        await self.consumer.many([self._record(*one) for one in given_], self.apply_all)
+
+    def _record(self, stream: str, sequence: int) -> Record:
         envelope = event(sequence, stream=stream + self.suffix)
-        await self.consumer(
-            Record(TOPIC.name, 0, 0, 0, envelope.key.encode(), tuple(envelope.headers()), envelope.value)
-        )
+        return Record(TOPIC.name, 0, 0, 0, envelope.key.encode(), tuple(envelope.headers()), envelope.value)
 
     async def applied(self) -> dict[str, list[int]]:
         found = await self.store.effects(self.suffix)
@@ -105,6 +113,27 @@ def test_any_order_of_deliveries(work: Callable[[Any], Any]) -> None:
             room, oracle = Room(store), Oracle()
             for stream, sequence in given_:
                 await room.deliver(stream, sequence)
+                oracle.take(stream, sequence)
+            assert await room.applied() == {stream: s for stream, s in oracle.applied.items() if s}
+            assert await room.waiting() == {stream: s for stream, s in oracle.waiting.items() if s}
+
+        work(example)
+
+    check()
+
+
+@pytest.mark.timeout(300)
+def test_any_order_of_deliveries_in_batches(work: Callable[[Any], Any]) -> None:
+    @settings(max_examples=15)
+    @given(deliveries(), st.lists(st.integers(1, 6), min_size=1))
+    def check(given_: list[Delivery], sizes: list[int]) -> None:
+        async def example(store: Store) -> None:
+            room, oracle, rest, n = Room(store), Oracle(), given_, 0
+            while rest:
+                size, n = sizes[n % len(sizes)], n + 1
+                await room.deliver_many(rest[:size])
+                rest = rest[size:]
+            for stream, sequence in given_:
                 oracle.take(stream, sequence)
             assert await room.applied() == {stream: s for stream, s in oracle.applied.items() if s}
             assert await room.waiting() == {stream: s for stream, s in oracle.waiting.items() if s}

@@ -30,10 +30,11 @@ from kit.inbox import Inbox
 from kit.keys import ensure_key, make_token
 from kit.migrations import migrate
 from kit.outbound import Guard
-from notifier import app, consumers, queue, views
+from notifier import app, queue, views
 from notifier.app import build as notifier_build
 from notifier.bundles import Bundler
 from notifier.commands import Commands
+from notifier.fanning import fan_out
 from notifier.retrying import Schedule
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
@@ -163,9 +164,8 @@ class Rig:
         )
 
     async def happens(self, *envelopes: Envelope) -> None:
-        for envelope in envelopes:
-            async with self.db.transaction() as tx:
-                await consumers.fan_out(tx, envelope)
+        async with self.db.transaction() as tx:
+            await fan_out(tx, envelopes)
 
     async def webhook(self, url: str, **options: Any) -> dict[str, Any]:
         return await self.commands.subscribe("ana", Channel.WEBHOOK, url, **options)

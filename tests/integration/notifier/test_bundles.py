@@ -12,9 +12,10 @@ from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
 from contracts.envelope import now
-from notifier import consumers, views
+from notifier import views
 from notifier.bundles import flush
 from notifier.domain import delivery_id
+from notifier.fanning import fan_out
 from notifier.reconciling import Reconciling
 
 from .asking import As, code, made_by
@@ -245,7 +246,7 @@ async def test_no_subscription_hears_of_messages(rig: Rig, ana: httpx2.AsyncClie
     await rig.bundled(later=MINUTE)
     [composed] = [e for e in await rig.events(made) if ".group." in e.type]
     async with rig.db.transaction() as tx:
-        await consumers.fan_out(tx, composed)
+        await fan_out(tx, [composed])
     assert len(await rig.deliveries(everything)) == 1
 
 

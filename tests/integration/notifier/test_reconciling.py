@@ -58,7 +58,7 @@ async def test_it_finds_a_delivery_that_somebody_deleted(rig: Rig) -> None:
 async def test_it_finds_an_event_that_was_never_matched(rig: Rig) -> None:
     await rig.webhook("http://127.0.0.1:9/hook")
     async with rig.db.transaction() as tx:
-        await queue.keep(tx, Seen(rig.event()))
+        await queue.keep(tx, [Seen(rig.event())])
     await an_hour_later(rig)
     assert (await reconciled(rig)).unaccounted == 1
 
@@ -94,7 +94,7 @@ async def test_subscriptions_are_judged_by_what_they_were_when_the_event_came(ri
     await an_hour_later(rig)
     late = rig.event("other", 1)
     async with rig.db.transaction() as tx:  # when nobody is known to have been there
-        await queue.keep(tx, Seen(late))
+        await queue.keep(tx, [Seen(late)])
         old = "update notifier.source_event set taken_at = '2020-01-01' where event_id in (:before, :late)"
         await tx.execute(sa.text(old), {"before": before.id, "late": late.id})
         await tx.execute(sa.text("update notifier.source_event set taken_at = now() where position = 2"))
@@ -106,8 +106,7 @@ async def test_subscriptions_are_judged_by_what_they_were_when_the_event_came(ri
 async def test_many_events_are_looked_at_in_pages(rig: Rig) -> None:
     await rig.webhook("http://127.0.0.1:9/hook", model="m1")
     async with rig.db.transaction() as tx:
-        for n in range(1100):
-            await queue.keep(tx, Seen(rig.event(f"m{n % 11}", 1 + n // 11)))
+        await queue.keep(tx, [Seen(rig.event(f"m{n % 11}", 1 + n // 11)) for n in range(1100)])
     await an_hour_later(rig)
     found = await reconciled(rig)
     assert (found.events, found.checked, found.unaccounted, len(found.examples)) == (1100, 100, 100, 100)

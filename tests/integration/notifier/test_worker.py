@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 from contracts.notifier import Channel, Order
 from kit.outbound import Guard
-from notifier import app, queue, views
+from notifier import app, leasing, views
 from notifier.recording import Done, record
 from notifier.retrying import Outcome, Schedule, Verdict
 from notifier.tables import mechanism
@@ -305,9 +305,9 @@ async def test_a_worker_whose_lease_ran_out_changes_nothing(rig: Rig, receiver: 
     made = await rig.webhook(f"{receiver.url}/hook")
     await rig.happens(rig.event())
 
-    async def lease() -> queue.Lease:
+    async def lease() -> leasing.Lease:
         async with rig.db.transaction() as tx:
-            (lease,) = await queue.lease(tx, free=1, share=1, busy={}, seconds=60)
+            (lease,) = await leasing.lease(tx, free=1, share=1, busy={}, seconds=60)
             await tx.execute(sa.text("update notifier.lane set leased_until = now()"))
         return lease
 

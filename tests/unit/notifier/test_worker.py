@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from notifier import endpoints, queue
+from notifier import endpoints, leasing, queue
 from notifier.retrying import Schedule
 from notifier.vault import Vault
 from notifier.worker import Worker
@@ -30,7 +30,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     async def nothing_held(*_: Any) -> int:
         return 0
 
-    monkeypatch.setattr(queue, "lease", nothing_due)
+    monkeypatch.setattr(leasing, "lease", nothing_due)
     monkeypatch.setattr(queue, "backlog", nothing_open)
     monkeypatch.setattr(endpoints, "held", nothing_held)
     database: Any = NoDatabase()

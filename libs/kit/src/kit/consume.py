@@ -1,7 +1,7 @@
 """How the events of a stream are taken in their order, each effectively once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from prometheus_client import Gauge
@@ -17,6 +17,7 @@ from kit.parking import permanent_of
 
 log = structlog.get_logger()
 Apply = Callable[[AsyncConnection, Envelope], Awaitable[None]]
+ApplyMany = Callable[[AsyncConnection, Sequence[Envelope]], Awaitable[None]]
 DRAIN_PAUSE_SECONDS = 0.2
 EARLY = Gauge("hallmark_consumer_early_records", "Records waiting for a predecessor", ["consumer"])
 
@@ -29,9 +30,24 @@ class Ordered:
         self._consumer = topic.name
 
     async def __call__(self, record: Record) -> None:
-        envelope = record.envelope()
-        if envelope.sequence is None:
-            raise Permanent("sequence-missing", "an event needs the attribute 'sequence'")
+        await self._one(_event(record))
+
+    async def many(self, records: Sequence[Record], apply: ApplyMany) -> None:
+        """Those that are next in their streams in one transaction, all or none; then the others one by one."""
+        envelopes = [_event(record) for record in records]
+        async with self._db.transaction() as tx:
+            taken = await self._inbox.admit_all(tx, self._consumer, envelopes)
+            early = list[str]()
+            if next_ := [envelope for envelope, is_next in zip(envelopes, taken, strict=True) if is_next]:
+                await apply(tx, next_)
+                early = await self._inbox.early_streams(tx, self._consumer, {envelope.key for envelope in next_})
+        for stream in sorted(early):
+            await self._drain(stream)
+        for envelope, is_next in zip(envelopes, taken, strict=True):
+            if not is_next:
+                await self._one(envelope)
+
+    async def _one(self, envelope: Envelope) -> None:
         async with self._db.transaction() as tx:
             admission = await self._inbox.admit(tx, self._consumer, envelope)
             late = admission is Admission.DUPLICATE and await self._inbox.replaces_parked(tx, self._consumer, envelope)
@@ -80,6 +96,13 @@ class Ordered:
                 if await self._inbox.admit(tx, self._consumer, envelope) is Admission.NEXT:
                     await self._inbox.note_parked(tx, self._consumer, envelope)
             await self._drain(envelope.key)
+
+
+def _event(record: Record) -> Envelope:
+    envelope = record.envelope()
+    if envelope.sequence is None:
+        raise Permanent("sequence-missing", "an event needs the attribute 'sequence'")
+    return envelope
 
 
 def _stored(topic: Topic, envelope: Envelope) -> Record:

@@ -6,6 +6,7 @@ same partition. Commands have no sequence and are guarded by their id.
 """
 
 import json
+from collections.abc import Collection, Sequence
 from enum import Enum
 
 import sqlalchemy as sa
@@ -88,6 +89,37 @@ class Inbox:
             .values(sequence=sequence)
         )
         return Admission.NEXT
+
+    async def admit_all(self, tx: AsyncConnection, consumer: str, envelopes: Sequence[Envelope]) -> list[bool]:
+        """Of each, whether it is the next of its stream, one after the other; moves the progress of these. The others
+        are left alone: `admit` says of each what it is."""
+        progress, streams = self._t.progress, sorted({envelope.key for envelope in envelopes})
+        mine = sa.and_(progress.c.consumer == consumer, progress.c.stream.in_(streams))
+        locked = sa.select(progress.c.stream, progress.c.sequence).where(mine).order_by(progress.c.stream)
+        locked = locked.with_for_update()
+        last = {row.stream: int(row.sequence) for row in await tx.execute(locked)}
+        if new := [stream for stream in streams if stream not in last]:
+            rows = [{"consumer": consumer, "stream": stream, "sequence": 0} for stream in new]
+            await tx.execute(insert(progress).on_conflict_do_nothing(), rows)
+            last = {row.stream: int(row.sequence) for row in await tx.execute(locked)}
+        found, moved = list[bool](), dict[str, int]()
+        for envelope in envelopes:
+            stream = envelope.key
+            is_next = envelope.sequence == moved.get(stream, last[stream]) + 1
+            if is_next:
+                moved[stream] = envelope.sequence or 0
+            found.append(is_next)
+        if moved:
+            one = sa.and_(progress.c.consumer == consumer, progress.c.stream == sa.bindparam("of"))
+            update = sa.update(progress).where(one).values(sequence=sa.bindparam("to"))
+            await tx.execute(update, [{"of": stream, "to": sequence} for stream, sequence in sorted(moved.items())])
+        return found
+
+    async def early_streams(self, tx: AsyncConnection, consumer: str, streams: Collection[str]) -> list[str]:
+        """Those of which records wait that came early."""
+        early = self._t.early
+        query = sa.select(early.c.stream).where(early.c.consumer == consumer, early.c.stream.in_(streams))
+        return list((await tx.scalars(query.distinct())).all())
 
     async def take_early(self, tx: AsyncConnection, consumer: str, stream: str) -> Envelope | None:
         """The next record of the stream if it came early; progress moves over it."""

@@ -24,7 +24,7 @@ from notifier.bundling import first_due, labels_of
 from notifier.domain import Subscription, delivery_id
 from notifier.matching import Seen
 from notifier.notices import one_line
-from notifier.queue import ACTOR, Held
+from notifier.queue import ACTOR, Held, Wanted
 from notifier.reminders import cancels, request_key
 from notifier.tables import BundleRow, DeliveryRow, SourceEventRow, SubscriptionRow
 from notifier.views import stream_of, t
@@ -39,10 +39,7 @@ FORGOTTEN = timedelta(days=8)
 
 async def assign(tx: AsyncConnection, event: Seen, wanted: Sequence[Subscription], at: datetime) -> dict[str, Held]:
     """Of subscriptions that want messages about many events: what holds this one. Call it with the subscriptions
-    locked."""
-    if over := cancels(event.envelope):
-        table = t(BundleRow)
-        await tx.execute(sa.update(table).where(table.c.request == over).values(request=None))
+    locked, and `no_longer_open` before it."""
     held = dict[str, Held]()
     for subscription in sorted(wanted, key=lambda one: one.subscription_id):
         if subscription.bundling is None:
@@ -51,6 +48,12 @@ async def assign(tx: AsyncConnection, event: Seen, wanted: Sequence[Subscription
         if not await _at_once(tx, subscription, labels, event, at):
             held[subscription.subscription_id] = Held(WAITING, labels, over=False)
     return held
+
+
+async def no_longer_open(tx: AsyncConnection, requests: Sequence[str]) -> None:
+    """These requests have ended: nobody is told of them again."""
+    table = t(BundleRow)
+    await tx.execute(sa.update(table).where(table.c.request.in_(requests)).values(request=None))
 
 
 async def _at_once(tx: AsyncConnection, subscription: Subscription, labels: str, event: Seen, at: datetime) -> bool:
@@ -148,8 +151,8 @@ async def _send(tx: AsyncConnection, log_: EventLog, state: Subscription, made: 
     # A subject of its own: no subscription hears of it.
     stream = stream_of(state.subscription_id)
     [sent] = await log_.append(tx, stream, last, [New(made, stream)], Cause(actor=ACTOR))
-    position = await queue.keep(tx, Seen(sent))
-    await queue.enqueue(tx, sent, position, [state])
+    position = (await queue.keep(tx, [Seen(sent)]))[sent.id]
+    await queue.enqueue(tx, [Wanted(state, sent, position)])
     return sent
 
 

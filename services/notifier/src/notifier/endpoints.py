@@ -1,13 +1,14 @@
 """Where subscriptions lead: what holds for all that go to one address (breaker, rate), and for each (health)."""
 
+import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier.breaker import Breaker, Rate
@@ -17,6 +18,36 @@ from notifier.tables import EndpointRow, LaneRow, TargetRow
 from notifier.views import Document, t
 
 OVERLOADED = 429
+STAMPS, TEXTS, NUMBERS = ARRAY(sa.DateTime(timezone=True)), ARRAY(sa.Text), ARRAY(sa.Integer)
+HEALTHS = sa.text(
+    """
+    update notifier.target g set failing_since = u.failing_since, failures = u.failures, told = u.told
+    from unnest(:ids, :since, :failures, :told) u (subscription_id, failing_since, failures, told)
+    where g.subscription_id = u.subscription_id
+    """
+).bindparams(
+    sa.bindparam("ids", type_=TEXTS),
+    sa.bindparam("since", type_=STAMPS),
+    sa.bindparam("failures", type_=NUMBERS),
+    sa.bindparam("told", type_=NUMBERS),
+)
+LOCK_ENDPOINTS = sa.text(
+    "select * from notifier.endpoint where endpoint = any(:names) order by endpoint for update"
+).bindparams(sa.bindparam("names", type_=TEXTS))
+BREAKERS = sa.text(
+    """
+    update notifier.endpoint e
+    set slots = u.slots::jsonb, probe_at = u.probe_at, probes = u.probes, paused_until = u.paused
+    from unnest(:names, :slots, :probe_ats, :probes, :pauses) u (endpoint, slots, probe_at, probes, paused)
+    where e.endpoint = u.endpoint
+    """
+).bindparams(
+    sa.bindparam("names", type_=TEXTS),
+    sa.bindparam("slots", type_=TEXTS),
+    sa.bindparam("probe_ats", type_=STAMPS),
+    sa.bindparam("probes", type_=NUMBERS),
+    sa.bindparam("pauses", type_=STAMPS),
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +57,14 @@ class Heard:
     subscription_id: str
     outcome: Outcome
     probe: bool
+
+
+@dataclass(frozen=True)
+class Fares:
+    """Where a subscription leads, and how it has fared there."""
+
+    endpoint: str
+    health: Health
 
 
 async def register(tx: AsyncConnection, subscription_id: str, endpoint: str) -> None:
@@ -77,18 +116,18 @@ async def grant(
     return granted
 
 
-async def failing(tx: AsyncConnection, heard: Sequence[Heard], at: datetime) -> set[str]:
+def failing(heard: Sequence[Heard], fares: Mapping[str, Fares], at: datetime) -> set[str]:
     """The subscriptions that these tries may disable."""
-    healths = await _healths(tx, {one.subscription_id for one in heard if _failed(one.outcome)})
-    return {name for name, (health, _) in healths.items() if health.after(True, at).lapsed(at)}
+    names = {one.subscription_id for one in heard if _failed(one.outcome)} & fares.keys()
+    return {name for name in names if fares[name].health.after(True, at).lapsed(at)}
 
 
-async def note_health(tx: AsyncConnection, heard: Sequence[Heard], at: datetime) -> dict[str, Health]:
+async def note_health(
+    tx: AsyncConnection, heard: Sequence[Heard], fares: Mapping[str, Fares], at: datetime
+) -> dict[str, Health]:
     """Counts the failures in a row of each subscription. Gives those whose owner is to be told, or which are to be
     disabled. The caller holds the streams of the subscriptions."""
-    target, told = t(TargetRow), dict[str, Health]()
-    known = await _healths(tx, {one.subscription_id for one in heard})
-    now = {name: health for name, (health, _) in known.items()}
+    now, told, changed = {name: one.health for name, one in fares.items()}, dict[str, Health](), list[tuple[Any, ...]]()
     for one in heard:
         if one.subscription_id in now and not one.outcome.ours:
             now[one.subscription_id] = now[one.subscription_id].after(_failed(one.outcome), at)
@@ -97,37 +136,40 @@ async def note_health(tx: AsyncConnection, heard: Sequence[Heard], at: datetime)
         if step is not None or health.lapsed(at):
             told[name] = health
         kept = Health(health.failing_since, health.failures, step or health.told)
-        if kept != known[name][0]:
-            values = {"failing_since": kept.failing_since, "failures": kept.failures, "told": kept.told}
-            await tx.execute(sa.update(target).where(target.c.subscription_id == name).values(values))
+        if kept != fares[name].health:
+            changed.append((name, kept.failing_since, kept.failures, kept.told))
+    if changed:
+        await tx.execute(HEALTHS, _columns(("ids", "since", "failures", "told"), changed))
     return told
 
 
-async def note_breakers(tx: AsyncConnection, heard: Sequence[Heard], at: datetime) -> None:
+async def note_breakers(tx: AsyncConnection, heard: Sequence[Heard], fares: Mapping[str, Fares], at: datetime) -> None:
     """Counts what says that endpoints are ill; call it last, when lanes are settled. What waits for one that is well
     again may go."""
-    endpoint, by_name = t(EndpointRow), defaultdict[str, list[Heard]](list)
-    known = await _healths(tx, {one.subscription_id for one in heard})
+    by_name = defaultdict[str, list[Heard]](list)
     for one in heard:
-        if one.subscription_id in known and not one.outcome.ours:
-            by_name[known[one.subscription_id][1]].append(one)
-    query = sa.select(endpoint).where(endpoint.c.endpoint.in_(sorted(by_name)))
-    for row in (await tx.execute(query.order_by(endpoint.c.endpoint).with_for_update())).all():
+        if one.subscription_id in fares and not one.outcome.ours:
+            by_name[fares[one.subscription_id].endpoint].append(one)
+    if not by_name:
+        return
+    changed, well = list[tuple[Any, ...]](), list[str]()
+    for row in (await tx.execute(LOCK_ENDPOINTS, {"names": list(by_name)})).all():
         was = breaker = Breaker(tuple(tuple(slot) for slot in row.slots), row.probe_at, row.probes)
         paused: datetime | None = row.paused_until
         for one in by_name[row.endpoint]:
             breaker = breaker.after(one.outcome.ill, at, probe=one.probe)
             if one.outcome.status == OVERLOADED and one.outcome.retry_after:
                 paused = max(paused or at, at + timedelta(seconds=one.outcome.retry_after))
-        values = {
-            "slots": [list(slot) for slot in breaker.slots],
-            "probe_at": breaker.probe_at,
-            "probes": breaker.probes,
-            "paused_until": paused,
-        }
-        await tx.execute(sa.update(endpoint).where(endpoint.c.endpoint == row.endpoint).values(values))
-        if was.open and not breaker.open:
-            await _bring_forward(tx, row.endpoint)
+        slots = json.dumps(breaker.slots)
+        changed.append((row.endpoint, slots, breaker.probe_at, breaker.probes, paused))
+        well += [row.endpoint] if was.open and not breaker.open else []
+    await tx.execute(BREAKERS, _columns(("names", "slots", "probe_ats", "probes", "pauses"), changed))
+    for name in well:
+        await _bring_forward(tx, name)
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
 async def _bring_forward(tx: AsyncConnection, name: str) -> None:
@@ -144,13 +186,6 @@ async def _bring_forward(tx: AsyncConnection, name: str) -> None:
 
 def _failed(outcome: Outcome) -> bool:
     return outcome.verdict is not Verdict.SUCCEEDED and not outcome.ours
-
-
-async def _healths(tx: AsyncConnection, subscription_ids: Collection[str]) -> dict[str, tuple[Health, str]]:
-    """By subscription, with the name of its endpoint."""
-    target = t(TargetRow)
-    rows = await tx.execute(sa.select(target).where(target.c.subscription_id.in_(subscription_ids)))
-    return {r.subscription_id: (Health(r.failing_since, r.failures, r.told), r.endpoint) for r in rows}
 
 
 async def held(tx: AsyncConnection) -> int:

@@ -1,27 +1,23 @@
-"""The queue of deliveries in PostgreSQL: enqueue and lease. Kafka carries events; these tables carry timers.
-
-Several workers may lease at once. A lane is one stream for one subscription: only its oldest open delivery may go,
-so that a receiver sees a model's events in order and only that model waits.
+"""The queue of deliveries in PostgreSQL: what goes in, and what is taken out again. Kafka carries events; these tables
+carry timers. `leasing` says what goes next.
 
 Locks are taken in one order, so that nobody waits in a circle: streams, subscriptions, lanes, deliveries; several of a
 kind in the order of their names.
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.envelope import Envelope
 from contracts.notifier import Order
-from notifier import endpoints, views
-from notifier.breaker import Rate
+from notifier import endpoints
 from notifier.domain import Subscription, delivery_id
 from notifier.matching import Seen
 from notifier.reminders import cancel_key
@@ -30,100 +26,98 @@ from notifier.views import t
 
 ACTOR = "hallmark/notifier"
 
-# Per subscription, so that one with a long queue takes no more than its share of the page: however much waits there,
-# no more than `share` lanes of it are looked at (and those that are under way).
-DUE = sa.text(
+LANES = (sa.bindparam("ids", type_=ARRAY(sa.Text)), sa.bindparam("lanes", type_=ARRAY(sa.Text)))
+INSERT_EVENTS = sa.text(
     """
-    select l.subscription_id, l.lane, e.endpoint, e.probe_at is not null as probe, s.channel
-    from notifier.subscription s
-    left join notifier.target g using (subscription_id)
-    left join notifier.endpoint e using (endpoint)
-    left join unnest(:channels, :rates, :bursts) r (channel, rate, burst) on r.channel = s.channel
-    left join unnest(:busy_ids, :busy_counts) busy (subscription_id, count) using (subscription_id)
-    cross join lateral (
-      select q.subscription_id, q.lane, q.due_at from notifier.lane q
-      where q.subscription_id = s.subscription_id and q.due_at <= now()
-        and (q.leased_until is null or q.leased_until <= now())
-      order by q.due_at limit greatest(least(
-        :share - coalesce(busy.count, 0),
-        case when e.probe_at is not null then 1 end,
-        floor(least(r.burst, e.tokens + r.rate * extract(epoch from now() - e.refilled_at)))::int
-      ), 0)
-      for update skip locked
-    ) l
-    where s.status = 'active' and not s.paused
-      and (e.probe_at is null or e.probe_at <= now()) and (e.paused_until is null or e.paused_until <= now())
-    order by l.due_at limit :free
+    insert into notifier.source_event (event_id, type, workspace, at, headers, stream, value)
+    select event_id, type, workspace, at, headers::json, stream, value
+    from unnest(:ids, :types, :workspaces, :ats, :headers, :streams, :bodies) with ordinality
+      u (event_id, type, workspace, at, headers, stream, value, n)
+    order by n
+    on conflict do nothing returning event_id, position
     """
 ).bindparams(
-    sa.bindparam("busy_ids", type_=ARRAY(sa.Text)),
-    sa.bindparam("channels", type_=ARRAY(sa.Text)),
-    sa.bindparam("rates", type_=ARRAY(sa.Float)),
-    sa.bindparam("bursts", type_=ARRAY(sa.Float)),
-    sa.bindparam("busy_counts", type_=ARRAY(sa.Integer)),
-    sa.bindparam("share", type_=sa.Integer),
+    *(sa.bindparam(name, type_=ARRAY(sa.Text)) for name in ("ids", "types", "workspaces", "headers", "streams")),
+    sa.bindparam("ats", type_=ARRAY(sa.DateTime(timezone=True))),
+    sa.bindparam("bodies", type_=ARRAY(sa.LargeBinary)),
 )
-LANES = (sa.bindparam("ids", type_=ARRAY(sa.Text)), sa.bindparam("lanes", type_=ARRAY(sa.Text)))
-# The oldest open delivery of each lane; what the senders need is read along.
-TAKE = sa.text(
+INSERT_DELIVERIES = sa.text(
     """
-    with taken as (
-      update notifier.lane l set leased_until = now() + make_interval(secs => :seconds)
-      from unnest(:ids, :lanes) u (subscription_id, lane)
-      where l.subscription_id = u.subscription_id and l.lane = u.lane
-      returning l.subscription_id, l.lane
-    ), begun as (
-      update notifier.delivery d set attempts = d.attempts + 1, tries = d.tries + 1
-      from taken cross join lateral (
-        select h.delivery_id from notifier.delivery h
-        where h.open and h.subscription_id = taken.subscription_id and h.lane = taken.lane
-        order by h.event_position limit 1
-      ) head
-      where d.delivery_id = head.delivery_id
-      returning d.*
-    ), noted as (
-      insert into notifier.attempt (delivery_id, attempt, started_at) select delivery_id, attempts, now() from begun
-    )
-    select b.delivery_id, b.subscription_id, b.lane, b.attempts, b.tries, e.stream, e.headers, e.value
-    from begun b join notifier.source_event e using (event_id)
+    insert into notifier.delivery (delivery_id, subscription_id, event_id, event_type, subject, lane, event_position,
+      status, open, attempts, tries, due_at, closed_at, held_by, cancel_key)
+    select delivery_id, subscription_id, event_id, event_type, subject, lane, event_position,
+      status, open, 0, 0, now(), case when over then now() end, held_by, cancel_key
+    from unnest(:ids, :subscriptions, :events, :types, :subjects, :lanes, :positions, :statuses, :opens, :overs,
+      :holders, :cancel_keys) with ordinality
+      u (delivery_id, subscription_id, event_id, event_type, subject, lane, event_position, status, open, over,
+        held_by, cancel_key, n)
+    order by n
+    on conflict do nothing returning subscription_id, lane, open
     """
-).bindparams(*LANES, sa.bindparam("seconds", type_=sa.Float))
+).bindparams(
+    sa.bindparam("ids", type_=ARRAY(sa.Uuid)),
+    sa.bindparam("positions", type_=ARRAY(sa.BigInteger)),
+    *(sa.bindparam(name, type_=ARRAY(sa.Boolean)) for name in ("opens", "overs")),
+    *(
+        sa.bindparam(name, type_=ARRAY(sa.Text))
+        for name in ("subscriptions", "events", "types", "subjects", "lanes", "statuses", "holders", "cancel_keys")
+    ),
+)
+# One that is there keeps its time: its oldest goes first. It is locked even so: who has just seen its last delivery
+# closed would take it away.
+OPEN_LANES = sa.text(
+    """
+    insert into notifier.lane (subscription_id, lane, due_at)
+    select subscription_id, lane, now() from unnest(:ids, :lanes) u (subscription_id, lane)
+    order by subscription_id, lane
+    on conflict (subscription_id, lane) do update set due_at = lane.due_at where false
+    """
+).bindparams(*LANES)
+# What reminds of `keys` and came before the event that ended them, by that event.
+NEEDLESS = sa.text(
+    """
+    select distinct on (d.delivery_id) d.delivery_id, d.subscription_id, d.lane, u.by_
+    from notifier.delivery d
+    join unnest(:keys, :bys, :positions) u (key, by_, position) on u.key = d.cancel_key
+    where d.event_position < u.position and (d.open or d.status = 'waiting')
+    order by d.delivery_id, u.position
+    """
+).bindparams(
+    sa.bindparam("keys", type_=ARRAY(sa.Text)),
+    sa.bindparam("bys", type_=ARRAY(sa.Text)),
+    sa.bindparam("positions", type_=ARRAY(sa.BigInteger)),
+)
+CANCEL = sa.text(
+    """
+    update notifier.delivery d set status = 'cancelled', open = false, closed_at = now(), held_by = u.by_
+    from unnest(:ids, :bys) u (delivery_id, by_)
+    where d.delivery_id = u.delivery_id and (d.open or d.status = 'waiting')
+    """
+).bindparams(sa.bindparam("ids", type_=ARRAY(sa.Uuid)), sa.bindparam("bys", type_=ARRAY(sa.Text)))
 
 
-@dataclass(frozen=True)
-class Lease:
-    """A delivery that this worker may send now. `attempt` is the fence: a later lease has a higher one."""
-
-    delivery_id: UUID
-    lane: str
-    subscription: Subscription
-    envelope: Envelope
-    attempt: int
-    tries: int
-    probe: bool
-    secrets: Mapping[str, bytes] = field(repr=False)
-
-
-async def keep(tx: AsyncConnection, event: Seen) -> int:
-    """The event, whoever wants it: deliveries carry it, filters are tried on it. Gives its position; a
-    repetition changes nothing."""
-    envelope = event.envelope
-    row = {
-        "event_id": envelope.id,
-        "type": envelope.type,
-        "workspace": event.workspace,
-        "at": envelope.time,
-        "headers": [[name, value.decode()] for name, value in envelope.headers()],
-        "stream": envelope.key,
-        "value": envelope.value,
-    }
-    source = t(SourceEventRow)
-    made = insert(source).values(row).on_conflict_do_nothing().returning(source.c.position)
-    position = await tx.scalar(made)
-    if position is None:
-        position = await tx.scalar(sa.select(source.c.position).where(source.c.event_id == envelope.id))
-    assert position is not None
-    return int(position)
+async def keep(tx: AsyncConnection, events: Sequence[Seen]) -> dict[str, int]:
+    """The events, whoever wants them: deliveries carry them, filters are tried on them. Gives the position of each by
+    its id, in the order given; a repetition changes nothing."""
+    rows = [
+        (
+            event.envelope.id,
+            event.envelope.type,
+            event.workspace,
+            event.envelope.time,
+            json.dumps([[name, value.decode()] for name, value in event.envelope.headers()]),
+            event.envelope.key,
+            event.envelope.value,
+        )
+        for event in events
+    ]
+    names = ("ids", "types", "workspaces", "ats", "headers", "streams", "bodies")
+    found = {row.event_id: int(row.position) for row in await tx.execute(INSERT_EVENTS, _columns(names, rows))}
+    if missing := [row[0] for row in rows if row[0] not in found]:
+        source = t(SourceEventRow)
+        there = sa.select(source.c.event_id, source.c.position).where(source.c.event_id.in_(missing))
+        found |= {row.event_id: int(row.position) for row in await tx.execute(there)}
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,164 +129,58 @@ class Held:
     over: bool = True
 
 
-async def lock_living(tx: AsyncConnection, wanted: Sequence[Subscription]) -> set[str]:
-    """The ids of those that have not ended. A removal under way is waited for, and others wait for us, so that no
-    delivery is left behind for a subscription that has ended."""
+@dataclass(frozen=True)
+class Wanted:
+    """An event that a subscription gets, the event's position, and what keeps it from being sent."""
+
+    subscription: Subscription
+    envelope: Envelope
+    position: int
+    held: Held | None = None
+
+
+async def lock_living(tx: AsyncConnection, subscription_ids: Collection[str]) -> set[str]:
+    """Those that have not ended. A removal under way is waited for, and others wait for us, so that no delivery is left
+    behind for a subscription that has ended."""
     of = t(SubscriptionRow)
-    mine = of.c.subscription_id.in_([s.subscription_id for s in wanted])
+    mine = of.c.subscription_id.in_(subscription_ids)
     still = sa.select(of.c.subscription_id).where(mine, of.c.status == "active")
     return set((await tx.scalars(still.order_by(of.c.subscription_id).with_for_update(read=True))).all())
 
 
-async def enqueue(
-    tx: AsyncConnection,
-    envelope: Envelope,
-    position: int,
-    wanted: Sequence[Subscription],
-    held: Mapping[str, Held] = MappingProxyType({}),
-) -> None:
-    """A delivery of the event kept at `position` per subscription; those of the subscriptions in `held` are not sent. A
-    repetition changes nothing."""
+async def enqueue(tx: AsyncConnection, wanted: Sequence[Wanted]) -> None:
+    """A delivery of each, in the order given; a repetition changes nothing. The caller has locked the subscriptions."""
     if not wanted:
         return
-    ids = await lock_living(tx, wanted)
-    key = cancel_key(envelope)
-    rows = [
-        {**_row(s, envelope, position), **_held(held.get(s.subscription_id)), "cancel_key": key}
-        for s in wanted
-        if s.subscription_id in ids
-    ]
-    if not rows:
-        return
-    delivery = t(DeliveryRow)
-    made = insert(delivery).values(rows).on_conflict_do_nothing()
-    lanes = made.returning(delivery.c.subscription_id, delivery.c.lane, delivery.c.open)
-    await open_lanes(tx, [(row.subscription_id, row.lane) for row in await tx.execute(lanes) if row.open])
+    made = await tx.execute(INSERT_DELIVERIES, _columns(DELIVERY, [_row(one) for one in wanted]))
+    await open_lanes(tx, [(row.subscription_id, row.lane) for row in made if row.open])
 
 
-async def add(tx: AsyncConnection, subscription: Subscription, events: Sequence[tuple[Envelope, int]]) -> None:
-    """A delivery of each event, with its position, for one subscription whose stream the caller holds."""
-    rows = [{**_row(subscription, envelope, at), **_held(None), "cancel_key": None} for envelope, at in events]
-    if rows:
-        delivery = t(DeliveryRow)
-        made = insert(delivery).values(rows).on_conflict_do_nothing()
-        lanes = made.returning(delivery.c.subscription_id, delivery.c.lane)
-        await open_lanes(tx, [(row.subscription_id, row.lane) for row in await tx.execute(lanes)])
+DELIVERY = (
+    *("ids", "subscriptions", "events", "types", "subjects", "lanes", "positions"),
+    *("statuses", "opens", "overs", "holders", "cancel_keys"),
+)
 
 
-def _row(subscription: Subscription, envelope: Envelope, position: int) -> dict[str, Any]:
+def _row(wanted: Wanted) -> tuple[Any, ...]:
+    subscription, envelope, held = wanted.subscription, wanted.envelope, wanted.held
     identity = delivery_id(subscription.subscription_id, envelope.id)
-    return {
-        "delivery_id": identity,
-        "subscription_id": subscription.subscription_id,
-        "event_id": envelope.id,
-        "event_type": envelope.type,
-        "subject": envelope.subject,
-        "lane": envelope.key if subscription.order is Order.FIFO else str(identity),
-        "event_position": position,
-        "attempts": 0,
-        "tries": 0,
-        "due_at": sa.func.now(),
-    }
-
-
-async def open_lanes(tx: AsyncConnection, made: Sequence[Any]) -> None:
-    """A row per lane in which a delivery was opened. One that is there keeps its time: its oldest goes first.
-
-    It is locked even so: who has just seen its last delivery closed would take it away.
-    """
-    lane = t(LaneRow)
-    rows = [
-        {"subscription_id": s, "lane": name, "due_at": sa.func.now()} for s, name in sorted({tuple(m) for m in made})
-    ]
-    if rows:
-        statement = insert(lane).values(rows)
-        there = statement.on_conflict_do_update(
-            index_elements=["subscription_id", "lane"], set_={"due_at": lane.c.due_at}, where=sa.false()
-        )
-        await tx.execute(there)
-
-
-def _held(held: Held | None) -> dict[str, Any]:
+    lane = envelope.key if subscription.order is Order.FIFO else str(identity)
+    what = (identity, subscription.subscription_id, envelope.id, envelope.type, envelope.subject, lane, wanted.position)
     if held is None:
-        return {"status": "pending", "open": True, "closed_at": None, "held_by": None}
-    closed = sa.func.now() if held.over else None
-    return {"status": held.status, "open": False, "closed_at": closed, "held_by": held.by}
+        return (*what, "pending", True, False, None, cancel_key(envelope))
+    return (*what, held.status, False, held.over, held.by, cancel_key(envelope))
 
 
-async def lease(
-    tx: AsyncConnection,
-    *,
-    free: int,
-    share: int,
-    busy: Mapping[str, int],
-    seconds: float,
-    rates: Mapping[str, Rate] = MappingProxyType({}),
-) -> list[Lease]:
-    """Takes due deliveries for `seconds` and writes down that a try begins.
-
-    `free` is how many at most, `share` how many per subscription, `busy` how many this worker has under way, `rates`
-    how fast an endpoint of a channel is sent to.
-    """
-    values: dict[str, Any] = {"busy_ids": list(busy), "busy_counts": list(busy.values()), "share": share, "free": free}
-    values |= {"channels": list(rates), "rates": [rate.per_second for rate in rates.values()]}
-    values |= {"bursts": [rate.burst for rate in rates.values()]}
-    due = await _granted(tx, (await tx.execute(DUE, values)).all(), rates, seconds)
-    if not due:
-        return []
-    lanes = {"ids": [row.subscription_id for row in due], "lanes": [row.lane for row in due], "seconds": seconds}
-    probes = {(row.subscription_id, row.lane) for row in due if row.probe}
-    return await _load(tx, (await tx.execute(TAKE, lanes)).all(), probes)
-
-
-async def _granted(tx: AsyncConnection, due: Sequence[Any], rates: Mapping[str, Rate], seconds: float) -> list[Any]:
-    """Without those for which another worker was quicker to take the token, or the probe."""
-    wanted, own = Counter[str](), dict[str, Rate]()
-    for row in due:
-        if row.endpoint is not None and (row.probe or row.channel in rates):
-            wanted[row.endpoint] += 1
-            own |= {row.endpoint: rates[row.channel]} if row.channel in rates else {}
-    left = await endpoints.grant(tx, wanted, own, seconds) if wanted else {}
-    kept = []
-    for row in due:
-        if row.endpoint in left:
-            if left[row.endpoint] <= 0:
-                continue
-            left[row.endpoint] -= 1
-        kept.append(row)
-    return kept
-
-
-async def _load(tx: AsyncConnection, taken: Sequence[Any], probes: Collection[tuple[str, str]]) -> list[Lease]:
-    """What the senders need of the rows just leased."""
-    of, secret = t(SubscriptionRow), t(SecretRow)
-    wanted = {row.subscription_id for row in taken}
-    subscriptions = {
-        row.subscription_id: views.read(row)
-        for row in await tx.execute(sa.select(of).where(of.c.subscription_id.in_(wanted)))
-    }
-    secrets: dict[str, dict[str, bytes]] = {subscription_id: {} for subscription_id in wanted}
-    counting = sa.or_(secret.c.until.is_(None), secret.c.until > sa.func.now())
-    for row in await tx.execute(sa.select(secret).where(secret.c.subscription_id.in_(wanted), counting)):
-        secrets[row.subscription_id][row.name] = row.value
-    return [
-        Lease(
-            delivery_id=row.delivery_id,
-            lane=row.lane,
-            subscription=subscriptions[row.subscription_id],
-            envelope=views.envelope_of(row),
-            attempt=row.attempts,
-            tries=row.tries,
-            probe=(row.subscription_id, row.lane) in probes,
-            secrets=secrets[row.subscription_id],
-        )
-        for row in taken
-    ]
+async def open_lanes(tx: AsyncConnection, made: Collection[tuple[str, str]]) -> None:
+    """A row per lane, a subscription and a name, in which a delivery was opened."""
+    if made:
+        await tx.execute(OPEN_LANES, _columns(("ids", "lanes"), sorted(set(made))))
 
 
 async def lock_lanes(tx: AsyncConnection, lanes: Sequence[tuple[str, str]]) -> None:
     """Locks lanes, each a subscription and a name, until the transaction ends."""
-    await tx.execute(LOCK_LANES, _columns(lanes))
+    await tx.execute(LOCK_LANES, _lanes(lanes))
 
 
 async def settle_lanes(tx: AsyncConnection, lanes: Sequence[tuple[str, str]], *, ends: bool = True) -> None:
@@ -300,7 +188,7 @@ async def settle_lanes(tx: AsyncConnection, lanes: Sequence[tuple[str, str]], *,
 
     `ends`: the try that was under way there has ended.
     """
-    await tx.execute(SETTLE_LANES, _columns(lanes) | {"ends": ends})
+    await tx.execute(SETTLE_LANES, _lanes(lanes) | {"ends": ends})
 
 
 async def reopen(tx: AsyncConnection, delivery_ids: Sequence[UUID]) -> None:
@@ -308,31 +196,36 @@ async def reopen(tx: AsyncConnection, delivery_ids: Sequence[UUID]) -> None:
     delivery = t(DeliveryRow)
     mine = delivery.c.delivery_id.in_(delivery_ids)
     lanes = (await tx.execute(sa.select(delivery.c.subscription_id, delivery.c.lane).where(mine).distinct())).all()
-    await open_lanes(tx, lanes)
+    await open_lanes(tx, [(subscription_id, lane) for subscription_id, lane in lanes])
     again = {"status": "pending", "open": True, "tries": 0, "due_at": sa.func.now(), "closed_at": None}
     await tx.execute(sa.update(delivery).where(mine).values(**again, held_by=None))
     await settle_lanes(tx, [(subscription_id, lane) for subscription_id, lane in lanes], ends=False)
 
 
-async def cancel(tx: AsyncConnection, keys: Collection[str], by: str) -> None:
-    """Nobody is reminded any more of what `keys` name: it is over since the event `by`. A try under way still goes out.
+async def cancel(tx: AsyncConnection, ended: Sequence[tuple[str, str, int]]) -> None:
+    """Nobody is reminded any more of what is over: a key each, and since which event, with its position. A try under
+    way still goes out.
 
     Its lanes are locked after those of the event itself. Should two such wait for each other, the database ends one,
     and it is tried again.
     """
-    delivery = t(DeliveryRow)
-    waiting = sa.and_(delivery.c.cancel_key.in_(keys), sa.or_(delivery.c.open, delivery.c.status == "waiting"))
-    found = sa.select(delivery.c.subscription_id, delivery.c.lane).where(waiting).distinct()
-    lanes = [(row.subscription_id, row.lane) for row in await tx.execute(found)]
-    if lanes:
+    if not ended:
+        return
+    found = (await tx.execute(NEEDLESS, _columns(("keys", "bys", "positions"), ended))).all()
+    if found:
+        lanes = sorted({(row.subscription_id, row.lane) for row in found})
         await lock_lanes(tx, lanes)
-        over = {"status": "cancelled", "open": False, "closed_at": sa.func.now(), "held_by": by}
-        await tx.execute(sa.update(delivery).where(waiting).values(over))
+        await tx.execute(CANCEL, _columns(("ids", "bys"), [(row.delivery_id, row.by_) for row in found]))
         await settle_lanes(tx, lanes, ends=False)
 
 
-def _columns(lanes: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    return {"ids": [subscription_id for subscription_id, _ in lanes], "lanes": [lane for _, lane in lanes]}
+def _lanes(lanes: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
+    return _columns(("ids", "lanes"), lanes)
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Rows as parameters, a list for each column."""
+    return {name: [row[n] for row in rows] for n, name in enumerate(names)}
 
 
 LOCK_LANES = sa.text(

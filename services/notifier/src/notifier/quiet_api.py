@@ -175,7 +175,7 @@ def router(db: Database, quieting: Quieting, guard: Guard) -> APIRouter:
         principal = await guard(request)
         guard.require(principal, Action.READ, workspace)
         async with db.snapshot() as tx:
-            found = await quiet_views.inhibitions(tx, workspace, all_=ended)
+            found = await quiet_views.inhibitions(tx, [workspace], all_=ended)
         return Inhibitions(items=[InhibitionDocument(**quiet_views.inhibition_document(one)) for one in found])
 
     @routes.delete("/inhibitions/{inhibition_id}", status_code=204)

@@ -55,10 +55,11 @@ async def inhibition(tx: AsyncConnection, inhibition_id: str) -> Inhibition | No
     return Inhibition(**_told(row)) if row else None
 
 
-async def silences_now(tx: AsyncConnection, workspaces: Collection[str], at: datetime) -> list[Silence]:
-    """Those that are active, the oldest first."""
+async def silences_now(tx: AsyncConnection, workspaces: Collection[str] | None, at: datetime) -> list[Silence]:
+    """Those of the workspaces, or of each, that are active, the oldest first."""
     table = table_of(SilenceRow)
-    query = sa.select(table).where(table.c.workspace.in_(workspaces), table.c.starts_at <= at, table.c.ends_at > at)
+    query = sa.select(table).where(table.c.starts_at <= at, table.c.ends_at > at)
+    query = query if workspaces is None else query.where(table.c.workspace.in_(workspaces))
     return [Silence(**_told(row)) for row in await tx.execute(query.order_by(table.c.silence_id))]
 
 
@@ -77,10 +78,12 @@ async def silences(
     return {"items": items, "next": items[-1]["silence_id"] if len(rows) > limit else None}
 
 
-async def inhibitions(tx: AsyncConnection, workspace: str | None, *, all_: bool = False) -> list[Inhibition]:
-    """The rules of a workspace, or of each, the oldest first; with `all_` also those that were removed."""
+async def inhibitions(
+    tx: AsyncConnection, workspaces: Collection[str] | None, *, all_: bool = False
+) -> list[Inhibition]:
+    """The rules of the workspaces, or of each, the oldest first; with `all_` also those that were removed."""
     table = table_of(InhibitionRow)
-    query = sa.select(table) if workspace is None else sa.select(table).where(table.c.workspace == workspace)
+    query = sa.select(table) if workspaces is None else sa.select(table).where(table.c.workspace.in_(workspaces))
     query = query if all_ else query.where(table.c.removed_by.is_(None))
     return [Inhibition(**_told(row)) for row in await tx.execute(query.order_by(table.c.inhibition_id))]
 

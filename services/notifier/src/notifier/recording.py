@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,12 +17,13 @@ from contracts.notifier import GroupComposed, SubscriptionDisabled, Subscription
 from contracts.payload import Message
 from kit.events import Cause, EventLog, New
 from notifier import bundles, endpoints, queue, views
-from notifier.domain import evolve
-from notifier.endpoints import Heard
+from notifier.domain import Subscription, evolve
+from notifier.endpoints import Fares, Heard
 from notifier.health import SPAN, Health
-from notifier.queue import ACTOR, Lease
+from notifier.leasing import Lease
+from notifier.queue import ACTOR
 from notifier.retrying import Next, Outcome, Schedule, Try, Verdict, decide
-from notifier.tables import DeliveryRow, SubscriptionRow
+from notifier.tables import SubscriptionRow
 from notifier.telling import tell
 from notifier.views import stream_of, t
 
@@ -46,6 +47,20 @@ ATTEMPTS = sa.text(
     sa.bindparam("responses", type_=ARRAY(sa.Text)),
     sa.bindparam("headers", type_=ARRAY(JSONB)),
 )
+# `at_`: of the transaction.
+KNOWN = sa.text(
+    """
+    select s.*, g.endpoint, g.failing_since, g.failures, g.told, now() as at_
+    from notifier.subscription s left join notifier.target g using (subscription_id)
+    where s.subscription_id = any(:ids)
+    """
+).bindparams(sa.bindparam("ids", type_=ARRAY(sa.Text)))
+HELD = sa.text(
+    """
+    select delivery_id, attempts, open from notifier.delivery where delivery_id = any(:ids)
+    order by delivery_id for update
+    """
+).bindparams(sa.bindparam("ids", type_=ARRAY(sa.Uuid)))
 CLOSE = sa.text(
     """
     update notifier.delivery d
@@ -95,17 +110,15 @@ async def record(
     mine = [done for done in batch if stream_of(done.subscription_id) in lasts]
     if not mine:
         return []
-    at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
+    at, states, fares = await _known(tx, {done.subscription_id for done in mine})
     await _note(tx, mine)
-    await _lock_ending(tx, mine, at)
+    await _lock_ending(tx, mine, fares, at)
     await queue.lock_lanes(tx, [(done.subscription_id, done.lease.lane) for done in mine])
-    held = await _held(tx, mine)
-    over = await _over(tx, held)
+    held, over = await _held(tx, mine)
     if not held:
         return [Recorded(done, None) for done in mine]
     heard = [_heard(done) for done in held]
-    healths = await endpoints.note_health(tx, heard, at)
-    states = await views.some(tx, {done.subscription_id for done in held})
+    healths = await endpoints.note_health(tx, heard, fares, at)
     found, news = dict[tuple[UUID, int], Next](), list[tuple[Envelope, Envelope]]()
     for done in held:
         name, source = done.subscription_id, done.lease.envelope
@@ -141,15 +154,29 @@ async def record(
         await views.project(tx, envelope)
         if envelope.type == SubscriptionDisabled.TYPE:
             await queue.close_down(tx, envelope.key.removeprefix("subscription:"))
-    await endpoints.note_breakers(tx, heard, at)
+    await endpoints.note_breakers(tx, heard, fares, at)
     await tell(tx, news)
     return [Recorded(done, found.get((done.lease.delivery_id, done.lease.attempt))) for done in mine]
 
 
-async def _lock_ending(tx: AsyncConnection, batch: Sequence[Done], at: datetime) -> None:
+async def _known(
+    tx: AsyncConnection, subscription_ids: Collection[str]
+) -> tuple[datetime, dict[str, Subscription], dict[str, Fares]]:
+    """The time, what the subscriptions are and how they fare. The caller holds their streams: none of it changes."""
+    rows = (await tx.execute(KNOWN, {"ids": sorted(subscription_ids)})).all()
+    states = {row.subscription_id: views.read(row) for row in rows}
+    fares = {
+        row.subscription_id: Fares(row.endpoint, Health(row.failing_since, row.failures, row.told))
+        for row in rows
+        if row.endpoint is not None
+    }
+    return rows[0].at_, states, fares
+
+
+async def _lock_ending(tx: AsyncConnection, batch: Sequence[Done], fares: Mapping[str, Fares], at: datetime) -> None:
     """Subscriptions that may be disabled: before their lanes, since who adds a delivery takes both in this order."""
     ending = {d.subscription_id for d in batch if d.outcome.disable or d.outcome.verdict is Verdict.GONE}
-    ending |= await endpoints.failing(tx, [_heard(done) for done in batch], at)
+    ending |= endpoints.failing([_heard(done) for done in batch], fares, at)
     if ending:
         of = t(SubscriptionRow)
         rows = sa.select(of.c.subscription_id).where(of.c.subscription_id.in_(ending))
@@ -208,20 +235,12 @@ async def _note(tx: AsyncConnection, batch: Sequence[Done]) -> None:
     await tx.execute(ATTEMPTS, columns)
 
 
-async def _held(tx: AsyncConnection, batch: Sequence[Done]) -> list[Done]:
-    """Those whose lease has not gone to another worker."""
-    delivery = t(DeliveryRow)
-    ids = [done.lease.delivery_id for done in batch]
-    query = sa.select(delivery.c.delivery_id, delivery.c.attempts).where(delivery.c.delivery_id.in_(ids))
-    attempts = {row.delivery_id: row.attempts for row in await tx.execute(query.with_for_update())}
-    return [done for done in batch if attempts.get(done.lease.delivery_id) == done.lease.attempt]
-
-
-async def _over(tx: AsyncConnection, held: Sequence[Done]) -> set[UUID]:
-    """Those that were cancelled during the try."""
-    delivery = t(DeliveryRow)
-    mine = delivery.c.delivery_id.in_([done.lease.delivery_id for done in held])
-    return set((await tx.scalars(sa.select(delivery.c.delivery_id).where(mine, delivery.c.open.is_(False)))).all())
+async def _held(tx: AsyncConnection, batch: Sequence[Done]) -> tuple[list[Done], set[UUID]]:
+    """Those whose lease has not gone to another worker, and which of them were cancelled during the try."""
+    rows = await tx.execute(HELD, {"ids": [done.lease.delivery_id for done in batch]})
+    there = {row.delivery_id: row for row in rows}
+    held = [d for d in batch if (row := there.get(d.lease.delivery_id)) and row.attempts == d.lease.attempt]
+    return held, {done.lease.delivery_id for done in held if not there[done.lease.delivery_id].open}
 
 
 async def _close(tx: AsyncConnection, found: Mapping[tuple[UUID, int], Next]) -> None:

@@ -20,6 +20,7 @@ from notifier import queue, views
 from notifier.domain import Subscription
 from notifier.filters import OWN_PREFIXES
 from notifier.matching import Seen
+from notifier.queue import Wanted
 from notifier.tables import DeliveryRow, SourceEventRow
 from notifier.views import Document, stream_of, t
 from policy.expressions import ExpressionError
@@ -77,7 +78,7 @@ class Replaying:
             count = len(again) + len(new)
             if count and not dry_run:
                 await queue.reopen(tx, again)
-                await queue.add(tx, state, new)
+                await queue.enqueue(tx, [Wanted(state, envelope, position) for envelope, position in new])
                 said = SubscriptionReplayed(
                     subscription_id=subscription_id, replayed_by=by, which=choice.which.value, deliveries=count
                 )

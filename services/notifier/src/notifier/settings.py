@@ -69,7 +69,7 @@ class NotifierSettings(Settings):
     send_timeout_seconds: Seconds = 15
     lease_seconds: Annotated[float, Field(ge=1)] = 45
     delivery_poll_seconds: Seconds = 1
-    delivery_concurrency: Annotated[int, Field(ge=1)] = 16
+    delivery_concurrency: Annotated[int, Field(ge=1)] = 64
     delivery_concurrency_per_subscription: Annotated[int, Field(ge=1)] = 4
 
     @field_validator("lease_seconds")

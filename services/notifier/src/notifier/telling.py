@@ -13,6 +13,7 @@ from notifier.channels.formats import TYPES
 from notifier.domain import Subscription, matching
 from notifier.filters import OWN_TYPES, asks_for_own
 from notifier.matching import Seen
+from notifier.queue import Wanted
 from notifier.tables import SubscriptionRow, TargetRow
 from notifier.views import t
 
@@ -27,12 +28,16 @@ async def tell(tx: AsyncConnection, news: Sequence[tuple[Envelope, Envelope]]) -
             continue
         event = Seen(envelope)
         subject = envelope.key.removeprefix("subscription:")
-        asked = [s for s in await views.active_in(tx, event.workspace) if asks_for_own(s.types)]
+        place = [event.workspace] if event.workspace is not None else None
+        asked = [s for s in await views.active_in(tx, place) if asks_for_own(s.types)]
         wanted = [s for s in matching(asked, event).wanted if s.subscription_id != subject]
         if envelope.type in OF_ENDPOINTS and (way := await _other_way(tx, subject)) is not None:
             wanted += [way] if way.subscription_id not in {s.subscription_id for s in wanted} else []
         if wanted:
-            await queue.enqueue(tx, envelope, await queue.keep(tx, event), wanted)
+            living = await queue.lock_living(tx, {s.subscription_id for s in wanted})
+            position = (await queue.keep(tx, [event]))[envelope.id]
+            theirs = [s for s in wanted if s.subscription_id in living]
+            await queue.enqueue(tx, [Wanted(s, envelope, position) for s in theirs])
 
 
 async def _other_way(tx: AsyncConnection, subscription_id: str) -> Subscription | None:

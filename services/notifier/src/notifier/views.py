@@ -153,18 +153,11 @@ async def errors_of(tx: AsyncConnection, subscription_ids: Sequence[str]) -> dic
     }
 
 
-async def some(tx: AsyncConnection, ids: Collection[str]) -> dict[str, Subscription]:
-    """Those of `ids` that there are."""
-    table = t(SubscriptionRow)
-    rows = await tx.execute(sa.select(table).where(table.c.subscription_id.in_(ids)))
-    return {row.subscription_id: read(row) for row in rows}
-
-
-async def active_in(tx: AsyncConnection, workspace: str | None) -> list[Subscription]:
-    """Those of one workspace, or of all."""
+async def active_in(tx: AsyncConnection, workspaces: Collection[str] | None) -> list[Subscription]:
+    """Those of the workspaces, or of all."""
     table = t(SubscriptionRow)
     query = sa.select(table).where(table.c.status == "active")
-    query = query.where(table.c.workspace == workspace) if workspace is not None else query
+    query = query.where(table.c.workspace.in_(workspaces)) if workspaces is not None else query
     return [read(row) for row in await tx.execute(query)]
 
 
