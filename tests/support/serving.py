@@ -124,10 +124,11 @@ class Pen:
         *,
         status: str = "ready",
         files: Sequence[str] = (),
+        artifact: Artifact | None = None,
         **content: Any,
     ) -> int:
         of = {"workspace": self.workspace, "model": model, "version": number, "digest": digest_of(f"{model}{number}")}
-        artifact = artifact_of(f"{model}/{number}", files)
+        artifact = artifact or artifact_of(f"{model}/{number}", files)
         registered = VersionRegistered(**of, content=VersionContent(artifact=artifact, **content), registered_by="ana")
         messages: list[Message] = [registered]
         if status in ("ready", "quarantined"):
@@ -231,7 +232,9 @@ def build(settings: RegistrySettings) -> House:
         region=settings.s3_region,
     )
     app = FastAPI()
-    serving = Serving(db, load_key(settings.serving_key), lambda digest: store.presign_get(blob_key(digest)))
+    serving = Serving(
+        db, load_key(settings.serving_key), lambda digest: store.presign_get(blob_key(digest)), settings.serving_epoch
+    )
     problems.install(app)
     app.add_middleware(web._RequestIds)
     app.state.on_stopping = (serving.close,)

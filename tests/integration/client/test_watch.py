@@ -126,6 +126,7 @@ async def test_a_revoked_version_is_stopped_at_once_and_what_takes_its_place_is_
         Path.read_bytes,
         directory=tmp_path,
         every=3_600,
+        pin_keys=registry.serving.signer.jwks,  # only what is signed is obeyed
         on_revoked=lambda loaded, why: heard.append(why.reason),
     )
     await asyncio.to_thread(watcher.start)

@@ -110,6 +110,25 @@ def test_a_revoked_version_is_shown_as_such(run: Run, answers: dict[str, Any]) -
     assert "s1, s2" in run("serving", "stale")[1]
 
 
+def test_a_job_waits_until_enough_servers_run_it(run: Run, answers: dict[str, Any]) -> None:
+    def server(name: str, version: int, state: str = "serving") -> dict[str, Any]:
+        return {"server": name, "version": version, "state": state, "in_step": version == 2 and state == "serving"}
+
+    fleet = [server("a", 2), server("b", 2), server("c", 1), server("d", 1, "stopped")]
+    target = {"target": "Production", "desired": {"version": 2}, "actual": fleet}
+    answers["/v1/models/fraud/serving"] = (
+        200,
+        {"workspace": "w", "model": "fraud", "in_step": False, "targets": [target]},
+    )
+    wait = ("serving", "wait", "fraud", "--wait", "0", "--json")
+    code, out, _ = run(*wait)
+    assert (code, json.loads(out)["in_step"], json.loads(out)["servers"]) == (3, 2, 3)
+    assert run(*wait, "--share", "0.6")[0] == 0
+    assert run(*wait, "--alias", "live")[0] == 3
+    fleet.clear()
+    assert run(*wait, "--share", "0")[0] == 3, "nobody at all is no fleet"
+
+
 @pytest.mark.parametrize(("status", "code"), [(404, 1), (401, 1), (500, 1), (403, 4), (409, 4), (422, 4)])
 def test_errors_go_to_stderr_without_a_traceback(run: Run, answers: dict[str, Any], status: int, code: int) -> None:
     body = {"type": "urn:hallmark:problem:some-code", "detail": "do [this] instead", "request_id": "r-9"}

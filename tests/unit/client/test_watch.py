@@ -1,6 +1,5 @@
 """The watcher against a registry that lies, fails and disappears: what is served must survive all of it."""
 
-import hashlib
 import json
 import threading
 import time
@@ -10,67 +9,16 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.support.fake_registry import GONE, Registry
 from tests.support.waiting import until_now
 
-from hallmark import Client, HallmarkError, VersionRevoked, Watcher
-
-GONE = {
-    "type": "urn:hallmark:problem:version-revoked",
-    "detail": "olga revoked version 1: it leaks. Stop using it",
-    "model": "m",
-    "reason": "it leaks",
-    "by": "olga",
-    "at": "2026-01-01T00:00:00+00:00",
-}
+from hallmark import Client, HallmarkError, VersionRevoked, Watcher, pace
 
 
-class Registry:
-    """A registry and a store in one handler. `bytes_` is the occupant of Production."""
-
-    def __init__(self) -> None:
-        self.down = False
-        self.downloads = 0
-        self.answers = 0
-        self.lie: bytes | None = None
-        self.revoked: set[int] = set()
-        self.empty = False
-        self.stream: Callable[[], Iterator[bytes]] | None = None
-        self.put(1, b"model one", 1)
-
-    def put(self, version: int, model: bytes, sequence: int) -> None:
-        self.version, self.bytes, self.sequence = version, model, sequence
-
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        if self.down:
-            raise httpx2.ConnectError("down")
-        if request.url.path == "/blob":
-            self.downloads += 1
-            return httpx2.Response(200, content=self.bytes if self.lie is None else self.lie)
-        if request.url.path.endswith("/watch"):
-            if self.stream is None:
-                return httpx2.Response(404, json={"type": "urn:hallmark:problem:not-found", "detail": "Not Found"})
-            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=self.stream())
-        self.answers += 1
-        asked = int(request.url.params.get("version", self.version))
-        if asked in self.revoked:
-            return httpx2.Response(410, json=GONE | {"version": asked})
-        if self.empty:
-            return httpx2.Response(404, json={"type": "urn:hallmark:problem:nothing-in-stage", "detail": "nobody"})
-        etag = f'"{self.version}.{self.sequence}"'
-        if request.headers.get("if-none-match") == etag:
-            return httpx2.Response(304, headers={"etag": etag})
-        digest = f"sha256:{hashlib.sha256(self.bytes).hexdigest()}"
-        pin: dict[str, Any] = {
-            "workspace": "default",
-            "model": "m",
-            "version": self.version,
-            "stage": "Production",
-            "digest": f"sha256:{self.version:064d}",
-            "artifact": {"digest": digest, "size": len(self.bytes), "filename": "m.onnx"},
-            "download_url": "http://s3/blob",
-            "sequence": self.sequence,
-        }
-        return httpx2.Response(200, json=pin, headers={"etag": etag})
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "OUTAGE_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(pace, "REFUSED_SECONDS", (0.01, 0.05))
 
 
 @pytest.fixture

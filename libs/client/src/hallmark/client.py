@@ -17,7 +17,7 @@ from hallmark.approvals import Approvals
 from hallmark.catalogue import Catalogue, given
 from hallmark.catalogue import of as _model
 from hallmark.connection import read
-from hallmark.download import obtain
+from hallmark.download import export, obtain
 from hallmark.errors import HallmarkError
 from hallmark.follow import Follower
 from hallmark.identities import Identities
@@ -209,6 +209,13 @@ class Client(Catalogue, Serving, Approvals, Oversight, Notifications, Searches, 
         if fresh.artifact != pin.artifact:
             raise HallmarkError("digest-mismatch", f"{pin.model} version {pin.version} is not what was pinned")
         return obtain(self.http, fresh, artifacts.cache_dir(), where, progress)
+
+    def export_pin(self, pin: Pin, directory: str | Path, *, progress: Any = None) -> Path:
+        """Writes the pin and its files for servers that start without the registry (`watch(..., bootstrap=...)`).
+
+        Gives the pin's file. Raises as `download`.
+        """
+        return export(self.http, pin, Path(directory), progress)
 
     # -- stages --------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from contracts.model import ArtifactFile
 from hallmark.artifacts import CHUNK, Progress, cached, matches, shared, tree
 from hallmark.errors import HallmarkError
 from hallmark.http import Http, unreachable
+from hallmark.kept import without_addresses
 from hallmark.results import Pin
 
 TRIES = 4
@@ -85,6 +86,29 @@ def obtain(http: Http, pin: Pin, cache: Path, directory: Path | None = None, pro
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return root
+
+
+def seed(cache: Path, source: Path, pin: Pin) -> None:
+    """Takes what `export` wrote below `source` into the cache, as far as it is needed and is what it should be."""
+    for part in pin.artifact.parts():
+        kept, given = cached(cache, part.digest), cached(source, part.digest)
+        if not kept.exists() and matches(given, part.digest):
+            _copy(given, kept)
+
+
+def export(http: Http, pin: Pin, target: Path, progress: Progress | None = None) -> Path:
+    """Writes the pin, and its files by their digests, below `target`: all that a server needs without the registry.
+
+    Raises:
+        HallmarkError: as `obtain`.
+    """
+    obtain(http, pin, target, None, progress)
+    shutil.rmtree(target / "trees", ignore_errors=True)  # made anew from the files where it is needed
+    file = target / "pin.json"
+    scratch = file.with_name(".pin.json.new")
+    scratch.write_text(without_addresses(pin).model_dump_json(indent=2) + "\n")
+    scratch.replace(file)  # last: whoever follows the directory sees a pin only with its files
+    return file
 
 
 def fetch(http: Http, url: str, digest: str, target: Path, progress: Progress | None = None) -> Path:

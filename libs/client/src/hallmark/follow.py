@@ -3,7 +3,7 @@
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
@@ -11,7 +11,7 @@ import httpx2
 from hallmark.errors import HallmarkError
 from hallmark.http import Http, check, unreachable
 
-SILENCE_SECONDS = 45.0  # the registry sends a sign of life every 15 s
+SILENCE_SECONDS = 40.0  # the registry sends a sign of life every 15 s
 # Answers of a registry that has no such stream (an older one), or none for this target.
 CANNOT = ("not-found", "method-not-allowed", "http-error", "not-watchable")
 TOO_MANY = (429, 503)  # it has no room for one more stream
@@ -34,10 +34,10 @@ class Follower:
         self.last_id: str | None = None
         self.retry_seconds = 1.0
 
-    def changes(self) -> Iterator[dict[str, Any]]:
+    def changes(self, opened: Callable[[], object] = lambda: None) -> Iterator[dict[str, Any]]:
         """Every change since the last one told, as JSON; an empty one for a sign of life. Ends with the stream.
 
-        Called again, it goes on after the last change.
+        Called again, it goes on after the last change. `opened` is called once the registry has accepted to tell.
 
         Raises:
             NotTold: there is no such stream.
@@ -50,6 +50,7 @@ class Follower:
                 self._accept(response)
                 try:
                     self._socket = _socket(response)
+                    opened()
                     yield from self._read(response)
                 finally:
                     self._socket = None

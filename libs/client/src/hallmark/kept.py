@@ -22,15 +22,11 @@ class Kept:
         self._heard: dict[Path, VersionRevoked] = {}  # a full disk must not make it forgotten
 
     def remember(self, pin: Pin) -> None:
-        """Keeps the pin for a start without the registry; without its addresses, which expire."""
-        kept = pin.model_copy(update={"download_url": None, "files": ()})
-        _write(self._pin, kept.model_dump(mode="json"))
+        """Keeps the pin for a start without the registry."""
+        _write(self._pin, without_addresses(pin).model_dump(mode="json"))
 
     def pin(self) -> Pin | None:
-        try:
-            return Pin.model_validate_json(self._pin.read_bytes())
-        except (OSError, ValidationError):
-            return None
+        return read_pin(self._pin)
 
     def revoke(self, model: str, version: int, revoked: VersionRevoked) -> None:
         """`model` is the identity. What was revoked once is for ever: a start without the registry must know."""
@@ -58,6 +54,19 @@ class Kept:
 
     def _file(self, model: str, version: int) -> Path:
         return self._revoked / f"{self._workspace}.{_file_name(model)}.{version}.json"
+
+
+def read_pin(file: Path) -> Pin | None:
+    """None where there is no file, or no pin in it."""
+    try:
+        return Pin.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def without_addresses(pin: Pin) -> Pin:
+    """They expire."""
+    return pin.model_copy(update={"download_url": None, "files": ()})
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hallmark.errors import HallmarkError
 
 PIN_TYPE = "hallmark-pin+jws"
+REVOCATION_TYPE = "hallmark-revocation+jws"
 ALGORITHMS = ("EdDSA", "Ed25519")  # RFC 8037 and RFC 9864 name the same thing
 PART = re.compile(r"[A-Za-z0-9_-]+")
 CLOCK_SKEW = timedelta(minutes=5)
@@ -31,7 +32,7 @@ class PinClaims(BaseModel):
     """What the registry signed: at `iat` (seconds since 1970), `target` of the model was this version.
 
     `digest` covers everything registered of the version, `artifact_digest` its bytes: of one file, or of the manifest
-    of a directory. `sequence` grows with every change of the target.
+    of a directory. `sequence` grows with every change of the target, and begins anew with a higher `epoch`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -44,6 +45,7 @@ class PinClaims(BaseModel):
     artifact_digest: str
     status: str
     sequence: int
+    epoch: int = 0
     iat: int
 
     @property
@@ -68,17 +70,8 @@ def verify(
         HallmarkError: code `pin-malformed`, `pin-unknown-key`, `pin-forged`, `pin-mismatch` (it is for something else),
             `pin-expired` (older than `max_age`, or from the future).
     """
-    header, payload, signature, signed = _parts(pin)
-    if header.get("typ") != PIN_TYPE or header.get("alg") not in ALGORITHMS or "crit" in header:
-        raise HallmarkError("pin-malformed", f"the token is no pin: its header is {header}")
     try:
-        _key(keys, header.get("kid")).verify(signature, signed)
-    except InvalidSignature as error:
-        raise HallmarkError(
-            "pin-forged", "the pin's signature does not verify: it was changed, or is not ours"
-        ) from error
-    try:
-        claims = PinClaims.model_validate_json(payload)
+        claims = PinClaims.model_validate_json(_signed(pin, keys, PIN_TYPE))
     except ValidationError as error:
         raise HallmarkError("pin-malformed", f"the pin says something else than expected: {error}") from error
     for name, wanted in (("workspace", workspace), ("model", model), ("target", target)):
@@ -89,6 +82,33 @@ def verify(
     if max_age is not None and not -CLOCK_SKEW <= age <= max_age:
         raise HallmarkError("pin-expired", f"the pin was issued at {claims.issued_at.isoformat()}")
     return claims
+
+
+def verify_revocation(signed: str, keys: Keys, *, workspace: str, model: str | None, version: int | None) -> None:
+    """Returns if one of `keys` signed that nobody may use this version any more.
+
+    Raises:
+        HallmarkError: code `pin-malformed`, `pin-unknown-key`, `pin-forged`, `pin-mismatch`.
+    """
+    try:
+        said = json.loads(_signed(signed, keys, REVOCATION_TYPE))
+    except ValueError as error:
+        raise HallmarkError("pin-malformed", "the revocation is no JSON") from error
+    for name, wanted in (("workspace", workspace), ("model", model), ("version", version)):
+        if not isinstance(said, dict) or said.get(name) != wanted:
+            raise HallmarkError("pin-mismatch", f"the revocation is for something else than {name} {wanted!r}")
+
+
+def _signed(token: str, keys: Keys, kind: str) -> bytes:
+    """What one of `keys` signed as this kind of token."""
+    header, payload, signature, signed = _parts(token)
+    if header.get("typ") != kind or header.get("alg") not in ALGORITHMS or "crit" in header:
+        raise HallmarkError("pin-malformed", f"the token is no {kind.removesuffix('+jws')}: its header is {header}")
+    try:
+        _key(keys, header.get("kid")).verify(signature, signed)
+    except InvalidSignature as error:
+        raise HallmarkError("pin-forged", "the signature does not verify: it was changed, or is not ours") from error
+    return payload
 
 
 def _same(found: str, wanted: str) -> bool:

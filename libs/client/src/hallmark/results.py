@@ -145,6 +145,7 @@ class Pin(Result):
     """What a serving system should run: the version that `target` names, its bytes by digest, where to get them.
 
     `pin` is the registry's signature over it (`hallmark.pins`); `also` are the other versions in the same stage.
+    `sequence` grows with every change of the target; it begins anew where the `epoch` is a higher one.
     """
 
     workspace: str
@@ -161,7 +162,13 @@ class Pin(Result):
     also: tuple[int, ...] = ()
     warning: str | None = None
     sequence: int = 0
+    epoch: int = 0
     metrics: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def age(self) -> tuple[int, int]:
+        """Of two pins of a target the newer one has the greater."""
+        return self.epoch, self.sequence
 
 
 class TimelineItem(Result):
@@ -443,6 +450,16 @@ class ServingStatus(Result):
     model: str
     in_step: bool
     targets: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Rollout(Result):
+    """So many of the servers that report run the `version` of the target; `reached`: enough of them."""
+
+    target: str
+    version: int | None
+    servers: int
+    in_step: int
+    reached: bool
 
 
 class Use(Result):

@@ -1,11 +1,14 @@
 """Who runs what: reports of servers, use, and what nobody uses any more."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from hallmark.catalogue import of
 from hallmark.connection import Connection, read
-from hallmark.results import ServingStatus, StaleVersion, Use
+from hallmark.results import Rollout, ServingStatus, StaleVersion, Use
+
+LOOK_SECONDS = 0.5
 
 
 class Serving(Connection):
@@ -19,6 +22,24 @@ class Serving(Connection):
     def serving(self, model: str) -> ServingStatus:
         """What should be served, and what servers say they have loaded, side by side."""
         return read(ServingStatus, self._get("registry", f"{of(model)}/serving"))
+
+    def wait_until_served(
+        self, model: str, target: str = "Production", *, share: float = 1.0, seconds: float
+    ) -> Rollout:
+        """Looks until that share of the servers that report on `target` (`Production`, `@champion`) run its version.
+
+        `reached` is false when the time is over; without any server it is never reached.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            told = next((t for t in self.serving(model).targets if t["target"].lower() == target.lower()), None)
+            servers = [server for server in (told or {}).get("actual", ()) if server["state"] != "stopped"]
+            good = sum(server["in_step"] for server in servers)
+            version = ((told or {}).get("desired") or {}).get("version")
+            reached = version is not None and bool(servers) and good >= share * len(servers)
+            if reached or time.monotonic() >= deadline:
+                return Rollout(target=target, version=version, servers=len(servers), in_step=good, reached=reached)
+            time.sleep(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0)))
 
     def usage(self, model: str) -> Iterator[Use]:
         """Who resolved or watched which version, how often, and when last."""

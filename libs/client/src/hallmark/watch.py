@@ -1,49 +1,40 @@
 """Following a stage or an alias from a server: the model that is served changes without a restart, and never breaks.
 
 The registry tells of changes as they happen (server-sent events); one that cannot is asked every so often instead.
-The thread that predicts reads one attribute. Everything else (listening, asking, downloading, checking, loading)
-happens on the watcher's own thread; whatever fails there, the model in use stays in use. Only one thing takes it away:
-the registry's word that its version was revoked.
+The thread that predicts reads one attribute: no lock, no I/O, no exception. One thread of the watcher listens, so that
+a revocation is heard while a model loads; another one asks, downloads, checks and loads. Whatever fails there, the
+model in use stays in use. Only one thing takes it away: the registry's word that its version was revoked.
 """
 
-import contextlib
 import logging
+import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from hallmark.artifacts import cache_dir
 from hallmark.client import Client
 from hallmark.errors import HallmarkError, VersionRevoked
 from hallmark.follow import NotTold
+from hallmark.following import Following, answered
 from hallmark.kept import Kept
 from hallmark.loading import Loaded, Loader
+from hallmark.pace import Pace, share_of
 from hallmark.pins import Keys
-from hallmark.results import Pin
+from hallmark.served import Served
+from hallmark.standing import Reports, Standing, Status
 
 log = logging.getLogger("hallmark.watch")
 M = TypeVar("M")
-LONGEST_PAUSE_SECONDS = 10.0
-FORBIDDEN_PAUSE_SECONDS = 300.0
+TICK_SECONDS = 1.0
 NO_STREAM_SECONDS = 300.0  # a registry that tells no changes may be a newer one some day
-
-
-@dataclass(frozen=True)
-class Status:
-    """How the watcher is doing. `trouble` is None while all is well; `fresh_at` is when the registry last confirmed
-    what is served (`time.time()`, 0 for never)."""
-
-    trouble: str | None = None
-    fresh_at: float = 0.0
-
-    @property
-    def age_seconds(self) -> float:
-        return time.time() - self.fresh_at
+TOLD_FACTOR = 10  # who is told of changes asks that much more seldom
+EMPTY = ("nothing-in-stage", "alias-not-found")  # an answer, not trouble with the registry: it will tell of the first
 
 
 class Watcher(Generic[M]):
@@ -61,35 +52,63 @@ class Watcher(Generic[M]):
         *,
         stage: str = "Production",
         alias: str | None = None,
-        every: float = 1.0,
+        every: float = 30.0,
         pin_keys: Keys | None = None,
         self_test: Callable[[M], object] | None = None,
         on_swap: Callable[[Loaded[M] | None, Loaded[M]], object] | None = None,
         on_revoked: Callable[[Loaded[M], VersionRevoked], object] | None = None,
         directory: Path | None = None,
+        bootstrap: Path | None = None,
+        spread: float = 0.0,
+        mode: Literal["availability", "resource"] = "availability",
+        keep_previous: bool = False,
+        if_revoked: Literal["stop", "previous"] = "stop",
+        unload: Callable[[M], object] | None = None,
+        grace: float = 30.0,
+        max_stale: float | None = None,
+        on_stale: Literal["serve", "fail"] = "serve",
+        instance: str | None = None,
+        report: bool = True,
     ) -> None:
-        self._client = client
         self._name = model
-        self._stage = stage
-        self._alias = alias
         self._target = f"@{alias}" if alias is not None else stage
-        self._follower = client.follow(model, stage=stage, alias=alias)
-        self._no_stream_until = 0.0
-        self._on_swap = on_swap
-        self._on_revoked = on_revoked
         self._every = every
+        name = instance or os.environ.get("HALLMARK_INSTANCE") or socket.gethostname()
+        self._delay = spread * share_of(name, f"{client.workspace}/{model}/{self._target}")
         cache = directory or cache_dir()
-        self._loader = Loader(
-            client, model, self._target, load, self_test=self_test, pin_keys=pin_keys, directory=cache
+        self._served: Served[M] = Served(
+            keep_previous=keep_previous and mode != "resource",
+            fall_back=if_revoked == "previous",
+            unload=unload,
+            grace=0.0 if mode == "resource" else grace,
         )
-        self._kept = Kept(cache, client.workspace, model, self._target)
-        self._etag: str | None = None
+        self._reports = Reports(client, model, self._target, name) if report else None
+        self._standing = Standing(max_stale)
+        self._following = Following(
+            client,
+            model,
+            stage=stage,
+            alias=alias,
+            loader=Loader(client, model, self._target, load, self_test=self_test, pin_keys=pin_keys, directory=cache),
+            kept=Kept(cache, client.workspace, model, self._target),
+            served=self._served,
+            standing=self._standing,
+            reports=self._reports,
+            bootstrap=bootstrap,
+            one_at_a_time=mode == "resource",
+            fails_when_stale=on_stale == "fail",
+            on_swap=on_swap,
+            on_revoked=on_revoked,
+            soon=self._soon,
+        )
+        self._follower = client.follow(model, stage=stage, alias=alias)
+        self._told = False  # whether the registry tells changes now
+        self._due = 0.0  # when to ask next (time.monotonic); both threads bring it forward
+        self._due_lock = threading.Lock()
+        self._wake = threading.Event()
         self._stop = threading.Event()
         self._ready = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.current: Loaded[M] | None = None
-        self.revoked: VersionRevoked | None = None
-        self.status = Status()
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -100,15 +119,36 @@ class Watcher(Generic[M]):
     ) -> None:
         self.stop()
 
+    @property
+    def current(self) -> Loaded[M] | None:
+        """What to predict with now; hold it for the length of one prediction. Never blocks, never raises."""
+        return self._served.current
+
+    @property
+    def revoked(self) -> VersionRevoked | None:
+        return self._served.revoked
+
+    @property
+    def status(self) -> Status:
+        return self._standing.status
+
+    def metrics(self) -> str:
+        """For a scraper, in Prometheus' text format: version, pin_age_seconds, stale, swaps, failed swaps."""
+        held = self.current
+        return self._standing.exposition(self._name, self._target, held.version if held else None)
+
     def start(self, wait: float = 30.0) -> Loaded[M]:
-        """Begins to follow; returns when a model is loaded: from the registry, or the last known good one on disk.
+        """Begins to follow; returns when a model is loaded: the registry's, or without it the last known good one on
+        disk, or that of the bootstrap directory.
 
         Raises:
             VersionRevoked: what it follows was revoked, and nothing took its place within `wait` seconds.
             HallmarkError: code `nothing-to-serve`; no model could be loaded within `wait` seconds.
         """
-        self._thread = threading.Thread(target=self._run, name=f"hallmark-watch-{self._name}", daemon=True)
-        self._thread.start()
+        for work in (self._keep_up, self._listen):
+            name = f"hallmark-{work.__name__.strip('_')}-{self._name}"
+            self._threads.append(threading.Thread(target=work, name=name, daemon=True))
+            self._threads[-1].start()
         self._ready.wait(wait)
         if self.current is None:
             self.stop()
@@ -131,9 +171,11 @@ class Watcher(Generic[M]):
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
         self._follower.interrupt()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(5)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(5)
 
     def check(self) -> None:
         """Asks the registry once and swaps if it must.
@@ -142,156 +184,91 @@ class Watcher(Generic[M]):
             VersionRevoked: what it follows was revoked; nothing has taken its place yet.
             Exception: whatever else went wrong; `current` is then as it was, unless it was revoked.
         """
-        try:
-            pin, etag = self._client.resolve_if_changed(
-                self._name, stage=self._stage, alias=self._alias, etag=self._etag
-            )
-            if pin is not None and self._is_news(pin):
-                self._swap(pin)
-                self._kept.remember(pin)
-        except VersionRevoked as revoked:
-            self._heed(revoked)
-            self._doubt(revoked)
-            if self.current is None:
-                self.revoked, self._etag = revoked, None
-            self.status = Status(str(revoked), time.time())
-            raise
-        except Exception as error:
-            self._doubt(error)
-            raise
-        # Only now: a swap that failed must be tried again.
-        self._etag = etag
-        self.status = Status(None, time.time())
+        self._following.check()
 
-    def _run(self) -> None:
-        pause = self._every
+    # -- asking, on a thread of its own ----------------------------------------------------------------------------
+
+    def _keep_up(self) -> None:
+        pace = Pace()
         while not self._stop.is_set():
+            left = self._due - time.monotonic()
+            if left > 0:
+                self._wake.wait(min(left, TICK_SECONDS))
+                self._wake.clear()
+                self._look_at_the_clock()
+                continue
+            with self._due_lock:
+                self._due = float("inf")  # before asking: what is told meanwhile must be asked for again
+            pause = self._every * (TOLD_FACTOR if self._told else 1) * random.uniform(0.8, 1.2)  # noqa: S311
+            trouble: Exception | None = None
             try:
-                self._follow()
-                pause = self._every
-                if self.current is not None:
-                    self._ready.set()
-                if self._listen():
-                    continue
+                self.check()
+                pace.good()
+            except VersionRevoked:
+                pace.good()  # an answer like others: what comes after it is told as a change
             except Exception as error:
                 # Fail static: whatever it is, what is served stays served.
-                self.status = Status(str(error) or repr(error), self.status.fresh_at)
-                log.warning("following %s: %s; keeping %s", self._name, self.status.trouble, self._serving())
-                denied = isinstance(error, HallmarkError) and error.status in (401, 403)
-                pause = min(max(pause, self._every) * 2, FORBIDDEN_PAUSE_SECONDS if denied else LONGEST_PAUSE_SECONDS)
-                if self.current is None:
-                    self._recall(error)
+                trouble = error
+                log.warning(
+                    "following %s: %s; keeping %s", self._name, self._standing.asking, self._following.serving_text()
+                )
+                if not (isinstance(error, HallmarkError) and error.code in EMPTY):
+                    pause = pace.after(error)
+                self._following.recall(error)
+            self._ask_within(pause)
             if self.current is not None:
                 self._ready.set()
-            self._stop.wait(pause * random.uniform(0.8, 1.2))  # noqa: S311
+            if self._reports is not None and (trouble is None or answered(trouble)):
+                self._reports.send()
+        if self._reports is not None and (held := self.current) is not None and self._standing.asking is None:
+            self._reports.owe(held.version, "stopped")
+            self._reports.send()
+        self._served.close()
 
-    def _follow(self) -> None:
-        """`check`, to which a revoked version is an answer like others: what comes after it is told as a change."""
-        with contextlib.suppress(VersionRevoked):
-            self.check()
+    def _look_at_the_clock(self) -> None:
+        self._served.unload_due()
+        self._following.drop_stale()
 
-    def _listen(self) -> bool:
-        """Swaps at every change the registry tells, until its stream ends. False: it tells none, ask it later.
+    def _soon(self) -> None:
+        """Something changed. Each instance of a fleet has its own moment to follow it."""
+        self._ask_within(self._delay if self.current is not None else 0.0)
+        self._wake.set()
 
-        Raises:
-            Exception: what `check` raises; the change is then not lost, because everything is asked for again.
-        """
-        if time.monotonic() < self._no_stream_until:
-            return False
-        try:
-            for change in self._follower.changes():
-                if self._stop.is_set():
-                    return True
-                if change:
-                    for told in (change, *change.get("targets", ())):
-                        if told.get("revoked"):
-                            self._heed(VersionRevoked.told(told["revoked"]))
-                    self._follow()
-                if self.current is not None:
-                    self._ready.set()
-                self.status = Status(self.status.trouble if self.revoked else None, time.time())
-        except NotTold as error:
-            log.info("%s of %s is asked for every %g s: %s", self._target, self._name, self._every, error)
-            self._no_stream_until = time.monotonic() + NO_STREAM_SECONDS
-            return False
-        # An answer that ended is nothing to hurry about: everybody else's has ended too.
-        self._stop.wait(self._follower.retry_seconds * random.uniform(0.5, 1.0))  # noqa: S311
-        return True
+    def _ask_within(self, seconds: float) -> None:
+        with self._due_lock:
+            self._due = min(self._due, time.monotonic() + seconds)
 
-    def _serving(self) -> str:
-        return f"version {self.current.version}" if self.current else "nothing"
+    # -- listening, on another thread ------------------------------------------------------------------------------
 
-    def _is_news(self, pin: Pin) -> bool:
-        if self.current is None:
-            return True
-        if pin.sequence < self.current.pin.sequence:
-            raise HallmarkError(
-                "stale-answer", f"the registry told of sequence {pin.sequence}, older than what is used"
-            )
-        return pin.digest != self.current.pin.digest or pin.version != self.current.version
-
-    def _heed(self, revoked: VersionRevoked) -> None:
-        """Somebody's version was revoked: never to be loaded again, and if it is ours, not used from now on."""
-        held = self.current
-        ours = held is not None and held.version == revoked.version
-        model = revoked.model or (held.pin.model if held is not None else self._name)
-        if revoked.version is not None:
-            self._kept.revoke(model, revoked.version, revoked)
-        if held is None or not ours or model != held.pin.model:
-            return
-        self.revoked, self.current, self._etag = revoked, None, None
-        log.error("%s version %d was revoked; it is not served any more: %s", self._name, held.version, revoked.detail)
-        if self._on_revoked is not None:
+    def _listen(self) -> None:
+        pace = Pace()
+        while not self._stop.is_set():
             try:
-                self._on_revoked(held, revoked)
-            except Exception:
-                log.exception("the on_revoked callback failed")
+                for change in self._follower.changes(self._opened):
+                    if self._stop.is_set():
+                        return
+                    self._following.heard(change)
+                # An answer that ended is nothing to hurry about: everybody else's has ended too.
+                pace.good()
+                pause = self._follower.retry_seconds * random.uniform(0.5, 1.0)  # noqa: S311
+            except NotTold as error:
+                log.info("%s of %s is asked for every %g s: %s", self._target, self._name, self._every, error)
+                self._standing.listening = None
+                pause = NO_STREAM_SECONDS
+            except Exception as error:
+                if self._told:
+                    pace.good()
+                self._standing.listening = str(error) or repr(error)
+                pause = pace.after(error)
+            if self._told:  # from now on it must be asked more often
+                self._told = False
+                self._ask_within(self._every * random.uniform(0.8, 1.2))  # noqa: S311
+            self._stop.wait(pause)
 
-    def _doubt(self, error: Exception) -> None:
-        """The model in use outlives every trouble but one, which is asked for: what it follows may be elsewhere."""
-        held = self.current
-        if held is not None and _answered(error):
-            self._ask_about(held.version)
-
-    def _ask_about(self, version: int) -> None:
-        try:
-            self._client.resolve(self._name, version=version)
-        except VersionRevoked as revoked:
-            self._heed(revoked)
-        except HallmarkError as error:
-            log.debug("whether version %d was revoked is not known: %s", version, error)
-
-    def _swap(self, pin: Pin) -> None:
-        if (revoked := self._kept.revocation(pin)) is not None:
-            raise revoked
-        loaded = self._loader.load(pin)
-        before, self.current = self.current, loaded
-        self.revoked = None
-        log.info("serving %s version %d (%s)", self._name, pin.version, pin.artifact.digest)
-        if self._on_swap is not None:
-            try:
-                self._on_swap(before, loaded)
-            except Exception:
-                log.exception("the on_swap callback failed")
-
-    def _recall(self, trouble: Exception) -> None:
-        """The last known good version from the disk, if nobody says that it was revoked."""
-        pin = self._kept.pin()
-        if pin is None:
-            return
-        try:
-            if _answered(trouble):
-                self._ask_about(pin.version)
-            self._swap(pin)
-        except VersionRevoked as revoked:
-            self.revoked = revoked
-        except Exception as error:
-            log.warning("the last known good version cannot be used: %s", error)
-
-
-def _answered(error: Exception) -> bool:
-    """Whether the registry can be asked: the trouble was something else than that it is away."""
-    return not (isinstance(error, HallmarkError) and (error.code == "connection" or (error.status or 0) >= 500))
+    def _opened(self) -> None:
+        self._told = True
+        self._standing.listening = None
+        self._soon()
 
 
 def watch(
@@ -309,10 +286,19 @@ def watch(
     >>> with watcher:
     ...     watcher.current.model.run(None, {"X": rows})
 
-    `options`: alias, pin_keys (the registry's public keys, or their file: only what they signed is served; `model`
-    must then be the name it was registered under), self_test, on_swap(before, now), on_revoked(loaded, why) (the
-    version in use must not be used any more: `current` is None until another takes its place), directory (the cache),
-    every (seconds between questions to a registry that tells no changes, jittered).
+    `options`, seconds where they are times:
+    alias; pin_keys (the registry's public keys, or their file: only what they signed is served, only a revocation that
+    they signed is obeyed; `model` must then be the name it was registered under); self_test;
+    on_swap(before, now); on_revoked(loaded, why); directory (the cache);
+    bootstrap (what `hallmark serving export` wrote: served when registry and cache give nothing, and followed as it is
+    replaced while the registry is away); every (30, between questions to a registry that tells no changes, jittered);
+    spread (0: a fleet swaps over so many seconds, each instance at its own moment);
+    mode ("availability", or "resource": the old model goes before the new one is loaded, and `current` is None
+    meanwhile); keep_previous (the model before stays in memory, and a rollback is immediate);
+    if_revoked ("stop", or "previous": go on with that model at once);
+    unload(model) (called `grace`, 30, after a model was replaced); max_stale and on_stale ("serve", or "fail": without
+    a word of the registry for so long, `current` is None); instance (the name in reports: HALLMARK_INSTANCE, else the
+    host's); report (True: tell the registry what is served; needs the role `server`).
     """
     # No retry inside: the watcher has its own pace, and a stuck question must not delay `stop`.
     return Watcher(client or Client(retry_for=0, timeout=10), model, load, stage=stage, **options)

@@ -43,7 +43,7 @@ def build(settings: RegistrySettings) -> FastAPI:
     reader = DecisionReader(KeySource(settings.decision_jwks))
     inspector = Inspector(at_once=settings.verifications)
     verification = Verification(db, commands, artifacts, inspector, at_once=settings.verifications)
-    serving = Serving(db, load_key(settings.serving_key), artifacts.download_url)
+    serving = Serving(db, load_key(settings.serving_key), artifacts.download_url, settings.serving_epoch)
     bus = Bus(settings, SERVICE)
     consumers.subscribe(bus, db, inbox, commands, reader, guard.verify)
     relay = Relay.of(db, events, settings)

@@ -15,6 +15,8 @@ class RegistrySettings(Settings):
     decision_jwks: str
     # The private key that signs pins, a JWK. All replicas share it.
     serving_key: Path
+    # Raise it after the database was restored from a backup: servers then follow pins whose sequence is lower again.
+    serving_epoch: Annotated[int, Field(ge=0, le=2**31)] = 0
     transition_hours: float = 72.0
     # How long a call of an MLflow client waits for the decision that it needs, in seconds; then it fails.
     mlflow_wait_seconds: Annotated[float, Field(ge=0, le=30)] = 5.0

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hallmark.output import Json, ModelArgument, Reason, client, emit, example, out, stage, table
+from hallmark.output import AWAITING, Json, ModelArgument, Reason, client, emit, err, example, out, stage, table
 from hallmark.output import app as noun
 
 app = noun("serving", "Serving: what should run, what does run, and what nobody uses.")
@@ -38,6 +38,51 @@ def resolve(
         ("downloaded to", path and str(path)),
     ]
     emit(as_json, found, lambda: out.print(table(("", ""), rows)))
+
+
+@app.command(epilog=example("hallmark serving export fraud bootstrap/"))
+def export(
+    ctx: typer.Context,
+    model: ModelArgument,
+    directory: Annotated[Path, typer.Argument(help="Where to write it.", show_default=False)],
+    of_stage: Annotated[str, typer.Option("--stage", help="The version in this stage.")] = "Production",
+    alias: Annotated[str | None, typer.Option(help="Instead: the version that this alias points at.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the signed pin and its files, for a server's image or an air-gapped network (`watch(bootstrap=...)`)."""
+    with client(ctx) as hallmark:
+        found = hallmark.resolve(model, stage=of_stage, alias=alias)
+        file = hallmark.export_pin(found, directory)
+    made = {"file": str(file), "version": found.version, "digest": found.digest, "sequence": found.sequence}
+    emit(as_json, made, lambda: out.print(f"{model} version {found.version}: {file}", markup=False, soft_wrap=True))
+
+
+@app.command(epilog=example("hallmark serving keys > pin-keys.json"))
+def keys(ctx: typer.Context) -> None:
+    """Print the public keys that verify pins (a JWK Set); servers keep them (`watch(pin_keys=...)`)."""
+    with client(ctx) as hallmark:
+        found = hallmark.serving_keys()
+    emit(True, found, lambda: None)
+
+
+@app.command(epilog=example("hallmark serving wait fraud --share 0.9 --wait 300"))
+def wait(
+    ctx: typer.Context,
+    model: ModelArgument,
+    of_stage: Annotated[str, typer.Option("--stage", help="The stage that servers follow.")] = "Production",
+    alias: Annotated[str | None, typer.Option(help="Instead: the alias that they follow.")] = None,
+    share: Annotated[float, typer.Option(help="How many of them must run it.", min=0.0, max=1.0)] = 1.0,
+    seconds: Annotated[float, typer.Option("--wait", help="How long to wait, in seconds.", min=0)] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Wait until servers run what they should, by their own reports. Exit 0: they do; 3: not yet."""
+    target = f"@{alias}" if alias else of_stage
+    with client(ctx) as hallmark, err.status(f"waiting for {target}"):
+        found = hallmark.wait_until_served(model, target, share=share, seconds=seconds)
+    text = f"{found.in_step} of {found.servers} servers run version {found.version} of {target}"
+    emit(as_json, found, lambda: out.print(text, markup=False))
+    if not found.reached:
+        raise typer.Exit(AWAITING)
 
 
 @app.command(epilog=example("hallmark serving status fraud"))

@@ -1,4 +1,4 @@
-"""Pins: the signed answer to "what should be served", which anybody can check offline with the public key."""
+"""Pins and revocations: the signed answers to "what should be served" and "must it not", checked offline by anybody."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -10,6 +10,7 @@ from joserfc.jwk import OKPKey
 from kit.keys import public_jwks
 
 PIN_TYPE = "hallmark-pin+jws"
+REVOCATION_TYPE = "hallmark-revocation+jws"
 
 
 class PinSigner:
@@ -21,11 +22,13 @@ class PinSigner:
             raise ValueError("the serving key is not the private half of an Ed25519 key")
         self._key = private
         self.jwks = public_jwks(key)
-        self._header = _encode({"alg": "EdDSA", "kid": key.kid, "typ": PIN_TYPE})
+        self._headers = {
+            kind: _encode({"alg": "EdDSA", "kid": key.kid, "typ": kind}) for kind in (PIN_TYPE, REVOCATION_TYPE)
+        }
 
-    def sign(self, claims: dict[str, Any]) -> str:
+    def sign(self, claims: dict[str, Any], kind: str = PIN_TYPE) -> str:
         """A compact JWS (RFC 7515) over the claims' JSON."""
-        signed = b".".join((self._header, _encode(claims)))
+        signed = b".".join((self._headers[kind], _encode(claims)))
         return (signed + b"." + _base64(self._key.sign(signed))).decode()
 
 

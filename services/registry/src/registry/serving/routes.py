@@ -116,7 +116,12 @@ def router(serving: Serving, guard: Guard, *, report: Report, archive: Archive) 
         if target is None:
             raise Problem(422, "invalid-request", "name a stage, an alias or a version, such as stage=Production")
         may_read = may(caller, Action.READ, workspace)
-        found = await resolve(serving.db, workspace, model, target, may_read, allow_quarantined=allow_quarantined)
+        try:
+            found = await resolve(serving.db, workspace, model, target, may_read, allow_quarantined=allow_quarantined)
+        except Problem as problem:
+            if problem.code == "version-revoked":
+                problem.extra["signed"] = serving.sign_revocation(workspace, problem.extra)
+            raise
         serving.usage.saw(Use(workspace, found.model, found.version, caller.subject, "resolve"))
         # Not to be kept by caches: it holds addresses that are secrets, and end before the answer does.
         headers = {"ETag": found.etag, "Cache-Control": "private, no-store"}

@@ -10,7 +10,7 @@ from joserfc.jwk import OKPKey
 from contracts.model import Artifact
 from kit.db import Database
 from registry.serving.hub import Hub
-from registry.serving.pins import PinSigner
+from registry.serving.pins import REVOCATION_TYPE, PinSigner
 from registry.serving.resolve import Resolved
 from registry.serving.usage import Usage
 
@@ -20,15 +20,16 @@ FEW_FILES = 20  # more addresses than these are signed in a thread
 class Serving:
     """`background` runs from start to stop; `close` ends the open streams when the server begins to stop.
 
-    `download_url` gives a presigned address for a digest.
+    `download_url` gives a presigned address for a digest. `epoch` grows when sequences begin anew, after a restore.
     """
 
-    def __init__(self, db: Database, key: OKPKey, download_url: Callable[[str], str]) -> None:
+    def __init__(self, db: Database, key: OKPKey, download_url: Callable[[str], str], epoch: int = 0) -> None:
         self.db = db
         self.hub = Hub(db)
         self.usage = Usage(db, self.hub.present)
         self.signer = PinSigner(key)
         self._download_url = download_url
+        self._epoch = epoch
 
     @property
     def background(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
@@ -62,6 +63,7 @@ class Serving:
             "artifact": found.artifact,
             "metrics": found.metrics,
             "sequence": found.sequence,
+            "epoch": self._epoch,
             "at": found.at,
             "also": found.also,
             "files": files,
@@ -76,8 +78,13 @@ class Serving:
                     "artifact_digest": found.artifact_digest,
                     "status": found.status,
                     "sequence": found.sequence,
+                    "epoch": self._epoch,
                     "iat": int(time.time()),
                 }
             ),
             **({"warning": found.warning} if found.warning else {}),
         }
+
+    def sign_revocation(self, workspace: str, told: dict[str, Any]) -> str:
+        """`told` (model, version, reason, at, by) as a JWS: nobody on the way can make a server stop."""
+        return self.signer.sign({"workspace": workspace, **told, "iat": int(time.time())}, REVOCATION_TYPE)
