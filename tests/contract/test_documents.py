@@ -47,7 +47,11 @@ PUBLIC = {
         "/v1/slack/commands",
     },
     "audit": {"/checkpoint", "/keys", "/v1/log/verifier", "/v1/log/minimum-index", "/v1/log/policy"},
-    "notifier": {"/v1/webhook-keys", "/v1/unsubscribe/{subscription_id}/{token}"},
+    "notifier": {
+        "/v1/webhook-keys",
+        "/v1/unsubscribe/{subscription_id}/{token}",
+        "/v1/confirm/{subscription_id}/{token}",
+    },
 }
 
 

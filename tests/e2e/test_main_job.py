@@ -26,7 +26,8 @@ Artifact = Callable[[str], Path]
 async def test_the_main_job(system: System, artifact: Artifact, tmp_path: Path) -> None:
     hook = system.ana.subscribe("webhook", system.receivers.hook_url, secret=system.receivers.secret)
     system.ana.subscribe("slack", system.receivers.slack_url)
-    system.ana.subscribe("email", f"{system.workspace}@example.org")
+    mailbox = f"{system.workspace}@example.org"
+    system.client("ana", "ml-engineers", email=mailbox).subscribe("email", mailbox)
     before = datetime.now(UTC)
 
     v1 = system.ana.register("churn", artifact("one"), metrics={"accuracy": 0.92}, parameters={"depth": 3})

@@ -193,6 +193,7 @@ class Rig:
             "lane": ("due_at", "leased_until"),
             "delivery": ("due_at",),
             "target": ("failing_since",),
+            "confirmation": ("asked_at", "expires_at", "due_at"),
             "endpoint": ("probe_at", "paused_until", "refilled_at"),
         }
         async with self.db.transaction() as tx:
@@ -267,7 +268,7 @@ async def person(rig: Rig, tmp_path: Path) -> AsyncIterator[As]:
     clients: list[httpx2.AsyncClient] = []
 
     def made(subject: str, *groups: str) -> httpx2.AsyncClient:
-        token = make_token(key, subject, list(groups))
+        token = make_token(key, subject, list(groups), email=f"{subject}@example.org")
         headers = {"authorization": f"Bearer {token}"} if subject else {}
         clients.append(
             httpx2.AsyncClient(transport=httpx2.ASGITransport(service), base_url="http://n", headers=headers)

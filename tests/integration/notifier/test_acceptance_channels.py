@@ -277,7 +277,7 @@ async def test_g_mail_is_put_off_refused_and_cut_short(rig: Rig, mailbox: Mailbo
 
     mailbox.answer, mailbox.handle_DATA = answer, data  # type: ignore[method-assign]
     addresses = ("grey@example.org", "nobody@example.org", "cut@example.org")
-    made = [await rig.commands.subscribe("ana", Channel.EMAIL, address) for address in addresses]
+    made = [await rig.commands.subscribe("ana", Channel.EMAIL, address, proved=True) for address in addresses]
     await rig.happens(rig.event())
     async with rig.worker():
         [[grey], [nobody], [later]] = [await rig.all_done(one, 1) for one in made]
@@ -297,7 +297,7 @@ async def test_g_mail_is_put_off_refused_and_cut_short(rig: Rig, mailbox: Mailbo
 
 async def test_g_mail_is_threaded_by_request_and_ends_by_its_own_link(rig: Rig, mailbox: Mailbox, person: As) -> None:
     """RFC 8058: a POST without a token or a cookie; a GET, which scanners of mail do, changes nothing."""
-    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org", proved=True)
     await rig.happens(rig.event("churn", 2), rig.event("churn", 3))
     async with rig.worker():
         await rig.all_done(made, 2)

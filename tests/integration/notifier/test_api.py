@@ -89,7 +89,7 @@ async def test_bad_input_is_refused_and_changes_nothing(rig: Rig, ana: httpx2.As
 async def test_without_a_mail_server_mail_is_refused_at_once(rig: Rig) -> None:
     rig.commands._destinations.mail = False
     with pytest.raises(Problem, match="HALLMARK_SMTP_HOST"):
-        await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+        await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org", proved=True)
 
 
 async def test_a_subscription_says_for_whom_it_stands(rig: Rig, ana: httpx2.AsyncClient) -> None:

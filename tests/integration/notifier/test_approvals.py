@@ -116,7 +116,7 @@ async def test_an_emergency_reaches_the_channel_of_those_on_call_at_once(
 ) -> None:
     types = ("hallmark.glass.*", "hallmark.review.*")
     slack = await rig.commands.subscribe("ana", Channel.SLACK, f"{receiver.url}/oncall", types=types)
-    mail = await rig.commands.subscribe("ana", Channel.EMAIL, "oncall@example.org", types=types)
+    mail = await rig.commands.subscribe("ana", Channel.EMAIL, "oncall@example.org", types=types, proved=True)
     async with rig.worker():
         await rig.happens(*everything())
         await rig.all_done(slack, 1)

@@ -241,7 +241,9 @@ async def test_a_crash_in_the_middle_of_a_flush_loses_and_doubles_nothing(
 async def test_no_subscription_hears_of_messages(rig: Rig, ana: httpx2.AsyncClient, person: As) -> None:
     """Not even one that wants everything, if the notifier's own topic were read."""
     made = await made_by(ana, channel="webhook", address="http://127.0.0.1:9/hook", bundling=GROUPED)
-    everything = await made_by(person("root", "admins"), channel="email", address="r@example.org", types=["hallmark.*"])
+    everything = await made_by(
+        person("root", "admins"), channel="email", address="root@example.org", types=["hallmark.*"]
+    )
     await rig.happens(rig.event())
     await rig.bundled(later=MINUTE)
     [composed] = [e for e in await rig.events(made) if ".group." in e.type]

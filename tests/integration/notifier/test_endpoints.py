@@ -128,8 +128,8 @@ async def test_an_endpoint_is_sent_to_no_faster_than_its_rate_by_all_workers_and
 async def test_after_days_of_failures_the_owner_hears_of_it_elsewhere_and_then_it_is_disabled(
     rig: Rig, receiver: Receiver, mailbox: Mailbox
 ) -> None:
-    mail = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org", model="nothing")
-    await rig.commands.subscribe("ben", Channel.EMAIL, "ben@example.org", model="nothing")
+    mail = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org", model="nothing", proved=True)
+    await rig.commands.subscribe("ben", Channel.EMAIL, "ben@example.org", model="nothing", proved=True)
     receiver.answer = lambda _: 400
     made = await rig.webhook(f"{receiver.url}/hook", model="churn")
     await rig.happens(rig.event("churn", 1), rig.event("churn", 2))

@@ -24,8 +24,8 @@ async def test_mail_is_greylisted_then_taken_and_refused_for_good(rig: Rig, mail
         if next(tries)
         else "451 greylisted, come back later"
     )
-    good = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
-    bad = await rig.commands.subscribe("ana", Channel.EMAIL, "nobody@example.org")
+    good = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org", proved=True)
+    bad = await rig.commands.subscribe("ana", Channel.EMAIL, "nobody@example.org", proved=True)
     event = rig.event()
     await rig.happens(event)
     async with rig.worker():
@@ -44,8 +44,8 @@ async def test_mail_is_greylisted_then_taken_and_refused_for_good(rig: Rig, mail
 async def test_a_mailbox_that_is_hidden_gets_its_mail_and_is_in_no_event(rig: Rig, mailbox: Mailbox) -> None:
     mailbox.answer = lambda address: f"550 {address} is no user here" if address.startswith("nobody") else "250 OK"
     commands = Commands(rig.db, rig.log, Inbox(mechanism), Guard(()), rig.vault, mail=True, hides_mailboxes=True)
-    good = await commands.subscribe("p_ana", Channel.EMAIL, "ana@example.org")
-    bad = await commands.subscribe("p_ana", Channel.EMAIL, "nobody@example.org")
+    good = await commands.subscribe("p_ana", Channel.EMAIL, "ana@example.org", proved=True)
+    bad = await commands.subscribe("p_ana", Channel.EMAIL, "nobody@example.org", proved=True)
     assert (good["address"], bad["address"]) == ("****@example.org", "****@example.org")
     await rig.happens(rig.event())
     async with rig.worker():
@@ -61,7 +61,7 @@ async def test_a_mailbox_that_is_hidden_gets_its_mail_and_is_in_no_event(rig: Ri
 
 
 async def test_a_mail_server_that_is_away_is_waited_for(rig: Rig) -> None:
-    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org")
+    made = await rig.commands.subscribe("ana", Channel.EMAIL, "ana@example.org", proved=True)
     await rig.happens(rig.event())
     nobody = EmailSender(Smtp("127.0.0.1", 1, "hallmark@localhost"), Renderer())
     async with rig.worker(senders={Channel.EMAIL: nobody}, pauses=(0.02, 3600)):

@@ -133,7 +133,7 @@ async def service(
     }
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks="all", enable_idempotence=kafka.idempotence)
     await producer.start()
-    headers = {"authorization": f"Bearer {make_token(key, 'ana', ['ml-engineers'])}"}
+    headers = {"authorization": f"Bearer {make_token(key, 'ana', ['ml-engineers'], email='ana@example.org')}"}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10) as client:
         yield Service(environment, topic_prefix, producer, client, kafka.bootstrap, {})
     await producer.stop()

@@ -343,6 +343,12 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         ["ana", "changed", "hallmark.vote.*", "about fraud", "Staging"],
     ),
     *((NOTIFIER_EVENTS.name, message, named) for message, named in QUIET),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.ConfirmationAsked(subscription_id="s", asked_by="ana", expires_at=AT),
+        ["ana", "asked whether"],
+    ),
+    (NOTIFIER_EVENTS.name, notifier.SubscriptionConfirmed(subscription_id="s"), ["mailbox", "confirmed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionPaused(subscription_id="s", paused_by="ana"), ["ana", "paused"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionResumed(subscription_id="s", resumed_by="ana"), ["ana", "resumed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),

@@ -54,6 +54,15 @@ async def refused(verifier: Verifier, authorization: str | None) -> str:
     return caught.value.code
 
 
+@pytest.mark.parametrize(("said", "proved"), [(True, True), (False, False), ("true", False), (..., False)])
+async def test_a_mailbox_is_proved_by_who_says_so_only(
+    verifier: Verifier, key: OKPKey, said: object, proved: bool
+) -> None:
+    token = signed(key, email="ana@example.org", email_verified=said)
+    principal = await verifier.principal(f"Bearer {token}")
+    assert (principal.email, principal.email_verified) == ("ana@example.org", proved)
+
+
 async def test_a_good_token(verifier: Verifier, key: OKPKey) -> None:
     principal = await verifier.principal(f"Bearer {make_token(key, 'ana', ['ml-engineers'], kind='service')}")
     assert principal.subject == "ana"

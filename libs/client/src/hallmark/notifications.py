@@ -42,7 +42,8 @@ class Notifications(Connection):
         order: Literal["fifo", "any"] = "fifo",
         bundling: Mapping[str, Any] | None = None,
     ) -> Subscription:
-        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`.
+        """Has every matching event delivered to `address`. Webhooks are signed (Standard Webhooks) with `secret`. A
+        mailbox that your token does not prove to be yours is asked first: the subscription is `unconfirmed` until then.
 
         `types` are changes of stages by default. With an `audience` (`group:risk`, `user:ann`, `service:oncall`,
         `channel:ml`) only what addresses one of these names comes, of any type by default. With `stages` only what
@@ -90,6 +91,10 @@ class Notifications(Connection):
         alone."""
         body = changes | ({"bundling": {"mode": "alone"}} if changes.get("bundling", "") is None else {})
         return read(Subscription, self._patch("notifier", _of(subscription_id), body))
+
+    def ask_confirmation(self, subscription_id: str) -> Subscription:
+        """Mails another link to a mailbox that has not been confirmed yet."""
+        return read(Subscription, self._post("notifier", f"{_of(subscription_id)}/confirmation", {}))
 
     def pause_subscription(self, subscription_id: str) -> Subscription:
         """Nothing is sent any more; what comes is kept until it is resumed."""

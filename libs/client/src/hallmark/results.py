@@ -287,6 +287,7 @@ class Subscription(Result):
     reason: str | None = None
     filter_errors: dict[str, Any] | None = None
     bundling: dict[str, Any] | None = None
+    confirmation: dict[str, Any] | None = None
 
 
 class Silence(Result):

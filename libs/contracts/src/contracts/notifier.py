@@ -75,7 +75,8 @@ class SubscriptionCreated(Message):
 
     With an `audience` (`group:risk`, `user:ann`, `service:oncall`, `channel:ml`) only what is addressed to one of it;
     with `stages` only what enters or leaves one of these; with `cel` only what this expression holds for.
-    `retry_seconds` are its own pauses after failed tries, instead of the service's.
+    `retry_seconds` are its own pauses after failed tries, instead of the service's. One that is not `confirmed` is sent
+    nothing before whoever reads its mailbox agrees.
     """
 
     TYPE: ClassVar[str] = "hallmark.subscription.created.v1"
@@ -93,6 +94,23 @@ class SubscriptionCreated(Message):
     cel: Cel | None = None
     order: Order = Order.FIFO
     bundling: Bundling | None = None
+    confirmed: bool = True
+
+
+class ConfirmationAsked(Message):
+    """A mailbox that the owner's token does not prove was sent a link; it confirms the subscription until then."""
+
+    TYPE: ClassVar[str] = "hallmark.confirmation.asked.v1"
+    subscription_id: Identifier
+    asked_by: Line
+    expires_at: AwareDatetime
+
+
+class SubscriptionConfirmed(Message):
+    """Whoever reads the mailbox agreed: it is sent to from now on."""
+
+    TYPE: ClassVar[str] = "hallmark.subscription.confirmed.v1"
+    subscription_id: Identifier
 
 
 class SubscriptionChanged(Message):
@@ -313,6 +331,8 @@ class DeliveryDead(Message, Attempt):
 
 EVENTS = (
     SubscriptionCreated,
+    ConfirmationAsked,
+    SubscriptionConfirmed,
     SubscriptionChanged,
     SubscriptionPaused,
     SubscriptionResumed,

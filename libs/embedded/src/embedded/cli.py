@@ -112,6 +112,7 @@ def status(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 def token_create(
     subject: Annotated[str, typer.Option(help="Who the token is for.", show_default=False)],
     group: Annotated[list[str] | None, typer.Option(help="A group of theirs; may be repeated.")] = None,
+    email: Annotated[str | None, typer.Option(help="A mailbox that they read.")] = None,
     ttl: Annotated[str, typer.Option(help="How long it is good for: 30m, 12h, 7d.")] = "12h",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
@@ -127,7 +128,8 @@ def token_create(
         typer.echo(f"{key} does not exist: `hallmark up` makes it", err=True)
         raise typer.Exit(1)
     groups = [word for name in group or [] for word in ("--group", name)]
-    keys.main(["token", "--key", str(key), "--subject", subject, *groups, "--ttl", ttl])
+    mailbox = ["--email", email] if email else []
+    keys.main(["token", "--key", str(key), "--subject", subject, *groups, *mailbox, "--ttl", ttl])
 
 
 def _foreground(data_dir: Path, kafka: Any, ports: dict[str, int], as_json: bool, *, people: bool) -> int:

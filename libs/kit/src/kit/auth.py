@@ -43,7 +43,8 @@ PERSON = "person"
 @dataclass(frozen=True)
 class Principal:
     """A verified caller. `issued_at` is when their groups were known, `authenticated_at` when they proved who they are
-    (epoch seconds), `method` how: every method that the token names, with spaces in between."""
+    (epoch seconds), `method` how: every method that the token names, with spaces in between. `email_verified`: their
+    issuer has seen that they read that mailbox."""
 
     subject: str
     groups: frozenset[str]
@@ -52,6 +53,7 @@ class Principal:
     method: str
     email: str | None = None
     authenticated_at: int = 0
+    email_verified: bool = False
 
 
 class KeySource:
@@ -186,6 +188,7 @@ class Verifier:
                 method=_methods(claims.get("amr", ["token"])),
                 email=_text(claims["email"]) if claims.get("email") else None,
                 authenticated_at=_moment(claims.get("auth_time") or claims["iat"]),
+                email_verified=claims.get("email_verified") is True,
             )
         except JoseError as error:
             code = "token-expired" if error.error == "expired_token" else "token-invalid"

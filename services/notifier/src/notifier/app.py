@@ -17,7 +17,7 @@ from kit.keys import load_key
 from kit.outbox import Relay
 from kit.web import Guard, make_app
 from kit.webhooks import private_half
-from notifier import api, consumers, delivery_api, keys, quiet_api, template_api, unsubscribing
+from notifier import api, consumers
 from notifier.breaker import rates_of
 from notifier.bundles import Bundler
 from notifier.channels import Sender
@@ -31,6 +31,7 @@ from notifier.channels.slack_threads import Threads
 from notifier.channels.teams import TeamsSender
 from notifier.channels.webhook import WebhookSender
 from notifier.commands import Commands
+from notifier.confirming import Asker, Confirming
 from notifier.editing import Editing
 from notifier.pruning import Pruning
 from notifier.queue import ACTOR
@@ -77,9 +78,13 @@ def build(settings: NotifierSettings) -> FastAPI:
         poll_seconds=settings.delivery_poll_seconds,
         graceful_seconds=settings.graceful_seconds,
     )
+    confirming = Confirming(db, events, vault)
+    mail = email_sender(settings)
+    asker = Asker(db, vault, mail, Schedule(settings.retry_seconds), poll_seconds=settings.delivery_poll_seconds)
     bundler = Bundler(db, events, wake, poll_seconds=settings.delivery_poll_seconds)
     relay = Relay.of(db, events, settings)
     guard = Guard(settings)
+    callers = api.Callers(guard, db)
     commands = Commands(
         db,
         events,
@@ -107,27 +112,20 @@ def build(settings: NotifierSettings) -> FastAPI:
         db=db,
         bus=bus,
         routers=[
-            api.router(db, commands, Editing(db, events), guard),
-            delivery_api.router(db, Replaying(db, events), reconciling, guard),
-            quiet_api.router(db, Quieting(db, events), guard),
-            template_api.router(db, events, press, guard),
-            keys.router(settings.webhook_key),
-            unsubscribing.router(commands, Renderer()),
+            api.subscriptions(db, commands, Editing(db, events), confirming, callers),
+            api.deliveries(db, commands, Replaying(db, events), reconciling, callers),
+            api.quiet(db, Quieting(db, events), callers),
+            api.templates(db, events, press, callers),
+            api.keys(settings.webhook_key),
+            api.mail(commands, confirming, Renderer()),
         ],
         on_start=[seal_all],
-        background=[relay.run, worker.run, bundler.run, reconciling.run, press.run, pruning.run],
+        background=[relay.run, worker.run, asker.run, bundler.run, reconciling.run, press.run, pruning.run],
         people=guard.people,
     )
 
 
-def senders(settings: NotifierSettings, guard: outbound.Guard, db: Database) -> dict[Channel, Sender]:
-    timeout, renderer, console = settings.send_timeout_seconds, Renderer(), settings.console_url
-    key = private_half(load_key(settings.webhook_key)) if settings.webhook_key else None
-    client = outbound.guarded_client(guard, timeout)
-    bot = None
-    if settings.slack_bot_token:
-        token, interactive = settings.slack_bot_token.get_secret_value(), settings.slack_interactive
-        bot = SlackBot(token, Threads(db), url=settings.slack_url, interactive=interactive, timeout=timeout)
+def email_sender(settings: NotifierSettings) -> EmailSender:
     smtp = None
     if settings.smtp_host is not None:
         password = settings.smtp_password
@@ -139,9 +137,20 @@ def senders(settings: NotifierSettings, guard: outbound.Guard, db: Database) -> 
             password=password.get_secret_value() if password else None,
             tls=settings.smtp_tls,
         )
+    return EmailSender(smtp, Renderer(), url=settings.notifier_url, timeout=settings.send_timeout_seconds)
+
+
+def senders(settings: NotifierSettings, guard: outbound.Guard, db: Database) -> dict[Channel, Sender]:
+    timeout, renderer, console = settings.send_timeout_seconds, Renderer(), settings.console_url
+    key = private_half(load_key(settings.webhook_key)) if settings.webhook_key else None
+    client = outbound.guarded_client(guard, timeout)
+    bot = None
+    if settings.slack_bot_token:
+        token, interactive = settings.slack_bot_token.get_secret_value(), settings.slack_interactive
+        bot = SlackBot(token, Threads(db), url=settings.slack_url, interactive=interactive, timeout=timeout)
     return {
         Channel.SLACK: SlackSender(client, renderer, console=console, bot=bot, timeout=timeout),
-        Channel.EMAIL: EmailSender(smtp, renderer, url=settings.notifier_url, timeout=timeout),
+        Channel.EMAIL: email_sender(settings),
         Channel.PAGERDUTY: PagerDutySender(client, url=settings.pagerduty_url, console=console, timeout=timeout),
         Channel.TEAMS: TeamsSender(client, console=console, timeout=timeout),
         Channel.APPRISE: AppriseSender(settings.apprise_schemes, timeout=timeout),

@@ -32,8 +32,10 @@ from kit.webhooks import new_secret
 from notifier import endpoints, queue, views
 from notifier.addresses import is_slack_channel
 from notifier.channels.pagerduty import USUAL_TYPES
+from notifier.confirming import Confirming
 from notifier.destinations import Destinations, shown, types_in
 from notifier.domain import Subscription
+from notifier.editing import not_active
 from notifier.filters import check_bundling, checked_filters
 from notifier.tables import FORMER, SIGNING, UNSUBSCRIBE, SecretRow
 from notifier.vault import Vault
@@ -58,6 +60,7 @@ class Commands:
         slack_bot: bool = False,
     ) -> None:
         """`hides_mailboxes`: an e-mail address is kept like a secret, and events have its domain only."""
+        self._confirming = Confirming(db, log, vault)
         self._overlap = timedelta(seconds=secret_overlap_seconds)
         self._db, self._log, self._inbox, self._vault = db, log, inbox, vault
         self._destinations = Destinations(guard, mail, apprise_schemes, slack_bot)
@@ -80,13 +83,15 @@ class Commands:
         bundling: Grouped | Digest | None = None,
         order: Order = Order.FIFO,
         format: Format = Format.CLOUDEVENTS,  # noqa: A002
+        proved: bool = False,
         idempotency_key: str | None = None,
     ) -> Document:
-        """The new subscription; with `secret` when one was made for it, which nothing will show again.
+        """The new subscription; with `secret` when one was made for it, which nothing will show again. `proved`: the
+        mailbox is the owner's own; another one is asked first.
 
         Raises:
             Problem: 422 for what is wrong with the address, the filters or the secret; 409 when the
-                idempotency key came with another body before.
+                idempotency key came with another body before; 429 when too many mailboxes have not answered.
         """
         await self._destinations.check(channel, address, secret, format)
         if not types and not audience and channel is Channel.PAGERDUTY:
@@ -126,9 +131,13 @@ class Commands:
                 format=format,
                 retry_seconds=retry_seconds,
                 order=order,
+                confirmed=proved or channel is not Channel.EMAIL,
             )
+            endpoint = self._vault.fingerprint(f"{channel}\n{address}")
+            if not created.confirmed:
+                await self._confirming.check(tx, owner, endpoint)
             await self._append(tx, subscription_id, f"{workspace}/{model}", created, owner)
-            await endpoints.register(tx, subscription_id, self._vault.fingerprint(f"{channel}\n{address}"))
+            await endpoints.register(tx, subscription_id, endpoint)
             if not plain:
                 await self._keep(tx, subscription_id, "address", address)
             if channel is Channel.EMAIL:
@@ -138,7 +147,9 @@ class Commands:
                 await self._keep(tx, subscription_id, SIGNING, signing)
             state = await views.subscription(tx, subscription_id)
             assert state is not None
-            answer = views.document(state)
+            if not created.confirmed:
+                await self._confirming.ask(tx, state, owner, 1)
+            answer = await views.told(tx, state)
             if idempotency_key is not None:
                 await self._inbox.remember(tx, CONSUMER, f"{owner}:{idempotency_key}", json.dumps(answer))
         return answer | ({"secret": made} if made else {})
@@ -154,6 +165,7 @@ class Commands:
             await self._append(tx, subscription_id, f"{state.workspace}/{state.model}", removed, by, last)
             await queue.close_down(tx, subscription_id)
             await queue.forget(tx, subscription_id)
+            await self._confirming.forget(tx, subscription_id)
 
     async def reads(self, subscription_id: str, token: str) -> bool:
         """Whether somebody who shows the token of a mail reads the mailbox of a subscription that lives."""
@@ -177,7 +189,7 @@ class Commands:
             last = await self._log.lock(tx, stream_of(subscription_id))
             state = await views.subscription(tx, subscription_id)
             if state is None or not state.active:
-                raise Problem(409, "subscription-ended", "the subscription has ended; make a new one")
+                raise not_active(state)
             if state.channel is not Channel.WEBHOOK:
                 raise Problem(422, "secret-not-used", f"{state.channel} deliveries are not signed; there is no secret")
             at: datetime = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
@@ -205,7 +217,7 @@ class Commands:
             await self._log.lock(tx, stream_of(subscription.subscription_id))
             state = await views.subscription(tx, subscription.subscription_id)
             if state is None or not state.active:
-                raise Problem(409, "subscription-ended", "the subscription has ended; make a new one")
+                raise not_active(state)
             await queue.reopen(tx, [delivery_id])
             found = await views.delivery_detail(tx, delivery_id)
         assert found is not None

@@ -15,6 +15,7 @@ from contracts.notifier import (
     Grouped,
     Order,
     SubscriptionChanged,
+    SubscriptionConfirmed,
     SubscriptionCreated,
     SubscriptionDisabled,
     SubscriptionEnabled,
@@ -28,6 +29,7 @@ from policy.expressions import ExpressionError
 DEFAULT_TYPES = ("hallmark.stage.*",)
 # Of a subscription for somebody: whatever addresses them.
 ADDRESSED_TYPES = ("hallmark.*",)
+UNCONFIRMED = "unconfirmed"
 # Two hosts told the times that are compared: an event too many is better than one lost.
 CLOCKS_DIFFER = timedelta(seconds=60)
 # Any fixed value does; it must never change, since receivers drop repetitions by the ids made from it.
@@ -62,7 +64,7 @@ class Subscription:
 
     @property
     def active(self) -> bool:
-        """Not ended. While it is paused too, what is for it is kept, and not sent."""
+        """Confirmed, and not ended. While it is paused too, what is for it is kept, and not sent."""
         return self.status == "active"
 
     def wants(self, event: Seen) -> bool:
@@ -105,6 +107,7 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 workspace=made.workspace,
                 model=made.model,
                 created_at=envelope.time,
+                status="active" if made.confirmed else UNCONFIRMED,
                 audience=made.audience,
                 retry_seconds=made.retry_seconds,
                 stages=made.stages,
@@ -124,6 +127,8 @@ def evolve(state: Subscription | None, envelope: Envelope) -> Subscription | Non
                 cel=new.cel,
                 bundling=new.bundling,
             )
+        case SubscriptionConfirmed.TYPE if state and state.status == UNCONFIRMED:
+            return replace(state, status="active")
         case SubscriptionPaused.TYPE if state:
             return replace(state, paused=True)
         case SubscriptionResumed.TYPE if state:

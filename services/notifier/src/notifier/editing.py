@@ -13,13 +13,24 @@ from kit.events import Cause, EventLog, New
 from kit.problems import Problem
 from notifier import endpoints, views
 from notifier.destinations import types_in
-from notifier.domain import Subscription
+from notifier.domain import UNCONFIRMED, Subscription
 from notifier.filters import check_bundling, checked_filters
 from notifier.tables import FilterErrorRow
 from notifier.views import Document, stream_of, t
 
 FILTERS = ("types", "model", "audience", "stages", "cel")
 EDITED = (*FILTERS, "bundling")
+
+
+def not_active(state: Subscription | None) -> Problem:
+    """What is said of a subscription that nothing is sent to."""
+    match state.status if state else None:
+        case "disabled":
+            return Problem(409, "subscription-ended", "the subscription is disabled; enable it first")
+        case "unconfirmed":
+            says = "nobody has confirmed its mailbox yet; `hallmark notify confirm` sends the link again"
+            return Problem(409, "subscription-unconfirmed", says)
+    return Problem(409, "subscription-ended", "the subscription has ended; make a new one")
 
 
 class Editing:
@@ -74,6 +85,8 @@ class Editing:
             state = await views.subscription(tx, subscription_id)
             if state is None or state.status == "removed":
                 raise Problem(409, "subscription-ended", "the subscription was removed; make a new one")
+            if state.status == UNCONFIRMED:
+                raise not_active(state)
             if not state.active:
                 enabled = SubscriptionEnabled(subscription_id=subscription_id, enabled_by=by)
                 await self._append(tx, state, enabled, by, last)
@@ -91,10 +104,7 @@ class Editing:
     async def _living(self, tx: AsyncConnection, subscription_id: str) -> Subscription:
         state = await views.subscription(tx, subscription_id)
         if state is None or not state.active:
-            says = (
-                "is disabled; enable it first" if state and state.status == "disabled" else "has ended; make a new one"
-            )
-            raise Problem(409, "subscription-ended", f"the subscription {says}")
+            raise not_active(state)
         return state
 
     async def _append(self, tx: AsyncConnection, state: Subscription, event: Message, by: str, last: int) -> None:

@@ -15,9 +15,9 @@ from contracts.envelope import Envelope
 from contracts.notifier import SubscriptionReplayed
 from kit.db import Database
 from kit.events import Cause, EventLog, New
-from kit.problems import Problem
 from notifier import queue, views
 from notifier.domain import Subscription
+from notifier.editing import not_active
 from notifier.filters import OWN_PREFIXES
 from notifier.matching import Seen
 from notifier.queue import Wanted
@@ -72,7 +72,7 @@ class Replaying:
             last = await self._log.lock(tx, stream_of(subscription_id))
             state = await views.subscription(tx, subscription_id)
             if state is None or not state.active:
-                raise Problem(409, "subscription-ended", "the subscription has ended; enable it, or make a new one")
+                raise not_active(state)
             rows = await _page(tx, choice, after)
             again, new = await _chosen(tx, state, choice, rows)
             count = len(again) + len(new)

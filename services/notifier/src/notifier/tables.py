@@ -1,10 +1,10 @@
 """The notifier's tables.
 
 `subscription`, `silence`, `inhibition` and `template` are views: folds of the events. The others are operational:
-`delivery`, `lane`, `bundle`, `alarm`, `attempt` are timers and a log of tries (outcomes are events, due times are not),
-`source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells owners of
-filters that fail, and `secret` holds what no event may hold. `endpoint` and
-`target` say how the addresses fare.
+`delivery`, `lane`, `bundle`, `alarm`, `attempt`, `confirmation` are timers and a log of tries (outcomes are events, due
+times are not), `source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells
+owners of filters that fail, and `secret` holds what no event may hold. `endpoint` and `target` say how the addresses
+fare.
 """
 
 from datetime import datetime
@@ -150,12 +150,12 @@ class FilterErrorRow(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False))
 
 
-SIGNING, FORMER, UNSUBSCRIBE = "signing", "former-", "unsubscribe"
+SIGNING, FORMER, UNSUBSCRIBE, CONFIRM = "signing", "former-", "unsubscribe", "confirm"
 
 
 class SecretRow(Table, table=True):
-    """`name` is `signing`, `address`, `unsubscribe` (in the links of mail), or of a secret that was rotated away
-    `former-<id>`: it signs too, `until` then. `value` is sealed (`vault`)."""
+    """`name` is `signing`, `address`, `unsubscribe` and `confirm` (in links of mail), or of a secret that was rotated
+    away `former-<id>`: it signs too, `until` then. `value` is sealed (`vault`)."""
 
     __tablename__ = "secret"
 
@@ -163,6 +163,22 @@ class SecretRow(Table, table=True):
     name: str = Field(primary_key=True)
     value: bytes
     until: datetime | None = Field(default=None, sa_column=timestamp())
+
+
+class ConfirmationRow(Table, table=True):
+    """A mailbox that is asked whether it wants the mail. `due_at` is when the link is sent (null: it was, or never will
+    be), `error` what went wrong the last time."""
+
+    __tablename__ = "confirmation"
+    __table_args__ = (sa.Index("ix_confirmation_due", "due_at", postgresql_where=sa.text("due_at is not null")),)
+
+    subscription_id: str = Field(primary_key=True)
+    asked_at: datetime = Field(sa_column=timestamp(nullable=False))
+    expires_at: datetime = Field(sa_column=timestamp(nullable=False))
+    due_at: datetime | None = Field(sa_column=timestamp())
+    tries: int
+    sent_at: datetime | None = Field(sa_column=timestamp())
+    error: str | None
 
 
 class EndpointRow(Table, table=True):

@@ -18,6 +18,7 @@ from contracts.notifier import (
     Grouped,
     Order,
     SubscriptionChanged,
+    SubscriptionConfirmed,
     SubscriptionCreated,
     SubscriptionDisabled,
     SubscriptionEnabled,
@@ -27,8 +28,17 @@ from contracts.notifier import (
 )
 from kit.events import EventLog
 from notifier import quiet_views, template_views
-from notifier.domain import Subscription, evolve
-from notifier.tables import VIEWS, AttemptRow, DeliveryRow, FilterErrorRow, SourceEventRow, SubscriptionRow, table_of
+from notifier.domain import UNCONFIRMED, Subscription, evolve
+from notifier.tables import (
+    VIEWS,
+    AttemptRow,
+    ConfirmationRow,
+    DeliveryRow,
+    FilterErrorRow,
+    SourceEventRow,
+    SubscriptionRow,
+    table_of,
+)
 
 Document = dict[str, Any]
 PAUSED = "paused"
@@ -36,6 +46,7 @@ BUNDLING: TypeAdapter[Grouped | Digest] = TypeAdapter(Bundling)
 _LISTS = ("types", "audience", "stages")
 FOLDED = {
     SubscriptionCreated.TYPE,
+    SubscriptionConfirmed.TYPE,
     SubscriptionChanged.TYPE,
     SubscriptionPaused.TYPE,
     SubscriptionResumed.TYPE,
@@ -182,9 +193,22 @@ async def subscriptions(
 
 
 async def told(tx: AsyncConnection, state: Subscription) -> Document:
-    """A subscription as the API shows it, with what its expression failed at."""
+    """A subscription as the API shows it, with what its expression failed at, and how the question to its mailbox
+    fares."""
     errors = await errors_of(tx, [state.subscription_id])
-    return document(state, errors.get(state.subscription_id))
+    return document(state, errors.get(state.subscription_id)) | {"confirmation": await _confirmation(tx, state)}
+
+
+async def _confirmation(tx: AsyncConnection, state: Subscription) -> Document | None:
+    """When the mailbox was asked, while it has not answered."""
+    table = t(ConfirmationRow)
+    query = sa.select(table).where(table.c.subscription_id == state.subscription_id)
+    row = (await tx.execute(query)).first() if state.status == UNCONFIRMED else None
+    if row is None:
+        return None
+    sent = row.sent_at.isoformat() if row.sent_at else None
+    times = {"asked_at": row.asked_at.isoformat(), "expires_at": row.expires_at.isoformat(), "sent_at": sent}
+    return {**times, "error": row.error}
 
 
 def document(state: Subscription, filter_errors: Document | None = None) -> Document:
@@ -209,6 +233,7 @@ def document(state: Subscription, filter_errors: Document | None = None) -> Docu
         "created_at": state.created_at.isoformat(),
         "ended_at": state.ended_at.isoformat() if state.ended_at else None,
         "filter_errors": filter_errors,
+        "confirmation": None,
     }
 
 

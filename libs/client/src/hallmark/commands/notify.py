@@ -112,8 +112,10 @@ def subscribe(
             emit(as_json, found, lambda: print_preview(found))
             return
         made = hallmark.subscribe(channel.value, address, secret=secret, **policy, **chosen)
-    secret_line = f"\nsecret: {made.secret}" if made.secret else ""
-    emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{secret_line}", markup=False))
+    more = f"\nsecret: {made.secret}" if made.secret else ""
+    if made.status == "unconfirmed":
+        more = "\nnothing is sent before whoever reads the mailbox has followed the link that was mailed there"
+    emit(as_json, made, lambda: out.print(f"subscribed: {made.subscription_id}{more}", markup=False))
 
 
 def print_preview(found: FilterPreview) -> None:
@@ -147,7 +149,8 @@ def show(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Jso
     with client(ctx) as hallmark:
         found = hallmark.subscription(subscription_id)
     told = {name: value for name, value in found.model_dump().items() if value not in (None, [])}
-    told |= {f"filter_errors.{name}": value for name, value in told.pop("filter_errors", {}).items()}
+    for part in ("filter_errors", "confirmation"):
+        told |= {f"{part}.{name}": value for name, value in told.pop(part, {}).items()}
     emit(as_json, found, lambda: out.print(table(("", ""), list(told.items()))))
 
 
@@ -185,6 +188,15 @@ def edit(
     with client(ctx) as hallmark:
         changed = hallmark.edit_subscription(subscription_id, **changes)
     emit(as_json, changed, lambda: out.print(f"changed: {changed.subscription_id}", markup=False))
+
+
+@app.command(epilog=example("hallmark notify confirm 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))
+def confirm(ctx: typer.Context, subscription_id: SubscriptionArgument, as_json: Json = False) -> None:
+    """Mail another link to a mailbox that has not been confirmed."""
+    with client(ctx) as hallmark:
+        asked = hallmark.ask_confirmation(subscription_id)
+    until = text((asked.confirmation or {}).get("expires_at"))
+    emit(as_json, asked, lambda: out.print(f"asked again: {asked.address}, until {until}", markup=False))
 
 
 @app.command(epilog=example("hallmark notify pause 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"))

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 
+import httpx2
+
 from contracts.lifecycle import Stage
 from embedded.demo.receivers import Inbox, Receivers
 from embedded.demo.story import MODEL, Story
@@ -31,14 +33,23 @@ SHOWN = (
 
 
 def subscribe(story: Story, receivers: Receivers) -> list[str]:
-    """Three subscriptions of ana's; gives their ids."""
+    """Three subscriptions of ana's; gives their ids. Whoever reads the team's mailbox agrees to the mail first."""
     wanted = [CHANGED, REFUSED, REVOKED]
     made = [
         story.cast.ana.subscribe("slack", receivers.slack_url, types=wanted, model=MODEL),
         story.cast.ana.subscribe("email", "clinic-ml@example.org", types=[CHANGED], model=MODEL),
         story.cast.ana.subscribe("webhook", receivers.hook_url, types=wanted, model=MODEL, secret=receivers.secret),
     ]
+    story.tell.expect(confirmed(receivers.inbox), "the team's mailbox was asked, and agreed")
     return [subscription.subscription_id for subscription in made]
+
+
+def confirmed(inbox: Inbox) -> bool:
+    """Follows the link in the first mail, as its reader does; the mail is no news, and is put away."""
+    if not inbox.wait_for(lambda i: len(i.mails) == 1, 30):
+        return False
+    link = re.search(r"http\S+/v1/confirm/\S+", inbox.mails.pop().get_content())
+    return link is not None and httpx2.post(link[0]).status_code == 200
 
 
 def timeline(story: Story) -> None:

@@ -6,7 +6,18 @@ from contracts import notifier
 
 @say.register
 def _(m: notifier.SubscriptionCreated) -> str:
-    return f"{m.owner} subscribed {m.channel} {m.address} to {_filters(m)}"
+    asked = "" if m.confirmed else "; its mailbox is asked first"
+    return f"{m.owner} subscribed {m.channel} {m.address} to {_filters(m)}{asked}"
+
+
+@say.register
+def _(m: notifier.ConfirmationAsked) -> str:
+    return f"{m.asked_by} had the mailbox of the subscription {m.subscription_id} asked whether it wants the mail"
+
+
+@say.register
+def _(m: notifier.SubscriptionConfirmed) -> str:
+    return f"Whoever reads the mailbox of the subscription {m.subscription_id} confirmed it"
 
 
 @say.register

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
@@ -65,18 +67,59 @@ class EmailSender:
         message.add_alternative(self._renderer.html(words, envelope, end), subtype="html")
         return message
 
+    def question(
+        self, address: str, sender: str, link: str, identity: str, owner: str, workspace: str, expires_at: datetime
+    ) -> EmailMessage:
+        """Asks whoever reads a mailbox whether they want the mail. It has nothing else in it."""
+        message = EmailMessage(policy=SMTP)
+        message["From"] = sender
+        message["To"] = address
+        message["Subject"] = "Should Hallmark send mail to this address?"
+        message["Date"] = format_datetime(now())
+        message["Message-ID"] = f"<{identity}@hallmark>"
+        message["Auto-Submitted"] = "auto-generated"
+        until = f"{expires_at:%Y-%m-%d %H:%M} UTC"
+        message.set_content(self._renderer.question(owner=one_line(owner), workspace=workspace, link=link, until=until))
+        return message
+
+    async def ask(
+        self,
+        address: str,
+        subscription_id: str,
+        token: str,
+        identity: str,
+        *,
+        owner: str,
+        workspace: str,
+        expires_at: datetime,
+    ) -> Outcome:
+        """Mails the link by which whoever reads the mailbox confirms a subscription."""
+        link = f"{self._url}/v1/confirm/{subscription_id}/{token}"
+        return await self._hand_over(
+            address,
+            lambda sender: self.question(address, sender, link, identity, owner, workspace, expires_at),
+            (token,),
+        )
+
     async def send(self, parcel: Parcel) -> Outcome:
+        hidden = (parcel.unsubscribe,) if parcel.unsubscribe else ()
+        return await self._hand_over(parcel.address, lambda sender: self.message(parcel, sender), hidden)
+
+    async def _hand_over(
+        self, address: str, message: Callable[[str], EmailMessage], hidden: tuple[str, ...]
+    ) -> Outcome:
+        """To the mail server; `message` is of a sender."""
         smtp = self._smtp
         if smtp is None:
             return Outcome(Verdict.RETRY, "no mail server is set: HALLMARK_SMTP_HOST", ours=True)
-        hidden = tuple(s for s in (smtp.password, parcel.address) if s)  # servers like to repeat the address
+        hidden = (*hidden, *(s for s in (smtp.password, address) if s))  # servers like to repeat the address
         try:
             # The library's own limit is per step of the conversation.
             async with asyncio.timeout(self._timeout):
                 _, answer = await aiosmtplib.send(
-                    self.message(parcel, smtp.sender),
+                    message(smtp.sender),
                     sender=parseaddr(smtp.sender)[1],
-                    recipients=[parcel.address],
+                    recipients=[address],
                     hostname=smtp.host,
                     port=smtp.port,
                     username=smtp.username,

@@ -43,6 +43,10 @@ class Renderer:
         template = self._plain.get_template("email.txt.j2")
         return template.render(notice=notice, event=envelope, unsubscribe=unsubscribe)
 
+    def question(self, **values: str) -> str:
+        """The text of the mail that asks a mailbox."""
+        return self._plain.get_template("confirm.txt.j2").render(values)
+
     def page(self, name: str, **values: str) -> str:
         """A page of HTML for a browser."""
         return self._html.get_template(f"{name}.html.j2").render(values)

@@ -60,6 +60,7 @@ _ENTITIES: dict[type[Message], tuple[int, int]] = {
     approval.PolicyPublished: (UPDATE, MEDIUM),
     approval.EvidenceAttached: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionCreated: (CREATE, INFORMATIONAL),
+    notifier.SubscriptionConfirmed: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionChanged: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionPaused: (UPDATE, INFORMATIONAL),
     notifier.SubscriptionResumed: (UPDATE, INFORMATIONAL),

@@ -13,9 +13,9 @@ from contracts.payload import Reason, Target, Workspace
 from kit.auth import Principal
 from kit.db import Database
 from kit.problems import Problem
-from kit.web import Guard
 from notifier import quiet_views, views
-from notifier.api import FilterErrors, Glob, Limit, ModelGlob, Name
+from notifier.api.callers import Callers
+from notifier.api.documents import FilterErrors, Glob, Limit, ModelGlob, Name
 from notifier.quiet import Silence
 from notifier.quieting import Quieting
 
@@ -101,11 +101,11 @@ class Inhibitions(BaseModel):
     next: str | None = None
 
 
-def router(db: Database, quieting: Quieting, guard: Guard) -> APIRouter:
+def router(db: Database, quieting: Quieting, callers: Callers) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["notifier"])
 
     def manages(principal: Principal, workspace: str) -> bool:
-        return guard.access.allows(principal, Action.MANAGE, workspace)
+        return callers.access.allows(principal, Action.MANAGE, workspace)
 
     async def find(principal: Principal, silence_id: str) -> Silence:
         """Another's own silence is told apart from none by nothing."""
@@ -113,14 +113,14 @@ def router(db: Database, quieting: Quieting, guard: Guard) -> APIRouter:
             state = await quiet_views.silence(tx, silence_id)
         if state is not None and (state.owner == principal.subject or manages(principal, state.workspace)):
             return state
-        if state is not None and state.owner is None and guard.access.allows(principal, Action.READ, state.workspace):
+        if state is not None and state.owner is None and callers.access.allows(principal, Action.READ, state.workspace):
             return state
         raise Problem(404, "no-such-silence", "there is no such silence of yours")
 
     @routes.post("/silences", status_code=201)
     async def silence(request: Request, body: NewSilence) -> SilenceDocument:
-        principal = await guard(request)
-        guard.require(principal, Action.MANAGE if body.everybody else Action.SUBSCRIBE, body.workspace, body.model)
+        principal = await callers(request)
+        callers.require(principal, Action.MANAGE if body.everybody else Action.SUBSCRIBE, body.workspace, body.model)
         asked = {name: getattr(body, name) for name in ("workspace", "types", "model", "stages", "cel", "comment")}
         owner = None if body.everybody else principal.subject
         made = await quieting.silence(
@@ -137,8 +137,8 @@ def router(db: Database, quieting: Quieting, guard: Guard) -> APIRouter:
         after: Name | None = None,
     ) -> Silences:
         """Everybody's and yours; with `ended` also those that are over."""
-        principal = await guard(request)
-        guard.require(principal, Action.READ, workspace)
+        principal = await callers(request)
+        callers.require(principal, Action.READ, workspace)
         reader = None if manages(principal, workspace) else principal.subject
         async with db.snapshot() as tx:
             page = await quiet_views.silences(
@@ -150,42 +150,42 @@ def router(db: Database, quieting: Quieting, guard: Guard) -> APIRouter:
 
     @routes.get("/silences/{silence_id}")
     async def get_silence(request: Request, silence_id: Name) -> SilenceDocument:
-        principal = await guard(request)
+        principal = await callers(request)
         return SilenceDocument(**quiet_views.silence_document(await find(principal, silence_id), now()))
 
     @routes.post("/silences/{silence_id}/expire")
     async def expire(request: Request, silence_id: Name) -> SilenceDocument:
         """Ends it now."""
-        principal = await guard(request)
+        principal = await callers(request)
         state = await find(principal, silence_id)
         if state.owner is None:
-            guard.require(principal, Action.MANAGE, state.workspace)
+            callers.require(principal, Action.MANAGE, state.workspace)
         return SilenceDocument(**await quieting.expire(silence_id, principal.subject))
 
     @routes.post("/inhibitions", status_code=201)
     async def inhibit(request: Request, body: NewInhibition) -> InhibitionDocument:
-        principal = await guard(request)
-        guard.require(principal, Action.CONFIGURE, body.workspace)
+        principal = await callers(request)
+        callers.require(principal, Action.CONFIGURE, body.workspace)
         return InhibitionDocument(**await quieting.inhibit(principal.subject, **dict(body)))
 
     @routes.get("/inhibitions")
     async def list_inhibitions(
         request: Request, workspace: Workspace = "default", ended: Annotated[bool, Query()] = False
     ) -> Inhibitions:
-        principal = await guard(request)
-        guard.require(principal, Action.READ, workspace)
+        principal = await callers(request)
+        callers.require(principal, Action.READ, workspace)
         async with db.snapshot() as tx:
             found = await quiet_views.inhibitions(tx, [workspace], all_=ended)
         return Inhibitions(items=[InhibitionDocument(**quiet_views.inhibition_document(one)) for one in found])
 
     @routes.delete("/inhibitions/{inhibition_id}", status_code=204)
     async def remove(request: Request, inhibition_id: Name) -> Response:
-        principal = await guard(request)
+        principal = await callers(request)
         async with db.snapshot() as tx:
             state = await quiet_views.inhibition(tx, inhibition_id)
-        if state is None or not guard.access.allows(principal, Action.READ, state.workspace):
+        if state is None or not callers.access.allows(principal, Action.READ, state.workspace):
             raise Problem(404, "no-such-inhibition", "there is no such rule; GET /v1/inhibitions lists them")
-        guard.require(principal, Action.CONFIGURE, state.workspace)
+        callers.require(principal, Action.CONFIGURE, state.workspace)
         await quieting.remove(inhibition_id, principal.subject)
         return Response(status_code=204)
 

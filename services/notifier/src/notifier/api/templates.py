@@ -15,9 +15,9 @@ from contracts.payload import Message, Workspace
 from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.problems import Problem
-from kit.web import Guard
 from notifier import template_views, views
-from notifier.api import Glob, Name
+from notifier.api.callers import Callers
+from notifier.api.documents import Glob, Name
 from notifier.filters import check_types
 from notifier.matching import Seen
 from notifier.template_views import stream_of
@@ -71,7 +71,7 @@ class RenderedTemplate(BaseModel):
     parts: dict[str, str]
 
 
-def router(db: Database, log: EventLog, press: Press, guard: Guard) -> APIRouter:
+def router(db: Database, log: EventLog, press: Press, callers: Callers) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["notifier"])
 
     async def check(body: NewTemplate) -> None:
@@ -94,8 +94,8 @@ def router(db: Database, log: EventLog, press: Press, guard: Guard) -> APIRouter
     @routes.post("/templates", status_code=201)
     async def publish(request: Request, body: NewTemplate) -> TemplateDocument:
         """A new revision, in force at once. The same again makes none."""
-        principal = await guard(request)
-        guard.require(principal, Action.CONFIGURE, body.workspace)
+        principal = await callers(request)
+        callers.require(principal, Action.CONFIGURE, body.workspace)
         await check(body)
         stream = stream_of(body.workspace, body.channel, body.types)
         async with db.transaction() as tx:
@@ -127,8 +127,8 @@ def router(db: Database, log: EventLog, press: Press, guard: Guard) -> APIRouter
         request: Request, workspace: Workspace = "default", every: Annotated[bool, Query()] = False
     ) -> TemplateDocuments:
         """Those in force; with `every`, all revisions."""
-        principal = await guard(request)
-        guard.require(principal, Action.READ, workspace)
+        principal = await callers(request)
+        callers.require(principal, Action.READ, workspace)
         async with db.snapshot() as tx:
             found = await template_views.templates(tx, workspace, every=every)
         return TemplateDocuments(items=[TemplateDocument(**template_views.document(one)) for one in found])
@@ -138,8 +138,8 @@ def router(db: Database, log: EventLog, press: Press, guard: Guard) -> APIRouter
         request: Request, channel: Literal["slack", "email"], types: Glob, workspace: Workspace = "default"
     ) -> Response:
         """The built-in words again. Its revisions stay."""
-        principal = await guard(request)
-        guard.require(principal, Action.CONFIGURE, workspace)
+        principal = await callers(request)
+        callers.require(principal, Action.CONFIGURE, workspace)
         stream = stream_of(workspace, channel, types)
         async with db.transaction() as tx:
             last = await log.lock(tx, stream)
@@ -154,8 +154,8 @@ def router(db: Database, log: EventLog, press: Press, guard: Guard) -> APIRouter
     @routes.post("/templates/preview")
     async def preview(request: Request, body: PreviewTemplate) -> RenderedTemplate:
         """What it makes of a real past event. Nothing is kept or sent."""
-        principal = await guard(request)
-        patterns = guard.require_some(principal, Action.SUBSCRIBE, body.workspace)
+        principal = await callers(request)
+        patterns = callers.require_some(principal, Action.SUBSCRIBE, body.workspace)
         await check(body)
 
         def fits(envelope: Envelope) -> bool:
