@@ -16,8 +16,7 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from tests.support.approval_events import Events
 from tests.support.approval_policies import RETIRED, Writer
 from tests.support.approval_walk import Ground, step_of
-
-from embedded.fixtures import new_database
+from tests.support.databases import migrated_database
 
 EXAMPLES = int(os.environ.get("HALLMARK_MACHINE_EXAMPLES", "6"))
 STEPS = 40
@@ -56,7 +55,7 @@ class Machine(Events):
 
 @pytest.fixture(scope="module")
 def ground(infra_postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with new_database(infra_postgres) as template:
+    with migrated_database(infra_postgres, "approval") as template:
         ground = Ground(infra_postgres, template, tmp_path_factory.mktemp("machine"))
         yield ground
         ground.close()

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
-from tests.support.searching import NUMBERS, STAGES, TEXTS, WORKSPACE, Row, fill, in_order, migrated, passes
+from tests.support.databases import migrated_database, role_url
+from tests.support.searching import NUMBERS, STAGES, TEXTS, WORKSPACE, Row, fill, in_order, passes
 
-from embedded.fixtures import new_database
 from kit.db import Database
 from kit.patterns import expression
 from kit.problems import Problem
@@ -138,8 +138,8 @@ Work = Callable[[Callable[[AsyncConnection, dict[Scope, list[Row]]], Awaitable[N
 @pytest.fixture(scope="module")
 def work(infra_postgres: str) -> Iterator[Work]:
     """Runs a coroutine function on the rows, in one snapshot; one loop and one database for all examples."""
-    with new_database(infra_postgres) as database, asyncio.Runner() as runner:
-        db = Database(migrated(database), name="test")
+    with migrated_database(infra_postgres, "registry") as database, asyncio.Runner() as runner:
+        db = Database(role_url(database, "registry"), name="test")
 
         async def write() -> dict[Scope, list[Row]]:
             async with db.transaction() as tx:

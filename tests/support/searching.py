@@ -4,15 +4,11 @@ import random
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-import registry
-from kit.migrations import migrate
 from registry.search.fields import Scope
 from registry.search.syntax import DENIED, And, Comparison, Family, Field, Key, Missing, Node, Not, Operator, Or
 from registry.tables import AliasRow, MetricRow, ModelRow, NameRow, ParameterRow, TagRow, VersionRow, t
@@ -22,15 +18,6 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 STAGES = ("Development", "Staging", "Production", "Archived")
 TEXTS = ("", "a", "A", "b%", "b_", "\\", "it's", 'q"', "x" * 63, "x" * 64, "x" * 64 + "y", "x" * 64 + "z", "ü")
 NUMBERS = (-1.5, 0.0, 0.1, 0.25, 1.0, 1e300)
-
-
-def migrated(database: str) -> str:
-    """Fills an empty database with the registry's tables; the URL of the registry's own role."""
-    admin = urlsplit(database)
-    url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
-    scripts = Path(registry.__file__).parent / "migrations"
-    migrate("registry", scripts, database_url=url, admin_database_url=database)
-    return url
 
 
 @dataclass(frozen=True)

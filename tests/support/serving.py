@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from tests.support.databases import migrated_database, role_url
 from tests.support.waiting import until
 
 from contracts.lifecycle import Stage, TransitionKind, stream_of, subject_of
@@ -36,7 +36,6 @@ from contracts.registry import (
     VersionVerified,
 )
 from contracts.topics import REGISTRY_EVENTS
-from embedded.fixtures import new_database
 from kit import problems, web
 from kit.auth import Principal
 from kit.blobs import BlobStore
@@ -44,8 +43,7 @@ from kit.db import Database
 from kit.events import Cause, EventLog, New
 from kit.keys import ensure_key, load_key, make_token
 from kit.main import Server
-from kit.migrations import migrate
-from registry import tables, views
+from registry import views
 from registry.domain import Refused
 from registry.places import blob_key
 from registry.serving.routes import router
@@ -72,13 +70,9 @@ def settings_for(postgres: str, directory: Path) -> Iterator[RegistrySettings]:
     for name in ("auth", "serving"):
         ensure_key(directory, name)
     (directory / "access.yaml").write_text(ACCESS)
-    with new_database(postgres) as admin_url:
-        admin = urlsplit(admin_url)
-        url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
-        scripts = Path(tables.__file__).parent / "migrations"
-        migrate("registry", scripts, database_url=url, admin_database_url=admin_url)
+    with migrated_database(postgres, "registry") as database:
         yield RegistrySettings(
-            database_url=url,
+            database_url=role_url(database, "registry"),
             kafka_bootstrap="127.0.0.1:1",
             auth_jwks=str(directory / "auth.jwks.json"),
             access_file=directory / "access.yaml",

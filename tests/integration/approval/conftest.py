@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-import asyncpg
 import httpx2
 import pytest
 import pytest_asyncio
@@ -18,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
 from pydantic import SecretStr
+from tests.support.databases import migrated_database, role_url
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
@@ -40,7 +39,6 @@ from embedded.fixtures import Kafka
 from kit.auth import Access
 from kit.db import Database
 from kit.keys import ensure_key, make_token
-from kit.migrations import migrate
 from kit.topics import apply_topics
 from policy.case import Ballot, Person
 
@@ -248,16 +246,16 @@ def transition_id(envelope: Envelope) -> str:
     return envelope.payload(StageRequested).transition_id
 
 
-def migrations() -> Path:
-    return Path(approval_app.__file__).parent / "migrations"
+@pytest.fixture
+def database(infra_postgres: str) -> Iterator[str]:
+    """The superuser's URL of a new migrated database."""
+    with migrated_database(infra_postgres, "approval") as database:
+        yield database
 
 
 def service_url(database: str) -> str:
-    """The service's own role on a migrated database."""
-    admin = urlsplit(database)
-    url = admin._replace(netloc=f"hallmark_approval:test@{admin.hostname}:{admin.port}").geturl()
-    migrate("approval", migrations(), database_url=url, admin_database_url=database)
-    return url
+    """The same database by the service's own role."""
+    return role_url(database, "approval")
 
 
 def make_settings(url: str, directory: Path, **options: Any) -> ApprovalSettings:
@@ -314,14 +312,10 @@ async def approval(
     infra_postgres: str, kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Harness]:
     """One service for all tests of a module, since joining a group takes seconds; a test keeps to models of its own."""
-    name = f"t_{uuid4().hex[:12]}"
-    admin = await asyncpg.connect(infra_postgres)
-    await admin.execute(f"create database {name}")
     prefix = f"t{uuid4().hex[:8]}."
-    try:
-        url = await asyncio.to_thread(service_url, urlsplit(infra_postgres)._replace(path=f"/{name}").geturl())
+    with migrated_database(infra_postgres, "approval") as database:
         settings = make_settings(
-            url,
+            service_url(database),
             tmp_path_factory.mktemp("approval"),
             kafka_bootstrap=kafka.bootstrap,
             kafka_idempotence=kafka.idempotence,
@@ -333,9 +327,6 @@ async def approval(
         await apply_topics(kafka.bootstrap, prefix=prefix)
         async with running(settings) as harness:
             yield harness
-    finally:
-        await admin.execute(f"drop database {name} with (force)")
-        await admin.close()
 
 
 @dataclass

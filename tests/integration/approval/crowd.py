@@ -1,6 +1,5 @@
 """A service with many open requests, and what PostgreSQL does to read of them."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -183,9 +182,8 @@ def _touched(node: dict[str, Any]) -> float:
 
 
 async def filled(owner: str, directory: Path, count: int) -> Inbox:
-    """`owner`: the address of an empty database."""
-    url = await asyncio.to_thread(service_url, owner)
-    direct = make_direct(make_settings(url, directory, settle_seconds=0.1))
+    """`owner`: the superuser's address of a database that nothing is in."""
+    direct = make_direct(make_settings(service_url(owner), directory, settle_seconds=0.1))
     inbox = Inbox(direct, count)
     await direct.publish(UNUSED)
     await direct.publish(ASKED % ("many", "many", ", ".join(RULE % (g, g) for g in GROUPS)))

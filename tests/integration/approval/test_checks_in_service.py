@@ -1,6 +1,5 @@
 """The whole service, from start to stop: it waits for evidence, asks a check, and decides."""
 
-import asyncio
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,11 +19,10 @@ async def test_evidence_and_checks_in_the_running_service(
     database: str, infra_s3: S3, kafka: Kafka, check: Receiver, tmp_path: Path
 ) -> None:
     prefix = f"t{uuid4().hex[:8]}."
-    url = await asyncio.to_thread(service_url, database)
     await apply_topics(kafka.bootstrap, prefix=prefix)
     with stored(infra_s3) as store:
         settings = make_settings(
-            url,
+            service_url(database),
             tmp_path,
             kafka_bootstrap=kafka.bootstrap,
             kafka_idempotence=kafka.idempotence,

@@ -10,8 +10,7 @@ import pytest_asyncio
 import sqlalchemy as sa
 from tests.integration.approval.crowd import BIG, BUSY, EARLY, FEW, GROUPS, MANY, Inbox, Row, Work, filled
 from tests.integration.approval.test_features import delegating
-
-from embedded.fixtures import new_database
+from tests.support.databases import migrated_database
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,7 +21,7 @@ async def inboxes(infra_postgres: str, tmp_path_factory: pytest.TempPathFactory)
     async with AsyncExitStack() as stack:
         found = []
         for count in (FEW, MANY):
-            owner = stack.enter_context(new_database(infra_postgres))
+            owner = stack.enter_context(migrated_database(infra_postgres, "approval"))
             inbox = await filled(owner, tmp_path_factory.mktemp("inbox"), count)
             stack.push_async_callback(inbox.direct.db.close)
             found.append(inbox)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +14,12 @@ from sqlalchemy.exc import DBAPIError
 from tests.integration.approval.conftest import (
     Direct,
     Harness,
-    migrations,
     person,
-    service_url,
     transition_id,
 )
+from tests.support.databases import migrate_service
 
+import approval
 from approval import views
 from approval.revisions import shipped
 from approval.tables import ModelRow, PolicyRow, RequestRow, StayRow, Table, VersionRow, of
@@ -146,12 +147,11 @@ async def test_replicas_publish_the_shipped_policies_once(direct: Direct) -> Non
 
 
 async def test_migrations_match_the_tables(database: str) -> None:
-    await asyncio.to_thread(service_url, database)
-    await asyncio.to_thread(service_url, database)  # again: idempotent
+    await asyncio.to_thread(migrate_service, "approval", database)  # again: idempotent
     check = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "alembic", "check"),
-        cwd=migrations().parents[2],
+        cwd=Path(approval.__file__).parents[2],
         env={**os.environ, "HALLMARK_ADMIN_DATABASE_URL": database},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import asyncpg
 import httpx2
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from tests.support.databases import migrated_database, role_url
 
 from audit import app as audit_app
 from audit import tables
@@ -28,7 +27,7 @@ from contracts.model import Artifact, VersionContent
 from contracts.payload import Message
 from contracts.registry import Approval, Criterion, StageChanged, VersionRegistered, WorkspaceConfigured
 from contracts.topics import REGISTRY_EVENTS
-from embedded.fixtures import S3, run
+from embedded.fixtures import S3
 from kit.bus import Record
 from kit.db import Database
 from kit.keys import ensure_key, ensure_mldsa44, make_token
@@ -137,38 +136,20 @@ class Harness:
         )
 
 
-@pytest.fixture(scope="session")
-def template(infra_postgres: str) -> Iterator[str]:
-    """The name of a migrated database: a copy of it is ready sooner than another run of the migrations."""
-    name = f"audit_template_{uuid4().hex[:12]}"
-    run(_execute(infra_postgres, f"create database {name}"))
-    migrate_audit(urlsplit(infra_postgres)._replace(path=f"/{name}").geturl())
-    try:
-        yield name
-    finally:
-        run(_execute(infra_postgres, f"drop database {name} with (force)"))
-
-
 @pytest.fixture
-def migrated(infra_postgres: str, template: str) -> Iterator[str]:
+def migrated(infra_postgres: str) -> Iterator[str]:
     """The superuser's URL of a new migrated database, dropped after the test."""
-    name = f"t_{uuid4().hex[:12]}"
-    run(_execute(infra_postgres, f"create database {name} template {template}"))
-    try:
-        yield urlsplit(infra_postgres)._replace(path=f"/{name}").geturl()
-    finally:
-        run(_execute(infra_postgres, f"drop database {name} with (force)"))
+    with migrated_database(infra_postgres, "audit", migrate_audit) as database:
+        yield database
 
 
 def service_url(admin_url: str) -> str:
-    admin = urlsplit(admin_url)
-    return admin._replace(netloc=f"hallmark_audit:test@{admin.hostname}:{admin.port}").geturl()
+    return role_url(admin_url, "audit")
 
 
 def people_url(admin_url: str) -> str:
     """Of the vault of identities; who does not give it to a service has the vault off."""
-    admin = urlsplit(admin_url)
-    return admin._replace(netloc=f"hallmark_people:test@{admin.hostname}:{admin.port}").geturl()
+    return role_url(admin_url, "people")
 
 
 def migrate_audit(admin_url: str) -> None:

@@ -9,7 +9,6 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpx2
@@ -17,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from aiosmtpd.smtp import SMTP
 from fastapi import FastAPI
+from tests.support.databases import migrated_database, role_url
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
@@ -28,7 +28,6 @@ from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
 from kit.keys import ensure_key, make_token
-from kit.migrations import migrate
 from kit.outbound import Guard
 from notifier import app, queue, views
 from notifier.app import build as notifier_build
@@ -91,16 +90,16 @@ async def mailbox() -> AsyncIterator[Mailbox]:
         yield server
 
 
+@pytest.fixture
+def database(infra_postgres: str) -> Iterator[str]:
+    """The superuser's URL of a new migrated database."""
+    with migrated_database(infra_postgres, "notifier") as database:
+        yield database
+
+
 def service_url(database: str) -> str:
     """The same database by the service's own role."""
-    parts = urlsplit(database)
-    return parts._replace(netloc=f"hallmark_notifier:pw@{parts.hostname}:{parts.port}").geturl()
-
-
-async def migrated(database: str) -> str:
-    url = service_url(database)
-    await asyncio.to_thread(migrate, "notifier", MIGRATIONS, database_url=url, admin_database_url=database)
-    return url
+    return role_url(database, "notifier")
 
 
 def stage_changed(model: str = "churn", version: int = 2, **changed: Any) -> StageChanged:
@@ -232,7 +231,7 @@ class Rig:
 
 @pytest.fixture
 async def rig(database: str, mailbox: Mailbox, tmp_path: Path) -> AsyncIterator[Rig]:
-    url = await migrated(database)
+    url = service_url(database)
     ensure_key(tmp_path, "webhook")
     (tmp_path / "seal.key").write_bytes(b"k" * 32)
     settings = NotifierSettings.model_validate(

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.databases import migrate_service
 from tests.support.receiver import Receiver
 
 from contracts.approval import PolicyPublished, PolicyRef
@@ -16,7 +17,7 @@ from contracts.registry import WorkspaceConfigured
 from kit.db import sqlalchemy_url
 from notifier import views
 
-from .conftest import DIGEST, MIGRATIONS, Rig, migrated
+from .conftest import DIGEST, MIGRATIONS, Rig
 
 POLICY = PolicyRef(name="p", revision=1, digest=DIGEST)
 BACK_TO_0006 = (
@@ -115,7 +116,7 @@ async def test_what_waited_before_there_were_lanes_goes_on_in_its_order(
         await tx.execute(sa.text("update notifier.alembic_version set version_num = :to"), {"to": head})
         rows = (await tx.execute(sa.text("select * from notifier.source_event order by position"))).all()
     await engine.dispose()
-    await migrated(database)  # which grants the service what is new
+    await asyncio.to_thread(migrate_service, "notifier", database)  # which grants the service what is new
     assert [(row.event_id, row.type, row.at) for row in rows] == [(e.id, e.type, e.time) for e in sent]
     async with rig.worker():
         await rig.happens(rig.event("churn", 4))

@@ -27,7 +27,7 @@ from embedded.fixtures import Kafka
 from kit.keys import ensure_key, make_token
 from kit.topics import apply_topics
 
-from .conftest import Mailbox, migrated, stage_changed
+from .conftest import Mailbox, service_url, stage_changed
 
 ACCESS = "roles:\n  - {group: ml-engineers, role: contributor}\n"
 
@@ -116,7 +116,7 @@ async def service(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
-        "HALLMARK_DATABASE_URL": await migrated(database),
+        "HALLMARK_DATABASE_URL": service_url(database),
         "HALLMARK_KAFKA_BOOTSTRAP": kafka.bootstrap,
         "HALLMARK_KAFKA_IDEMPOTENCE": str(kafka.idempotence),
         "HALLMARK_TOPIC_PREFIX": topic_prefix,

@@ -4,41 +4,34 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
 from sqlalchemy.ext.asyncio import AsyncConnection
+from tests.support.databases import migrated_database, role_url
 
-import registry
 from contracts.envelope import Envelope
 from contracts.model import Artifact, ArtifactFile, Inspection, VersionContent, manifest_digest
 from contracts.payload import Message
 from contracts.registry import ModelRegistered, VersionRegistered, VersionRejected, VersionVerified
-from embedded.fixtures import S3, new_database
+from embedded.fixtures import S3
 from kit.blobs import BlobStore
 from kit.db import Database
-from kit.migrations import migrate
 from kit.problems import Problem
 from registry import views
 from registry.artifacts import Artifacts, Aside
 from registry.offers import Offer
 
 MIB = 1 << 20
-MIGRATIONS = Path(registry.__file__).parent / "migrations"
 OTHER_BUCKETS = ("models-of-others",)
 
 
 @contextmanager
 def registry_database(postgres: str) -> Iterator[str]:
     """The URL of a new database with the registry's schema."""
-    with new_database(postgres) as database:
-        admin = urlsplit(database)
-        url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
-        migrate("registry", MIGRATIONS, database_url=url, admin_database_url=database)
-        yield url
+    with migrated_database(postgres, "registry") as database:
+        yield role_url(database, "registry")
 
 
 def store_on(server: S3, bucket: str, public_endpoint: str | None = None) -> BlobStore:

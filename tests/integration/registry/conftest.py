@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
@@ -21,14 +20,14 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from fastapi import FastAPI
 from joserfc.jwk import OKPKey
+from tests.support.databases import migrated_database, role_url
 from tests.support.waiting import until
 
 from contracts.envelope import Envelope
 from contracts.payload import Message
 from contracts.topics import REGISTRY_COMMANDS, REGISTRY_EVENTS
-from embedded.fixtures import S3, Kafka, new_bucket, new_database
+from embedded.fixtures import S3, Kafka, new_bucket
 from kit.keys import ensure_key, make_token
-from kit.migrations import migrate
 from kit.topics import apply_topics
 from registry import app as registry_app
 from registry.artifacts import store_of
@@ -191,13 +190,9 @@ def new_settings(infra_postgres: str, infra_s3: S3, kafka: Kafka, scratch: Path)
     for name in ("auth", "decision", "serving"):
         ensure_key(scratch, name)
     (scratch / "access.yaml").write_text(ACCESS)
-    with new_database(infra_postgres) as database, new_bucket(infra_s3) as bucket:
-        admin = urlsplit(database)
-        url = admin._replace(netloc=f"hallmark_registry:test@{admin.hostname}:{admin.port}").geturl()
-        scripts = Path(registry_app.__file__).parent / "migrations"
-        migrate("registry", scripts, database_url=url, admin_database_url=database)
+    with migrated_database(infra_postgres, "registry") as database, new_bucket(infra_s3) as bucket:
         yield RegistrySettings(
-            database_url=url,
+            database_url=role_url(database, "registry"),
             kafka_bootstrap=kafka.bootstrap,
             kafka_idempotence=kafka.idempotence,
             topic_prefix=f"t{uuid4().hex[:8]}.",

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.support.searching import migrated
+from tests.support.databases import migrated_database
 
 import registry
-from embedded.fixtures import new_database
 from kit.db import sqlalchemy_url
 
 HERE = Path(registry.__file__).parents[2]
@@ -28,8 +27,7 @@ TRANSITION = (
 
 @pytest.fixture
 def database(infra_postgres: str) -> Iterator[str]:
-    with new_database(infra_postgres) as url:
-        migrated(url)
+    with migrated_database(infra_postgres, "registry") as url:
         yield url
 
 

@@ -15,9 +15,10 @@ from fastapi import FastAPI
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ClauseElement, Executable
 from tests.integration.registry.search_rows import many
-from tests.support.searching import START, WORKSPACE, Row, fill, migrated
+from tests.support.databases import migrated_database, role_url
+from tests.support.searching import START, WORKSPACE, Row, fill
 
-from embedded.fixtures import new_database, server_directory
+from embedded.fixtures import server_directory
 from kit import problems
 from kit.db import Database
 from kit.keys import ensure_key, make_token
@@ -46,8 +47,8 @@ roles:
 @pytest.fixture(scope="module")
 def database(infra_postgres: str) -> Iterator[tuple[str, str]]:
     """The URLs of the registry's role and of the superuser."""
-    with new_database(infra_postgres) as database:
-        yield migrated(database), database
+    with migrated_database(infra_postgres, "registry") as database:
+        yield role_url(database, "registry"), database
 
 
 @dataclass

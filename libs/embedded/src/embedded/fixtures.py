@@ -179,10 +179,10 @@ def kafka(request: pytest.FixtureRequest, infra_locks: Path) -> Kafka:
 
 
 @contextlib.contextmanager
-def new_database(postgres: str) -> Iterator[str]:
-    """The superuser's URL of a new empty database, dropped at the end."""
+def new_database(postgres: str, template: str = "template1") -> Iterator[str]:
+    """The superuser's URL of a new database, empty or a copy of `template`, dropped at the end."""
     name = f"t_{uuid.uuid4().hex[:12]}"
-    run(_execute(postgres, f"CREATE DATABASE {name}"))
+    run(_execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}"))
     try:
         yield urlsplit(postgres)._replace(path=f"/{name}").geturl()
     finally:
@@ -228,7 +228,7 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Runs it on a loop of its own, away from the loop that pytest-asyncio keeps for the test."""
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, work).result(30)
+        pool.submit(asyncio.run, work).result(100)
 
 
 async def _execute(url: str, statement: str) -> None:
