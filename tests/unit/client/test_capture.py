@@ -2,11 +2,15 @@
 
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
+import yaml
 
+from contracts.model import Pointer
 from hallmark import Client, HallmarkError, capture
 
 
@@ -60,7 +64,7 @@ def test_the_environment_names_what_is_imported() -> None:
 def test_a_data_set_is_known_by_its_bytes(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_bytes(b"a,b\n1,2\n")
-    found = capture.dataset(file)
+    found = capture.datasets([file])[0]
     assert found.name == "rows.csv"
     assert found.digest == f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
@@ -91,3 +95,64 @@ def test_a_bad_onnx_file_is_refused_before_anything_is_uploaded(tmp_path: Path) 
     assert caught.value.code == "invalid-artifact"
     assert str(file) in caught.value.detail
     assert asked == []
+
+
+def test_pointers_of_dvc_are_read_and_not_hashed(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv.dvc").write_text(
+        "outs:\n- md5: 0cc175b9c0f1b6a831c399e269772661\n  size: 1\n  path: rows.csv\n"
+    )
+    lock = {
+        "schema": "2.0",
+        "stages": {
+            "prepare": {
+                "cmd": "prepare.py",
+                "deps": [{"path": "raw", "md5": "aa.dir", "nfiles": 2}, {"path": "s3://b/k", "etag": "bb"}],
+                "outs": [{"path": "clean.csv", "md5": "cc"}],
+            },
+            "train": {
+                "cmd": "train.py",
+                "deps": [{"path": "clean.csv", "md5": "cc"}, {"path": "raw", "md5": "aa.dir"}],
+            },
+        },
+    }
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    found = capture.datasets([tmp_path / "rows.csv.dvc", tmp_path / "dvc.lock"])
+    assert [(one.name, one.version, one.digest) for one in found] == [
+        ("rows.csv", "md5:0cc175b9c0f1b6a831c399e269772661", None),
+        ("raw", "md5:aa.dir", None),
+        ("s3://b/k", "etag:bb", None),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "- a", "outs: 1", "outs:\n- path: x", "outs: [a", "outs:\n- md5: a"])
+def test_what_is_no_pointer_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "x.dvc"
+    file.write_text(text)
+    with pytest.raises(HallmarkError, match=r"x\.dvc") as caught:
+        capture.datasets([file])
+    assert caught.value.code == "invalid-dataset"
+
+
+def test_a_data_set_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(HallmarkError, match="gone"):
+        capture.datasets([tmp_path / "gone.csv"])
+
+
+def test_the_run_that_it_is_called_in_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert capture.run() is None
+    monkeypatch.setenv("WANDB_RUN_ID", "w1")
+    assert capture.run() == Pointer(system="wandb", id="w1")
+    current = SimpleNamespace(id="w2", path="team/fraud/w2", url="https://wandb.example.org/team/fraud/runs/w2")
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=current))
+    assert capture.run() == Pointer(system="wandb", id="team/fraud/w2", url=current.url)
+    import mlflow
+
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "file:///runs")
+    run = SimpleNamespace(info=SimpleNamespace(run_id="r1"))
+    monkeypatch.setattr(mlflow, "active_run", lambda: run)
+    assert capture.run() == Pointer(system="mlflow", id="r1"), "a tracker on this disk has no address"
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://user:secret@tracker.example.org")
+    assert capture.run() == Pointer(system="mlflow", id="r1", url="https://tracker.example.org")

@@ -10,6 +10,7 @@ from hallmark.approval_results import Request
 from hallmark.client import Client
 from hallmark.errors import HallmarkError, VersionRevoked
 from hallmark.loading import Loaded
+from hallmark.opening import load
 from hallmark.results import Model, Pin, Subscription, Tenure, TimelineItem, Transition, Version
 from hallmark.watch import Watcher, watch
 
@@ -27,5 +28,6 @@ __all__ = [
     "Version",
     "VersionRevoked",
     "Watcher",
+    "load",
     "watch",
 ]

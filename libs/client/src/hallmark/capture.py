@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from contracts.model import Column, Dataset, Environment, Lineage, Signature
+import yaml
+
+from contracts.model import Column, Dataset, Environment, Lineage, Pointer, Signature
 from hallmark.artifacts import sha256_file
 from hallmark.errors import HallmarkError
 
@@ -98,18 +101,66 @@ def hardware() -> dict[str, str]:
     return found
 
 
-def dataset(given: DatasetLike, name: str | None = None) -> Dataset:
-    """A `Dataset` from itself, its fields, or a path whose content is hashed.
+def datasets(given: Iterable[DatasetLike]) -> tuple[Dataset, ...]:
+    """Each is a `Dataset`, its fields, a path whose content is hashed, or a pointer of DVC: a `.dvc` file, or a
+    `dvc.lock`, of which every input that no stage makes counts.
 
     Raises:
-        FileNotFoundError: the path does not exist.
+        HallmarkError: code `invalid-dataset`; the path does not exist, or is no pointer though its name says so.
     """
+    return tuple(found for one in given for found in _datasets(one))
+
+
+def _datasets(given: DatasetLike) -> Iterable[Dataset]:
     if isinstance(given, Dataset):
-        return given
+        return (given,)
     if isinstance(given, Mapping):
-        return Dataset.model_validate(dict(given))
+        return (Dataset.model_validate(dict(given)),)
     path = Path(given)
-    return Dataset(name=name or path.name, digest=path_digest(path))
+    try:
+        if path.is_file() and path.suffix == ".dvc":
+            return [_pointed_at(out) for out in _yaml(path)["outs"]]
+        if path.is_file() and path.name == "dvc.lock":
+            stages = _yaml(path)["stages"].values()
+            made = {out["path"] for stage in stages for out in stage.get("outs", ())}
+            read = {dep["path"]: dep for stage in stages for dep in stage.get("deps", ()) if dep["path"] not in made}
+            return [_pointed_at(read[name]) for name in sorted(read)]
+        return (Dataset(name=path.name, digest=path_digest(path)),)
+    except OSError as error:
+        raise HallmarkError("invalid-dataset", f"the data set {path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise HallmarkError("invalid-dataset", f"{path} is no pointer that DVC wrote: {error!r}") from error
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _pointed_at(out: Mapping[str, Any]) -> Dataset:
+    """What DVC knows of it: an MD5 (of a directory: of its listing), or the ETag of what lies elsewhere."""
+    [kind, *_] = [kind for kind in ("md5", "etag", "checksum") if kind in out]
+    return Dataset(name=str(out["path"]), version=f"{kind}:{out[kind]}")
+
+
+def run() -> Pointer | None:
+    """The run of MLflow or Weights & Biases that this process is in, where their package is loaded or names it."""
+    mlflow, wandb = sys.modules.get("mlflow"), sys.modules.get("wandb")
+    active = mlflow.active_run() if mlflow is not None and hasattr(mlflow, "active_run") else None
+    if active is not None:
+        return _pointer("mlflow", str(active.info.run_id), str(mlflow.get_tracking_uri()) if mlflow else None)
+    current = getattr(wandb, "run", None)
+    if current is not None:
+        return _pointer("wandb", str(getattr(current, "path", None) or current.id), getattr(current, "url", None))
+    for system, variable in (("mlflow", "MLFLOW_RUN_ID"), ("wandb", "WANDB_RUN_ID")):
+        if os.environ.get(variable):
+            return _pointer(system, os.environ[variable], None)
+    return None
+
+
+def _pointer(system: str, run_id: str, url: str | None) -> Pointer:
+    """A tracker of this machine has no address that helps anybody else."""
+    known = url if url and urlsplit(url).scheme in ("http", "https") else None
+    return Pointer(system=system, id=run_id, url=without_password(known)[:MAX_LINE] if known else None)
 
 
 def path_digest(path: Path) -> str:

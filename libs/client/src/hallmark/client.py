@@ -1,5 +1,6 @@
 """The client: typed answers, retries that never do a thing twice."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -23,6 +24,7 @@ from hallmark.follow import Follower
 from hallmark.identities import Identities
 from hallmark.notifications import Notifications
 from hallmark.oversight import Oversight
+from hallmark.progress import bars
 from hallmark.results import Pin, Transition, Version
 from hallmark.searches import Searches
 from hallmark.serving import Serving
@@ -49,12 +51,16 @@ class Client(Catalogue, Serving, Approvals, Oversight, Notifications, Searches, 
         """Hashes the file, or every file of the directory, and sends what the object store lacks.
 
         After a failure, call it again: what arrived is not sent a second time. `progress` is called with the number
-        of bytes sent since the last call, `hashing` with that of bytes hashed.
+        of bytes sent since the last call, `hashing` with that of bytes hashed; without either, a bar is shown where
+        the errors go to a terminal.
 
         Raises:
             HallmarkError: code `no-such-file`, `empty-directory`, `too-many-files`, `symlink-escapes`, `symlink-loop`,
                 `special-file`, `invalid-file-name`, `unreadable-file`, `file-changed`, `upload-failed`, `connection`.
         """
+        if progress is None and hashing is None and sys.stderr.isatty():
+            with bars(Path(path).name) as (hashed, sent):
+                return self.upload(path, media_type=media_type, progress=sent, hashing=hashed)
         artifact, files = artifacts.survey(Path(path), media_type, hashing)
 
         def ask(wanted: Sequence[Mapping[str, Any]]) -> Sequence[Offer]:
@@ -85,20 +91,22 @@ class Client(Catalogue, Serving, Approvals, Oversight, Notifications, Searches, 
         notes: str = "",
         progress: Any = None,
     ) -> VersionContent:
-        """Everything that is fixed at registration: uploads the artifact and captures git, environment and data.
+        """Everything that is fixed at registration: uploads the artifact and captures git, environment, data, and the
+        run of MLflow or Weights & Biases that it is called in.
 
-        `environment` is that of this process, unless training ran in another one and captured its own.
+        `datasets`: paths whose content is hashed, pointers of DVC (`data.csv.dvc`, `dvc.lock`), or what else names
+        them. `environment` is that of this process, unless training ran in another one and captured its own.
 
         Raises:
             HallmarkError: code `invalid-content` (the text names the fields), `invalid-artifact` (an .onnx file that
-                cannot be loaded, which is then not uploaded), or one of `upload`.
+                cannot be loaded, which is then not uploaded), `invalid-dataset`, or one of `upload`.
         """
         if signature is None and not isinstance(artifact, Artifact) and Path(artifact).suffix == ".onnx":
             artifacts.exists(Path(artifact))
             signature = capture.onnx_signature(Path(artifact))
-        stored = artifact if isinstance(artifact, Artifact) else self.upload(artifact, progress=progress)
         try:
-            lineage = capture.lineage([capture.dataset(d) for d in datasets])
+            lineage = capture.lineage(capture.datasets(datasets))  # before the upload: a wrong name costs nothing then
+            stored = artifact if isinstance(artifact, Artifact) else self.upload(artifact, progress=progress)
             return VersionContent(
                 artifact=stored,
                 metrics=dict(metrics or {}),
@@ -107,7 +115,7 @@ class Client(Catalogue, Serving, Approvals, Oversight, Notifications, Searches, 
                 signature=_signature(signature),
                 environment=environment or capture.environment(),
                 lineage=lineage.model_copy(
-                    update={"run": Pointer.model_validate(run) if run else None, "parents": tuple(parents)}
+                    update={"run": Pointer.model_validate(run) if run else capture.run(), "parents": tuple(parents)}
                 ),
                 trained_at=trained_at,
                 training_seconds=training_seconds,
