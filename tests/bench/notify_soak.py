@@ -3,10 +3,10 @@
 python -m tests.bench.notify_soak [EVENTS [ENDPOINTS [KILLS]]]     (10,000, 50 and 30 when absent)
 
 Each event is of a model of one endpoint. Of the endpoints one never answers, one is slow, one fails a third of its
-tries, one answers 429 to a quarter, the others are well. The process dies by SIGKILL while there is work, and is
-started again. Ends with status 1 unless each event has arrived at its endpoint (but for the one that never
-answers: its deliveries are open, or dead), the order of each model was kept, what came twice came under the same id,
-and the reconciliation finds nothing unaccounted for.
+tries, one answers 429 to a quarter, the others are well. Of two replicas one after the other dies by SIGKILL while
+there is work, and is started again. Ends with status 1 unless each event has arrived at its endpoint (but for the one
+that never answers: its deliveries are open, or dead), the order of each model was kept, what came twice came under the
+same id, and the reconciliation finds nothing unaccounted for.
 """
 
 import asyncio
@@ -49,11 +49,14 @@ async def soak(
     acknowledged = [await publish(producer, prefix, envelope) for envelope in sent]
     await asyncio.gather(*acknowledged)
     wanted = {(one.key, one.sequence) for one in sent if not one.key.startswith("default/e0-")}
-    killed, taken = 0, list[Taken]()
+    killed, taken, said = 0, list[Taken](), begun
     ports = list(notifier.replicas)
     while time.monotonic() - begun < seconds:
         taken = await notifier.taken()
         missing = wanted - {(key, sequence) for _, _, key, sequence, _ in taken}
+        if time.monotonic() - said >= 10:
+            said = time.monotonic()
+            print(f"{said - begun:.0f} s: {killed} kills, {len(missing)} to come", file=sys.stderr, flush=True)
         if not missing and killed >= kills:
             break
         if killed < kills:
@@ -88,7 +91,7 @@ async def accounted(notifier: Fleet) -> list[str]:
 
 
 async def work(directory: Path, admin_url: str, bootstrap: str, events: int, endpoints: int, kills: int) -> bool:
-    async with fleet(directory, admin_url, bootstrap, "", replicas=1, settings=SETTINGS) as (notifier, producer):
+    async with fleet(directory, admin_url, bootstrap, "", replicas=2, settings=SETTINGS) as (notifier, producer):
         wrong = await soak(
             notifier, producer, "", events=events, endpoints=endpoints, kills=kills, seconds=120 + events / 10
         )

@@ -1,4 +1,4 @@
-"""kill -9 of the notifier while endpoints fail: nothing is lost, nothing overtakes (a small soak)."""
+"""kill -9 of two notifiers in turn while endpoints fail: nothing is lost, nothing overtakes (a small soak)."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from embedded.fixtures import Kafka
 async def test_deliveries_survive_the_death_of_the_process(
     kafka: Kafka, topic_prefix: str, database: str, server_dir: Path
 ) -> None:
-    async with fleet(server_dir, database, kafka.bootstrap, topic_prefix, replicas=1, settings=SETTINGS) as (
+    async with fleet(server_dir, database, kafka.bootstrap, topic_prefix, replicas=2, settings=SETTINGS) as (
         notifier,
         producer,
     ):

@@ -57,7 +57,7 @@ class Fleet:
                 return False
             return all(answer.status_code == 200 for answer in answers)
 
-        await until(all_ready, 60, self._logs)
+        await until(all_ready, 120, self._logs)
 
     def _logs(self) -> str:
         ends = [path.read_text(errors="replace")[-2000:] for path in sorted(self._directory.glob("notifier-*.log"))]

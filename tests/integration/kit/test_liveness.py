@@ -44,6 +44,24 @@ async def test_an_idle_consumer_is_alive(place: Place) -> None:
     await stays_alive(bus, 2 * STALE)
 
 
+async def test_who_gets_no_partition_stands_by_alive_and_takes_over(place: Place) -> None:
+    """Two members of a group whose topic has two partitions, and a third."""
+    buses = [await place.listen(Memory(), instance=f"member{n}") for n in range(3)]
+
+    def shares() -> list[int]:
+        return sorted(bus.health()[TOPIC.name]["partitions"] for bus in buses)
+
+    await until(lambda: shares() == [0, 1, 1], 60)
+    (spare,) = [bus for bus in buses if not bus.health()[TOPIC.name]["partitions"]]
+    await until(lambda: spare.health()[TOPIC.name]["standby"], 60)
+    await stays_alive(spare, 2 * STALE)
+    buses.remove(spare)
+    (subscription,) = spare._subscriptions
+    for task in subscription.subscriber.tasks:
+        task.cancel()
+    await until(lambda: not alive(spare), 3 * STALE)
+
+
 async def test_a_busy_consumer_is_alive(place: Place) -> None:
     async def act(record: Record) -> None:
         await asyncio.sleep(0.05)  # its work
@@ -148,11 +166,11 @@ async def test_a_broker_that_is_gone_for_long_and_comes_back(store: Store, tmp_p
         await asyncio.to_thread(broker.stop)
 
 
-async def test_a_spare_member_without_partitions_says_so(place: Place) -> None:
-    """More replicas than partitions: not ready, and after a while not alive, for it does nothing."""
+async def test_a_consumer_that_is_no_member_says_so(place: Place) -> None:
+    """It never joined: not ready, and after a while not alive, for it does nothing."""
     bus = place.bus()
     bus.subscribe(TOPIC, Memory())
     health: dict[str, Any] = bus.health()[TOPIC.name]
-    assert health["partitions"] == 0
+    assert (health["partitions"], health["standby"]) == (0, False)
     assert health["alive"]
     await until(lambda: not alive(bus), 3 * STALE)

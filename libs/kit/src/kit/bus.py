@@ -120,7 +120,7 @@ class Bus:
         await self._parking.park(topic, record, error, attempts)
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """Per topic: assigned partitions, seconds since the last sign of life, and whether that is alive."""
+        """Per topic what `Pulse.health` says."""
         return {s.topic.name: s.health() for s in self._subscriptions}
 
 

@@ -27,12 +27,13 @@ class Pulse:
         self._tried_at = _clock()
 
     def health(self, subscriber: Any, *, idle: bool) -> dict[str, Any]:
-        """Assigned partitions, seconds since the last sign of life, and whether that is alive."""
-        consumer = subscriber.consumer
+        """Assigned partitions, whether it stands by, seconds since the last sign of life, and whether that is alive."""
+        consumer, looping = subscriber.consumer, any(not task.done() for task in subscriber.tasks)
         assigned = sorted(consumer.assignment()) if consumer is not None else []
         if not assigned:
-            waiting = _clock() - self._unassigned_since
-            return {"partitions": 0, "alive": waiting < STALE_AFTER_SECONDS, "idle_seconds": round(waiting, 1)}
+            waiting, standby = _clock() - self._unassigned_since, consumer is not None and _stands_by(consumer)
+            alive = waiting < STALE_AFTER_SECONDS or (standby and looping)
+            return {"partitions": 0, "standby": standby, "alive": alive, "idle_seconds": round(waiting, 1)}
         fetched = []
         for tp in assigned:
             last = consumer.last_poll_timestamp(tp)
@@ -47,9 +48,19 @@ class Pulse:
         if idle:
             fetched_ago = now().timestamp() - max(fetched) if max(fetched) else _clock() - self._unassigned_since
             age = min(age, fetched_ago)
-        looping = any(not task.done() for task in subscriber.tasks)
         alive = looping and age < STALE_AFTER_SECONDS
-        return {"partitions": len(assigned), "alive": alive, "idle_seconds": round(age, 1)}
+        return {"partitions": len(assigned), "standby": False, "alive": alive, "idle_seconds": round(age, 1)}
+
+
+def _stands_by(consumer: Any) -> bool:
+    """Whether the group gave it nothing to do: there are more members than partitions. It takes over when one goes."""
+    return (
+        not consumer._closed
+        and consumer._coordinator.generation >= 0
+        and consumer._subscription.subscription is not None
+        and consumer._subscription.subscription.assignment is not None
+        and all(consumer.partitions_for_topic(topic) for topic in consumer.subscription())
+    )
 
 
 def _clock() -> float:

@@ -188,7 +188,8 @@ def _operations(app: FastAPI, service: str, db: Database, bus: Bus, state: _Stat
             except Exception as error:
                 missing.append(f"{name}: {type(error).__name__}")
         if state.started:
-            missing += [f"{topic}: no partitions" for topic, h in bus.health().items() if not h["partitions"]]
+            idle = {topic: h for topic, h in bus.health().items() if not h["partitions"]}
+            missing += [f"{topic}: no partitions" for topic, h in idle.items() if not h["standby"]]
         # Who answers: another process may hold the port.
         identity = {"service": service, "pid": os.getpid()}
         return JSONResponse({"ready": not missing, "missing": missing, **identity}, status_code=503 if missing else 200)
