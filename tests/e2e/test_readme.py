@@ -114,6 +114,7 @@ def test_the_commands_exist() -> None:
         *("workspace configure", "policy check", "policy test", "policy simulate", "policy explain", "request list"),
         *("request waive", "request break-glass", "request review", "delegation grant", "evidence attach"),
         *("version revoke", "decision verify"),
+        *("audit explain", "audit production", "model timeline", "audit retention set", "audit hold place"),
         *("audit search save", "audit search run", "audit search list"),
     ):
         assert f"hallmark {command}" in README

@@ -8,6 +8,7 @@
 
 from hallmark.approval_results import Request
 from hallmark.client import Client
+from hallmark.deciding import decision
 from hallmark.errors import HallmarkError, VersionRevoked
 from hallmark.loading import Loaded
 from hallmark.opening import load
@@ -28,6 +29,7 @@ __all__ = [
     "Version",
     "VersionRevoked",
     "Watcher",
+    "decision",
     "load",
     "watch",
 ]

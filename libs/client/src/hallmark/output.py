@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from hallmark.client import Client
+from hallmark.errors import HallmarkError
 from hallmark.results import Transition
 
 FAILED, USAGE, AWAITING, REFUSED = 1, 2, 3, 4
@@ -27,6 +28,7 @@ Field = Annotated[
     list[str] | None,
     typer.Option(help="NAME=VALUE that the policies ask for, such as change_ticket; may be given again."),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")]
 ModelArgument = Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
 VersionArgument = Annotated[int, typer.Argument(help="Number of the version.", show_default=False, min=1)]
 
@@ -147,3 +149,29 @@ def pairs(given: Sequence[str], option: str) -> dict[str, str]:
             raise typer.BadParameter(f"{name!r} is given twice", param_hint=option)
         found[name] = value
     return found
+
+
+def instant(given: str | None) -> datetime:
+    """ISO 8601; without a zone it is UTC; nothing is now.
+
+    Raises:
+        HallmarkError: code `bad-time`.
+    """
+    if given is None:
+        return datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        raise HallmarkError("bad-time", f"{given!r} is not a time such as 2026-11-02T14:30:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def duration(seconds: float) -> str:
+    """The two greatest units: 3 d 4 h, 5 min 6 s."""
+    units = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+    left, told = round(seconds), []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count:
+            told.append(f"{count} {name}")
+    return " ".join(told[:2]) or "0 s"

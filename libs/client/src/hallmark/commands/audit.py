@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hallmark.commands import person, saved
+from hallmark.commands import explain, keeping, person, saved
 from hallmark.errors import HallmarkError
 from hallmark.output import (
     REFUSED,
@@ -16,9 +16,11 @@ from hallmark.output import (
     ModelArgument,
     VersionArgument,
     client,
+    duration,
     emit,
     err,
     example,
+    instant,
     out,
     people,
     table,
@@ -30,8 +32,12 @@ from hallmark.results import Entered, Held, Tenure
 from hallmark.verify import VerificationError
 
 LONGEST_PATH = 200
+KnownAt = Annotated[str | None, typer.Option(help="As the log knew it at this moment. Default: as it knows it now.")]
 app = noun("audit", "What happened, what was in production when, and the proof that nobody changed the record.")
 app.add_typer(person.app)
+app.add_typer(keeping.hold)
+app.add_typer(keeping.retention)
+explain.add_to(app)
 app.add_typer(saved.app)
 
 
@@ -49,12 +55,14 @@ def production(
     ctx: typer.Context,
     model: ModelArgument,
     at: Annotated[str | None, typer.Option(help="ISO 8601; without a zone it is UTC. Default: now.")] = None,
+    of_stage: Annotated[str, typer.Option("--stage", help="Another stage.")] = "Production",
+    known_at: KnownAt = None,
     as_json: Json = False,
 ) -> None:
     """Show what was in Production at a moment, who let it in, and on which criteria."""
-    moment = _moment(at)
+    moment = instant(at)
     with client(ctx) as hallmark:
-        found = hallmark.production(model, moment)
+        found = hallmark.production(model, moment, stage=of_stage, known_at=instant(known_at) if known_at else None)
     emit(as_json, found, lambda: print_tenure(found, moment))
 
 
@@ -64,11 +72,13 @@ def changes(
     model: ModelArgument,
     since: Annotated[str, typer.Option(help="ISO 8601; without a zone it is UTC.", show_default=False)],
     until: Annotated[str | None, typer.Option(help="As --since. Default: now.")] = None,
+    known_at: KnownAt = None,
     as_json: Json = False,
 ) -> None:
     """Show what is different between two moments: versions in other stages, aliases that point elsewhere."""
     with client(ctx) as hallmark:
-        found = list(hallmark.changes(model, _moment(since), _moment(until)))
+        known = instant(known_at) if known_at else None
+        found = list(hallmark.changes(model, instant(since), instant(until), known_at=known))
     rows = [
         (f"@{c.alias}" if c.alias else f"version {c.version}", _held(c.before), _held(c.after), _why(c.after), c.index)
         for c in found
@@ -103,6 +113,22 @@ def four_eyes(
     ]
     names = ("entry", "at (UTC)", "what", "into", "finding", "asked by", "let in by")
     emit(as_json, found, lambda: out.print(table(names, rows)))
+
+
+@app.command("lead-times", epilog=example("hallmark audit lead-times --model fraud --stage Staging"))
+def lead_times(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    of_stage: Annotated[str, typer.Option("--stage", help="Until they came here.")] = "Production",
+    as_json: Json = False,
+) -> None:
+    """Show how long versions took from their registration to a stage."""
+    with client(ctx) as hallmark:
+        found = list(hallmark.lead_times(of_stage, model=model))
+    rows = [(f"{one.model} v{one.version}", one.registered_at, one.at, duration(one.seconds)) for one in found]
+    emit(
+        as_json, found, lambda: out.print(table(("version", "registered (UTC)", f"in {of_stage} (UTC)", "took"), rows))
+    )
 
 
 @app.command(epilog=example("hallmark audit export log.ndjson"))
@@ -211,13 +237,3 @@ def _eyes(item: Entered) -> str:
     told = [*item.approvers, *(f"{name} (waiver)" for name in item.waived_by)]
     told += [f"{item.broken_by} (break-glass)"] if item.broken_by else []
     return ", ".join(told) or item.problem or "nobody"
-
-
-def _moment(given: str | None) -> datetime:
-    if given is None:
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(given)
-    except ValueError:
-        raise HallmarkError("bad-time", f"{given!r} is not a time such as 2026-11-02T14:30:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

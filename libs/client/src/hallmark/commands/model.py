@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from hallmark.lanes import print_lanes
 from hallmark.output import Json, ModelArgument, Reason, client, emit, example, out, pairs, table, text
 from hallmark.output import app as noun
 
@@ -30,6 +31,23 @@ def show(ctx: typer.Context, model: ModelArgument, as_json: Json = False) -> Non
         found = hallmark.model(model)
     rows = [(name, text(value)) for name, value in found.model_dump().items() if name != "stages"]
     emit(as_json, found, lambda: out.print(table(("", ""), [*rows, ("stages", occupants(found.stages))])))
+
+
+@app.command(epilog=example("hallmark model timeline fraud"))
+def timeline(
+    ctx: typer.Context,
+    model: ModelArgument,
+    of_stage: Annotated[
+        list[str] | None, typer.Option("--stage", help="Only these; may be given again. Default: all but the first.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw which version was in which stage when, by the audit log."""
+    with client(ctx) as hallmark:
+        lifecycle = hallmark.rules().lifecycle
+        stages = of_stage or [s["name"] for s in lifecycle["stages"] if s["name"] != lifecycle["initial"]]
+        found = {name: list(hallmark.history(model, name)) for name in stages}
+    emit(as_json, found, lambda: print_lanes(found))
 
 
 @app.command(epilog=example("hallmark model create fraud --description 'Card fraud, EU' --owner payments"))

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hallmark.output import (
+    DryRun,
     Field,
     Json,
     ModelArgument,
@@ -22,6 +23,7 @@ from hallmark.output import (
     table,
 )
 from hallmark.output import app as noun
+from hallmark.policy_output import print_explanation
 
 app = noun("stage", "Stages: ask for one, or go back to what was good.")
 
@@ -41,9 +43,19 @@ def request(
     expected_from: Annotated[str | None, typer.Option(help="Refuse if it is elsewhere by then.")] = None,
     field: Field = None,
     wait: Wait = 10.0,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Ask for a stage. Exit 0: entered; 3: awaits approval; 4: refused."""
+    """Ask for a stage. Exit 0: entered; 3: awaits approval; 4: refused. A dry run says what the policies would ask."""
+    if dry_run:
+        with client(ctx) as hallmark:
+            known = hallmark.version(model, version)
+            given = pairs(field or [], "--field")
+            plan = hallmark.explain_policy(
+                model, version, to, from_stage=expected_from or known.stage, reason=reason, fields=given
+            )
+        emit(as_json, plan, lambda: print_explanation(model, version, to, plan))
+        return
     with client(ctx) as hallmark, err.status(f"asking for {to}"):
         found = hallmark.request_stage(
             model, version, to, reason, expected_from=expected_from, fields=pairs(field or [], "--field"), wait=wait

@@ -1,13 +1,17 @@
 """`hallmark version`"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
+from hallmark.artifacts import survey
+from hallmark.client import check_name
+from hallmark.comparison import markdown, print_comparison
 from hallmark.output import (
+    DryRun,
     Json,
     ModelArgument,
     Reason,
@@ -39,21 +43,27 @@ def register(
     tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given again.")] = None,
     owner: Annotated[str | None, typer.Option(help="Who answers for it.")] = None,
     notes: Annotated[str, typer.Option(help="Anything worth knowing.")] = "",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Register a file or a directory as the next version, with git and environment captured."""
-    metrics = {name: _number(value) for name, value in pairs(metric or [], "--metric").items()}
+    details: dict[str, Any] = {
+        "metrics": {name: _number(value) for name, value in pairs(metric or [], "--metric").items()},
+        "parameters": {name: _scalar(value) for name, value in pairs(param or [], "--param").items()},
+        "datasets": list(dataset or []),
+        "tags": pairs(tag or [], "--tag"),
+        "owner": owner,
+        "notes": notes,
+    }
+    check_name(model)
     with client(ctx) as hallmark:
-        made = hallmark.register(
-            model,
-            artifact,
-            metrics=metrics,
-            parameters={name: _scalar(value) for name, value in pairs(param or [], "--param").items()},
-            datasets=list(dataset or []),
-            tags=pairs(tag or [], "--tag"),
-            owner=owner,
-            notes=notes,
-        )
+        if dry_run:
+            content = hallmark.content(survey(artifact)[0], **details)
+            found = {"model": model, "content": content.model_dump(mode="json"), "dry_run": True}
+            would = f"would register {artifact} of {content.artifact.size} bytes as {model}; nothing was sent"
+            emit(as_json, found, lambda: out.print(would, markup=False))
+            return
+        made = hallmark.register(model, artifact, **details)
     emit(
         as_json, made, lambda: out.print(f"registered {made.model} version {made.version} {made.digest}: {made.status}")
     )
@@ -84,16 +94,22 @@ def show(ctx: typer.Context, model: ModelArgument, version: VersionArgument, as_
     emit(as_json, found, lambda: _print(found))
 
 
-@app.command(epilog=example("hallmark version compare fraud 3 4"))
+@app.command(
+    epilog=example("hallmark version compare fraud 3 4", "hallmark version compare fraud 3 4 --markdown > comment.md")
+)
 def compare(
     ctx: typer.Context,
     model: ModelArgument,
     versions: Annotated[list[int], typer.Argument(help="Two to five version numbers.", min=1, show_default=False)],
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="For the comment on a pull request.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what differs between versions; differences are to the first."""
     with client(ctx) as hallmark:
         found = hallmark.compare(model, *versions)
+    if as_markdown and not as_json:
+        sys.stdout.write(markdown(model, found))
+        return
     emit(as_json, found, lambda: print_comparison(found))
 
 
@@ -188,34 +204,6 @@ def remarks(ctx: typer.Context, model: ModelArgument, version: VersionArgument, 
     emit(as_json, found, lambda: out.print(table(("at (UTC)", "kind", "by", ""), rows)))
 
 
-def print_comparison(found: dict[str, Any]) -> None:
-    """Metrics with their differences, then every other field that is not the same everywhere."""
-    heads = [f"v{number}" for number in found["versions"]]
-    rows: list[list[object]] = []
-    for name, metric in found["metrics"].items():
-        better = metric.get("better")
-        cells = zip(metric["values"], metric["differences"], strict=True)
-        rows.append([name, *(_with_difference(value, difference, better) for value, difference in cells)])
-    out.print(table(("metric", *heads), rows))
-    rows = [
-        [f"{part}.{name}", *(_short(value) for value in values)]
-        for part in ("parameters", "signature", "lineage", "environment", "files", "artifact")
-        for name, values in found.get(part, {}).items()
-    ]
-    if rows:
-        out.print()
-        out.print(table(("differs", *heads), rows))
-
-
-def _with_difference(value: float | None, difference: float | None, better: str | None) -> Text:
-    """Green is better, red worse; without a declared direction no colour judges."""
-    shown = Text(text(value))
-    if difference:
-        style = "" if better is None else "green" if (difference > 0) == (better == "higher") else "red"
-        shown.append(f" ({difference:+.4f})", style=style)
-    return shown
-
-
 def _remark(remark: Remark) -> str:
     data = remark.data
     if remark.kind == "evaluation":
@@ -224,11 +212,6 @@ def _remark(remark: Remark) -> str:
     if remark.kind == "scan":
         return f"{data['scanner']}: " + "; ".join(f"{f['severity']} {f['code']}" for f in data["findings"])
     return str(data.get("text", ""))
-
-
-def _short(value: object) -> str:
-    shown = text(value) if not isinstance(value, dict | list) else json.dumps(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def _print(version: Version) -> None:
