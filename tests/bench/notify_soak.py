@@ -24,7 +24,7 @@ from tests.support.notify_sink import Taken
 from embedded.infra import start_infra
 from kit.loop import run_loop
 
-MODELS = 2  # of each endpoint
+MODELS = 4  # of each endpoint
 ILL = ("dead", "slow", "flapping", "busy")
 SETTINGS = {
     "HALLMARK_RETRY_SECONDS": ",".join(["0.5"] * 30),
@@ -49,7 +49,7 @@ async def soak(
     acknowledged = [await publish(producer, prefix, envelope) for envelope in sent]
     await asyncio.gather(*acknowledged)
     wanted = {(one.key, one.sequence) for one in sent if not one.key.startswith("default/e0-")}
-    killed, taken, said = 0, list[Taken](), begun
+    killed, taken, said, before = 0, list[Taken](), begun, 0
     ports = list(notifier.replicas)
     while time.monotonic() - begun < seconds:
         taken = await notifier.taken()
@@ -59,10 +59,11 @@ async def soak(
             print(f"{said - begun:.0f} s: {killed} kills, {len(missing)} to come", file=sys.stderr, flush=True)
         if not missing and killed >= kills:
             break
-        if killed < kills:
-            await asyncio.sleep(luck.uniform(1.0, 4.0))  # the moment of a death is luck
+        # Spread over the work: who dies while it starts dies of nothing.
+        if killed < kills and (len(taken) - before >= len(wanted) / (kills + 1) or not missing):
+            await asyncio.sleep(luck.uniform(0.0, 2.0))  # the moment of a death is luck
             await notifier.kill(ports[killed % len(ports)])
-            killed += 1
+            killed, before = killed + 1, len(taken)
         else:
             await asyncio.sleep(0.5)
     await notifier.ready()

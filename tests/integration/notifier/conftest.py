@@ -164,7 +164,7 @@ class Rig:
 
     async def happens(self, *envelopes: Envelope) -> None:
         async with self.db.transaction() as tx:
-            await fan_out(tx, envelopes)
+            await fan_out(tx, self.log, envelopes)
 
     async def webhook(self, url: str, **options: Any) -> dict[str, Any]:
         return await self.commands.subscribe("ana", Channel.WEBHOOK, url, **options)

@@ -248,7 +248,7 @@ async def test_no_subscription_hears_of_messages(rig: Rig, ana: httpx2.AsyncClie
     await rig.bundled(later=MINUTE)
     [composed] = [e for e in await rig.events(made) if ".group." in e.type]
     async with rig.db.transaction() as tx:
-        await fan_out(tx, [composed])
+        await fan_out(tx, rig.log, [composed])
     assert len(await rig.deliveries(everything)) == 1
 
 

@@ -37,7 +37,7 @@ async def after(rig: Rig, *batches: Sequence[Envelope]) -> list[list[tuple[Any, 
     async with rig.db.engine.connect() as connection:
         transaction = await connection.begin()
         for batch in batches:
-            await fan_out(connection, batch)
+            await fan_out(connection, rig.log, batch)
         found = await left(connection)
         await transaction.rollback()
     return found

@@ -1,13 +1,17 @@
 """The proof that nothing was lost finds what was, and raises no false alarm."""
 
+import asyncio
 import json
 
 import sqlalchemy as sa
 from tests.support.receiver import Receiver
+from tests.support.waiting import until
 
-from contracts.notifier import SubscriptionChanged
-from notifier import queue
+from contracts.notifier import SubscriptionRemoved
+from kit.events import Cause, New
+from notifier import queue, views
 from notifier.editing import Editing
+from notifier.fanning import fan_out
 from notifier.matching import Seen
 from notifier.reconciling import Reconciling, Result
 
@@ -18,12 +22,6 @@ async def reconciled(rig: Rig) -> Result:
     return await Reconciling(rig.db, rig.log, every_seconds=3600, days=7).reconcile()
 
 
-async def an_hour_later(rig: Rig) -> None:
-    """What was taken in was so an hour after the subscriptions were made."""
-    async with rig.db.transaction() as tx:
-        await tx.execute(sa.text("update notifier.source_event set taken_at = taken_at + interval '1 hour'"))
-
-
 async def test_what_is_delivered_dead_waiting_or_cancelled_is_accounted_for(rig: Rig, receiver: Receiver) -> None:
     receiver.answer = lambda hit: 200 if hit.path == "/good" else (500, {"webhook-delivery": "abort-message"}, b"")
     good, bad = await rig.webhook(f"{receiver.url}/good"), await rig.webhook(f"{receiver.url}/bad")
@@ -32,7 +30,6 @@ async def test_what_is_delivered_dead_waiting_or_cancelled_is_accounted_for(rig:
         await rig.all_done(good, 3)
         await rig.all_done(bad, 3)
     await rig.happens(rig.event("m0", 2))  # waits: no worker runs
-    await an_hour_later(rig)
     found = await reconciled(rig)
     assert (found.events, found.checked, found.unaccounted) == (4, 8, 0)
     async with rig.db.snapshot() as tx:
@@ -45,7 +42,6 @@ async def test_it_finds_a_delivery_that_somebody_deleted(rig: Rig) -> None:
     made = await rig.webhook("http://127.0.0.1:9/hook")
     lost, kept = rig.event("churn", 1), rig.event("churn", 2)
     await rig.happens(lost, kept)
-    await an_hour_later(rig)
     async with rig.db.transaction() as tx:
         await tx.execute(sa.text("delete from notifier.delivery where event_id = :id"), {"id": lost.id})
     found = await reconciled(rig)
@@ -58,15 +54,13 @@ async def test_it_finds_a_delivery_that_somebody_deleted(rig: Rig) -> None:
 async def test_it_finds_an_event_that_was_never_matched(rig: Rig) -> None:
     await rig.webhook("http://127.0.0.1:9/hook")
     async with rig.db.transaction() as tx:
-        await queue.keep(tx, [Seen(rig.event())])
-    await an_hour_later(rig)
+        await queue.keep(tx, [Seen(rig.event())], await views.settle_matching(tx, rig.log))
     assert (await reconciled(rig)).unaccounted == 1
 
 
 async def test_it_finds_a_delivery_that_no_timer_will_send(rig: Rig) -> None:
     await rig.webhook("http://127.0.0.1:9/hook")
     await rig.happens(rig.event("a", 1), rig.event("b", 1), rig.event("c", 1))
-    await an_hour_later(rig)
     async with rig.db.transaction() as tx:
         await tx.execute(sa.text("delete from notifier.lane where lane = 'default/a'"))
         stuck = "update notifier.lane set leased_until = now() - interval '11 minutes' where lane = 'default/b'"
@@ -80,33 +74,54 @@ async def test_it_finds_a_delivery_that_no_timer_will_send(rig: Rig) -> None:
     ]
 
 
-async def test_subscriptions_are_judged_by_what_they_were_when_the_event_came(rig: Rig) -> None:
-    """Made, edited and removed around the events: nothing of that is a false alarm."""
-    before = rig.event("churn", 1)
-    await rig.happens(before)  # nobody is there
+async def test_subscriptions_are_judged_by_what_they_were_when_the_event_was_matched(rig: Rig) -> None:
+    """Made, edited and removed right before and after the events: each is judged, and nothing is a false alarm."""
+    await rig.happens(rig.event("churn", 1))  # nobody is there
     made = await rig.webhook("http://127.0.0.1:9/hook", model="churn")
-    await rig.happens(rig.event("churn", 2))  # in the same minute
-    await rig.webhook("http://127.0.0.1:9/gone")
-    editing = Editing(rig.db, rig.log)
-    await editing.edit(made["subscription_id"], "ana", {"model": "other"})
-    assert any(e.type == SubscriptionChanged.TYPE for e in await rig.events(made))
+    await rig.happens(rig.event("churn", 2))
+    gone = await rig.webhook("http://127.0.0.1:9/gone")
+    await Editing(rig.db, rig.log).edit(made["subscription_id"], "ana", {"model": "other"})
     await rig.happens(rig.event("churn", 3))  # the second one hears it, the first no more
-    await an_hour_later(rig)
-    late = rig.event("other", 1)
-    async with rig.db.transaction() as tx:  # when nobody is known to have been there
-        await queue.keep(tx, [Seen(late)])
-        old = "update notifier.source_event set taken_at = '2020-01-01' where event_id in (:before, :late)"
-        await tx.execute(sa.text(old), {"before": before.id, "late": late.id})
-        await tx.execute(sa.text("update notifier.source_event set taken_at = now() where position = 2"))
+    await rig.commands.remove(gone["subscription_id"], "ana")
+    await rig.happens(rig.event("churn", 4), rig.event("other", 1))
     found = await reconciled(rig)
-    assert found.unaccounted == 0, found.examples
-    assert found.checked == 1
+    assert (found.events, found.checked, found.unaccounted) == (5, 3, 0), found.examples
+
+
+async def test_no_subscription_changes_while_events_are_matched_with_it(rig: Rig) -> None:
+    made = await rig.webhook("http://127.0.0.1:9/hook", model="churn")
+    editing = Editing(rig.db, rig.log)
+    async with rig.db.transaction() as tx:
+        await fan_out(tx, rig.log, [rig.event("churn", 1)])
+        change = asyncio.create_task(editing.edit(made["subscription_id"], "ana", {"model": "other"}))
+        await until(lambda: waits_for_matching(rig), 30)
+        assert not change.done()
+    await change
+    async with rig.db.transaction() as tx:
+        stream = views.stream_of(made["subscription_id"])
+        new = New(SubscriptionRemoved(subscription_id=made["subscription_id"], removed_by="ana"), "default/churn")
+        last = await rig.log.lock(tx, stream)
+        await views.append(tx, rig.log, made["subscription_id"], last, new, Cause(actor="ana"))
+        await queue.close_down(tx, made["subscription_id"])
+        late = asyncio.create_task(rig.happens(rig.event("other", 1)))
+        await until(lambda: waits_for_matching(rig), 30)
+        assert not late.done()
+    await late
+    found = await reconciled(rig)
+    assert (found.events, found.checked, found.unaccounted) == (2, 1, 0), found.examples
+    assert len(await rig.deliveries(made)) == 1
+
+
+async def waits_for_matching(rig: Rig) -> bool:
+    query = sa.text("select count(*) from pg_locks where locktype = 'advisory' and not granted")
+    async with rig.db.snapshot() as tx:
+        return bool(await tx.scalar(query))
 
 
 async def test_many_events_are_looked_at_in_pages(rig: Rig) -> None:
     await rig.webhook("http://127.0.0.1:9/hook", model="m1")
     async with rig.db.transaction() as tx:
-        await queue.keep(tx, [Seen(rig.event(f"m{n % 11}", 1 + n // 11)) for n in range(1100)])
-    await an_hour_later(rig)
+        known = await views.settle_matching(tx, rig.log)
+        await queue.keep(tx, [Seen(rig.event(f"m{n % 11}", 1 + n // 11)) for n in range(1100)], known)
     found = await reconciled(rig)
     assert (found.events, found.checked, found.unaccounted, len(found.examples)) == (1100, 100, 100, 100)

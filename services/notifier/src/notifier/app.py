@@ -61,7 +61,7 @@ def build(settings: NotifierSettings) -> FastAPI:
         log.warning("HALLMARK_WEBHOOK_KEY is not set: webhooks are signed by the secrets of their subscriptions only")
     callable_ = outbound.Guard(settings.webhook_allow)
     inbox, wake = Inbox(mechanism), asyncio.Event()
-    consumers.subscribe(bus, db, inbox, wake)
+    consumers.subscribe(bus, db, events, inbox, wake)
     press = Press()
     worker = Worker(
         db,

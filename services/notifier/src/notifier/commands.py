@@ -226,9 +226,7 @@ class Commands:
     async def _append(
         self, tx: AsyncConnection, subscription_id: str, subject: str, event: Message, actor: str, last: int = 0
     ) -> None:
-        stream = stream_of(subscription_id)
-        for envelope in await self._log.append(tx, stream, last, [New(event, subject)], Cause(actor=actor)):
-            await views.project(tx, envelope)
+        await views.append(tx, self._log, subscription_id, last, New(event, subject), Cause(actor=actor))
 
     async def _keep(
         self, tx: AsyncConnection, subscription_id: str, name: str, value: str, until: datetime | None = None

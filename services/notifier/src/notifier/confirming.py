@@ -121,9 +121,8 @@ class Confirming:
         return await views.subscription(tx, subscription_id)
 
     async def _append(self, tx: AsyncConnection, state: Subscription, event: Any, by: str, last: int) -> None:
-        stream, subject = stream_of(state.subscription_id), f"{state.workspace}/{state.model}"
-        for envelope in await self._log.append(tx, stream, last, [New(event, subject)], Cause(actor=by)):
-            await views.project(tx, envelope)
+        new = New(event, f"{state.workspace}/{state.model}")
+        await views.append(tx, self._log, state.subscription_id, last, new, Cause(actor=by))
 
 
 def _same(known: str, shown: str) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from contracts.catalog import MESSAGES
 from contracts.envelope import Envelope, now
 from kit.errors import Permanent
+from kit.events import EventLog
 from notifier import bundles, queue, quiet_views, views
 from notifier.domain import Subscription, matching
 from notifier.matching import Seen
@@ -53,7 +54,7 @@ class _Ended:
             self.untold.clear()
 
 
-async def fan_out(tx: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+async def fan_out(tx: AsyncConnection, log: EventLog, envelopes: Sequence[Envelope]) -> None:
     """Keeps the events, and adds a delivery per subscription that wants one; a repetition adds none. They are taken one
     after the other, in the order given.
 
@@ -65,19 +66,20 @@ async def fan_out(tx: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
     """
     for envelope in envelopes:
         check_body(envelope)
+    known = await views.settle_matching(tx, log)
     events, at = [Seen(envelope) for envelope in envelopes], now()
     rules = await _rules(tx, {event.workspace for event in events}, at)
     found = [matching(rules.in_(event.workspace), event) for event in events]
-    living = await queue.lock_living(tx, {s.subscription_id for one in found for s in one.wanted})
-    positions = await queue.keep(tx, events)
+    positions = await queue.keep(tx, events, known)
     wanted, ended = list[Wanted](), _Ended()
     for event, one in zip(events, found, strict=True):
-        theirs = [s for s in one.wanted if s.subscription_id in living]
         failed = [(s.subscription_id, why) for s, why in one.failed]
         if over := cancels(event.envelope):
             ended.add(over, event.envelope.id)
-        held, unanswered = await _held(tx, event, theirs, rules, ended, at)
-        wanted += [Wanted(s, event.envelope, positions[event.envelope.id], held.get(s.subscription_id)) for s in theirs]
+        held, unanswered = await _held(tx, event, one.wanted, rules, ended, at)
+        wanted += [
+            Wanted(s, event.envelope, positions[event.envelope.id], held.get(s.subscription_id)) for s in one.wanted
+        ]
         if failed := failed + unanswered:
             FILTER_ERRORS.inc(len(failed))
             await views.note_errors(tx, event.envelope.id, failed)

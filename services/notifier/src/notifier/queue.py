@@ -29,8 +29,8 @@ ACTOR = "hallmark/notifier"
 LANES = (sa.bindparam("ids", type_=ARRAY(sa.Text)), sa.bindparam("lanes", type_=ARRAY(sa.Text)))
 INSERT_EVENTS = sa.text(
     """
-    insert into notifier.source_event (event_id, type, workspace, at, headers, stream, value)
-    select event_id, type, workspace, at, headers::json, stream, value
+    insert into notifier.source_event (event_id, type, workspace, at, headers, stream, value, known)
+    select event_id, type, workspace, at, headers::json, stream, value, :known
     from unnest(:ids, :types, :workspaces, :ats, :headers, :streams, :bodies) with ordinality
       u (event_id, type, workspace, at, headers, stream, value, n)
     order by n
@@ -38,6 +38,7 @@ INSERT_EVENTS = sa.text(
     """
 ).bindparams(
     *(sa.bindparam(name, type_=ARRAY(sa.Text)) for name in ("ids", "types", "workspaces", "headers", "streams")),
+    sa.bindparam("known", type_=sa.BigInteger),
     sa.bindparam("ats", type_=ARRAY(sa.DateTime(timezone=True))),
     sa.bindparam("bodies", type_=ARRAY(sa.LargeBinary)),
 )
@@ -96,9 +97,10 @@ CANCEL = sa.text(
 ).bindparams(sa.bindparam("ids", type_=ARRAY(sa.Uuid)), sa.bindparam("bys", type_=ARRAY(sa.Text)))
 
 
-async def keep(tx: AsyncConnection, events: Sequence[Seen]) -> dict[str, int]:
+async def keep(tx: AsyncConnection, events: Sequence[Seen], known: int | None = None) -> dict[str, int]:
     """The events, whoever wants them: deliveries carry them, filters are tried on them. Gives the position of each by
-    its id, in the order given; a repetition changes nothing."""
+    its id, in the order given; a repetition changes nothing. `known`: what the subscriptions were is told by our events
+    up to this position (`views.settle_matching`); None when it is none of those that are matched."""
     rows = [
         (
             event.envelope.id,
@@ -112,7 +114,8 @@ async def keep(tx: AsyncConnection, events: Sequence[Seen]) -> dict[str, int]:
         for event in events
     ]
     names = ("ids", "types", "workspaces", "ats", "headers", "streams", "bodies")
-    found = {row.event_id: int(row.position) for row in await tx.execute(INSERT_EVENTS, _columns(names, rows))}
+    values = _columns(names, rows) | {"known": known}
+    found = {row.event_id: int(row.position) for row in await tx.execute(INSERT_EVENTS, values)}
     if missing := [row[0] for row in rows if row[0] not in found]:
         source = t(SourceEventRow)
         there = sa.select(source.c.event_id, source.c.position).where(source.c.event_id.in_(missing))
@@ -223,7 +226,7 @@ def _lanes(lanes: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
     return _columns(("ids", "lanes"), lanes)
 
 
-def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     """Rows as parameters, a list for each column."""
     return {name: [row[n] for row in rows] for n, name in enumerate(names)}
 

@@ -19,7 +19,6 @@ from kit.errors import is_transient
 from kit.events import Cause, EventLog, New
 from notifier import views
 from notifier.domain import CLOCKS_DIFFER, Subscription, evolve
-from notifier.filters import OWN_PREFIXES
 from notifier.matching import Seen
 from notifier.queue import ACTOR
 from notifier.tables import SourceEventRow
@@ -34,8 +33,6 @@ RECONCILED = Gauge("hallmark_deliveries_reconciled_timestamp_seconds", "When the
 STREAM, SUBJECT = "reconciliation", "notifier:reconciliation"
 PAGE = 500
 LISTED = 100
-# No transaction takes as long: a subscription changed so near to an event may or may not have been seen then.
-UNSURE = timedelta(seconds=60)
 # A lane whose lease ran out so long ago should have been leased again.
 STUCK = timedelta(minutes=10)
 HELD = sa.text(
@@ -79,16 +76,15 @@ STRAYED = sa.text(
 
 @dataclass
 class History:
-    """What a subscription was, from each of these moments on."""
+    """What a subscription was, from the event at each of these positions on."""
 
-    moments: list[datetime] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
     states: list[Subscription] = field(default_factory=list)
 
-    def at(self, moment: datetime) -> Subscription | None:
-        """None when it was not there yet, or changed too near to that moment to say."""
-        n = bisect_right(self.moments, moment)
-        near = (m for m in self.moments[max(n - 1, 0) : n + 1] if abs(m - moment) < UNSURE)
-        return None if n == 0 or any(near) else self.states[n - 1]
+    def at(self, position: int) -> Subscription | None:
+        """None when it was not there yet."""
+        n = bisect_right(self.positions, position)
+        return self.states[n - 1] if n else None
 
 
 @dataclass
@@ -166,7 +162,7 @@ class Reconciling:
             history = found.setdefault(envelope.key.removeprefix("subscription:"), History())
             state = evolve(history.states[-1] if history.states else None, envelope)
             if state is not None:
-                history.moments.append(envelope.time)
+                history.positions.append(row.position)
                 history.states.append(state)
         return found
 
@@ -187,9 +183,9 @@ async def _page(
     wanted: list[tuple[str, str]] = []
     for row in rows:
         event = Seen(views.envelope_of(row))
-        if not row.type.startswith(OWN_PREFIXES):
+        if row.known is not None:
             found.events += 1
-            wanted += [(name, row.event_id) for name, h in histories.items() if _wanted(h, event, row.taken_at)]
+            wanted += [(name, row.event_id) for name, h in histories.items() if _wanted(h, event, row.known)]
     asked: dict[str, Any] = {
         "events": list({event_id for _, event_id in wanted}),
         "subscriptions": list({name for name, _ in wanted}),
@@ -202,8 +198,8 @@ async def _page(
     return rows[-1].position if len(rows) == PAGE else None
 
 
-def _wanted(history: History, event: Seen, taken_at: datetime) -> bool:
-    state = history.at(taken_at)
+def _wanted(history: History, event: Seen, known: int) -> bool:
+    state = history.at(known)
     with suppress(ExpressionError):  # who has no answer does not get it
         return (
             state is not None

@@ -23,9 +23,8 @@ from notifier.health import SPAN, Health
 from notifier.leasing import Lease
 from notifier.queue import ACTOR
 from notifier.retrying import Next, Outcome, Schedule, Try, Verdict, decide
-from notifier.tables import SubscriptionRow
 from notifier.telling import tell
-from notifier.views import stream_of, t
+from notifier.views import stream_of
 
 STAMP = sa.DateTime(timezone=True)
 ATTEMPTS = sa.text(
@@ -174,13 +173,11 @@ async def _known(
 
 
 async def _lock_ending(tx: AsyncConnection, batch: Sequence[Done], fares: Mapping[str, Fares], at: datetime) -> None:
-    """Subscriptions that may be disabled: before their lanes, since who adds a delivery takes both in this order."""
+    """When some may be disabled: before their lanes, since who adds a delivery takes both in this order."""
     ending = {d.subscription_id for d in batch if d.outcome.disable or d.outcome.verdict is Verdict.GONE}
     ending |= endpoints.failing([_heard(done) for done in batch], fares, at)
     if ending:
-        of = t(SubscriptionRow)
-        rows = sa.select(of.c.subscription_id).where(of.c.subscription_id.in_(ending))
-        await tx.execute(rows.order_by(of.c.subscription_id).with_for_update())
+        await views.change_matching(tx)
 
 
 def _of_health(done: Done, health: Health | None, at: datetime) -> list[Message]:

@@ -212,7 +212,7 @@ class TargetRow(Table, table=True):
 class SourceEventRow(Table, table=True):
     """Every event of the topics that are read. `position` is the order in which they came, that of a stream the one of
     its sequence; `workspace` is null of an event of none. `at` is when it happened, `taken_at` when it was matched with
-    the subscriptions."""
+    the subscriptions: these were what our own events up to position `known` tell (null: it was not matched)."""
 
     __tablename__ = "source_event"
     __table_args__ = (
@@ -229,6 +229,7 @@ class SourceEventRow(Table, table=True):
     headers: list[Any] = Field(sa_column=sa.Column(sa.JSON, nullable=False))
     stream: str
     value: bytes
+    known: int | None = Field(sa_column=sa.Column(sa.BigInteger))
 
 
 class LaneRow(Table, table=True):

@@ -26,7 +26,7 @@ from contracts.notifier import (
     SubscriptionRemoved,
     SubscriptionResumed,
 )
-from kit.events import EventLog
+from kit.events import Cause, EventLog, New
 from notifier import quiet_views, template_views
 from notifier.domain import UNCONFIRMED, Subscription, evolve
 from notifier.tables import (
@@ -56,11 +56,35 @@ FOLDED = {
 }
 
 
+_MATCHING = "hashtextextended('notifier:matching', 0)"
+MATCHING = sa.text(f"select pg_advisory_xact_lock_shared({_MATCHING})")
+CHANGING = sa.text(f"select pg_advisory_xact_lock({_MATCHING})")
 t = table_of
 
 
 def stream_of(subscription_id: str) -> str:
     return f"subscription:{subscription_id}"
+
+
+async def settle_matching(tx: AsyncConnection, log: EventLog) -> int:
+    """Until this transaction ends no subscription changes. Gives the position of the newest event by now: those of
+    subscriptions up to it are what the subscriptions are, and later ones have later positions."""
+    await tx.execute(MATCHING)
+    return int(await tx.scalar(sa.select(sa.func.max(log.tables.event.c.position))) or 0)
+
+
+async def change_matching(tx: AsyncConnection) -> None:
+    """Waits until nobody matches events with subscriptions, and keeps everybody from it until this transaction ends.
+    Call it before what changes a subscription is appended: after its stream, and before any lane is locked."""
+    await tx.execute(CHANGING)
+
+
+async def append(tx: AsyncConnection, log: EventLog, subscription_id: str, last: int, new: New, cause: Cause) -> None:
+    """Appends an event of a subscription whose stream the caller holds, and folds it."""
+    if new.message.TYPE in FOLDED:
+        await change_matching(tx)
+    for envelope in await log.append(tx, stream_of(subscription_id), last, [new], cause):
+        await project(tx, envelope)
 
 
 async def project(tx: AsyncConnection, envelope: Envelope) -> None:
