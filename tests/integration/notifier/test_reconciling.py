@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
-from contracts.notifier import SubscriptionRemoved
+from contracts.notifier import Grouped, SubscriptionRemoved
 from kit.events import Cause, New
 from notifier import queue, views
 from notifier.editing import Editing
@@ -72,6 +75,46 @@ async def test_it_finds_a_delivery_that_no_timer_will_send(rig: Rig) -> None:
         "it waits in no lane",
         "its lease ran out and nobody took it up",
     ]
+    assert [one["why"] for one in (await reconciled(rig)).examples] == ["its lease ran out and nobody took it up"]
+
+
+async def test_what_lost_its_message_is_told_of_and_goes_out_after_all(rig: Rig, receiver: Receiver) -> None:
+    """Waiting without a bundle, or with one for a year that a wrong clock made; in a message that is gone, or over."""
+    grouped = Grouped(mode="grouped", by=("model",))
+    made = await rig.webhook(f"{receiver.url}/hook", bundling=grouped)
+    await rig.happens(*(rig.event(model, 1) for model in ("gone", "late", "lost", "over")))
+    async with rig.db.transaction() as tx:
+        for change in (
+            "delete from notifier.bundle where labels = 'model gone'",
+            "update notifier.bundle set due_at = now() + interval '1 year' where labels = 'model late'",
+        ):
+            await tx.execute(sa.text(change))
+    assert await rig.bundled(later=timedelta(minutes=1)) == 2
+    async with rig.worker():
+        await until(lambda: len(receiver.hits) == 2, 60)
+        await until(lambda: settled(rig, made), 60)
+    async with rig.db.transaction() as tx:
+        back = (
+            "update notifier.delivery set status = 'grouped', closed_at = null, held_by = :by where subject like :what"
+        )
+        over = "select held_by from notifier.delivery where subject like '%/over/%'"
+        await tx.execute(sa.text(back), {"what": "%/over/%", "by": await tx.scalar(sa.text(over))})
+        await tx.execute(sa.text(back), {"what": "%/lost/%", "by": str(uuid4())})
+    found = await reconciled(rig)
+    assert sorted(one["why"] for one in found.examples) == [
+        *["it waits for a message that nobody will make"] * 2,
+        *["the message it is in has ended"] * 2,
+    ]
+    assert (await reconciled(rig)).unaccounted == 0
+    assert await rig.bundled() == 2
+    async with rig.worker():
+        await until(lambda: len(receiver.hits) == 5, 60)
+        await until(lambda: settled(rig, made), 60)
+    assert {d["status"] for d in await rig.deliveries(made)} == {"succeeded"}
+
+
+async def settled(rig: Rig, made: dict[str, Any]) -> bool:
+    return all(d["status"] in ("succeeded", "waiting") for d in await rig.deliveries(made))
 
 
 async def test_subscriptions_are_judged_by_what_they_were_when_the_event_was_matched(rig: Rig) -> None:

@@ -20,6 +20,7 @@ from kit.events import Cause, EventLog, New
 from notifier import views
 from notifier.domain import CLOCKS_DIFFER, Subscription, evolve
 from notifier.matching import Seen
+from notifier.mending import mend
 from notifier.queue import ACTOR
 from notifier.tables import SourceEventRow
 from notifier.views import Document, t
@@ -63,7 +64,7 @@ STRAYED = sa.text(
     select d.subscription_id, d.event_id, 'it waits for a message that nobody will make' as why
     from notifier.delivery d
     left join notifier.bundle b on b.subscription_id = d.subscription_id and b.labels = d.held_by
-    where d.status = 'waiting' and b.due_at is null
+    where d.status = 'waiting' and (b.due_at is null or b.due_at > now() + interval '9 days')
     union all
     select d.subscription_id, d.event_id, 'the message it is in has ended'
     from notifier.delivery d
@@ -127,7 +128,8 @@ class Reconciling:
         return datetime.now(UTC) - (last or started) >= timedelta(seconds=self._every)
 
     async def reconcile(self, *, since: datetime | None = None, by: str = ACTOR) -> Result:
-        """Looks at every event taken in since then, a page at a time, and records what it found."""
+        """Looks at every event taken in since then, a page at a time, records what it found, and puts right what it
+        can: that is accounted for the next time."""
         found = Result()
         async with self._db.snapshot() as tx:
             histories = await self._histories(tx)
@@ -151,6 +153,7 @@ class Reconciling:
         RECONCILED.set_to_current_time()
         if found.unaccounted:
             log.error("deliveries are unaccounted for", count=found.unaccounted, examples=found.examples[:5])
+            await mend(self._db)
         return found
 
     async def _histories(self, tx: AsyncConnection) -> dict[str, History]:
