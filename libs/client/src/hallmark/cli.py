@@ -3,7 +3,7 @@
 import sys
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,9 +75,15 @@ def build() -> typer.Typer:
     return app
 
 
+@cache
+def command() -> Any:
+    """The same, ready to run: what typer would make anew at each call."""
+    return typer.main.get_command(build())
+
+
 def main() -> None:
     try:
-        build()()
+        command()()
     except HallmarkError as error:
         err.print(f"error: {error.detail}", style="red", markup=False)
         about = f"  {error.code}" + (f", request {error.request_id}" if error.request_id else "")
