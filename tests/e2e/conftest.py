@@ -1,4 +1,4 @@
-"""One stack for all tests of a module and broker; each test has a workspace of its own."""
+"""One stack for all tests of a broker; each test has a workspace of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,10 +16,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = [kind for kind in kinds() if EXTERNAL or asked in ("both", kind)]
         if metafunc.definition.get_closest_marker("one_broker") is not None:
             found = found[:1]
-        metafunc.parametrize("running", found, indirect=True, scope="module")
+        one_worker = [pytest.param(kind, marks=pytest.mark.xdist_group(f"e2e {kind}")) for kind in found]
+        metafunc.parametrize("running", one_worker, indirect=True, scope="package")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")  # not of the session: idle, a stack takes a fifth of a processor
 def running(request: pytest.FixtureRequest) -> Iterator[System]:
     with ExitStack() as held:
         if EXTERNAL:

@@ -1,9 +1,6 @@
 """What people do with the catalogue, by SDK and command line, on the whole system."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +8,10 @@ from typing import Any
 import pytest
 from tests.support.system import System
 from tests.support.waiting import until_now
+from typer.testing import CliRunner
 
 from hallmark import HallmarkError
+from hallmark import cli as commands
 from hallmark.results import Alias, Transition
 
 pytestmark = pytest.mark.one_broker
@@ -21,16 +20,14 @@ Artifact = Callable[[str], Path]
 
 
 def cli(system: System, *words: str, by: str = "ana", groups: tuple[str, ...] = ("ml-engineers",)) -> Any:
-    """The JSON that a command prints."""
-    env = os.environ | {
+    """The JSON that a command prints. Run here: as programs of their own tests/integration/client tries commands."""
+    env = {
         "HALLMARK_URL": system.url,
         "HALLMARK_TOKEN": system.token(by, *groups),
         "HALLMARK_WORKSPACE": system.workspace,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "hallmark.cli", *words, "--json"], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
+    done = CliRunner().invoke(commands.build(), [*words, "--json"], env=env)
+    assert done.exit_code == 0, (done.output, done.exception)
     return json.loads(done.stdout)
 
 

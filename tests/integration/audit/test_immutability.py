@@ -433,7 +433,7 @@ async def _migrate_apart(url: str) -> int:
 
 async def test_databases_of_one_cluster_migrate_side_by_side(infra_postgres: str) -> None:
     """Roles and their memberships are of the cluster: whoever comes second finds them."""
-    names = [f"t_{uuid4().hex[:12]}" for _ in range(3)]
+    names = [f"t_{uuid4().hex[:12]}" for _ in range(2)]
     urls = [urlsplit(infra_postgres)._replace(path=f"/{name}").geturl() for name in names]
     for name in names:
         await _once(infra_postgres, f"create database {name}")

@@ -15,7 +15,7 @@ from hallmark import Client
 People = Callable[..., Client]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not of the session: idle, it takes a fifth of a processor
 def house() -> Iterator[Stack]:
     ports: dict[str, int] = {}
     for name in PORTS:
