@@ -7,7 +7,7 @@ SOURCES := libs services tests
 # Processes start by the dozen here. Without the compiled modules each takes 8 s of CPU to import a service, with them 3.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo up down status test lint types imports fast integration soak bench-audit bench-notify schemas publish-schemas lock compose-test clean
+.PHONY: help setup demo up down status test lint types imports fast integration soak bench-audit bench-notify bench-mlflow schemas publish-schemas lock compose-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,14 @@ soak: $(READY) ## races 1,000 times, walks 300 times, a kill at each await, two 
 
 bench-notify: $(READY) ## deliveries a second, and how soon (leave the machine alone)
 	@$(BIN)/python -m tests.bench.notify
+
+MLFLOW := .venv-mlflow/bin/mlflow
+
+$(MLFLOW):
+	@python3 -m venv .venv-mlflow && .venv-mlflow/bin/pip install -q mlflow==3.17.2 psycopg2-binary
+
+bench-mlflow: $(READY) $(MLFLOW) ## the MLflow API beside MLflow's own server on one PostgreSQL (leave the machine alone)
+	@$(BIN)/python -m tests.bench.mlflow $(MLFLOW)
 
 bench-audit: $(READY) ## ingest of the audit log against plain COPY, and from a commit to its query (leave the machine alone)
 	@$(BIN)/python -m tests.bench.audit && $(BIN)/python -m tests.bench.audit --batch 1 --count 3000 \

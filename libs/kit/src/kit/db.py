@@ -172,6 +172,12 @@ class Database:
             async with snapshot.begin():
                 yield snapshot
 
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[AsyncConnection]:
+        """For one statement, which sees one instant by itself: without a transaction, two ways to the server less."""
+        async with self.engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
     async def ping(self) -> None:
         async with self.engine.connect() as connection:
             await connection.execute(sa.text("select 1"))

@@ -115,6 +115,8 @@ class Artifacts:
             Problem: 422 `artifact-missing` (with `files`: neither a known blob, nor uploaded, nor where `source` says),
                 `artifact-mismatch` (known or referenced with another size), `reference-not-allowed`.
         """
+        if artifact.external:  # nothing of it is in the store
+            return
         digests = [part.digest for part in artifact.parts()]
         unknown = set(digests) - set(await _known(tx, digests, readable))
         for lock in sorted({lock_of(digest) for digest in unknown}):

@@ -1,7 +1,7 @@
 """What the registry can be asked to do, over HTTP and Kafka alike: load, decide, append, project in one transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -40,6 +40,7 @@ from registry.nameless import nameless
 
 log = structlog.get_logger()
 Document = dict[str, Any]
+Show = Callable[[AsyncConnection, str], Awaitable[Document]]
 SYSTEM = REGISTRY
 C = TypeVar("C")
 # A request for approval quotes two versions and must fit into an event.
@@ -75,7 +76,7 @@ class Commands:
             Problem: 403, 413, 422.
         """
         given: Any = command
-        async with self._db.snapshot() as tx:
+        async with self._db.look() as tx:
             name = await state.identity(tx, given.workspace, given.model)
         action, _ = ACTS[type(command)]
         self._access.require(principal, action, given.workspace, name)
@@ -117,9 +118,10 @@ class Commands:
                 await self._log.lock(tx, name)
         last = await self._log.lock(tx, stream)
         await state.keep_rules(tx, command.workspace)
-        if await state.identity(tx, command.workspace, command.model) != command.model:
-            raise Conflict(f"another model took the name {command.model} meanwhile")
         model = await state.model(tx, command.workspace, command.model)
+        # A model that exists has the name it was registered under for ever.
+        if not model.exists and await state.identity(tx, command.workspace, command.model) != command.model:
+            raise Conflict(f"another model took the name {command.model} meanwhile")
         _, act = ACTS[type(command)]
         try:
             acted = await act(Scene(tx, model, principal, self._access, self._expires_after), command)
@@ -130,9 +132,20 @@ class Commands:
         return acted
 
     async def run(
-        self, command: Any, principal: Principal, *, request_id: str, key: str | None = None, digest: str = ""
+        self,
+        command: Any,
+        principal: Principal,
+        *,
+        request_id: str,
+        key: str | None = None,
+        digest: str = "",
+        show: Show | None = None,
     ) -> Document:
-        """A command over HTTP. The same idempotency key gives the first result again."""
+        """A command over HTTP. The same idempotency key gives the first result again.
+
+        `show` reads what is answered, as the command left it, from a reference; without it `document` does.
+        """
+        show = show or self.document
         cause = Cause(actor=principal.subject, correlationid=request_id)
         try:
             prepared = await self.prepare(command, principal)
@@ -141,20 +154,22 @@ class Commands:
                 await self._record_denial(command.TYPE, cause, request_id, problem)
             raise
         try:
-            return await self._run(prepared, principal, cause, key, digest)
+            return await self._run(prepared, principal, cause, key, digest, show)
         except Conflict:
-            return await self._run(await self.prepare(command, principal), principal, cause, key, digest)
+            return await self._run(await self.prepare(command, principal), principal, cause, key, digest, show)
 
-    async def _run(self, command: Any, principal: Principal, cause: Cause, key: str | None, digest: str) -> Document:
+    async def _run(
+        self, command: Any, principal: Principal, cause: Cause, key: str | None, digest: str, show: Show
+    ) -> Document:
         async with self._db.transaction() as tx:
             if key is None:
-                return await self.document(tx, (await self.apply(tx, command, principal, cause)).reference)
+                return await show(tx, (await self.apply(tx, command, principal, cause)).reference)
             slot = json.dumps([principal.subject, key])
             stored = await self._inbox.recall(tx, "http", slot, digest)
             if stored is None:
                 stored = (await self.apply(tx, command, principal, cause)).reference
                 await self._inbox.remember(tx, "http", slot, stored)
-            return await self.document(tx, stored)
+            return await show(tx, stored)
 
     async def configure(self, command: orders.ConfigureWorkspace, principal: Principal, request_id: str) -> Document:
         """Gives a workspace its rules. Raises Problem 403, 409, 422."""

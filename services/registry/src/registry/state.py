@@ -55,10 +55,39 @@ async def keep_rules(tx: AsyncConnection, workspace: str) -> None:
     await tx.execute(sa.text("select pg_advisory_xact_lock_shared(hashtextextended(:key, 0))"), {"key": key})
 
 
+_W, _M, _A = t(WorkspaceRow), t(ModelRow), t(AliasRow)
+_asked = sa.values(sa.column("workspace", sa.String), sa.column("model", sa.String), name="asked").data(
+    [(sa.bindparam("workspace", type_=sa.String), sa.bindparam("model", type_=sa.String))]
+)
+# One row, whether the model and the rules of its workspace are there or not.
+_MODEL = sa.select(
+    _W.c.lifecycle,
+    _W.c.naming,
+    _W.c.naming_message,
+    _W.c.protected_aliases,
+    _M.c.name,
+    _M.c.versions,
+    _M.c.tags,
+    _M.c.deleted_at,
+    sa.select(sa.func.jsonb_object_agg(_A.c.alias, _A.c.version))
+    .where(_A.c.workspace == _asked.c.workspace, _A.c.model == _asked.c.model)
+    .scalar_subquery()
+    .label("aliases"),
+).select_from(
+    _asked.outerjoin(_W, _W.c.workspace == _asked.c.workspace).outerjoin(
+        _M, sa.and_(_M.c.workspace == _asked.c.workspace, _M.c.model == _asked.c.model)
+    )
+)
+
+
 async def rules(tx: AsyncConnection, workspace: str) -> domain.Rules:
     table = t(WorkspaceRow)
     row = (await tx.execute(sa.select(table).where(table.c.workspace == workspace))).first()
-    if row is None:
+    return domain.Rules() if row is None else _rules(row)
+
+
+def _rules(row: Any) -> domain.Rules:
+    if row.lifecycle is None:
         return domain.Rules()
     return domain.Rules(
         lifecycle=Lifecycle.model_validate(row.lifecycle, strict=False),
@@ -70,14 +99,13 @@ async def rules(tx: AsyncConnection, workspace: str) -> domain.Rules:
 
 async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
     """What the rules know of a model, by its identity; `exists` is False when it is not registered."""
-    known = await rules(tx, workspace)
-    table = t(ModelRow)
-    row = (await tx.execute(sa.select(table).where(table.c.workspace == workspace, table.c.model == name))).first()
-    if row is None:
+    row = (await tx.execute(_MODEL, {"workspace": workspace, "model": name})).one()
+    known = _rules(row)
+    if row.name is None:
         return domain.Model(workspace, name, rules=known, title=name)
     limited = [stage.name for stage in known.lifecycle.stages if stage.holds is not None]
     gated = [stage.name for stage in known.lifecycle.stages if stage.gated]
-    version, tenure, alias = t(VersionRow), t(TenureRow), t(AliasRow)
+    version, tenure = t(VersionRow), t(TenureRow)
     here = (version.c.workspace == workspace, version.c.model == name)
     present = await tx.execute(
         sa.select(*_STATE)
@@ -99,9 +127,6 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
             occupants[occupant.stage] = (*occupants.get(occupant.stage, ()), occupant)
         if occupant.status == domain.Status.REVOKED:
             revoked[occupant.stage] = (*revoked.get(occupant.stage, ()), occupant)
-    aliases = await tx.execute(
-        sa.select(alias.c.alias, alias.c.version).where(alias.c.workspace == workspace, alias.c.model == name)
-    )
     return domain.Model(
         workspace,
         name,
@@ -109,7 +134,7 @@ async def model(tx: AsyncConnection, workspace: str, name: str) -> domain.Model:
         versions=row.versions,
         occupants=occupants,
         revoked=revoked,
-        aliases={found.alias: found.version for found in aliases},
+        aliases=row.aliases or {},
         tags=frozenset(row.tags),
         title=row.name,
         deleted=row.deleted_at is not None,

@@ -14,7 +14,7 @@ from kit.auth import Principal
 from kit.db import Database
 from kit.web import Guard
 from registry import state
-from registry.commands import Commands
+from registry.commands import Commands, Show
 
 MAX_WAIT_SECONDS = 30
 Document = dict[str, Any]
@@ -45,9 +45,13 @@ class Gate:
         self.commands = commands
         self.guard = guard
 
-    async def run(self, request: Request, caller: Principal, command: Any, key: str | None = None) -> Document:
-        digest = sha256(f"{command.TYPE}\n{command.model_dump_json()}".encode()).hexdigest()
-        return await self.commands.run(command, caller, request_id=request.state.request_id, key=key, digest=digest)
+    async def run(
+        self, request: Request, caller: Principal, command: Any, key: str | None = None, show: Show | None = None
+    ) -> Document:
+        """As `Commands.run`."""
+        digest = sha256(f"{command.TYPE}\n{command.model_dump_json()}".encode()).hexdigest() if key is not None else ""
+        request_id = request.state.request_id
+        return await self.commands.run(command, caller, request_id=request_id, key=key, digest=digest, show=show)
 
     async def readable(self, tx: AsyncConnection, caller: Principal, workspace: str, name: str) -> str:
         """The identity of the model of that name, if the caller may read it.

@@ -29,8 +29,7 @@ class Aliases:
         """Sets it, or moves it. A protected alias waits for a decision."""
         name, alias, number = ask.name(), ask.alias(), ask.version()
         check_reserved(alias)
-        async with self._door.gate.db.snapshot() as tx:
-            await self._door.version(tx, ask, name, number)
+        await self._door.present(ask, name)
         command = SetAlias(workspace=ask.workspace, model=name, version=number, alias=alias, reason=REASON)
         await self._door.settle(ask, command, f"the alias {alias} for version {number} of {name}")
         return {}
@@ -38,8 +37,7 @@ class Aliases:
     async def delete(self, ask: Ask) -> Document:
         """One that is not there is no error, as in MLflow."""
         name, alias = ask.name(), ask.alias()
-        async with self._door.gate.db.snapshot() as tx:
-            await self._door.model(tx, ask, name)
+        await self._door.present(ask, name)
         command = orders.RemoveAlias(
             workspace=ask.workspace, model=name, alias=alias, reason="deleted through the MLflow API"
         )

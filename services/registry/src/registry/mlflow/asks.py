@@ -81,13 +81,13 @@ class Ask:
         return name
 
     def version(self) -> int:
-        """The number of a version. One that no version can have is given as 0."""
+        """The number of a version. For one that no version can have: the highest number there may be."""
         given = self.text("version")
         try:
             number = int(given)
         except ValueError as error:
             raise Refusal(INVALID, f"Parameter 'version' must be an integer, got '{given}'.") from error
-        return number if 0 < number <= MAX_NUMBER else 0
+        return number if 0 < number < MAX_NUMBER else MAX_NUMBER
 
     def key(self) -> str:
         """The key of a tag."""

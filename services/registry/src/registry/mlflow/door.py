@@ -15,6 +15,7 @@ from contracts.payload import Workspace
 from kit.problems import Problem
 from registry import queries
 from registry.api.common import Document, Gate
+from registry.commands import Show
 from registry.mlflow import errors, reading
 from registry.mlflow.asks import Ask, parameters
 from registry.mlflow.errors import INVALID, Refusal
@@ -57,9 +58,31 @@ class Door:
             raise Refusal(INVALID, f"{named!r} cannot be the name of a workspace") from error
         return Ask(request, caller, workspace, await parameters(request))
 
-    async def run(self, ask: Ask, command: Any) -> Document:
-        """Runs a command; gives the native document of what it made. Raises Problem."""
-        return await self.gate.run(ask.request, ask.caller, command)
+    async def run(self, ask: Ask, command: Any, show: Show | None = None) -> Document:
+        """Runs a command; gives what `show` reads of what it made, or the transition that it opened.
+
+        Raises:
+            Refusal: there is no such model or version, in MLflow's words.
+            Problem: the rules are against it.
+        """
+
+        async def transition(tx: AsyncConnection, reference: str) -> Document:
+            kind, _, name = reference.partition(" ")
+            return await queries.transition_document(tx, name) if kind == "transition" else {}
+
+        try:
+            return await self.gate.run(ask.request, ask.caller, command, show=show or transition)
+        except Problem as problem:
+            if problem.code in ("model-not-found", "model-deleted"):
+                raise errors.no_model(command.model) from problem
+            if problem.code in ("version-not-found", "version-deleted"):
+                raise errors.no_version(command.model, command.version) from problem
+            raise
+
+    async def present(self, ask: Ask, name: str) -> Found:
+        """The living model of that present name, if the caller may read it; in one statement. Raises as `model`."""
+        async with self.gate.db.look() as tx:
+            return await self.model(tx, ask, name)
 
     async def model(self, tx: AsyncConnection, ask: Ask, name: str) -> Found:
         """The living model of that present name, if the caller may read it.

@@ -119,8 +119,7 @@ class Models:
         return {}
 
     async def _existing(self, ask: Ask, name: str) -> reading.Found:
-        async with self._door.gate.db.snapshot() as tx:
-            return await self._door.model(tx, ask, name)
+        return await self._door.present(ask, name)
 
     async def _document(self, ask: Ask, name: str) -> Document:
         async with self._door.gate.db.snapshot() as tx:

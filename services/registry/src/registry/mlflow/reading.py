@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from contracts.lifecycle import Lifecycle
+from contracts.lifecycle import DEFAULT_LIFECYCLE, Lifecycle
 from registry import state
 from registry.domain import Status
 from registry.mlflow.errors import INVALID, Refusal
-from registry.tables import AliasRow, ModelRow, VersionRow, t
+from registry.tables import AliasRow, ModelRow, VersionRow, WorkspaceRow, t
 
 Document = dict[str, Any]
 NONE = "None"
@@ -118,8 +118,8 @@ async def versions(
     """ModelVersion, in the order of the rows (model, version). What does not exist, or is deleted, is left out."""
     if not rows:
         return []
-    known = await lifecycle(tx, workspace)
-    v, m, a = t(VersionRow), t(ModelRow), t(AliasRow)
+    v, m, a, w = t(VersionRow), t(ModelRow), t(AliasRow), t(WorkspaceRow)
+    initial = sa.select(w.c.lifecycle["initial"].astext).where(w.c.workspace == workspace).scalar_subquery()
     wanted = sa.func.unnest(_texts([row[0] for row in rows]), _array([row[1] for row in rows], sa.Integer()))
     asked = wanted.table_valued(
         sa.column("model", sa.String), sa.column("version", sa.Integer), name="asked"
@@ -144,6 +144,7 @@ async def versions(
         v.c.registered_at,
         v.c.updated_at,
         aliases.label("aliases"),
+        sa.func.coalesce(initial, DEFAULT_LIFECYCLE.initial).label("initial"),
     ).where(
         v.c.workspace == workspace,
         v.c.model == asked.c.model,
@@ -152,11 +153,11 @@ async def versions(
         m.c.workspace == workspace,
         m.c.model == v.c.model,
     )
-    found = {(row.model, row.version): _version(row, known) for row in await tx.execute(query)}
+    found = {(row.model, row.version): _version(row) for row in await tx.execute(query)}
     return [found[row] for row in rows if row in found]
 
 
-def _version(row: Any, known: Lifecycle) -> Document:
+def _version(row: Any) -> Document:
     run = row.run or {}
     of_run = {"id": run["id"]} if run and run["id"] not in (run["version"], run["url"]) else {}
     return _said(
@@ -165,7 +166,7 @@ def _version(row: Any, known: Lifecycle) -> Document:
         creation_timestamp=_milliseconds(row.registered_at),
         last_updated_timestamp=_milliseconds(row.updated_at),
         user_id=row.registered_by,
-        current_stage=shown(known, row.stage),
+        current_stage=NONE if row.stage == row.initial else row.stage,
         description=row.description,
         source=source(row.name, row.version, row.artifact),
         run_id=of_run.get("id"),

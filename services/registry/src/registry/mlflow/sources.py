@@ -14,6 +14,8 @@ from registry.mlflow.asks import Ask, check_length
 from registry.mlflow.errors import INVALID, Refusal
 
 MLFLOW = "mlflow"
+IS_PROMPT = "mlflow.prompt.is_prompt"
+PROMPT_SOURCES = ("dummy-source", "prompt-template")
 MAX_LENGTH = 500
 VERSION = re.compile(r"models:/([^/@]+)/(\d{1,10})")
 LOGGED = re.compile(r"models:/(m-[^/]+)(?:/.*)?")
@@ -35,6 +37,11 @@ def read(ask: Ask) -> Given:
     run_link = ask.maybe("run_link")
     for what, text in (("source", source), ("run_id", run_id), ("model_id", model_id), ("run_link", run_link)):
         check_length(what, text or "", MAX_LENGTH)
+    if ask.tags().get(IS_PROMPT, "").lower() == "true":
+        # Its text is in a tag: there is no artifact, and the source says no more than that.
+        if source not in PROMPT_SOURCES:
+            raise Refusal(INVALID, f"Invalid prompt source: '{source}'. Prompt sources must use an MLflow placeholder.")
+        return Given(source, None)
     logged = LOGGED.fullmatch(source)
     _check(source, run_id, model_id, logged[1] if logged else None)
     identity = run_id or model_id or run_link

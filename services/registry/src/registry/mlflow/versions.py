@@ -1,6 +1,7 @@
 """Model versions."""
 
 from fastapi import APIRouter
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.model import Lineage, VersionContent, external_artifact
 from contracts.registry import RegisterVersion, Tags, TagVersion
@@ -42,20 +43,23 @@ class Versions:
     async def create(self, ask: Ask) -> Document:
         """The next version, of an artifact that stays where it is (see `contracts.model.Artifact`)."""
         name, given = ask.name(), sources.read(ask)
-        async with self._door.gate.db.snapshot() as tx:
-            model = await self._door.model(tx, ask, name)
-            if (copied := sources.copied(given.source)) is not None:
-                await self._door.version(tx, ask, *copied)
+        model = await self._door.present(ask, name)
+        if (copied := sources.copied(given.source)) is not None:
+            await self._existing(ask, *copied)
         content = VersionContent(
             artifact=external_artifact(given.source),
             lineage=Lineage(run=given.pointer),
             tags=ask.tags(),
             notes=ask.maybe("description") or "",
         )
-        made = await self._door.run(ask, RegisterVersion(workspace=ask.workspace, model=name, content=content))
-        async with self._door.gate.db.snapshot() as tx:
-            [document] = await reading.versions(tx, ask.workspace, [(model.identity, made["version"])])
-        return {"model_version": document}
+
+        async def made(tx: AsyncConnection, reference: str) -> Document:
+            number = int(reference.rpartition("/")[2])
+            [document] = await reading.versions(tx, ask.workspace, [(model.identity, number)])
+            return document
+
+        command = RegisterVersion(workspace=ask.workspace, model=name, content=content)
+        return {"model_version": await self._door.run(ask, command, made)}
 
     async def download_uri(self, ask: Ask) -> Document:
         """Where the artifact lies; a copy's is that of the version it was copied from."""
@@ -133,7 +137,7 @@ class Versions:
 
     async def set_tag(self, ask: Ask) -> Document:
         name, number, tags = ask.name(), ask.version(), Tags(set={ask.key(): ask.value()})
-        await self._existing(ask, name, number)
+        await self._door.present(ask, name)
         await self._door.run(ask, TagVersion(workspace=ask.workspace, model=name, version=number, tags=tags))
         return {}
 
