@@ -79,12 +79,16 @@ async def _at_once(tx: AsyncConnection, subscription: Subscription, labels: str,
         due = None if alone else found.due_at or row["due_at"]
         await tx.execute(sa.update(table).where(mine).values(event_at=at, due_at=due))
         return alone
-    # What is there keeps its time. It is locked even so, and not written: who sends it sees this event, or waits.
+    # What is there keeps its time, unless that is when an open request is told of again, or of a wrong clock. It is
+    # locked even so, and not written: who sends it sees this event, or waits.
     statement = insert(table).values(row)
+    soon: Any = statement.excluded.due_at
+    if isinstance(bundling, Grouped):
+        soon = sa.func.greatest(table.c.sent_at + timedelta(seconds=bundling.interval_seconds), soon)
     there = statement.on_conflict_do_update(
         index_elements=["subscription_id", "labels"],
-        set_={"due_at": statement.excluded.due_at},
-        where=table.c.due_at.is_(None),
+        set_={"due_at": soon},
+        where=sa.or_(table.c.due_at.is_(None), table.c.due_at > soon),
     )
     await tx.execute(there)
     return False
