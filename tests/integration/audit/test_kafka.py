@@ -59,7 +59,7 @@ class Wire:
         )
         await consumer.start()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 return [await consumer.getone() for _ in range(count)]
         finally:
             await consumer.stop()

@@ -167,7 +167,7 @@ async def test_a_name_leaves_memory_when_it_counts_no_more(people: People, monke
     monkeypatch.setattr("kit.people.KEEP_SECONDS", 0.1)
     await people.meet("ana", None, person=True)
     assert len(people._kept) == 1
-    await until(lambda: not people._kept, 5)
+    await until(lambda: not people._kept)
 
 
 async def test_a_service_is_not_ready_without_the_vault(audit: Harness) -> None:

@@ -72,7 +72,7 @@ async def test_a_change_is_served_without_being_asked_for(registry: House, tmp_p
     assert (loaded.version, loaded.model) == (1, b"m/1")
     await until(lambda: registry.serving.hub.watchers == 1)
     await pen.promote("m", 2, former=1, origin="Development")
-    await until(lambda: watcher.current is not None and watcher.current.model == b"m/2", 10)
+    await until(lambda: watcher.current is not None and watcher.current.model == b"m/2", 30)
     began = time.monotonic()
     await asyncio.to_thread(watcher.stop)
     assert time.monotonic() - began < 3
@@ -87,7 +87,7 @@ async def test_an_alias_is_followed_and_only_signed_answers_are_served(registry:
     assert (await asyncio.to_thread(watcher.start)).pin.target == "@live"
     await until(lambda: registry.serving.hub.watchers == 1)
     await pen.alias("m", "live", 2, 1)
-    await until(lambda: watcher.current is not None and watcher.current.version == 2, 10)
+    await until(lambda: watcher.current is not None and watcher.current.version == 2, 30)
     await asyncio.to_thread(watcher.stop)
     stranger = PinSigner(ensure_key(tmp_path / "stranger", "serving")).jwks
     wary = Watcher(connection, "m", Path.read_bytes, alias="live", pin_keys=stranger, directory=tmp_path / "b")
@@ -132,7 +132,7 @@ async def test_a_revoked_version_is_stopped_at_once_and_what_takes_its_place_is_
     await asyncio.to_thread(watcher.start)
     await until(lambda: registry.serving.hub.watchers == 1)
     await pen.revoke("m", 1)
-    await until(lambda: watcher.current is None, 10)
+    await until(lambda: watcher.current is None, 30)
     with pytest.raises(VersionRevoked) as caught:
         watcher.use()
     assert (caught.value.version, caught.value.reason, caught.value.model) == (1, "it leaks", "m")
@@ -143,7 +143,7 @@ async def test_a_revoked_version_is_stopped_at_once_and_what_takes_its_place_is_
         await asyncio.to_thread(late.start, 0.5)
     await until(lambda: registry.serving.hub.watchers == 1)
     await pen.promote("m", 2, former=1, origin="Development")
-    await until(lambda: watcher.current is not None, 10)
+    await until(lambda: watcher.current is not None, 30)
     assert (watcher.use().model, watcher.revoked) == (b"m/2", None)
     await until(lambda: watcher.status.trouble is None)
     assert heard == ["it leaks"]
@@ -197,7 +197,7 @@ async def test_a_registry_that_tells_nothing_is_asked(
     await asyncio.to_thread(watcher.start)
     assert deaf.refused.wait(5)
     await pen.promote("m", 2, former=1, origin="Development")
-    await until(lambda: watcher.current is not None and watcher.current.version == 2, 10)
+    await until(lambda: watcher.current is not None and watcher.current.version == 2, 30)
     await asyncio.to_thread(watcher.stop)
     assert registry.serving.hub.watchers == 0
     assert sum("asked for every" in record.message for record in caplog.records) == 1

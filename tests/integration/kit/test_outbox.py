@@ -23,7 +23,7 @@ async def published(place: Place) -> list[str]:
     return [record.header("ce_id") for record in await place.eyes.read()]
 
 
-async def drained(store: Store, seconds: float = 30.0) -> None:
+async def drained(store: Store, seconds: float = 60.0) -> None:
     async def empty() -> bool:
         return await store.count("outbox") == 0
 
@@ -38,7 +38,7 @@ async def test_a_commit_wakes_the_relay(place: Place) -> None:
     await drained(place.store)
     for n in range(3):
         await place.store.append("default/a", str(n))
-        await drained(place.store, 5)
+        await drained(place.store, 20)
 
 
 async def until_leading(place: Place) -> None:

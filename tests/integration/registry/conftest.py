@@ -149,7 +149,7 @@ class Harness:
         """The first event, past or coming, that matches."""
         return await until(
             lambda: next(filter(matches, self.heard), None),
-            30,
+            60,
             lambda: f"an event that matches; heard were {[e.type for e in self.heard]}",
         )
 
@@ -163,7 +163,7 @@ class Harness:
         found: list[dict[str, str]] = []
         await consumer.start()
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while len(found) < count:
                     record = await consumer.getone()
                     if (record.key or b"").startswith(f"{self.workspace}/".encode()):

@@ -24,7 +24,7 @@ from registry.serving import hub as hub_module
 from registry.serving import stream as stream_module
 from registry.settings import RegistrySettings
 
-DEADLINE = 20.0
+DEADLINE = 30.0
 
 
 @pytest.fixture(scope="module")
