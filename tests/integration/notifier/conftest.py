@@ -20,10 +20,12 @@ from tests.support.databases import migrated_database, role_url
 from tests.support.receiver import Receiver
 from tests.support.waiting import until
 
+from contracts.access import Role
 from contracts.envelope import Envelope, now
 from contracts.notifier import Channel
 from contracts.registry import StageChanged
 from contracts.topics import NOTIFIER_EVENTS
+from kit.auth import Access, Grant
 from kit.db import Database
 from kit.events import EventLog
 from kit.inbox import Inbox
@@ -35,6 +37,7 @@ from notifier.bundles import Bundler
 from notifier.commands import Commands
 from notifier.fanning import fan_out
 from notifier.retrying import Schedule
+from notifier.rights import Rights
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
 from notifier.vault import Vault
@@ -129,6 +132,7 @@ class Rig:
     log: EventLog
     commands: Commands
     vault: Vault
+    rights: Rights
     sequences: dict[str, int] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -137,7 +141,7 @@ class Rig:
         given: dict[str, Any] = {"poll_seconds": 0.05, "graceful_seconds": 5, **options}
         schedule = Schedule(given.pop("pauses", self.settings.retry_seconds))
         senders = given.pop("senders", None) or app.senders(self.settings, guard, self.db)
-        worker = Worker(self.db, self.log, senders, self.vault, schedule, asyncio.Event(), **given)
+        worker = Worker(self.db, self.log, senders, self.vault, self.rights, schedule, asyncio.Event(), **given)
         task = asyncio.create_task(worker.run())
         try:
             yield worker
@@ -147,7 +151,7 @@ class Rig:
 
     async def bundled(self, *, later: timedelta = timedelta(0)) -> int:
         """Sends the messages about many events that are due `later` from now; gives how many were looked at."""
-        return await Bundler(self.db, self.log, asyncio.Event(), clock=lambda: now() + later).once()
+        return await Bundler(self.db, self.log, asyncio.Event(), self.rights, clock=lambda: now() + later).once()
 
     def event(self, model: str = "churn", version: int = 2, **changed: Any) -> Envelope:
         stream = f"default/{model}"
@@ -253,7 +257,8 @@ async def rig(database: str, mailbox: Mailbox, tmp_path: Path) -> AsyncIterator[
     log = EventLog(mechanism, topic=NOTIFIER_EVENTS.name, source=queue.ACTOR)
     vault = Vault.load(settings.secret_key)
     commands = Commands(db, log, Inbox(mechanism), Guard(settings.webhook_allow), vault, mail=True)
-    yield Rig(db, settings, log, commands, vault)
+    everybody = Access([Grant(group="everyone", role=Role.ADMIN)])
+    yield Rig(db, settings, log, commands, vault, Rights(db, everybody))
     await db.close()
 
 

@@ -222,7 +222,7 @@ async def test_the_view_is_a_fold_of_the_events(rig: Rig, ana: httpx2.AsyncClien
     dump = sa.text("select * from notifier.subscription order by 1")
     async with rig.db.transaction() as tx:
         before = (await tx.execute(dump)).all()
-        assert await views.rebuild(tx, rig.log) == 11
+        assert await views.rebuild(tx, rig.log) == 12
         after = (await tx.execute(dump)).all()
     assert {row.status for row in before} == {"active", "removed", "disabled"}
     assert after == before

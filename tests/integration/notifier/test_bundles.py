@@ -245,7 +245,7 @@ async def test_a_crash_in_the_middle_of_a_flush_loses_and_doubles_nothing(
     await rig.happens(rig.event())
     with pytest.raises(ZeroDivisionError):
         async with rig.db.transaction() as tx:
-            assert await flush(tx, rig.log, made["subscription_id"], "model churn", now() + MINUTE)
+            assert await flush(tx, rig.log, rig.rights, made["subscription_id"], "model churn", now() + MINUTE)
             raise ZeroDivisionError
     assert await statuses(rig, made) == ["waiting"]
     await rig.bundled(later=MINUTE)

@@ -349,6 +349,18 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
         ["ana", "asked whether"],
     ),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionConfirmed(subscription_id="s"), ["mailbox", "confirmed"]),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.OwnerSeen(owner="ana", groups=("ml",), person=True, issued_at=AT),
+        ["token of ana", "in ml"],
+    ),
+    (
+        NOTIFIER_EVENTS.name,
+        notifier.DeliveryDenied(
+            delivery_id="d", subscription_id="s", event_id="e", event_type="t", attempt=1, latency_ms=0, detail="why not"
+        ),
+        ["kept from", "why not"],
+    ),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionPaused(subscription_id="s", paused_by="ana"), ["ana", "paused"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionResumed(subscription_id="s", resumed_by="ana"), ["ana", "resumed"]),
     (NOTIFIER_EVENTS.name, notifier.SubscriptionRemoved(subscription_id="s", removed_by="ana"), ["ana", "removed"]),

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from kit.auth import Access
 from notifier import endpoints, leasing, queue
 from notifier.retrying import Schedule
+from notifier.rights import Rights
 from notifier.vault import Vault
 from notifier.worker import Worker
 
@@ -35,7 +37,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     monkeypatch.setattr(endpoints, "held", nothing_held)
     database: Any = NoDatabase()
     log: Any = None
-    return Worker(database, log, {}, Vault(None), Schedule((1.0,)), asyncio.Event(), poll_seconds=60)
+    return Worker(
+        database, log, {}, Vault(None), Rights(database, Access([])), Schedule((1.0,)), asyncio.Event(), poll_seconds=60
+    )
 
 
 async def test_a_wake_up_in_the_same_instant_does_not_swallow_the_stop(worker: Worker) -> None:

@@ -302,6 +302,16 @@ class DeliveriesReconciled(Message):
     unaccounted: Annotated[int, Field(ge=0)]
 
 
+class OwnerSeen(Message):
+    """The groups that a token of an owner told, issued at that time: what they may read is what they are sent."""
+
+    TYPE: ClassVar[str] = "hallmark.owner.seen.v1"
+    owner: Line
+    groups: Annotated[tuple[Line, ...], Field(max_length=500)]
+    person: bool
+    issued_at: AwareDatetime
+
+
 class Attempt(Payload):
     delivery_id: Identifier
     subscription_id: Identifier
@@ -321,6 +331,12 @@ class DeliveryFailed(Message, Attempt):
 
     TYPE: ClassVar[str] = "hallmark.delivery.failed.v1"
     next_attempt_at: AwareDatetime
+
+
+class DeliveryDenied(Message, Attempt):
+    """It was not sent: the owner of the subscription may not read it any more."""
+
+    TYPE: ClassVar[str] = "hallmark.delivery.denied.v1"
 
 
 class DeliveryDead(Message, Attempt):
@@ -352,5 +368,7 @@ EVENTS = (
     SecretRotated,
     DeliverySucceeded,
     DeliveryFailed,
+    DeliveryDenied,
     DeliveryDead,
+    OwnerSeen,
 )

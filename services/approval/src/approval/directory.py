@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from approval import standing, views
 from approval.desk import Desk
 from approval.domain import Request
-from approval.members import Known, Said, token_of
 from contracts.approval import DelegationEnded, DelegationGranted, MembershipChanged
 from contracts.envelope import new_id
+from contracts.members import Known, Said, token_of
 from contracts.payload import Message
 from contracts.slack import METHOD
 from kit.events import Cause, New

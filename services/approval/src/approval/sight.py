@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import binding, views
 from approval.domain import Request
-from approval.members import Known
 from contracts.access import Action
 from contracts.approval import Decision, GatesEvaluated, RequestOpened, Verdict
 from contracts.envelope import new_id
+from contracts.members import Known
 from kit.auth import Access, Principal
 from policy.case import Member, Members, Person
 from policy.holding import holds_until

@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from approval import accounts, domain
 from approval.domain import Request
-from approval.members import Known, Said, token_of
 from approval.tables import DelegationRow, EvidenceRow, MemberRow, PolicyRow, RequestRow, of
 from contracts import approval as events
 from contracts.approval import PolicyRef
 from contracts.envelope import Envelope
+from contracts.members import Known, Said, token_of
 from contracts.payload import Message
 from kit.events import EventLog
 from policy.document import Policy, recorded

@@ -39,6 +39,7 @@ from notifier.quieting import Quieting
 from notifier.reconciling import Reconciling
 from notifier.replaying import Replaying
 from notifier.retrying import Schedule
+from notifier.rights import Rights
 from notifier.settings import NotifierSettings
 from notifier.tables import mechanism
 from notifier.templating import Press, Templates
@@ -63,11 +64,14 @@ def build(settings: NotifierSettings) -> FastAPI:
     inbox, wake = Inbox(mechanism), asyncio.Event()
     consumers.subscribe(bus, db, events, inbox, wake)
     press = Press()
+    guard = Guard(settings)
+    rights = Rights(db, guard.access)
     worker = Worker(
         db,
         events,
         senders(settings, callable_, db),
         vault,
+        rights,
         Schedule(settings.retry_seconds),
         wake,
         templates=Templates(db, press),
@@ -81,10 +85,9 @@ def build(settings: NotifierSettings) -> FastAPI:
     confirming = Confirming(db, events, vault)
     mail = email_sender(settings)
     asker = Asker(db, vault, mail, Schedule(settings.retry_seconds), poll_seconds=settings.delivery_poll_seconds)
-    bundler = Bundler(db, events, wake, poll_seconds=settings.delivery_poll_seconds)
+    bundler = Bundler(db, events, wake, rights, poll_seconds=settings.delivery_poll_seconds)
     relay = Relay.of(db, events, settings)
-    guard = Guard(settings)
-    callers = api.Callers(guard, db)
+    callers = api.Callers(guard, db, events)
     commands = Commands(
         db,
         events,

@@ -26,12 +26,13 @@ from notifier.matching import Seen
 from notifier.notices import one_line
 from notifier.queue import ACTOR, Held, Wanted
 from notifier.reminders import cancels, request_key
+from notifier.rights import Rights
 from notifier.tables import BundleRow, DeliveryRow, SourceEventRow, SubscriptionRow
 from notifier.views import stream_of, t
 from notifier.wording import notice
 
 log = structlog.get_logger()
-WAITING, GROUPED = "waiting", "grouped"
+WAITING, GROUPED, DENIED = "waiting", "grouped", "denied"
 SHOWN, KINDS, HEADLINE = 10, 40, 300
 PAGE = 50
 FORGOTTEN = timedelta(days=8)
@@ -102,8 +103,11 @@ async def due(tx: AsyncConnection, at: datetime) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in await tx.execute(query.order_by(table.c.due_at).limit(PAGE))]
 
 
-async def flush(tx: AsyncConnection, log_: EventLog, subscription_id: str, labels: str, at: datetime) -> bool:
-    """Sends what waits in one message, and says when to look again. False: there was nothing to send."""
+async def flush(
+    tx: AsyncConnection, log_: EventLog, rights: Rights, subscription_id: str, labels: str, at: datetime
+) -> bool:
+    """Sends what waits in one message, and says when to look again. False: there was nothing to send. What the owner
+    may not read any more is not in it."""
     last = await log_.lock(tx, stream_of(subscription_id))
     of, table = t(SubscriptionRow), t(BundleRow)
     await tx.execute(sa.select(of.c.status).where(of.c.subscription_id == subscription_id).with_for_update(read=True))
@@ -113,15 +117,19 @@ async def flush(tx: AsyncConnection, log_: EventLog, subscription_id: str, label
     row = (await tx.execute(query)).first()
     if row is None or state is None or not state.active or state.paused:
         return False
+    delivery = t(DeliveryRow)
+    members = sa.and_(
+        delivery.c.subscription_id == subscription_id, delivery.c.status == WAITING, delivery.c.held_by == labels
+    )
+    subjects = (await tx.scalars(sa.select(delivery.c.subject).where(members).distinct())).all()
+    for subject, why in (await rights.unreadable(state, subjects)).items():
+        denied = {"status": DENIED, "closed_at": sa.func.now(), "held_by": why}
+        await tx.execute(sa.update(delivery).where(members, delivery.c.subject == subject).values(denied))
     told = await _told(tx, subscription_id, labels)
     if told is None:
         return await _look_again(tx, log_, state, row, last, at)
     made = GroupComposed(subscription_id=subscription_id, labels=labels, **told)
     sent = await _send(tx, log_, state, made, last)
-    delivery = t(DeliveryRow)
-    members = sa.and_(
-        delivery.c.subscription_id == subscription_id, delivery.c.status == WAITING, delivery.c.held_by == labels
-    )
     held = {"status": GROUPED, "held_by": str(delivery_id(subscription_id, sent.id))}
     await tx.execute(sa.update(delivery).where(members).values(held))
     grouped = state.bundling if isinstance(state.bundling, Grouped) else None
@@ -204,11 +212,13 @@ class Bundler:
         db: Database,
         log_: EventLog,
         wake: asyncio.Event,
+        rights: Rights,
         *,
         poll_seconds: float = 1,
         clock: Callable[[], datetime] = now,
     ) -> None:
-        self._db, self._log, self._wake, self._poll, self._clock = db, log_, wake, poll_seconds, clock
+        self._db, self._log, self._wake, self._rights = db, log_, wake, rights
+        self._poll, self._clock = poll_seconds, clock
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -227,7 +237,7 @@ class Bundler:
             found = await due(tx, at)
         for subscription_id, labels in found:
             async with self._db.transaction() as tx:
-                sent = await flush(tx, self._log, subscription_id, labels, at)
+                sent = await flush(tx, self._log, self._rights, subscription_id, labels, at)
             if sent:
                 self._wake.set()
         if not found:

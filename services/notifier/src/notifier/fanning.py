@@ -13,7 +13,7 @@ from contracts.catalog import MESSAGES
 from contracts.envelope import Envelope, now
 from kit.errors import Permanent
 from kit.events import EventLog
-from notifier import bundles, queue, quiet_views, views
+from notifier import bundles, queue, quiet_views, standings, views
 from notifier.domain import Subscription, matching
 from notifier.matching import Seen
 from notifier.queue import Held, Wanted
@@ -71,6 +71,8 @@ async def fan_out(tx: AsyncConnection, log: EventLog, envelopes: Sequence[Envelo
     rules = await _rules(tx, {event.workspace for event in events}, at)
     found = [matching(rules.in_(event.workspace), event) for event in events]
     positions = await queue.keep(tx, events, known)
+    for envelope in envelopes:
+        await standings.project(tx, envelope)
     wanted, ended = list[Wanted](), _Ended()
     for event, one in zip(events, found, strict=True):
         failed = [(s.subscription_id, why) for s, why in one.failed]

@@ -46,6 +46,18 @@ class Selector(Protocol):
     def cel(self) -> str | None: ...
 
 
+def place_of(subject: str) -> tuple[str | None, str, int | None]:
+    """The workspace, model and version that a subject names; None and nothing where it names none."""
+    if subject.startswith("workspace:"):
+        return subject.removeprefix("workspace:"), "", None
+    if ":" in subject:  # of a policy or a person: names of workspaces and models have none
+        return None, "", None
+    try:
+        return parse_subject(subject)
+    except ValueError:
+        return None, "", None
+
+
 @dataclass(frozen=True)
 class Seen:
     """An event as filters look at it; each part is worked out when one first asks."""
@@ -55,15 +67,7 @@ class Seen:
     @cached_property
     def place(self) -> tuple[str | None, str, int | None]:
         """The workspace, model and version it is about; None and nothing where its subject names none."""
-        subject = self.envelope.subject
-        if subject.startswith("workspace:"):
-            return subject.removeprefix("workspace:"), "", None
-        if ":" in subject:  # of a policy or a person: names of workspaces and models have none
-            return None, "", None
-        try:
-            return parse_subject(subject)
-        except ValueError:
-            return None, "", None
+        return place_of(self.envelope.subject)
 
     @property
     def workspace(self) -> str | None:

@@ -26,7 +26,7 @@ from notifier.views import Document, stream_of, t
 from policy.expressions import ExpressionError
 
 PAGE = 1000
-GIVEN_UP = frozenset({"dead", "cancelled"})
+GIVEN_UP = frozenset({"dead", "cancelled", "denied"})
 # What a silence, a rule or a group keeps back is not replayed.
 ENDED = GIVEN_UP | {"succeeded"}
 

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
-from contracts.notifier import DeliveryDead, DeliveryFailed, DeliverySucceeded, SubscriptionDisabled
+from contracts.notifier import DeliveryDead, DeliveryDenied, DeliveryFailed, DeliverySucceeded, SubscriptionDisabled
 from contracts.payload import Message
 
 MAX_PAUSE_SECONDS = 24 * 3600.0
@@ -15,12 +15,14 @@ JITTER = 0.2
 
 
 class Verdict(StrEnum):
-    """REFUSED: this message never. GONE: nothing of this subscription any more."""
+    """REFUSED: this message never. GONE: nothing of this subscription any more. DENIED: not sent, since its owner may
+    not read it."""
 
     SUCCEEDED = "succeeded"
     RETRY = "retry"
     REFUSED = "refused"
     GONE = "gone"
+    DENIED = "denied"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def decide(
         return Next("succeeded", None, (DeliverySucceeded(**said), *ends))
     if outcome.verdict is Verdict.GONE:
         return Next("dead", None, (DeliveryDead(**said), *ends))
+    if outcome.verdict is Verdict.DENIED:
+        return Next("denied", None, (DeliveryDenied(**said),))
     if active and not needed:
         return Next("cancelled", None)
     pause = schedule.pause(done.tries, outcome.retry_after, chance) if outcome.verdict is Verdict.RETRY else None

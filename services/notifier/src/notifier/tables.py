@@ -1,10 +1,10 @@
 """The notifier's tables.
 
-`subscription`, `silence`, `inhibition` and `template` are views: folds of the events. The others are operational:
-`delivery`, `lane`, `bundle`, `alarm`, `attempt`, `confirmation` are timers and a log of tries (outcomes are events, due
-times are not), `source_event` is what was read (deliveries carry it, and filters are tried on it), `filter_error` tells
-owners of filters that fail, and `secret` holds what no event may hold. `endpoint` and `target` say how the addresses
-fare.
+`subscription`, `silence`, `inhibition`, `template` and `standing` are views: folds of the events. The others are
+operational: `delivery`, `lane`, `bundle`, `alarm`, `attempt`, `confirmation` are timers and a log of tries (outcomes
+are events, due times are not), `source_event` is what was read (deliveries carry it, and filters are tried on it),
+`filter_error` tells owners of filters that fail, and `secret` holds what no event may hold. `endpoint` and `target` say
+how the addresses fare.
 """
 
 from datetime import datetime
@@ -312,4 +312,18 @@ class SlackThreadRow(Table, table=True):
     at: datetime = Field(sa_column=timestamp(nullable=False, server_default=sa.func.now()))
 
 
-VIEWS = (SubscriptionRow, SilenceRow, InhibitionRow, TemplateRow)
+class StandingRow(Table, table=True):
+    """The groups of an owner: of the newest token, and those that the directory told last, which take away only."""
+
+    __tablename__ = "standing"
+
+    owner: str = Field(primary_key=True)
+    groups: list[Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
+    person: bool | None
+    issued_at: datetime | None = Field(sa_column=timestamp())
+    told_groups: list[Any] | None = Field(sa_column=sa.Column(JSONB(none_as_null=True)))
+    told_person: bool | None
+    told_at: datetime | None = Field(sa_column=timestamp())
+
+
+VIEWS = (SubscriptionRow, SilenceRow, InhibitionRow, TemplateRow, StandingRow)

@@ -27,7 +27,7 @@ from contracts.notifier import (
     SubscriptionResumed,
 )
 from kit.events import Cause, EventLog, New
-from notifier import quiet_views, template_views
+from notifier import quiet_views, standings, template_views
 from notifier.domain import UNCONFIRMED, Subscription, evolve
 from notifier.tables import (
     VIEWS,
@@ -92,6 +92,7 @@ async def project(tx: AsyncConnection, envelope: Envelope) -> None:
     if envelope.type not in FOLDED:
         await quiet_views.project(tx, envelope)
         await template_views.project(tx, envelope)
+        await standings.project(tx, envelope)
         return
     subscription_id = envelope.key.removeprefix("subscription:")
     state = evolve(await subscription(tx, subscription_id), envelope)
@@ -122,6 +123,7 @@ async def rebuild(tx: AsyncConnection, log: EventLog) -> int:
     async for envelope in log.read(tx):
         await project(tx, envelope)
         count += 1
+    await standings.refold(tx)
     return count
 
 

@@ -25,6 +25,7 @@ from notifier.channels import Parcel, Sender
 from notifier.leasing import Lease
 from notifier.recording import Done, Recorded, record
 from notifier.retrying import Outcome, Schedule, Verdict
+from notifier.rights import Rights
 from notifier.tables import FORMER, SIGNING, UNSUBSCRIBE
 from notifier.templating import Templates
 from notifier.vault import Vault, VaultError
@@ -54,6 +55,7 @@ class Worker:
         log_: EventLog,
         senders: Mapping[Channel, Sender],
         vault: Vault,
+        rights: Rights,
         schedule: Schedule,
         wake: asyncio.Event,
         *,
@@ -67,7 +69,7 @@ class Worker:
     ) -> None:
         self._db, self._log, self._senders, self._vault = db, log_, senders, vault
         self._schedule, self._wake, self._rates = schedule, wake, rates
-        self._templates = templates
+        self._rights, self._templates = rights, templates
         self._concurrency, self._share = concurrency, share
         self._lease_seconds, self._poll, self._graceful = lease_seconds, poll_seconds, graceful_seconds
         self._running: dict[asyncio.Task[None], str] = {}
@@ -132,6 +134,8 @@ class Worker:
     async def _send(self, lease: Lease) -> Outcome:
         """Never raises: a fault of ours follows the schedule too, instead of running hot."""
         try:
+            if denied := await self._rights.refusal(lease.subscription, lease.envelope):
+                return Outcome(Verdict.DENIED, denied, ours=True)
             parcel = self._parcel(lease)
             if self._templates is not None:
                 worded = await self._templates.worded(lease.subscription, lease.delivery_id, lease.envelope)

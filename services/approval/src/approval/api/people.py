@@ -9,8 +9,8 @@ from approval import delegations, views
 from approval.api.common import After, Body, Callers, Comment, Limit, Moment
 from approval.desk import Desk
 from approval.directory import Directory
-from approval.members import Known
 from contracts.access import Action
+from contracts.members import Known
 from contracts.payload import Identifier, Line
 from kit.auth import Principal
 from kit.problems import Problem

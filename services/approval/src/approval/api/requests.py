@@ -14,12 +14,12 @@ from approval.api.common import status_named as named
 from approval.api.documents import RequestDocument, RequestList, You, document, manifest
 from approval.desk import Desk
 from approval.emergency import Emergencies
-from approval.members import Known
 from approval.people import People
 from approval.revisions import Revisions
 from approval.sight import Sight
 from contracts.access import Action
 from contracts.approval import Choice, RequestDecided, Vote
+from contracts.members import Known
 from contracts.payload import Digest, Key, Line
 from kit.auth import Principal
 from kit.problems import Problem

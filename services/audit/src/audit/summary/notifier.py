@@ -82,6 +82,16 @@ def _(m: notifier.DeliveryFailed) -> str:
 
 
 @say.register
+def _(m: notifier.DeliveryDenied) -> str:
+    return f"{m.event_type} was kept from the subscription {m.subscription_id}: {m.detail}"
+
+
+@say.register
+def _(m: notifier.OwnerSeen) -> str:
+    return f"A token of {m.owner} told that they are in {names(m.groups) or 'no group'}"
+
+
+@say.register
 def _(m: notifier.DeliveryDead) -> str:
     return f"{m.event_type} was given up for the subscription {m.subscription_id} at try {m.attempt}: {m.detail}"
 

@@ -8,22 +8,30 @@ from fastapi import Request
 from contracts.access import Action, Role
 from kit.auth import Principal
 from kit.db import Database
+from kit.events import EventLog
 from kit.problems import Problem
 from kit.web import Guard
-from notifier import views
+from notifier import standings, views
 from notifier.domain import Subscription
 from notifier.filters import asks_for_own
+from notifier.matching import place_of
 
 
 class Callers:
     """`principal = await callers(request)`, then what they may do."""
 
-    def __init__(self, guard: Guard, db: Database) -> None:
-        self._guard, self._db = guard, db
+    def __init__(self, guard: Guard, db: Database, log: EventLog) -> None:
+        self._guard, self._db, self._log = guard, db, log
         self.access = guard.access
 
     async def __call__(self, request: Request) -> Principal:
         return await self._guard(request)
+
+    async def acting(self, request: Request) -> Principal:
+        """A caller who is about to change something: what their token says of them counts at deliveries, too."""
+        principal = await self._guard(request)
+        await standings.seen(self._db, self._log, principal)
+        return principal
 
     def require(self, principal: Principal, action: Action, workspace: str, model: str = "*") -> None:
         """Raises Problem 403."""
@@ -64,9 +72,14 @@ class Callers:
         """Raises Problem 404."""
         async with self._db.transaction() as tx:
             found = await views.delivery_detail(tx, delivery_id)
-        if found is None or not self.owns(principal, found[1]):
+        if found is None or not self.owns(principal, found[1]) or not self._may_read(principal, found[0]["subject"]):
             raise Problem(404, "no-such-delivery", "there is no such delivery of yours")
         return found
+
+    def _may_read(self, principal: Principal, subject: str) -> bool:
+        """As at a delivery: what somebody was sent once may be no more theirs to read."""
+        workspace, model, _ = place_of(subject)
+        return workspace is None or self.access.allows(principal, Action.READ, workspace, model or "*")
 
     async def addressed(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """`user:ann` with the pseudonym of ann, where people have one; other names as they are. Raises Problem 422."""

@@ -127,14 +127,14 @@ def router(
     @routes.post("/deliveries/{delivery_id}/replay", status_code=202)
     async def resend(request: Request, delivery_id: UUID) -> DeliveryDetail:
         """Sends it again, under the same id."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         _, state = await callers.delivery(principal, delivery_id)
         return DeliveryDetail(**await commands.replay(delivery_id, state))
 
     @routes.post("/subscriptions/{subscription_id}/replay")
     async def replay(request: Request, subscription_id: Name, body: Replay) -> ReplayDocument:
         """Sends again what failed, what was never sent, or all, under the same ids. A page of events a call."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         state = await callers.subscription(principal, subscription_id)
         callers.require(principal, Action.SUBSCRIBE, state.workspace, state.model)
         choice = Choice(body.which, body.since, body.before, body.types, body.model)

@@ -16,7 +16,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"
 Cursor = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 State = Literal["active", "unconfirmed", "paused", "removed", "disabled"]
-Status = Literal["pending", "succeeded", "dead", "cancelled", "silenced", "inhibited", "waiting", "grouped"]
+Status = Literal["pending", "succeeded", "dead", "denied", "cancelled", "silenced", "inhibited", "waiting", "grouped"]
 
 
 class Filter(BaseModel):

@@ -47,7 +47,7 @@ def router(db: Database, commands: Commands, editing: Editing, confirming: Confi
         body: NewSubscription,
         idempotency_key: Annotated[Name | None, Header()] = None,
     ) -> SubscriptionDocument:
-        principal = await callers(request)
+        principal = await callers.acting(request)
         callers.require(principal, Action.SUBSCRIBE, body.workspace, body.model)
         callers.require_types(principal, body.types, body.workspace, body.model)
         audience = await callers.addressed(body.audience)
@@ -124,7 +124,7 @@ def router(db: Database, commands: Commands, editing: Editing, confirming: Confi
     @routes.post("/subscriptions/{subscription_id}/confirmation")
     async def ask_again(request: Request, subscription_id: Name) -> SubscriptionDocument:
         """Mails another link to a mailbox that has not been confirmed."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         await callers.subscription(principal, subscription_id)
         return SubscriptionDocument(**await confirming.ask_again(subscription_id, principal.subject))
 
@@ -138,7 +138,7 @@ def router(db: Database, commands: Commands, editing: Editing, confirming: Confi
     @routes.patch("/subscriptions/{subscription_id}")
     async def edit_subscription(request: Request, subscription_id: Name, body: Edit) -> SubscriptionDocument:
         """Other filters, for the events that come from now on."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         state = await callers.subscription(principal, subscription_id)
         changes = body.model_dump(include=body.model_fields_set)
         callers.require(principal, Action.SUBSCRIBE, state.workspace, changes.get("model", state.model))
@@ -156,26 +156,26 @@ def router(db: Database, commands: Commands, editing: Editing, confirming: Confi
     @routes.post("/subscriptions/{subscription_id}/enable")
     async def enable(request: Request, subscription_id: Name) -> SubscriptionDocument:
         """One that was disabled is sent to again, from now on. What was missed can be replayed."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         await callers.subscription(principal, subscription_id)
         return SubscriptionDocument(**await editing.enable(subscription_id, principal.subject))
 
     @routes.post("/subscriptions/{subscription_id}/pause")
     async def pause(request: Request, subscription_id: Name) -> SubscriptionDocument:
         """Nothing is sent any more, and what comes is kept until it is resumed."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         await callers.subscription(principal, subscription_id)
         return SubscriptionDocument(**await editing.pause(subscription_id, principal.subject))
 
     @routes.post("/subscriptions/{subscription_id}/resume")
     async def resume(request: Request, subscription_id: Name) -> SubscriptionDocument:
-        principal = await callers(request)
+        principal = await callers.acting(request)
         await callers.subscription(principal, subscription_id)
         return SubscriptionDocument(**await editing.resume(subscription_id, principal.subject))
 
     @routes.delete("/subscriptions/{subscription_id}", status_code=204)
     async def remove(request: Request, subscription_id: Name) -> Response:
-        principal = await callers(request)
+        principal = await callers.acting(request)
         await callers.subscription(principal, subscription_id)
         await commands.remove(subscription_id, principal.subject)
         return Response(status_code=204)
@@ -183,7 +183,7 @@ def router(db: Database, commands: Commands, editing: Editing, confirming: Confi
     @routes.post("/subscriptions/{subscription_id}/secret")
     async def rotate(request: Request, subscription_id: Name, body: Rotation | None = None) -> Rotated:
         """A new secret for a webhook."""
-        principal = await callers(request)
+        principal = await callers.acting(request)
         await callers.subscription(principal, subscription_id)
         at_once = body is not None and body.at_once
         secret, until = await commands.rotate(subscription_id, principal.subject, at_once=at_once)

@@ -88,6 +88,8 @@ _CALLS: dict[type[Message], tuple[int, int, int]] = {
     notifier.SubscriptionReplayed: (OTHER, INFORMATIONAL, SUCCESS),
     notifier.DeliveriesReconciled: (OTHER, INFORMATIONAL, SUCCESS),
     notifier.DeliveryFailed: (OTHER, LOW, FAILURE),
+    notifier.DeliveryDenied: (OTHER, LOW, FAILURE),
+    notifier.OwnerSeen: (OTHER, INFORMATIONAL, SUCCESS),
     notifier.DeliveryDead: (OTHER, MEDIUM, FAILURE),
     audit.CheckpointPublished: (CREATE, INFORMATIONAL, SUCCESS),
     audit.RetentionPublished: (UPDATE, MEDIUM, SUCCESS),

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from approval.members import Known, Said, token_of
+from contracts.members import Known, Said, token_of
 
 NOON = datetime(2026, 1, 14, 12, tzinfo=UTC)
 
