@@ -261,7 +261,7 @@ async def test_silences_and_rules_are_folds(rig: Rig, ana: httpx2.AsyncClient, p
     dumps = [sa.text(f"select * from notifier.{name} order by 1") for name in ("silence", "inhibition")]
     async with rig.db.transaction() as tx:
         before = [(await tx.execute(dump)).all() for dump in dumps]
-        assert await views.rebuild(tx, rig.log) == 7
+        assert await views.rebuild(tx, rig.log) == 6
         after = [(await tx.execute(dump)).all() for dump in dumps]
     assert [len(rows) for rows in before] == [2, 2]
     assert after == before

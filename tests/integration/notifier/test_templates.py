@@ -72,6 +72,29 @@ async def test_events_go_out_in_the_words_of_a_template_and_deliveries_say_which
     assert "<p>&lt;better&gt;" in html.get_content()
 
 
+async def test_other_channels_have_words_too_and_events_stay_what_they_are(
+    rig: Rig, ana: httpx2.AsyncClient, person: As, receiver: Receiver
+) -> None:
+    root, address = person("root", "admins"), f"{receiver.url}/teams"
+    for channel in ("teams", "webhook"):
+        text = f"{channel.upper()} {{{{ data.reason }}}}\nsecond line"
+        await published(root, {**SLACK, "channel": channel, "parts": {"text": text}})
+    made = [
+        await made_by(ana, channel="teams", address=address),
+        await made_by(ana, channel="webhook", address=f"{receiver.url}/text", format="slack"),
+        await made_by(ana, channel="webhook", address=f"{receiver.url}/event"),
+    ]
+    await rig.happens(rig.event(reason="<better>"))
+    async with sending(rig):
+        done = [(await rig.all_done(one, 1))[0] for one in made]
+    assert [d["template"] for d in done] == ["teams hallmark.stage.* r1", "webhook hallmark.stage.* r1", None]
+    sent = {hit.path: hit.document for hit in receiver.hits}
+    lines = sent["/teams"]["attachments"][0]["content"]["body"]
+    assert [line["inlines"][0]["text"] for line in lines[:2]] == ["TEAMS <better>", "second line"]
+    assert sent["/text"] == {"text": "WEBHOOK &lt;better&gt;\nsecond line"}
+    assert sent["/event"]["data"]["reason"] == "<better>"
+
+
 async def test_a_template_that_fails_is_noted_and_the_built_in_words_are_sent(
     rig: Rig, ana: httpx2.AsyncClient, person: As, receiver: Receiver
 ) -> None:
@@ -103,7 +126,7 @@ async def test_a_withdrawn_template_leaves_the_built_in_words_and_its_revisions(
     dump = sa.text("select * from notifier.template order by 1, 2, 3, 4")
     async with rig.db.transaction() as tx:
         before = (await tx.execute(dump)).all()
-        assert await views.rebuild(tx, rig.log) == 4
+        assert await views.rebuild(tx, rig.log) == 5
         assert (await tx.execute(dump)).all() == before
     assert slack["status"] == "active"
 
@@ -116,7 +139,8 @@ async def test_a_withdrawn_template_leaves_the_built_in_words_and_its_revisions(
         ({**SLACK, "parts": {"html": "x"}}, "template-parts", "no part html"),
         ({**MAIL, "parts": {"text": "x"}}, "template-parts", "subject"),
         ({**SLACK, "types": "hallmark.nothing.*"}, "unknown-type", "known are"),
-        ({**SLACK, "channel": "webhook"}, "invalid-request", "channel"),
+        ({**SLACK, "channel": "pigeon"}, "invalid-request", "channel"),
+        ({**SLACK, "channel": "teams", "parts": {"text": "x", "subject": "y"}}, "template-parts", "no part subject"),
         ({**SLACK, "parts": {"text": "x" * 20_001}}, "invalid-request", "parts"),
     ],
 )

@@ -357,7 +357,13 @@ MESSAGES: list[tuple[str, Message, list[str]]] = [
     (
         NOTIFIER_EVENTS.name,
         notifier.DeliveryDenied(
-            delivery_id="d", subscription_id="s", event_id="e", event_type="t", attempt=1, latency_ms=0, detail="why not"
+            delivery_id="d",
+            subscription_id="s",
+            event_id="e",
+            event_type="t",
+            attempt=1,
+            latency_ms=0,
+            detail="why not",
         ),
         ["kept from", "why not"],
     ),

@@ -1,6 +1,7 @@
 """PagerDuty, Teams and Apprise: what is sent, and what is said when it cannot be."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -101,6 +102,12 @@ def test_a_key_is_never_longer_than_pagerduty_takes() -> None:
 
 def parcel(message: Message, address: str = "k" * 32) -> Parcel:
     return Parcel(delivery_id="d1", subscription_id="s1", envelope=said(message), address=address)
+
+
+def test_a_page_has_the_words_of_a_template() -> None:
+    sender = PagerDutySender(httpx2.AsyncClient(), url="https://pd.example/")
+    _, page = sender.message(replace(parcel(GLASS), worded={"text": "wake\nup"}))
+    assert page["payload"]["summary"] == "wake up"
 
 
 def test_a_page_says_what_a_person_at_night_needs() -> None:

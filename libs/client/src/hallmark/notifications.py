@@ -21,6 +21,7 @@ from hallmark.results import (
 )
 
 PATH = "/v1/subscriptions"
+ChannelName = Literal["slack", "email", "webhook", "pagerduty", "teams", "apprise"]
 
 
 class Notifications(Connection):
@@ -28,7 +29,7 @@ class Notifications(Connection):
 
     def subscribe(
         self,
-        channel: Literal["slack", "email", "webhook", "pagerduty", "teams", "apprise"],
+        channel: ChannelName,
         address: str,
         *,
         types: Sequence[str] = (),
@@ -222,13 +223,13 @@ class Notifications(Connection):
 
     # -- templates -----------------------------------------------------------------------------------------------
 
-    def publish_template(self, channel: Literal["slack", "email"], types: str, parts: Mapping[str, str]) -> Template:
+    def publish_template(self, channel: ChannelName, types: str, parts: Mapping[str, str]) -> Template:
         """The words for events of these types (a pattern) in a channel, in force at once: Jinja2 over `notice`, `event`
-        and `data`. Slack has the part `text`, e-mail `subject`, `text` and `html`."""
+        and `data`. Each channel has the part `text`, e-mail also `subject` and `html`, Apprise `subject`."""
         return read(Template, self._post("notifier", "/v1/templates", self._template(channel, types, parts)))
 
     def preview_template(
-        self, channel: Literal["slack", "email"], types: str, parts: Mapping[str, str], *, event_id: str | None = None
+        self, channel: ChannelName, types: str, parts: Mapping[str, str], *, event_id: str | None = None
     ) -> RenderedTemplate:
         """What it makes of this past event, or of the newest of these types that you may read."""
         body = self._template(channel, types, parts) | {"event_id": event_id}
@@ -241,7 +242,7 @@ class Notifications(Connection):
         """Those in force; with `every`, all revisions, the newest first."""
         return self._pages("notifier", "/v1/templates", Template, every=every or None)
 
-    def withdraw_template(self, channel: Literal["slack", "email"], types: str) -> None:
+    def withdraw_template(self, channel: ChannelName, types: str) -> None:
         """The built-in words again."""
         self._call("notifier", "DELETE", "/v1/templates", params={"channel": channel, "types": types})
 

@@ -24,9 +24,7 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 MAX_URL = 2000
 # Public by their number, or so Python's tables say: Azure's WireServer, which each machine has to itself; addresses of
 # protocols, of which Oracle's cloud took one for its metadata; anycast relays of 6to4; documentation.
-_NOT_PUBLIC = [
-    ipaddress.ip_network(net) for net in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")
-]
+_NOT_PUBLIC = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")]
 # Of its own: a name server that is silent for one host must not use up the few threads that all others share.
 _LOOK_UPS = ThreadPoolExecutor(64, thread_name_prefix="look-up")
 

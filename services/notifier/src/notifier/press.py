@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 VARIABLES = {"notice", "event", "data"}
 MEMORY_BYTES = 512 * 1024 * 1024
 OUTPUT = 100_000
+SLACK_TEXT = ("slack", "webhook")  # of webhooks those of Slack's format have words
 
 
 def escaped(value: Any) -> str:
@@ -25,7 +26,7 @@ def escaped(value: Any) -> str:
 
 def environment(channel: str, part: str) -> ImmutableSandboxedEnvironment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    options |= {"autoescape": part == "html"} | ({"finalize": escaped} if channel == "slack" else {})
+    options |= {"autoescape": part == "html"} | ({"finalize": escaped} if channel in SLACK_TEXT else {})
     return ImmutableSandboxedEnvironment(**options)
 
 

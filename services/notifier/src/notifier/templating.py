@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import Counter
 
 from contracts.envelope import Envelope
+from contracts.notifier import Channel, Format
 from kit.db import Database
 from notifier import template_views
 from notifier.domain import Subscription
@@ -115,6 +116,8 @@ class Templates:
     async def worded(self, of: Subscription, delivery_id: UUID, envelope: Envelope) -> Worded | None:
         """The event in the words of the template that is in force for it, and a note of that in the delivery. None:
         there is no template, or it failed; the note says why, and the built-in words are used."""
+        if of.channel is Channel.WEBHOOK and of.format is not Format.SLACK:
+            return None  # an event, or another registry's message: software reads it
         template = await self._in_force(of.workspace, str(of.channel), envelope.type)
         if template is None:
             return None

@@ -15,6 +15,10 @@ app = noun("template", "Templates: your own words for events, per channel.")
 class Channel(StrEnum):
     SLACK = "slack"
     EMAIL = "email"
+    TEAMS = "teams"
+    PAGERDUTY = "pagerduty"
+    WEBHOOK = "webhook"
+    APPRISE = "apprise"
 
 
 ChannelArgument = Annotated[Channel, typer.Argument(help="Where they are used.", show_default=False)]
@@ -22,7 +26,9 @@ Types = Annotated[str, typer.Argument(help="Event types, as a pattern; the longe
 File = Annotated[
     Path, typer.Argument(help="The text (Jinja2).", exists=True, dir_okay=False, readable=True, show_default=False)
 ]
-Subject = Annotated[str | None, typer.Option(help="Of an e-mail (Jinja2, one line).", show_default=False)]
+Subject = Annotated[
+    str | None, typer.Option(help="Of an e-mail, or Apprise's title (Jinja2, one line).", show_default=False)
+]
 Html = Annotated[
     Path | None, typer.Option(help="Of an e-mail.", exists=True, dir_okay=False, readable=True, show_default=False)
 ]

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from contracts.access import Action
 from contracts.envelope import Envelope
-from contracts.notifier import TemplatePublished, TemplateWithdrawn
+from contracts.notifier import Channel, TemplatePublished, TemplateWithdrawn
 from contracts.payload import Message, Workspace
 from kit.db import Database
 from kit.events import Cause, EventLog, New
@@ -23,8 +23,9 @@ from notifier.matching import Seen
 from notifier.template_views import stream_of
 from notifier.templating import Press, TemplateFailed, context
 
-PARTS = {"slack": {"text"}, "email": {"subject", "text", "html"}}
-NEEDED = {"slack": {"text"}, "email": {"subject", "text"}}
+# Beside the part `text`, which each has and needs.
+MORE = {Channel.EMAIL: {"subject", "html"}, Channel.APPRISE: {"subject"}}
+NEEDED = {Channel.EMAIL: {"subject"}}
 SEARCHED, PAGE = 500, 50
 Part = Annotated[str, StringConstraints(pattern=r"^(?:subject|text|html)$")]
 TemplateText = Annotated[str, StringConstraints(min_length=1, max_length=20_000, pattern=r"^[^\x00]*$")]
@@ -32,13 +33,14 @@ TemplateText = Annotated[str, StringConstraints(min_length=1, max_length=20_000,
 
 class NewTemplate(BaseModel):
     """Jinja2 over `notice` (headline, who, reason, criteria, facts), `event` (type, model, version, time, ...) and
-    `data`, the event's body. Slack has the part `text`, e-mail `subject`, `text` and, if you like, `html`. `types` is a
-    pattern of event types; the longest that fits is taken."""
+    `data`, the event's body. Each channel has the part `text` (PagerDuty's summary; of webhooks those of the format
+    slack, for events stay what they are), e-mail also `subject` and, if you like, `html`, Apprise, if you like,
+    `subject`. `types` is a pattern of event types; the longest that fits is taken."""
 
     model_config = ConfigDict(extra="forbid")
 
     workspace: Workspace = "default"
-    channel: Literal["slack", "email"]
+    channel: Channel
     types: Glob
     parts: Annotated[dict[Part, TemplateText], Field(min_length=1)]
 
@@ -76,7 +78,8 @@ def router(db: Database, log: EventLog, press: Press, callers: Callers) -> APIRo
 
     async def check(body: NewTemplate) -> None:
         check_types([body.types])
-        parts, lacking = PARTS[body.channel], NEEDED[body.channel] - body.parts.keys()
+        parts = {"text", *MORE.get(body.channel, set())}
+        lacking = {"text", *NEEDED.get(body.channel, set())} - body.parts.keys()
         if strange := body.parts.keys() - parts:
             says = f"{body.channel} has no part {', '.join(sorted(strange))}; it has {', '.join(sorted(parts))}"
             raise Problem(422, "template-parts", says)
@@ -134,9 +137,7 @@ def router(db: Database, log: EventLog, press: Press, callers: Callers) -> APIRo
         return TemplateDocuments(items=[TemplateDocument(**template_views.document(one)) for one in found])
 
     @routes.delete("/templates", status_code=204)
-    async def withdraw(
-        request: Request, channel: Literal["slack", "email"], types: Glob, workspace: Workspace = "default"
-    ) -> Response:
+    async def withdraw(request: Request, channel: Channel, types: Glob, workspace: Workspace = "default") -> Response:
         """The built-in words again. Its revisions stay."""
         principal = await callers(request)
         callers.require(principal, Action.CONFIGURE, workspace)

@@ -32,7 +32,7 @@ from contracts.registry import (
     VersionRevoked,
     VersionTagged,
 )
-from notifier.channels.render import Renderer
+from notifier.channels.render import Renderer, clipped
 from notifier.wording import notice
 
 Body = dict[str, Any]
@@ -51,17 +51,18 @@ TYPES: dict[Format, frozenset[str]] = {
 }
 # The formats whose signature is made with the text of the secret as it is.
 PLAIN_SECRETS = frozenset({Format.DATABRICKS, Format.MLFLOW})
+SLACK_TEXT = 3_000
 REGION, ACCOUNT = "hallmark-1", "0" * 12  # what an ARN needs, and what no account of AWS has
 
 
-def body_in(format_: Format, envelope: Envelope, subscription_id: str) -> bytes:
-    """The body, the same for every try.
+def body_in(format_: Format, envelope: Envelope, subscription_id: str, text: str | None = None) -> bytes:
+    """The body, the same for every try. `text` is what a template has made of the event, for Slack's format.
 
     Raises:
         ValueError: the format has no message for the event.
     """
     if format_ is Format.SLACK:
-        return _json({"text": Renderer.escape(notice(envelope).summary)})
+        return _json({"text": clipped(text or Renderer.escape(notice(envelope).summary), SLACK_TEXT)})
     event = envelope.payload(MESSAGES[envelope.type])
     match format_:
         case Format.DATABRICKS:

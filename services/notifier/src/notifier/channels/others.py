@@ -53,7 +53,8 @@ class AppriseSender:
             )
         words, sender = notice(parcel.envelope), apprise.Apprise()
         sender.add(parcel.address)
-        said: dict[str, Any] = {"title": one_line(words.headline), "body": words.summary}
+        title = one_line(parcel.worded.get("subject") or words.headline)
+        said: dict[str, Any] = {"title": title, "body": parcel.worded.get("text") or words.summary}
         try:
             async with asyncio.timeout(self._timeout):
                 taken = await sender.async_notify(**said, body_format=apprise.NotifyFormat.TEXT)

@@ -82,7 +82,7 @@ class PagerDutySender:
         links = [{"href": url, "text": title} for title, url in links_of(envelope, self._console)]
         told = {label: value for label, value in (("Who", words.who), ("Reason", words.reason), *words.facts) if value}
         payload: dict[str, Any] = {
-            "summary": clipped(one_line(words.headline), SUMMARY),
+            "summary": clipped(one_line(parcel.worded.get("text") or words.headline), SUMMARY),
             "source": f"hallmark/{envelope.key}",
             "timestamp": envelope.time.isoformat(),
             "custom_details": told | ({words.heading: list(words.criteria[:50])} if words.criteria else {}),

@@ -18,22 +18,23 @@ from notifier.retrying import Outcome
 from notifier.wording import notice
 
 # A message may have 28 kB.
-TEXT, REASON, CRITERIA, FACTS = 300, 2000, 15, 12
+TEXT, REASON, CRITERIA, FACTS, LINES = 300, 2000, 15, 12, 10
 
 
 class TeamsSender:
     def __init__(self, client: httpx2.AsyncClient, *, console: str | None = None, timeout: float = 15) -> None:
         self._client, self._console, self._timeout = client, console, timeout
 
-    def message(self, envelope: Envelope) -> dict[str, Any]:
-        """The JSON that is posted."""
+    def message(self, envelope: Envelope, text: str | None = None) -> dict[str, Any]:
+        """The JSON that is posted; `text` is what a template has made of it."""
         words = notice(envelope)
+        body = _body(words) if text is None else [_line(_run(line, REASON)) for line in text.splitlines()[:LINES]]
         card: dict[str, Any] = {
             "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
             "type": "AdaptiveCard",
             "version": "1.4",
-            "fallbackText": clipped(words.summary, TEXT),
-            "body": _body(words, envelope),
+            "fallbackText": clipped(one_line(text or words.summary), TEXT),
+            "body": [*body, _told(envelope)],
             "actions": [
                 {"type": "Action.OpenUrl", "title": clipped(title, 100), "url": url}
                 for title, url in links_of(envelope, self._console)
@@ -43,12 +44,17 @@ class TeamsSender:
         return {"type": "message", "attachments": [attachment]}
 
     async def send(self, parcel: Parcel) -> Outcome:
-        body = json.dumps(self.message(parcel.envelope), ensure_ascii=False).encode()
+        body = json.dumps(self.message(parcel.envelope, parcel.worded.get("text")), ensure_ascii=False).encode()
         headers = {"content-type": "application/json"}
         return await post(self._client, parcel.address, body, headers, timeout=self._timeout)
 
 
-def _body(words: Notice, envelope: Envelope) -> list[dict[str, Any]]:
+def _told(envelope: Envelope) -> dict[str, Any]:
+    told = f"{envelope.type} \u00b7 {envelope.subject} \u00b7 {envelope.time:%Y-%m-%d %H:%M:%S} UTC"
+    return _line(_run(told, isSubtle=True, size="Small"))
+
+
+def _body(words: Notice) -> list[dict[str, Any]]:
     blocks = [_line(_run(words.headline, weight="Bolder", size="Medium"))]
     if words.who:
         blocks.append(_line(_run(f"{words.who}{':' if words.reason else '.'}")))
@@ -59,8 +65,6 @@ def _body(words: Notice, envelope: Envelope) -> list[dict[str, Any]]:
         blocks += [_line(_run(f"\u2022 {line}")) for line in words.criteria[:CRITERIA]]
     for label, value in words.facts[:FACTS]:
         blocks.append(_line(_run(f"{label}: ", weight="Bolder"), _run(value)))
-    told = f"{envelope.type} \u00b7 {envelope.subject} \u00b7 {envelope.time:%Y-%m-%d %H:%M:%S} UTC"
-    blocks.append(_line(_run(told, isSubtle=True, size="Small")))
     return blocks
 
 

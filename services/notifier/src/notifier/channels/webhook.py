@@ -82,7 +82,7 @@ class WebhookSender:
 
     def body(self, parcel: Parcel) -> bytes:
         if parcel.format is not Format.CLOUDEVENTS:
-            return body_in(parcel.format, parcel.envelope, parcel.subscription_id)
+            return body_in(parcel.format, parcel.envelope, parcel.subscription_id, parcel.worded.get("text"))
         whole = body_of(parcel.envelope)
         if len(whole) < MOST_BYTES:
             return whole
