@@ -23,7 +23,7 @@ def add_to(audit: typer.Typer) -> None:
     audit.command(
         "explain",
         epilog=example(
-            "hallmark audit explain decision.json",
+            "hallmark audit explain prediction.json",
             "hallmark audit explain --model fraud --at 2026-11-02T14:30:00Z",
         ),
     )(explain)

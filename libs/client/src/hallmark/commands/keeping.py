@@ -48,7 +48,9 @@ def place(
     emit(as_json, made, lambda: out.print(f"hold {made.id} covers {_covers(made)}", markup=False))
 
 
-@hold.command(epilog=example("hallmark audit hold release 019f... --reason 'case 4711 is closed'"))
+@hold.command(
+    epilog=example("hallmark audit hold release 0192a3b4c5d64e7f8091a2b3c4d5e6f7 --reason 'case 4711 is closed'")
+)
 def release(
     ctx: typer.Context,
     hold_id: Annotated[str, typer.Argument(help="Id of the hold.", show_default=False)],
