@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import psutil
 import pytest
 
 from notifier.press import answer, rendered
@@ -82,3 +83,14 @@ def test_a_template_sees_the_words_the_event_and_its_body() -> None:
     assert told["event"]["version"] == 2
     assert told["data"]["to_stage"] == "Production"
     assert told["notice"]["headline"].startswith("default/churn/2")
+
+
+async def test_the_process_knows_none_of_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALLMARK_SMTP_PASSWORD", "pa55word")
+    press = Press(5)
+    try:
+        assert await press.render("email", {"text": "x"}, CONTEXT) == {"text": "x"}
+        assert press._process is not None
+        assert "HALLMARK_SMTP_PASSWORD" not in psutil.Process(press._process.pid).environ()
+    finally:
+        await press.close()

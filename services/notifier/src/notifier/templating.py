@@ -80,8 +80,9 @@ class Press:
 
     async def _running(self) -> Process:
         if self._process is None or self._process.returncode is not None:
-            command = (sys.executable, "-m", "notifier.press")
-            self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=2**22)
+            # Who got out of the sandbox would find no settings there: passwords are in our environment.
+            command = (sys.executable, "-I", "-m", "notifier.press")
+            self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, limit=2**22, env={})
             # Its first answer tells that it is there: a start takes longer than a template may.
             assert self._process.stdin is not None
             assert self._process.stdout is not None
