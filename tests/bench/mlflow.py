@@ -30,7 +30,7 @@ from contracts.lifecycle import Lifecycle, StageRule
 from embedded.fixtures import S3, new_bucket, new_database
 from embedded.infra import Infra, start_infra
 from embedded.ports import free_port
-from embedded.process import Child, http_ready
+from embedded.process import Child
 from kit.keys import ensure_key, make_token
 from kit.loop import run_loop
 from kit.migrations import migrate
@@ -79,16 +79,23 @@ class Load:
         return json.loads(await self._process.stdout.readline())
 
 
+def answers(url: str) -> bool:
+    try:
+        return httpx2.get(url, timeout=5).status_code == 200
+    except httpx2.HTTPError:
+        return False
+
+
 @contextmanager
 def child(name: str, port: int, path: str, log: Path, *command: str, **environment: str) -> Iterator[None]:
     """A server that answers at `path`, ended with all that it started, also when this process is killed."""
-    ready = http_ready(f"http://127.0.0.1:{port}{path}")
+    url = f"http://127.0.0.1:{port}{path}"
     running = Child(
         name=name,
         command=command,
         log=log,
         port=port,
-        ready=ready,
+        ready=lambda _: answers(url),
         env={**os.environ, **environment},
         ready_timeout=180,
     )
