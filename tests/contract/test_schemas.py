@@ -17,7 +17,7 @@ ROOT = Path(catalog.__file__).parents[4]
 SCHEMAS = ROOT / "libs/contracts/schemas"
 EVENTS = (*registry.EVENTS, *approval.EVENTS, *notifier.EVENTS, *audit.EVENTS)
 # A command is an order; an event is a fact, in the past tense.
-PAST = re.compile(r"hallmark\.[a-z]+\.(?:[a-z]+ed|broken|cast|dead|given|known|overdue|ran|rebound|withdrawn)\.v1")
+PAST = re.compile(r"hallmark\.[a-z]+\.(?:[a-z]+ed|broken|cast|dead|given|known|overdue|ran|rebound|seen|withdrawn)\.v1")
 ORDER = re.compile(r"hallmark\.[a-z]+\.[a-z]+(?:-[a-z]+)*\.v1")
 
 
