@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.databases import migrated_database
 
 from audit import guards, tables
 from audit.guards import EVENT_TRIGGERS, Guards
@@ -170,18 +171,15 @@ async def _build(url: str, layer: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def layered(infra_postgres: str, template: str) -> Iterator[dict[str, str]]:
+def layered(infra_postgres: str) -> Iterator[dict[str, str]]:
     """The superuser's URL of a database for each layer."""
-    names = {layer: f"t_{uuid4().hex[:12]}" for layer in LAYERS}
-    urls = {layer: urlsplit(infra_postgres)._replace(path=f"/{name}").geturl() for layer, name in names.items()}
-    for layer, name in names.items():
-        run(_once(infra_postgres, f"create database {name} template {template}"))
-        run(_build(urls[layer], layer))
-    try:
+    with ExitStack() as made:
+        urls = {
+            layer: made.enter_context(migrated_database(infra_postgres, "audit", migrate_audit)) for layer in LAYERS
+        }
+        for layer, url in urls.items():
+            run(_build(url, layer))
         yield urls
-    finally:
-        for name in names.values():
-            run(_once(infra_postgres, f"drop database {name} with (force)"))
 
 
 async def _once(url: str, sql: str) -> None:

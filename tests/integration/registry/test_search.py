@@ -129,7 +129,7 @@ async def test_a_version_is_answered_with_what_people_compare(searched: Searched
             "digest",
         ),
         *("artifact_digest", "source_path", "metrics", "parameters", "tags", "run_id", "owner", "registered_by"),
-        *("registered_at", "updated_at"),
+        *("registered_at", "updated_at", "description"),
     }
 
 
