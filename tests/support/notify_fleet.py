@@ -127,7 +127,7 @@ async def fleet(
 ) -> AsyncIterator[tuple[Fleet, AIOKafkaProducer]]:
     """An empty database of `admin_url` and the topics with `prefix`; the replicas are ready, and so is the producer."""
     parts = urlsplit(admin_url)
-    url = parts._replace(netloc=f"hallmark_notifier:pw@{parts.hostname}:{parts.port}").geturl()
+    url = parts._replace(netloc=f"hallmark_notifier:test@{parts.hostname}:{parts.port}").geturl()
     scripts = Path(app.__file__).parent / "migrations"
     await asyncio.to_thread(migrate, "notifier", scripts, database_url=url, admin_database_url=admin_url)
     await apply_topics(bootstrap, prefix=prefix)

@@ -58,6 +58,7 @@ FLOORS = [
         for name in (
             *("model.registered", "model.updated", "version.registered", "version.verified"),
             *("version.evaluated", "version.noted", "version.scanned", "evidence.attached"),
+            "version.described",
         )
     ),
 ]

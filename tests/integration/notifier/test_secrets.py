@@ -5,6 +5,7 @@ from typing import Any
 import httpx2
 import sqlalchemy as sa
 
+from contracts.notifier import OwnerSeen
 from kit.keys import ensure_key, make_token
 from notifier.app import build
 from notifier.vault import CLEAR, SEALED, seal
@@ -32,8 +33,8 @@ async def test_without_a_key_nothing_that_has_a_secret_is_taken(rig: Rig, tmp_pa
             assert (refused.status_code, code(refused)) == (503, "no-secret-key"), body
             assert "HALLMARK_SECRET_KEY" in refused.json()["detail"]
         assert (await client.get("/v1/subscriptions")).json()["items"] == []
-    async with rig.db.snapshot() as tx:
-        assert [event async for event in rig.log.read(tx)] == []
+    async with rig.db.snapshot() as tx:  # nothing but what her token said of her groups
+        assert [event.type async for event in rig.log.read(tx)] == [OwnerSeen.TYPE]
 
 
 async def test_what_was_kept_in_clear_is_sealed(rig: Rig, ana: httpx2.AsyncClient) -> None:
